@@ -1,0 +1,1 @@
+"""A training project made from the Ostinato template."""

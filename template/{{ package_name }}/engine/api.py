@@ -1,0 +1,118 @@
+"""What your files build on: `Data`, `Task`, `Mean`, `Context`. This interface only grows."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Protocol, runtime_checkable
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.utils.data import Dataset
+
+from .errors import UserError
+
+__all__ = ["BatchDataset", "Context", "Data", "Logger", "Mean", "Task", "UserError"]
+
+
+class Mean(NamedTuple):
+    """A value that is an average over `n` things: samples, tokens, valid pixels.
+
+    Log points, epochs, accumulated and distributed batches weigh it by `n`. A plain tensor counts
+    as a mean over the samples of its batch.
+    """
+
+    value: Tensor
+    n: Tensor | float
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """Where a step stands: handed to every method of a task."""
+
+    step: int
+    """Optimizer steps done before this one, from 0."""
+    epoch: int
+    """From 1, as people count."""
+    training: bool
+    device: torch.device
+
+
+class Data:
+    """A data set with its splits; built from `configs/data/`."""
+
+    info: Mapping[str, Any] = {}
+    """Facts that models, losses and tasks may ask for by parameter name, such as `classes` (int),
+    `class_names` (list of str), `shape` (channels, height, width)."""
+
+    collate: Callable[[list[Any]], Any] | None = None
+    """Joins samples into a batch; None takes torch's `default_collate`."""
+
+    def split(self, name: str) -> Dataset[Any] | None:
+        """The map-style data set of "train", "val" or "test"; None where there is no such split."""
+        raise NotImplementedError
+
+    def fingerprint(self) -> str:
+        """A short text that changes when the data change. By default: `info` and the sizes."""
+        sizes = {name: _size(self.split(name)) for name in ("train", "val", "test")}
+        facts = json.dumps([dict(self.info), sizes], sort_keys=True, default=str)
+        return hashlib.sha256(facts.encode()).hexdigest()[:16]
+
+
+def _size(dataset: Dataset[Any] | None) -> int | None:
+    return None if dataset is None else len(dataset)  # type: ignore[arg-type]
+
+
+@runtime_checkable
+class BatchDataset(Protocol):
+    """A data set that builds whole batches at once, for what fits in memory.
+
+    It is read in the main process, without loader workers.
+    """
+
+    def __len__(self) -> int: ...
+
+    def batch(self, indices: np.ndarray, keys: np.ndarray) -> Any:
+        """The collated batch of samples `indices` (int64, shape [B]).
+
+        `keys` (uint64, shape [B]) is the randomness of each sample: the same sample in the same
+        epoch gets the same key in every batch, run and resume.
+        """
+        ...
+
+
+class Task:
+    """What one step computes. Only `training_step` is mandatory.
+
+    Everything a step returns is logged under its key; "loss" is minimised. Parameters of
+    `__init__` are filled by name from the config's `task` section, the data's `info`, and `loss`
+    (the module built from `configs/loss/`).
+    """
+
+    loss: nn.Module
+
+    def training_step(
+        self, model: nn.Module, batch: Any, ctx: Context
+    ) -> Mapping[str, Tensor | Mean]:
+        """Values of one micro-batch: scalars, or a `Mean` where the average is not over samples."""
+        raise NotImplementedError
+
+    def validation_step(
+        self, model: nn.Module, batch: Any, ctx: Context
+    ) -> Mapping[str, Tensor | Mean]:
+        """As `training_step`, with `model` in eval mode and without gradients."""
+        return self.training_step(model, batch, ctx)
+
+
+class Logger:
+    """A place where values go besides `metrics.jsonl`; one file each in `configs/logger/`."""
+
+    def scalars(self, step: int, values: Mapping[str, float]) -> None:
+        """Called at log points and after a validation, never in between."""
+        raise NotImplementedError
+
+    def close(self) -> None:
+        """Called once, when the run ends in whatever way."""

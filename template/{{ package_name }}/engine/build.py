@@ -1,0 +1,212 @@
+"""From a config section to an object: `_target_` names a class, the other keys are its arguments."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import traceback
+import types
+import typing
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from .config import nearest
+from .errors import Exit, UserError
+from .paths import ROOT
+
+PACKAGE = __name__.split(".")[0]
+
+
+def build(
+    section: Mapping[str, Any],
+    key: str,
+    kind: type,
+    allowed: Sequence[str] = (),
+    offered: Mapping[str, Any] | None = None,
+    given: Mapping[str, Any] | None = None,
+) -> Any:
+    """The object that `section` describes.
+
+    `key` is the section's place in the config, for messages. The target must be a subclass of
+    `kind`, or a function of this project that returns one, defined in this project, torch,
+    torchvision or an `allowed` package. Arguments come from the section; a parameter that the
+    section leaves out is taken from `offered` by its name; `given` are passed in any case.
+    """
+    target = locate(section["_target_"], f"{key}._target_", allowed)
+    name = section["_target_"]
+    if not _is_kind(target, kind):
+        raise UserError(f"{key}._target_={name} is no {kind.__name__}; nothing else fits there.")
+    arguments = {
+        k: _nested(v, f"{key}.{k}", allowed) for k, v in section.items() if k != "_target_"
+    }
+    parameters = _parameters(target)
+    takes_any = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
+    for argument, value in arguments.items():
+        if argument not in parameters and not takes_any:
+            raise UserError(
+                f"Nothing reads the config key '{key}.{argument}': {name} has no parameter "
+                f"'{argument}'{nearest(argument, parameters)}"
+            )
+        expected = _hints(target).get(argument)
+        if not fits(value, expected):
+            raise UserError(
+                f"{key}.{argument}={value!r} is of the wrong type: {name} wants {_show(expected)}."
+            )
+    for parameter in parameters.values():
+        if parameter.name in arguments or parameter.name in (given or {}):
+            continue
+        if offered and parameter.name in offered:
+            arguments[parameter.name] = offered[parameter.name]
+        elif parameter.default is parameter.empty and parameter.kind in (
+            parameter.POSITIONAL_OR_KEYWORD,
+            parameter.KEYWORD_ONLY,
+        ):
+            known = ", ".join(sorted(offered or {})) or "nothing"
+            raise UserError(
+                f"{name} needs '{parameter.name}': set {key}.{parameter.name}, or let the data's "
+                f"`info` hold it (it holds: {known})."
+            )
+    try:
+        return target(**arguments, **(given or {}))
+    except Exit:
+        raise
+    except (TypeError, ValueError, AssertionError, RuntimeError, KeyError, OSError) as error:
+        raise UserError(f"{name} could not be built from '{key}': {told(error)}") from error
+
+
+def told(error: BaseException) -> str:
+    """What an exception of somebody else's code says, with the line of this project it came from."""
+    text = " ".join(str(error).split()) or type(error).__name__
+    frames = [
+        f
+        for f in traceback.extract_tb(error.__traceback__)
+        if Path(f.filename).is_relative_to(ROOT / PACKAGE) and "/engine/" not in f.filename
+    ]
+    where = ""
+    if frames:
+        where = f" ({Path(frames[-1].filename).relative_to(ROOT)}, line {frames[-1].lineno})"
+    return f"{type(error).__name__}: {text}{where}"
+
+
+def locate(name: str, key: str, allowed: Sequence[str] = ()) -> Any:
+    """The class or function called `name`; ".models.cnn.CNN" is relative to this project's package.
+
+    What it resolves to must be *defined* in an allowed package: torch.os.system is not torch's.
+    """
+    full = PACKAGE + name if name.startswith(".") else name
+    packages = (PACKAGE, "torch", "torchvision", *allowed)
+    if full.split(".")[0] not in packages:
+        raise UserError(
+            f"{key}={name} is outside {', '.join(packages)}; add its package to allowed_packages "
+            "if you trust it."
+        )
+    parts = full.split(".")
+    found: Any = None
+    for cut in range(len(parts) - 1, 0, -1):
+        module = ".".join(parts[:cut])
+        try:
+            found = importlib.import_module(module)
+        except ModuleNotFoundError as error:
+            if error.name is None or not f"{module}.".startswith(f"{error.name}."):
+                package = error.name or module
+                raise UserError(
+                    f"{key}={name} needs the package '{package}'; install it: uv add {package}"
+                ) from None
+            continue
+        for place, attribute in enumerate(parts[cut:], start=cut):
+            if not hasattr(found, attribute):
+                where = ".".join(parts[:place])
+                raise UserError(
+                    f"{key}={name} does not exist: {where} has no '{attribute}'"
+                    f"{nearest(attribute, vars(found))}"
+                )
+            found = getattr(found, attribute)
+        break
+    else:
+        raise UserError(f"{key}={name} does not exist: there is no module '{parts[0]}'.")
+    home = (getattr(found, "__module__", None) or "").split(".")[0]
+    if not isinstance(found, type | types.FunctionType) or home not in packages:
+        raise UserError(f"{key}={name} is not a class or function defined in {parts[0]}.")
+    if isinstance(found, types.FunctionType) and home != PACKAGE:
+        raise UserError(f"{key}={name} is a function; only this project's own may be named here.")
+    return found
+
+
+def _is_kind(target: Any, kind: type) -> bool:
+    if isinstance(target, type):
+        return kind is object or issubclass(target, kind)
+    returned = _hints(target).get("return")
+    return isinstance(returned, type) and issubclass(returned, kind)
+
+
+def _buildable() -> tuple[type, ...]:
+    from torch import nn
+    from torch.optim import Optimizer
+    from torch.optim.lr_scheduler import LRScheduler
+    from torch.utils.data import Dataset
+
+    from .api import Data, Task
+    from .schedule import Schedule
+
+    return (nn.Module, Optimizer, LRScheduler, Dataset, Data, Task, Schedule)
+
+
+def _nested(value: Any, key: str, allowed: Sequence[str]) -> Any:
+    if isinstance(value, Mapping):
+        if "_target_" not in value:
+            return {k: _nested(v, f"{key}.{k}", allowed) for k, v in value.items()}
+        target = locate(value["_target_"], f"{key}._target_", allowed)
+        home = target.__module__
+        own = home.split(".")[0] == PACKAGE or home.startswith("torchvision.transforms")
+        if not own and not any(_is_kind(target, kind) for kind in _buildable()):
+            raise UserError(
+                f"{key}._target_={value['_target_']} is no module, optimizer, scheduler, data set, "
+                "transform, metric or loss."
+            )
+        return build(value, key, object, allowed)
+    if isinstance(value, list):
+        return [_nested(v, f"{key}[{i}]", allowed) for i, v in enumerate(value)]
+    return value
+
+
+def _parameters(target: Callable[..., Any]) -> dict[str, inspect.Parameter]:
+    return dict(inspect.signature(target).parameters)
+
+
+def _hints(target: Any) -> dict[str, Any]:
+    try:
+        return typing.get_type_hints(
+            vars(target)["__init__"] if isinstance(target, type) else target
+        )
+    except (NameError, TypeError, KeyError):  # nothing that can be checked against
+        return {}
+
+
+def fits(value: Any, expected: Any) -> bool:
+    """Whether a plain config value may be passed where `expected` is annotated."""
+    if expected is None or expected is Any:
+        return True
+    if expected is type(None):
+        return value is None
+    origin = typing.get_origin(expected)
+    if origin in (typing.Union, types.UnionType):
+        return any(fits(value, option) for option in typing.get_args(expected))
+    if expected is float:
+        return isinstance(value, int | float) and not isinstance(value, bool)
+    if expected is int:
+        return isinstance(value, int) and not isinstance(value, bool)
+    if expected in (bool, str):
+        return isinstance(value, expected)
+    if origin in (list, tuple, Sequence):
+        inner = [a for a in typing.get_args(expected) if a is not Ellipsis][:1]
+        return isinstance(value, list | tuple) and all(fits(v, a) for a in inner for v in value)
+    return (
+        not isinstance(expected, type)
+        or not isinstance(value, str | int | float | list)
+        or (isinstance(value, expected))
+    )
+
+
+def _show(expected: Any) -> str:
+    return expected.__name__ if isinstance(expected, type) else str(expected).replace("typing.", "")

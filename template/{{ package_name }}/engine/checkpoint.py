@@ -1,0 +1,135 @@
+"""A checkpoint is one plain dict of tensors and primitives, written so that it is whole or absent."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import re
+import shutil
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from .errors import SaveError
+
+FORMAT = 1
+"""Layout of the file."""
+INTERFACE = 1
+"""Version of the interface in api.py that the run was made with."""
+
+_NAME = re.compile(r"step-(\d{8,})\.pt")
+
+
+class Damaged(Exception):
+    """A file that is no whole checkpoint; the text says why."""
+
+
+def path_of(folder: Path, step: int) -> Path:
+    return folder / f"step-{step:08d}.pt"
+
+
+def newest_first(folder: Path) -> list[Path]:
+    """The numbered checkpoints of a run, found by listing."""
+    found = [(int(m[1]), p) for p in folder.glob("step-*.pt") if (m := _NAME.fullmatch(p.name))]
+    return [path for _, path in sorted(found, reverse=True)]
+
+
+def sweep(folder: Path) -> None:
+    """Delete what a killed process left half-written."""
+    for stray in folder.glob(".*.tmp"):
+        stray.unlink(missing_ok=True)
+
+
+def save(state: Mapping[str, Any], path: Path) -> None:
+    """Write `state` to `path`, atomically and durably. Raises `SaveError`."""
+    temporary = path.with_name(f".{path.name}.tmp")
+    try:
+        with open(temporary, "wb") as file:
+            torch.save(dict(state), file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+        _sync_folder(path.parent)
+    except (OSError, RuntimeError) as error:
+        cause = _os_error(error)
+        if cause is None:
+            raise
+        raise _save_error(cause, path, temporary) from error
+
+
+def link(path: Path, name: str) -> None:
+    """Give the checkpoint at `path` a second name beside it, atomically."""
+    target = path.with_name(name)
+    temporary = path.with_name(f".{name}.tmp")
+    try:
+        temporary.unlink(missing_ok=True)
+        try:
+            os.link(path, temporary)  # a checkpoint is never written in place, so sharing is safe
+        except OSError:  # a file system without hard links
+            shutil.copyfile(path, temporary)
+        os.replace(temporary, target)
+        _sync_folder(path.parent)
+    except OSError as error:
+        raise _save_error(error, target, temporary) from error
+
+
+def prune(folder: Path, keep: int) -> None:
+    """Keep the newest `keep` numbered checkpoints."""
+    for path in newest_first(folder)[keep:]:
+        path.unlink(missing_ok=True)
+
+
+def load(path: Path) -> dict[str, Any]:
+    """The dict stored at `path`, on the CPU; never runs code from it. Raises `Damaged`."""
+    try:
+        # torch.load does not compare checksums: a flipped bit would load as a wrong weight.
+        with zipfile.ZipFile(path) as archive:
+            broken = archive.testzip()
+        if broken is not None:
+            raise Damaged(f"{path.name} is damaged: the checksum of '{broken}' is wrong")
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except Damaged:
+        raise
+    except Exception as error:  # whatever a broken file makes the readers raise
+        reason = " ".join(str(error).split())[:120] or type(error).__name__
+        raise Damaged(f"{path.name} cannot be read: {reason}") from error
+    if not isinstance(state, dict) or "format" not in state:
+        raise Damaged(f"{path.name} is not a checkpoint of this template")
+    if state["format"] != FORMAT:
+        raise Damaged(
+            f"{path.name} has format {state['format']}; this version reads format {FORMAT}"
+        )
+    return state
+
+
+def _sync_folder(folder: Path) -> None:
+    number = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(number)
+    finally:
+        os.close(number)
+
+
+def _os_error(error: BaseException | None) -> OSError | None:
+    """torch.save hides the I/O error behind one of its own: look it up in the chain."""
+    while error is not None:
+        if isinstance(error, OSError):
+            return error
+        error = error.__cause__ or error.__context__
+    return None
+
+
+def _save_error(error: OSError, path: Path, temporary: Path) -> SaveError:
+    with contextlib.suppress(OSError):
+        temporary.unlink(missing_ok=True)
+    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        free = shutil.disk_usage(path.parent).free / 2**20
+        return SaveError(
+            f"No space to save {path}: {free:.1f} MiB are free. Make room and go on with resume=; "
+            "earlier checkpoints are intact."
+        )
+    return SaveError(f"Could not save {path}: {error}. Earlier checkpoints are intact.")

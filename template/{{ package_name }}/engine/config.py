@@ -1,0 +1,238 @@
+"""Every config key, its default and its meaning; checked before torch is imported."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import math
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from .errors import UserError
+
+
+@dataclass
+class Log:
+    every: int = 50
+    """Optimizer steps between two log points."""
+    level: str = "info"
+    """Least level that the console shows: debug, info, warning or error."""
+
+
+@dataclass
+class Config:
+    """The top level of the config. Groups (data, model …) hold what their YAML file says."""
+
+    # Run
+    name: str = "default"
+    """Runs are kept in `runs/<name>/`."""
+    seed: int = 0
+    """Same seed, same run. 0 is a seed like any other."""
+    epochs: int = 20
+    """Passes over the training set."""
+    max_steps: int | None = None
+    """Ends the run after this many optimizer steps, if that is earlier."""
+
+    # Batch and optimization
+    batch_size: int = 64
+    """Samples per optimizer step, over all processes and accumulated micro-batches."""
+    drop_last: bool = True
+    """Leave out the incomplete batch at the end of an epoch."""
+    accumulate: int = 1
+    """Micro-batches whose gradients make one optimizer step."""
+    lr: float = 0.001
+    """Base learning rate; the scheduler multiplies it."""
+    clip_grad_norm: float | None = None
+    """Gradients with a larger total norm are scaled down to it."""
+    ema_decay: float | None = None
+    """Keep an exponential moving average of the weights with this decay, and validate that."""
+
+    # Machine
+    device: str = "auto"
+    """auto (the GPU where there is one), cpu, cuda, cuda:1 …"""
+    precision: str = "auto"
+    """auto (bf16 on a GPU that has it, else fp32), fp32, tf32, bf16 or fp16."""
+    deterministic: str = "true"
+    """true: only deterministic kernels; warn: warn about others; false: the fastest."""
+    channels_last: bool = False
+    """Lay out images and convolutions as NHWC in memory."""
+    compile: bool = False
+    """Compile the model with `torch.compile`."""
+    workers: int | None = None
+    """Loader processes; null takes one per CPU core, at most 8. Results do not depend on it."""
+
+    # Validation and checkpoints
+    monitor: str = "val/loss"
+    """The validation value by which `best.pt` is chosen."""
+    monitor_mode: str = "min"
+    """min or max: which direction of `monitor` is better."""
+    val_every_epochs: int = 1
+    """Epochs between validations; 0 for none but the last."""
+    val_every_steps: int | None = None
+    """Validate every so many optimizer steps instead of by epochs."""
+    save_every_epochs: int = 1
+    """Epochs between checkpoints; 0 for none but the last."""
+    save_every_steps: int | None = None
+    """Save every so many optimizer steps, besides by epochs."""
+    keep_last: int = 2
+    """Newest checkpoints that are kept, besides `best.pt`."""
+    max_minutes: float | None = None
+    """Stop, save and exit with 75 after this time; `resume=` goes on."""
+    limit_train_batches: int | None = None
+    """Use only so many batches of each training epoch."""
+    limit_val_batches: int | None = None
+    """Use only so many batches of each validation."""
+
+    # Start
+    resume: str | None = None
+    """A run folder to go on in, or `auto`: the newest run of this name with an equal config."""
+
+    allowed_packages: list[str] = field(default_factory=list)
+    """Packages beside the project, torch and torchvision from which `_target_` may build things."""
+
+    log: Log = field(default_factory=Log)
+
+    # Groups
+    task: dict[str, Any] = field(default_factory=dict)
+    data: dict[str, Any] = field(default_factory=dict)
+    model: dict[str, Any] = field(default_factory=dict)
+    loss: dict[str, Any] = field(default_factory=dict)
+    optimizer: dict[str, Any] = field(default_factory=dict)
+    scheduler: dict[str, Any] = field(default_factory=dict)
+    logger: dict[str, Any] = field(default_factory=dict)
+
+
+FIELDS = {f.name: f for f in dataclasses.fields(Config)}
+GROUPS = ("data", "model", "loss", "optimizer", "scheduler", "logger", "task")
+
+OPERATIONAL = frozenset(
+    [
+        "workers",
+        "log",
+        "save_every_epochs",
+        "save_every_steps",
+        "val_every_epochs",
+        "val_every_steps",
+        "keep_last",
+        "device",
+        "max_minutes",
+        "logger",
+        "resume",
+    ]
+)
+"""Keys that a resumed run may change, because they do not change the result."""
+EXTENDING = frozenset({"epochs", "max_steps"})
+"""Keys that a resumed run may raise, to go on longer."""
+
+_AT_LEAST = {
+    "seed": 0,
+    "epochs": 1,
+    "max_steps": 1,
+    "batch_size": 1,
+    "accumulate": 1,
+    "workers": 0,
+    "val_every_epochs": 0,
+    "val_every_steps": 1,
+    "save_every_epochs": 0,
+    "save_every_steps": 1,
+    "keep_last": 1,
+    "limit_train_batches": 1,
+    "limit_val_batches": 1,
+}
+_ABOVE_ZERO = ("lr", "clip_grad_norm", "max_minutes")
+_ONE_OF = {
+    "precision": ("auto", "fp32", "tf32", "bf16", "fp16"),
+    "deterministic": ("true", "warn", "false"),
+    "monitor_mode": ("min", "max"),
+}
+_LEVELS = ("debug", "info", "warning", "error")
+
+
+def nearest(name: str, names: Iterable[str]) -> str:
+    """The end of a sentence: "; did you mean 'lr'?", or "." where nothing is near."""
+    names = list(names)
+    last = name.rsplit(".", 1)[-1]
+    close = [n for n in names if n == last and n != name]  # optimizer.lr for lr
+    close = close or difflib.get_close_matches(name, names, n=1)
+    return f"; did you mean '{close[0]}'?" if close else "."
+
+
+def flat_keys(tree: Mapping[str, Any], prefix: str = "") -> list[str]:
+    """All dotted keys of a nested mapping."""
+    keys = []
+    for key, value in tree.items():
+        keys.append(f"{prefix}{key}")
+        if isinstance(value, Mapping):
+            keys += flat_keys(value, f"{prefix}{key}.")
+    return keys
+
+
+def from_dict(values: Mapping[str, Any]) -> Config:
+    """A checked `Config` from a resolved plain dict. Raises `UserError`."""
+    for key in values:
+        if key not in FIELDS:
+            raise UserError(f"Nothing reads the config key '{key}'{nearest(key, FIELDS)}")
+    known = dict(values)
+    log = known.pop("log", None) or {}
+    for key in log:
+        if key not in Log.__dataclass_fields__:
+            near = nearest(key, Log.__dataclass_fields__)
+            raise UserError(f"Nothing reads the config key 'log.{key}'{near}")
+    config = Config(**known, log=Log(**log))
+    config.deterministic = config.deterministic.lower()  # Hydra reads a bare true as a bool
+    check(config)
+    return config
+
+
+def check(config: Config) -> None:
+    """Refuse impossible values, each in one sentence that names the key. Raises `UserError`."""
+    for key, least in _AT_LEAST.items():
+        value = getattr(config, key)
+        if value is not None and value < least:
+            raise UserError(f"{key}={value} is too small: it must be at least {least}.")
+    for key in _ABOVE_ZERO:
+        value = getattr(config, key)
+        if value is not None and not (value > 0 and math.isfinite(value)):
+            raise UserError(f"{key}={value} is impossible: it must be a finite number above 0.")
+    for key, choices in _ONE_OF.items():
+        value = getattr(config, key)
+        if value not in choices:
+            raise UserError(f"{key}={value} is not one of {', '.join(choices)}.")
+    if config.seed >= 1 << 63:
+        raise UserError(f"seed={config.seed} is too large: it must be below 2^63.")
+    if config.ema_decay is not None and not 0 < config.ema_decay < 1:
+        raise UserError(f"ema_decay={config.ema_decay} must be between 0 and 1, such as 0.999.")
+    if config.log.every < 1:
+        raise UserError(f"log.every={config.log.every} is too small: it must be at least 1.")
+    if config.log.level not in _LEVELS:
+        raise UserError(f"log.level={config.log.level} is not one of {', '.join(_LEVELS)}.")
+    if config.batch_size % config.accumulate:
+        raise UserError(
+            f"batch_size={config.batch_size} cannot be divided into accumulate="
+            f"{config.accumulate} equal micro-batches."
+        )
+    if not config.monitor.startswith("val/"):
+        raise UserError(
+            f"monitor={config.monitor} is no validation value: name one as val/<key>, "
+            "such as val/loss."
+        )
+    if not config.name or any(c in config.name for c in '\\:*?"<>|\0\n') or ".." in config.name:
+        raise UserError(f"name={config.name!r} cannot be a folder's name.")
+    if config.name.startswith((".", "/", "~")) or config.name.endswith("/"):
+        raise UserError(f"name={config.name!r} must be a folder below runs/, such as 'baseline'.")
+    for group in ("task", "data", "model", "loss", "optimizer", "scheduler"):
+        section = getattr(config, group)
+        if not isinstance(section.get("_target_"), str):
+            raise UserError(
+                f"The config has no {group}._target_; choose a {group} in configs/train.yaml, "
+                f"such as {group}={_example(group)}."
+            )
+
+
+def _example(group: str) -> str:
+    folder = os.path.join("configs", group)
+    files = sorted(os.listdir(folder)) if os.path.isdir(folder) else []
+    names = [f.removesuffix(".yaml") for f in files if f.endswith(".yaml")]
+    return names[0] if names else "NAME"

@@ -1,0 +1,182 @@
+"""Which samples make up which batch, and reading them: both depend on (seed, epoch, number) alone."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader, Dataset, Sampler, default_collate
+
+from . import rng, signals
+from .api import BatchDataset
+from .errors import UserError
+from .rng import Domain, Permutation
+
+
+class Batch(NamedTuple):
+    """One micro-batch, before it is read."""
+
+    epoch: int
+    number: int
+    """Place of the micro-batch in the epoch, over all processes."""
+    indices: np.ndarray
+    """int64, which samples of the data set."""
+
+
+class Plan:
+    """Which samples make up which batch.
+
+    Step s of an epoch takes samples s·B … (s+1)·B - 1 of the epoch's order, in `accumulate` equal
+    micro-batches. Any batch is reached without going through those before it.
+    """
+
+    def __init__(
+        self,
+        size: int,
+        batch_size: int,
+        seed: int = 0,
+        shuffle: bool = True,
+        drop_last: bool = True,
+        accumulate: int = 1,
+        limit: int | None = None,
+    ) -> None:
+        self.size, self.batch_size, self.seed = size, batch_size, seed
+        self.shuffle, self.accumulate = shuffle, accumulate
+        full, rest = divmod(size, batch_size)
+        self.steps = full + (1 if rest and not drop_last else 0)
+        self.steps = min(self.steps, limit or self.steps)
+        self._order: tuple[int, Permutation] | None = None
+
+    def _slice(self, epoch: int, start: int, stop: int) -> np.ndarray:
+        if not self.shuffle:
+            return np.arange(start, min(stop, self.size))
+        if self._order is None or self._order[0] != epoch:
+            key = rng.make_key(self.seed, Domain.ORDER, epoch)
+            self._order = (epoch, Permutation(self.size, key))
+        return self._order[1].slice(start, stop)
+
+    def samples(self, step: int) -> np.ndarray:
+        """All samples of optimizer step `step` (counted over the run), int64."""
+        epoch, place = divmod(step, self.steps)
+        return self._slice(epoch, place * self.batch_size, (place + 1) * self.batch_size)
+
+    def counts(self, step: int) -> list[int]:
+        """How many samples each micro-batch of optimizer step `step` has."""
+        start = step % self.steps * self.batch_size
+        full, rest = divmod(min(self.batch_size, self.size - start), self.accumulate)
+        counts = [full + (1 if i < rest else 0) for i in range(self.accumulate)]
+        return [count for count in counts if count]
+
+    def batches(self, step: int) -> list[Batch]:
+        """The micro-batches of optimizer step `step`; an incomplete last one is shared out."""
+        epoch, place = divmod(step, self.steps)
+        parts = np.array_split(self.samples(step), self.accumulate)
+        return [
+            Batch(epoch, place * self.accumulate + i, part)
+            for i, part in enumerate(parts)
+            if len(part)
+        ]
+
+
+class _Span(Sampler[Batch]):
+    """The micro-batches of steps `start` … `stop` - 1."""
+
+    def __init__(self, plan: Plan, start: int, stop: int) -> None:
+        self.plan, self.start, self.stop = plan, start, stop
+
+    def __iter__(self) -> Iterator[Batch]:
+        for step in range(self.start, self.stop):
+            yield from self.plan.batches(step)
+
+
+class _Reader(Dataset[Any]):
+    """Reads a whole micro-batch, with all randomness keyed; runs in the loader's workers."""
+
+    def __init__(
+        self, dataset: Any, collate: Callable[[list[Any]], Any] | None, seed: int, domain: Domain
+    ) -> None:
+        self.dataset, self.collate = dataset, collate or default_collate
+        self.seed, self.domain = seed, domain
+
+    def __getitem__(self, batch: Batch) -> Any:
+        key = rng.make_key(self.seed, self.domain, batch.epoch)
+        if isinstance(self.dataset, BatchDataset):
+            return self.dataset.batch(batch.indices, rng.mix_array(key, batch.indices))
+        samples = []
+        for index in batch.indices.tolist():
+            rng.seed_all(rng.mix(key, index))
+            samples.append(self.dataset[index])
+        rng.seed_all(rng.make_key(self.seed, Domain.BATCH, self.domain, batch.epoch, batch.number))
+        return self.collate(samples)
+
+
+def _start_worker(worker: int) -> None:
+    signals.in_worker()
+    torch.set_num_threads(1)
+
+
+def _itself(batch: Any) -> Any:
+    return batch
+
+
+def worker_count(wanted: int | None, dataset: Any) -> int:
+    """How many loader processes; 0 for data that are read in whole batches from memory."""
+    if isinstance(dataset, BatchDataset):
+        return 0
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return min(8, cores or 1) if wanted is None else wanted
+
+
+class Loader:
+    """Reads the micro-batches of a plan, ahead of their use where there are workers."""
+
+    def __init__(
+        self,
+        dataset: Any,
+        plan: Plan,
+        collate: Callable[[list[Any]], Any] | None,
+        domain: Domain,
+        workers: int | None,
+        pin_memory: bool,
+    ) -> None:
+        self.plan = plan
+        self.reader = _Reader(dataset, collate, plan.seed, domain)
+        self.workers = worker_count(workers, dataset)
+        self.pin_memory = pin_memory
+
+    def read(self, start: int, stop: int) -> Iterator[Any]:
+        """The micro-batches of steps `start` … `stop` - 1, read in their order."""
+        span = _Span(self.plan, start, stop)
+        if self.workers == 0 and not self.pin_memory:
+            return (self.reader[batch] for batch in span)
+        return iter(
+            DataLoader(
+                self.reader,
+                batch_size=None,
+                sampler=span,
+                collate_fn=_itself,
+                num_workers=self.workers,
+                worker_init_fn=_start_worker,
+                pin_memory=self.pin_memory,
+                # Without a generator of its own the iterator would draw from the global one.
+                generator=torch.Generator(),
+            )
+        )
+
+    def first(self) -> Any:
+        """The first micro-batch, read in this process."""
+        return self.reader[self.plan.batches(0)[0]]
+
+
+def check_size(size: int, batch_size: int, drop_last: bool) -> None:
+    """Refuse a training set that gives no batch. Raises `UserError`."""
+    if size == 0:
+        raise UserError("The training set is empty.")
+    if drop_last and size < batch_size:
+        raise UserError(
+            f"batch_size={batch_size} is larger than the training set of {size} samples; lower "
+            "it, or set drop_last=false."
+        )

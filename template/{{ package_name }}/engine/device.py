@@ -1,0 +1,102 @@
+"""Where and how numbers are computed: device, precision, determinism."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import torch
+
+from .config import Config
+from .errors import UserError
+
+
+def choose_device(name: str) -> torch.device:
+    """The device of `device=`; "auto" is the first GPU where there is one. Raises `UserError`."""
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise UserError(f"device={name} is unknown: name auto, cpu, cuda or cuda:<n>.") from None
+    if device.type not in ("cpu", "cuda"):
+        raise UserError(f"device={name} is not supported: name auto, cpu, cuda or cuda:<n>.")
+    if device.type == "cuda":
+        count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+        if (device.index or 0) >= count:
+            raise UserError(f"device={name} is not there: this machine has {count} usable GPUs.")
+        device = torch.device("cuda", device.index or 0)
+        torch.cuda.set_device(device)
+    return device
+
+
+def choose_precision(name: str, device: torch.device) -> str:
+    """fp32, tf32, bf16 or fp16; "auto" is bf16 on a GPU that computes it, else fp32."""
+    on_gpu = device.type == "cuda"
+    if name == "auto":
+        return (
+            "bf16" if on_gpu and torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
+        )
+    if name in ("tf32", "fp16") and not on_gpu:
+        raise UserError(f"precision={name} needs a GPU; on {device} take fp32 or bf16.")
+    if name == "bf16" and on_gpu and not torch.cuda.is_bf16_supported(including_emulation=False):
+        raise UserError("precision=bf16 needs a GPU that computes bf16; take fp16 or fp32.")
+    return name
+
+
+def set_flags(config: Config, precision: str) -> None:
+    """Process-wide switches of torch; called before anything touches the GPU."""
+    strict = config.deterministic != "false"
+    if strict:  # read by cuBLAS when it starts
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.use_deterministic_algorithms(strict, warn_only=config.deterministic == "warn")
+    # Filling fresh memory finds reads of uninitialised values but costs time at every allocation.
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
+    torch.backends.cudnn.deterministic = strict
+    torch.backends.cudnn.benchmark = not strict
+    tf32 = precision in ("tf32", "bf16", "fp16")
+    torch.backends.cuda.matmul.allow_tf32 = tf32
+    torch.backends.cudnn.allow_tf32 = tf32
+
+
+def autocast(precision: str, device: torch.device) -> AbstractContextManager[Any]:
+    """The context in which a forward pass runs."""
+    if precision in ("bf16", "fp16"):
+        dtype = torch.bfloat16 if precision == "bf16" else torch.float16
+        return torch.autocast(device.type, dtype=dtype)
+    return nullcontext()
+
+
+def to_device(batch: Any, device: torch.device, channels_last: bool = False) -> Any:
+    """`batch` with every tensor in it moved; nested lists, tuples and mappings keep their type."""
+    if isinstance(batch, torch.Tensor):
+        if device.type != "cpu":
+            batch = batch.to(device, non_blocking=True)  # asynchronous from pinned memory
+        if channels_last and batch.ndim == 4:
+            batch = batch.contiguous(memory_format=torch.channels_last)
+        return batch
+    if isinstance(batch, Mapping):
+        return {k: to_device(v, device, channels_last) for k, v in batch.items()}
+    if isinstance(batch, tuple) and hasattr(batch, "_fields"):
+        return type(batch)(*(to_device(v, device, channels_last) for v in batch))
+    if isinstance(batch, list | tuple):
+        return type(batch)(to_device(v, device, channels_last) for v in batch)
+    return batch
+
+
+def describe(device: torch.device) -> str:
+    """The processor's or GPU's name, for the manifest."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8") as file:
+            for line in file:
+                if line.startswith("model name"):
+                    return line.split(":", 1)[1].strip()
+    except OSError:  # not Linux: the general name has to do
+        pass
+    import platform
+
+    return platform.processor() or platform.machine()

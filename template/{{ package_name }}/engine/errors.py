@@ -1,0 +1,38 @@
+"""Exit codes, and the exceptions that end a run with one of them."""
+
+FINISHED = 0
+FAILED = 1
+MISTAKE = 2
+SAVE_FAILED = 74
+STOPPED = 75
+NOT_FINITE = 76
+
+
+class Exit(Exception):
+    """Ends the run: `code` is the exit code, the text is the one sentence a person reads."""
+
+    code = FAILED
+
+
+class UserError(Exit):
+    """An override, config value, path or shape that cannot work."""
+
+    code = MISTAKE
+
+
+class SaveError(Exit):
+    """No space left, or another I/O error while saving; earlier checkpoints are intact."""
+
+    code = SAVE_FAILED
+
+
+class Stopped(Exit):
+    """A signal or the time limit ended the run after its step, and the run was saved."""
+
+    code = STOPPED
+
+
+class NotFiniteError(Exit):
+    """The loss became infinite or NaN; nothing was saved after it."""
+
+    code = NOT_FINITE

@@ -1,0 +1,94 @@
+"""Hydra's errors as one sentence: what was wrong, which value, what to do."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+from .config import GROUPS, flat_keys, nearest
+from .paths import CONFIGS
+
+
+def first_line(error: BaseException) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    key = next((line.removeprefix("full_key: ") for line in lines if "full_key: " in line), "")
+    return f"{key}: {lines[0]}" if key else lines[0] if lines else type(error).__name__
+
+
+def explain(error: BaseException, arguments: Sequence[str]) -> str:
+    """One sentence for an exception that Hydra raised while it composed `arguments`."""
+    chain = [error]
+    while chain[-1].__cause__ is not None:
+        chain.append(chain[-1].__cause__)
+    text = "\n".join(str(e) for e in chain)
+
+    if type(error).__name__ == "OverrideParseException":
+        return _unparsable(str(getattr(error, "override", "")))
+    nameless = [a for a in arguments if a.startswith("=")]
+    if nameless:
+        return _unparsable(nameless[0])
+    choice = re.search(r"Could not find '([\w-]+(?:/[\w-]+)*)/([^'/]+)'", text)
+    if choice:
+        return _unknown_choice(*choice.groups())
+    if "could not be converted" in text or "is not a subclass" in text:
+        line = first_line(next(e for e in reversed(chain) if str(e)))
+        return line if line.endswith(".") else line + "."
+    section = re.search(r"Error merging override ([\w.]+)=", text)
+    if not section and "group override must be a string" in text:
+        section = re.search(r"([\w.@]+)=", " ".join(a for a in arguments if _is_choice(a)))
+    if section:
+        key = section.group(1)
+        return f"'{key}' is a section of the config; set a key in it as {key}.KEY=VALUE."
+    key_found = re.search(
+        r"(?:Could not override|Key|Could not delete from config\.) '([\w./@-]+)'", text
+    )
+    if key_found:
+        key = key_found.group(1)
+        return f"Nothing reads the config key '{key}'{nearest(key, _known_keys(arguments))}"
+    return first_line(error)
+
+
+def _is_choice(argument: str) -> bool:
+    key, _, value = argument.partition("=")
+    is_name = re.fullmatch(r"[A-Za-z_][\w-]*|\[.*\]", value) and value.lower() != "null"
+    return (key in GROUPS or key.startswith("@")) and not is_name
+
+
+def _unparsable(word: str) -> str:
+    key, _, value = word.partition("=")
+    if not key or not value:
+        return f"'{word}' is not an override: write KEY=VALUE, such as lr=0.001."
+    quoted = value.replace("'", "\\'")
+    return (
+        f"'{word}' cannot be read as an override; quote the value for Hydra and for the shell: "
+        f"\"{key}='{quoted}'\"."
+    )
+
+
+def _unknown_choice(group: str, choice: str) -> str:
+    folder = CONFIGS / group
+    choices = sorted(p.stem for p in folder.glob("*.yaml"))
+    if not choices:
+        return f"configs/{group}/{choice}.yaml does not exist."
+    sentence = f"There is no {group} '{choice}'{nearest(choice, choices)}"
+    if group == "model" and "torchvision" in choices:
+        sentence += f" Any model of torchvision: model=torchvision model.name={choice}."
+    return f"{sentence} Choices: {', '.join(choices)}."
+
+
+def _known_keys(arguments: Sequence[str]) -> list[str]:
+    """Every key of the config that the choices among `arguments` compose."""
+    from hydra import compose, initialize_config_dir
+    from hydra.core.global_hydra import GlobalHydra
+    from omegaconf import OmegaConf
+
+    choices = [a for a in arguments if re.fullmatch(rf"({'|'.join(GROUPS)})=[\w-]+", a)]
+    GlobalHydra.instance().clear()
+    with initialize_config_dir(str(CONFIGS), version_base="1.3"):
+        try:
+            composed = compose("train", overrides=choices)
+        except Exception:
+            composed = compose("train")
+    values = OmegaConf.to_container(composed)
+    assert isinstance(values, dict)
+    return flat_keys({str(k): v for k, v in values.items() if k not in ("hydra", "defaults")})

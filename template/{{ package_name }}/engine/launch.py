@@ -1,0 +1,192 @@
+"""From the command line to a checked config and an exit code, without importing torch.
+
+Hydra composes and sweeps; this file turns its errors into one sentence and exit code 2.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from . import runs, signals
+from .config import Config, from_dict
+from .errors import FAILED, FINISHED, MISTAKE, STOPPED, Exit, Stopped, UserError
+from .explain import explain, first_line
+from .paths import CONFIGS, ROOT
+from .runs import Run
+
+_HELP = """Train a model. Override any config key as KEY=VALUE:
+
+  python train.py lr=0.001 epochs=5
+  python train.py model=resnet18 data=image_folder data.root=PATH
+  python train.py -m lr=0.1,0.01            one run for each value
+  python train.py resume=auto               go on where the last run stopped
+
+Choices, one file each in configs/:
+
+$APP_CONFIG_GROUPS
+Keys and their defaults:
+
+$CONFIG
+$FLAGS_HELP
+"""
+
+
+@dataclass
+class Schema(Config):
+    """`Config` plus Hydra's own settings; `defaults: [schema]` in train.yaml brings it in."""
+
+    defaults: list[Any] = field(
+        default_factory=lambda: [
+            "_self_",
+            {"override hydra/job_logging": "none"},
+            {"override hydra/hydra_logging": "none"},
+        ]
+    )
+    hydra: Any = field(
+        default_factory=lambda: {
+            "run": {"dir": "."},
+            "sweep": {
+                "dir": "runs/${name}/.sweeps/${now:%Y-%m-%d_%H-%M-%S}",
+                "subdir": ".",
+            },
+            "output_subdir": None,
+            "job": {"chdir": False},
+            "help": {"template": _HELP},
+            "callbacks": {"check": {"_target_": f"{__package__}.sweep.CheckEveryJob"}},
+        }
+    )
+
+
+@dataclass(frozen=True)
+class Job:
+    """One run to do: the only one, or one of a sweep."""
+
+    config: Config
+    overrides: list[str]
+    folder_name: str | None
+    """Name of the new run's folder in a sweep; None takes the time."""
+    run: Run | None
+    """The run to go on with, locked by this process; None starts a new one."""
+
+
+def launch(work: Callable[[Job], float | None]) -> int:
+    """Compose, check, call `work(job)` for each job; returns the exit code.
+
+    `work` returns the last monitored value, for a sweeper that searches.
+    """
+    signals.install()
+    os.chdir(ROOT)
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises instead of printing and exiting with 1
+
+    import hydra
+    from hydra.core.config_store import ConfigStore
+    from hydra.core.hydra_config import HydraConfig
+    from hydra.types import RunMode
+    from omegaconf import DictConfig
+
+    ConfigStore.instance().store(name="schema", node=Schema)
+    codes: list[int] = []
+
+    def job(composed: DictConfig) -> float | None:
+        settings = HydraConfig.get()
+        folder = None
+        if settings.mode == RunMode.MULTIRUN:
+            folder = f"{Path(settings.sweep.dir).name}_{settings.job.num}"
+        value = None
+        try:
+            if signals.requested():
+                raise Stopped("Stopped before the run began.")
+            plan = _plan(to_config(composed), list(settings.overrides.task), folder)
+            if plan is not None:
+                value = work(plan)
+            codes.append(FINISHED)
+        except Exit as error:
+            say(str(error))
+            codes.append(error.code)
+        except Exception:
+            import traceback
+
+            traceback.print_exc()
+            codes.append(FAILED)
+        return value
+
+    try:
+        hydra.main(version_base="1.3", config_path=str(CONFIGS), config_name="train")(job)()
+    except Exit as error:
+        say(str(error))
+        return error.code
+    except SystemExit as error:
+        return error.code if isinstance(error.code, int) else MISTAKE if error.code else FINISHED
+    except Exception as error:
+        say(explain(error, sys.argv[1:]))
+        return MISTAKE
+    if STOPPED in codes:
+        return STOPPED
+    return max(codes, default=FINISHED)
+
+
+def _plan(config: Config, overrides: list[str], folder_name: str | None) -> Job | None:
+    """The job, with the run it resumes where there is one; None where that run is finished."""
+    folder = runs.find(config) if config.resume is not None else None
+    if folder is None:
+        return Job(config, overrides, folder_name, None)
+    run = runs.lock(folder)
+    config = runs.merge(folder, runs.read_config(folder), config, overrides)
+    manifest = run.manifest()
+    if manifest["status"] == "finished" and not runs.is_longer(folder, config):
+        result = manifest["result"]
+        say(f"{run.shown} is finished after {result['steps']} steps; nothing is left to do.")
+        run.release()
+        return None
+    return Job(config, overrides, folder_name, run)
+
+
+def compose(*overrides: str) -> Config:
+    """The checked config of `python train.py OVERRIDES`, for tests and notebooks.
+
+    Raises `UserError`.
+    """
+    import hydra
+    from hydra.core.config_store import ConfigStore
+    from hydra.core.global_hydra import GlobalHydra
+
+    ConfigStore.instance().store(name="schema", node=Schema)
+    GlobalHydra.instance().clear()
+    with hydra.initialize_config_dir(str(CONFIGS), version_base="1.3"):
+        try:
+            composed = hydra.compose("train", overrides=list(overrides))
+        except Exception as error:
+            raise UserError(explain(error, overrides)) from error
+    return to_config(composed)
+
+
+def say(sentence: str) -> None:
+    """Tell the person at the terminal."""
+    print(sentence, file=sys.stderr, flush=True)
+
+
+def to_config(composed: Any) -> Config:
+    """The checked plain `Config` of a composed DictConfig. Raises `UserError`."""
+    from omegaconf import OmegaConf
+    from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
+
+    try:
+        values = OmegaConf.to_container(composed, resolve=True, throw_on_missing=True)
+    except MissingMandatoryValue as error:
+        key = error.full_key
+        raise UserError(f"{key} has no value yet: give it one as {key}=VALUE.") from None
+    except OmegaConfBaseException as error:
+        raise UserError(first_line(error)) from None
+    assert isinstance(values, dict)
+    for key in ("hydra", "defaults"):
+        values.pop(key, None)
+    plain = {str(key): value for key, value in values.items()}
+    missing = [key for key in Config.__dataclass_fields__ if key not in plain]
+    if missing:
+        raise UserError(f"The config key '{missing[0]}' cannot be removed; give it a value.")
+    return from_dict(plain)

@@ -1,0 +1,48 @@
+"""Stop requests. The first signal asks the loop to finish its step, save and exit with 75;
+a second one ends the process at once. Imported first: before Hydra, before torch."""
+
+import os
+import signal
+import threading
+from types import FrameType
+
+SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
+
+_requested: int | None = None
+_owner = os.getpid()
+
+
+def _handle(number: int, frame: FrameType | None) -> None:
+    global _requested
+    if os.getpid() != _owner:  # a forked loader worker inherits the handler but not the duty
+        os._exit(128 + number)
+    if _requested is not None:
+        os._exit(128 + number)
+    _requested = number
+
+
+def install() -> None:
+    """Take over the stop signals; called first thing in train.py."""
+    global _requested, _owner
+    _requested, _owner = None, os.getpid()
+    if threading.current_thread() is threading.main_thread():
+        for number in SIGNALS:
+            signal.signal(number, _handle)
+
+
+def ignore() -> None:
+    """Once a run is recorded as finished, a late signal must not change its exit code."""
+    for number in SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
+
+
+def in_worker() -> None:
+    """What a loader worker does: end on SIGTERM, leave Ctrl-C to the main process."""
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGUSR1, signal.SIG_IGN)
+
+
+def requested() -> str | None:
+    """The name of the signal that asked the run to stop, or None."""
+    return None if _requested is None else signal.Signals(_requested).name
