@@ -36,10 +36,10 @@ def train(job: Job) -> float | None:
     )  # fmt: skip
     try:
         open_log(run.folder, job.config.log.level)
+        loop = Loop(parts, run, started)
+        if job.run is not None:
+            _restore(loop, run)
         with _recorded(run):
-            loop = Loop(parts, run, started)
-            if job.run is not None:
-                _restore(loop, run)
             _announce(parts, run, loop.step)
             loop.fit()
             result = _result(loop)
@@ -97,7 +97,10 @@ def _own_words(error: Exception) -> str:
 
 
 def _restore(loop: Loop, run: Run) -> None:
-    """Load the newest whole checkpoint; without any, the run starts at its first step."""
+    """Load the newest whole checkpoint; without any, the run starts at its first step.
+
+    Raises `UserError` where data or shapes do not fit, `Failed` where no checkpoint is whole.
+    """
     folder = run.checkpoints
     checkpoint.sweep(folder)
     paths = checkpoint.newest_first(folder)

@@ -1,0 +1,94 @@
+"""Renders the working tree in this process: quickly, offline and without trust."""
+
+import shutil
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import copier
+import pytest
+from forkserver import Command, Result, Server
+
+ROOT = Path(__file__).resolve().parents[1]
+LEFTOVERS = {".git", ".venv", "__pycache__", ".pytest_cache", ".ruff_cache", ".mypy_cache"}
+
+
+def working_tree() -> list[Path]:
+    """The files that a commit of everything would hold, relative to the root."""
+    if (ROOT / ".git").exists():
+        command = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
+        names = subprocess.check_output(command, cwd=ROOT, text=True).split("\0")
+        files = {Path(name) for name in names if name}
+    else:  # an unpacked archive
+        files = {path.relative_to(ROOT) for path in ROOT.rglob("*")}
+        files = {path for path in files if not LEFTOVERS.intersection(path.parts)}
+    return sorted(path for path in files if (ROOT / path).is_file())
+
+
+@pytest.fixture(scope="session")
+def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of the working tree, to be read only; no git checkout, so Copier makes no clone."""
+    folder = tmp_path_factory.mktemp("template")
+    for path in working_tree():
+        (folder / path).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy2(ROOT / path, folder / path)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def render(template: Path) -> Callable[..., Path]:
+    """`render(dst, **answers)` renders a project into `dst`; other questions take their default."""
+
+    def render(dst: Path, source: Path = template, **answers: object) -> Path:
+        copier.run_copy(
+            str(source),
+            dst,
+            data=answers,
+            defaults=True,
+            quiet=True,
+            settings=copier.Settings(),  # not those of whoever runs the tests
+            unsafe=False,
+            vcs_ref="HEAD",
+        )
+        return dst
+
+    return render
+
+
+@pytest.fixture(scope="session")
+def project(render: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A rendered project with default answers but for its name. Tests leave its files as they are."""
+    return render(tmp_path_factory.mktemp("projects") / "digits", project_name="Digits", package_name="digits")
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    server = Server(tmp_path_factory.mktemp("commands"))
+    yield server
+    server.close()
+
+
+@pytest.fixture
+def workspace(project: Path, tmp_path: Path) -> Path:
+    """The test's own copy of the rendered project."""
+    return shutil.copytree(project, tmp_path / "digits", ignore=shutil.ignore_patterns("runs"))
+
+
+@pytest.fixture
+def train(server: Server, workspace: Path) -> Callable[..., Result]:
+    """`train(*overrides)`: the result of `python train.py *overrides` in the test's own project."""
+
+    def train(*overrides: str, cwd: Path | None = None, **env: str) -> Result:
+        return server.run(workspace / "train.py", *overrides, cwd=cwd, **env)
+
+    return train
+
+
+@pytest.fixture
+def start(server: Server, workspace: Path) -> Callable[..., Command]:
+    """The same without waiting for its end."""
+
+    def start(*overrides: str, **env: str) -> Command:
+        return server.start(workspace / "train.py", *overrides, **env)
+
+    return start

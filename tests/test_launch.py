@@ -1,0 +1,209 @@
+"""The command line: mistakes end with one sentence and exit code 2, before torch is imported."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+MISTAKES = [
+    (["lrr=0.1"], "'lrr'; did you mean 'lr'?"),
+    (["+lrr=0.1"], "'lrr'; did you mean 'lr'?"),
+    (["++lrr=0.1"], "'lrr'; did you mean 'lr'?"),
+    (["optimizer.lr=0.1"], "'optimizer.lr'; did you mean 'lr'?"),
+    (["model.widht=3"], "'model.widht'; did you mean 'model.width'?"),
+    (["+model.widht=3"], "'model.widht'"),
+    (["log.evry=3"], "'log.evry'; did you mean 'log.every'?"),
+    (["~seed"], "'seed'"),
+    (["~lrr"], "'lrr'"),
+    (["=3"], "'=3'"),
+    (["lr"], "'lr'"),
+    (["lr="], "lr"),
+    (["lr=fast"], "'fast'"),
+    (["lr=0"], "lr=0.0"),
+    (["lr=-1"], "lr=-1.0"),
+    (["lr=nan"], "lr=nan"),
+    (["lr=inf"], "lr=inf"),
+    (["seed=1.5"], "'1.5'"),
+    (["seed=-1"], "seed=-1"),
+    (["epochs=0"], "epochs=0"),
+    (["epochs=1e3"], "epochs"),
+    (["epochs=true"], "epochs"),
+    (["max_steps=0"], "max_steps=0"),
+    (["batch_size=0"], "batch_size=0"),
+    (["batch_size=64", "accumulate=5"], "accumulate=5"),
+    (["batch_size=100000"], "batch_size=100000"),
+    (["precision=fp8"], "precision=fp8"),
+    (["precision=fp16", "device=cpu"], "precision=fp16"),
+    (["deterministic=maybe"], "deterministic=maybe"),
+    (["device=gpu"], "device=gpu"),
+    (["device=cuda:99"], "device=cuda:99"),
+    (["ema_decay=1.5"], "ema_decay=1.5"),
+    (["keep_last=0"], "keep_last=0"),
+    (["log.every=0"], "log.every=0"),
+    (["log.level=loud"], "log.level=loud"),
+    (["monitor=acc"], "monitor=acc"),
+    (["monitor=val/nothing"], "val/acc"),
+    (["monitor_mode=up"], "monitor_mode=up"),
+    (["name=../x"], "'../x'"),
+    (["name="], "name"),
+    (["name=a=b"], "name='a=b'"),
+    (["model=resnet81"], "'resnet81'"),
+    (["modle=mlp"], "did you mean 'model'?"),
+    (["model=null"], "model"),
+    (["model=3"], "'model'"),
+    (["~model"], "model"),
+    (["data=nothing"], "digits"),
+    (["experiment=nothing"], "'nothing'"),
+    (["log=3"], "log"),
+    (["lr=${nothing}"], "nothing"),
+    (["data=image_folder"], "data.root=VALUE"),
+    (["data=image_folder", "data.root=/nowhere/at/all"], "/nowhere/at/all"),
+    (["data.shift=far"], "data.shift='far'"),
+    (["model.width=-4"], "model"),
+    (["model.dropout=7"], "model"),
+    (["data=synthetic", "data.size=0"], "data.size=0"),
+    (["data=synthetic", "data.shape=[3,8]"], "data.shape"),
+    (["model=torchvision"], "model.name=VALUE"),
+    (["model=torchvision", "model.name=resnet81"], "resnet18"),
+    (["model=torchvision", "model.name=vit_b_16", "+model.image_sizes=3"], "model.image_sizes"),
+    (["model._target_=os.system"], "os.system"),
+    (["model._target_=torch.os.system"], "torch.os.system"),
+    (["model._target_=torch.hub.load"], "torch.hub.load"),
+    (["model._target_=.models.cnn.CMM"], "did you mean 'CNN'?"),
+    (["model._target_=.modles.cnn.CNN"], ".modles.cnn.CNN"),
+    (["model._target_=torch.optim.SGD"], "torch.optim.SGD"),
+    (["optimizer.weight_decay=-1"], "weight_decay"),
+    (["scheduler.warmup_steps=3"], "scheduler.warmup_epochs"),
+    (["scheduler.interval=day"], "scheduler.interval=day"),
+    (["scheduler=multistep", "scheduler.milestones=[9,3]"], "scheduler.milestones"),
+    (["resume=runs/nothing"], "runs/nothing"),
+    (["-m", "lr=0.1,fast"], "'fast'"),
+    (["-m", "batch_size=32,0"], "batch_size=0"),
+    (["-m", "model=cnn,resnet81"], "'resnet81'"),
+    (["-m", "lr=0.1,0.2", "+lrr=3"], "'lrr'"),
+]
+
+
+@pytest.mark.parametrize(("overrides", "named"), MISTAKES, ids=lambda x: " ".join(x) if isinstance(x, list) else "")
+def test_a_mistake_is_one_sentence_and_leaves_nothing(train, workspace, overrides, named):
+    done = train(*overrides)
+    assert done.code == 2, done.out
+    lines = [line for line in done.out.splitlines() if line.strip()]
+    assert len(lines) == 1, done.out
+    assert named in lines[0]
+    assert lines[0].endswith((".", "?", "\"."))
+    assert not (workspace / "runs").exists() or not list((workspace / "runs").glob("*/[!.]*"))
+
+
+COUNT_IMPORTS = """
+import json, runpy, sys
+sys.argv = ["train.py", *sys.argv[1:]]
+try:
+    runpy.run_path("train.py", run_name="__main__")
+except SystemExit as end:
+    code = end.code
+print("\\n" + json.dumps([code, sorted({name.split(".")[0] for name in sys.modules})]))
+"""
+
+
+def imported(project: Path, *arguments: str) -> tuple[int, set[str]]:
+    """The exit code of a fresh interpreter and the packages it imported."""
+    env = {**os.environ, "PYTHONPATH": str(project)}
+    done = subprocess.run(
+        [sys.executable, "-c", COUNT_IMPORTS, *arguments], cwd=project, env=env, text=True, capture_output=True
+    )
+    code, names = json.loads(done.stdout.splitlines()[-1])
+    return code, set(names)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code"),
+    [
+        (["--help"], 0),
+        (["lrr=1"], 2),
+        (["epochs=0"], 2),
+        (["data=image_folder"], 2),
+        (["resume=runs/nothing"], 2),
+        (["-m", "lr=1,x"], 2),
+        (["--cfg", "job"], 0),
+    ],
+    ids=" ".join,
+)
+def test_answers_before_torch_is_imported(workspace, arguments, code):
+    ended, names = imported(workspace, *arguments)
+    assert ended == code
+    assert not names & {"torch", "torchvision", "numpy", "tensorboard", "sklearn", "PIL"}
+
+
+def test_a_default_run_imports_no_more_than_it_uses(workspace):
+    code, names = imported(workspace, "max_steps=1", "logger=none")
+    assert code == 0
+    assert not names & {"torchvision", "tensorboard", "sklearn", "matplotlib", "pandas"}
+
+
+def test_help_shows_choices_and_keys(train):
+    done = train("--help")
+    assert done.code == 0
+    for text in ("resume=auto", "data: cifar10, digits", "batch_size: 64", "optimizer: adamw, sgd"):
+        assert text in done.out
+
+
+def test_an_error_of_the_users_code_says_where(train, workspace):
+    task = workspace / "digits/task.py"
+    task.write_text(task.read_text().replace("logits = model(images)", "logits = model(images)[:, :, 0]"))
+    done = train()
+    assert done.code == 2
+    assert "digits/task.py, line" in done.last
+    done = train("log.level=debug")
+    assert done.code == 1
+    assert "Traceback" in done.out
+    assert not (workspace / "runs").exists()
+
+
+def test_a_failure_in_the_run_is_logged_with_its_traceback(train, workspace):
+    task = workspace / "digits/task.py"
+    task.write_text(task.read_text().replace("images, labels = batch", "images, labels = batch\n        ctx.step == 3 and 1 / 0"))
+    done = train()
+    assert done.code == 1
+    (folder,) = (workspace / "runs/default").iterdir()
+    assert "ZeroDivisionError" in (folder / "train.log").read_text()
+    assert json.loads((folder / "manifest.json").read_text())["status"] == "failed"
+
+
+def test_a_loss_that_is_not_finite_ends_with_76(train, workspace):
+    task = workspace / "digits/task.py"
+    text = task.read_text()
+    task.write_text(text.replace("images, labels = batch", "images, labels = batch\n        images = images / (ctx.step != 27)"))
+    done = train("save_every_steps=10", "log.every=50")
+    assert done.code == 76, done.out
+    assert "not finite at step 28" in done.last
+    assert "samples" in done.last
+    (folder,) = (workspace / "runs/default").iterdir()
+    assert json.loads((folder / "manifest.json").read_text())["status"] == "not finite"
+    assert {p.name for p in (folder / "checkpoints").glob("step-*")} == {"step-00000010.pt", "step-00000020.pt"}
+    again = train(f"resume={folder}")
+    assert again.code == 76
+    assert "not finite at step 28" in again.last
+
+
+def test_no_space_left_ends_with_74(train, workspace):
+    limit = "import resource, runpy, sys\nresource.setrlimit(resource.RLIMIT_FSIZE, (150_000, -1))\n"
+    limit += "import signal\nsignal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+    script = (workspace / "train.py").read_text()
+    (workspace / "train.py").write_text(script.replace('if __name__', f"{limit}\nif __name__"))
+    done = train("save_every_steps=10", "model.width=64")
+    assert done.code == 74, done.out
+    assert "No space to save" in done.last
+    (folder,) = (workspace / "runs/default").iterdir()
+    assert not list((folder / "checkpoints").iterdir())
+
+
+def test_an_unknown_kind_of_run_folder_is_refused(train, workspace):
+    (workspace / "runs").mkdir()
+    (workspace / "runs/default").write_text("a file where the folder should be")
+    done = train("epochs=1")
+    assert done.code == 2
+    assert "runs/default" in done.last

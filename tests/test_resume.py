@@ -1,0 +1,223 @@
+"""A run that is stopped, killed and resumed ends as the run that never was."""
+
+import json
+import os
+import signal
+import zipfile
+from pathlib import Path
+
+import pytest
+from test_train import logged, result, rows, the_run
+
+# A task that stops or kills its own run, so that a test can choose the moment.
+STOPPING = '''
+import os, signal
+from .task import Classification
+
+class Stopping(Classification):
+    """Sends WITH to its own process at each step in AT; in validation where PHASE says so."""
+
+    def training_step(self, model, batch, ctx):
+        self.maybe("train", ctx.step)
+        return super().training_step(model, batch, ctx)
+
+    def validation_step(self, model, batch, ctx):
+        if ctx.step:
+            self.maybe("val", ctx.step)
+        return super().training_step(model, batch, ctx)
+
+    def maybe(self, phase, step):
+        at = os.environ.get("AT", "")
+        if at and phase == os.environ.get("PHASE", "train") and step == int(at):
+            os.kill(os.getpid(), getattr(signal, os.environ["WITH"]))
+'''
+BASE = ("task._target_=.stopping.Stopping", "epochs=2", "logger=none", "log.every=6")
+
+
+@pytest.fixture
+def workspace(workspace):
+    (workspace / "digits/stopping.py").write_text(STOPPING)
+    return workspace
+
+
+def compare(workspace: Path, name: str = "stopped", metrics: bool = True) -> None:
+    whole, stopped = the_run(workspace, "whole"), the_run(workspace, name)
+    assert result(stopped) == result(whole)
+    if metrics:
+        assert logged(stopped) == logged(whole)
+
+
+@pytest.mark.parametrize("number", ["SIGTERM", "SIGINT", "SIGUSR1"])
+def test_signals_save_and_exit_75(train, workspace, number):
+    assert train(*BASE, "name=whole").code == 0
+    stopped = train(*BASE, "name=stopped", AT="13", WITH=number)
+    assert stopped.code == 75, stopped.out
+    folder = the_run(workspace, "stopped")
+    assert json.loads((folder / "manifest.json").read_text())["status"] == "stopped"
+    assert f"resume=runs/stopped/{folder.name}" in stopped.last
+    assert "Traceback" not in stopped.out
+    assert train(f"resume=runs/stopped/{folder.name}").code == 0
+    compare(workspace)
+
+
+def test_a_stop_in_validation_is_made_up_for(train, workspace):
+    assert train(*BASE, "name=whole").code == 0
+    assert train(*BASE, "name=stopped", AT="20", WITH="SIGTERM", PHASE="val").code == 75
+    folder = the_run(workspace, "stopped")
+    assert not any("val/acc" in row for row in rows(folder))
+    assert train(f"resume={folder}").code == 0
+    compare(workspace)
+
+
+@pytest.mark.parametrize("options", [(), ("accumulate=4", "ema_decay=0.95", "clip_grad_norm=0.5", "drop_last=false")])
+def test_kills_at_many_steps(train, workspace, options):
+    options = (*BASE, *options, "save_every_steps=3", "model.dropout=0.3")
+    assert train(*options, "name=whole").code == 0
+    for number, at in enumerate((0, 1, 7, 19, 20, 33, 38)):
+        done = train(*options, "name=stopped", "resume=auto", AT=str(at), WITH="SIGKILL", workers=str(number % 3))
+        assert done.code == 137
+    assert train(*options, "name=stopped", "resume=auto").code == 0
+    compare(workspace)
+
+
+def test_the_documented_loop(workspace, server, train):
+    """Goes on after 75 alone: `while python train.py resume=auto; [ $? -eq 75 ]; do :; done`."""
+    assert train(*BASE, "name=whole").code == 0
+    codes = []
+    for at in ("3", "25", "39", ""):
+        codes.append(train(*BASE, "name=stopped", "resume=auto", AT=at, WITH="SIGTERM").code)
+    assert codes == [75, 75, 75, 0]
+    compare(workspace)
+    again = train(*BASE, "name=stopped", "resume=auto")
+    assert again.code == 0
+    assert "finished" in again.out
+    compare(workspace)
+
+
+@pytest.mark.parametrize("workers", [0, 1, 2, 4])
+def test_loader_workers_change_nothing(train, workspace, workers, pictures):
+    options = (*BASE, "data=image_folder", f"data.root={pictures}", "data.flip=true", "batch_size=16")
+    assert train(*options, "name=whole", "workers=0").code == 0
+    for at in ("2", "9"):
+        assert train(*options, "name=stopped", "resume=auto", f"workers={workers}", AT=at, WITH="SIGKILL").code == 137
+    assert train(*options, "name=stopped", "resume=auto", f"workers={workers}").code == 0
+    compare(workspace)
+
+
+@pytest.mark.parametrize("minutes", ["0.0001"])
+def test_a_time_limit_stops_and_resumes(train, workspace, minutes):
+    assert train(*BASE, "name=whole").code == 0
+    assert train(*BASE, "name=stopped", f"max_minutes={minutes}").code == 75
+    assert train("name=stopped", f"resume={the_run(workspace, 'stopped')}", "max_minutes=null").code == 0
+    compare(workspace)
+
+
+def test_a_damaged_checkpoint_is_named_and_the_one_before_is_used(train, workspace):
+    assert train(*BASE, "name=whole").code == 0
+    assert train(*BASE, "name=stopped", "save_every_steps=5", AT="17", WITH="SIGKILL").code == 137
+    folder = the_run(workspace, "stopped")
+    newest = folder / "checkpoints/step-00000015.pt"
+    flip_a_bit(newest)
+    done = train(f"resume={folder}", "save_every_steps=5")
+    assert done.code == 0
+    assert "step-00000015.pt is damaged" in done.out
+    compare(workspace)
+
+
+def test_no_whole_checkpoint_left(train, workspace):
+    assert train(*BASE, "name=stopped", "save_every_steps=5", AT="17", WITH="SIGKILL").code == 137
+    folder = the_run(workspace, "stopped")
+    for path in (folder / "checkpoints").glob("*.pt"):
+        path.write_bytes(b"")
+    done = train(f"resume={folder}")
+    assert done.code == 1
+    assert "No checkpoint" in done.last
+    assert "Traceback" not in done.out
+
+
+def flip_a_bit(path: Path) -> None:
+    with zipfile.ZipFile(path) as archive:
+        info = max(archive.infolist(), key=lambda i: i.file_size)
+    with open(path, "r+b") as file:
+        file.seek(info.header_offset + 200 + info.file_size // 2)
+        byte = file.read(1)[0]
+        file.seek(-1, os.SEEK_CUR)
+        file.write(bytes([byte ^ 1]))
+
+
+def test_a_checkpoint_is_plain_and_whole(train, workspace):
+    import torch
+
+    assert train(*BASE, "ema_decay=0.9").code == 0
+    for path in (the_run(workspace) / "checkpoints").iterdir():
+        state = torch.load(path, weights_only=True)
+        assert state.keys() >= set(
+            "format interface step epoch model ema optimizer scheduler scaler windows best pending config fingerprint".split()
+        )
+        assert all(name in state["model"] for name in state["optimizer"])
+
+
+def test_overrides_of_a_resumed_run(train, workspace):
+    assert train(*BASE, "name=whole").code == 0
+    assert train(*BASE, "name=stopped", AT="13", WITH="SIGTERM").code == 75
+    folder = the_run(workspace, "stopped")
+    before = {p: p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+    for bad in ("lr=0.1", "model.width=8", "batch_size=32", "seed=5", "epochs=1", "model=mlp"):
+        done = train(f"resume={folder}", bad)
+        assert done.code == 2, (bad, done.out)
+        assert bad.split("=")[0].split(".")[0] in done.last
+    assert {p: p.read_bytes() for p in folder.rglob("*") if p.is_file()} == before
+    done = train(f"resume={folder}", "workers=1", "log.every=3", "val_every_steps=7", "save_every_steps=9", "epochs=2")
+    assert done.code == 0, done.out
+    compare(workspace, metrics=False)
+
+
+def test_a_finished_run_can_be_made_longer(train, workspace):
+    assert train(*BASE, "scheduler=constant", "name=whole", "epochs=3").code == 0
+    assert train(*BASE, "scheduler=constant", "name=stopped").code == 0
+    folder = the_run(workspace, "stopped")
+    done = train(f"resume={folder}", "epochs=3")
+    assert done.code == 0
+    assert "epochs changed" in done.out
+    compare(workspace)
+
+
+def test_resume_auto_takes_an_equal_run_only(train, workspace):
+    assert train(*BASE, AT="13", WITH="SIGTERM").code == 75
+    assert train(*BASE, "resume=auto", "lr=0.01").code == 0
+    assert len([p for p in (workspace / "runs/default").iterdir() if p.name[0] != "."]) == 2
+
+
+def test_two_processes_never_share_a_run(start, train, workspace):
+    first = start(*BASE, AT="5", WITH="SIGSTOP")
+    first.wait_for("training and")
+    import time
+
+    time.sleep(1)
+    folder = the_run(workspace)
+    second = train(f"resume={folder}")
+    assert second.code == 2
+    assert "in use by another process" in second.last
+    first.send(signal.SIGCONT)
+    assert first.result().code == 0
+
+
+def test_a_second_signal_ends_at_once(start, workspace):
+    run = start(*BASE, AT="5", WITH="SIGSTOP")
+    run.wait_for("training and")
+    import time
+
+    time.sleep(1)
+    run.send(signal.SIGTERM)
+    run.send(signal.SIGINT)
+    run.send(signal.SIGCONT)
+    assert run.result().code in (128 + signal.SIGTERM, 128 + signal.SIGINT)
+
+
+def test_changed_data_are_refused(train, workspace, pictures):
+    options = (*BASE, "data=image_folder", f"data.root={pictures}", "batch_size=16")
+    assert train(*options, AT="4", WITH="SIGTERM").code == 75
+    next(pictures.rglob("*.png")).unlink()
+    done = train(f"resume={the_run(workspace)}")
+    assert done.code == 2
+    assert "data have changed" in done.last
