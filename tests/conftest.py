@@ -92,3 +92,26 @@ def start(server: Server, workspace: Path) -> Callable[..., Command]:
         return server.start(workspace / "train.py", *overrides, **env)
 
     return start
+
+
+@pytest.fixture
+def pictures(tmp_path: Path) -> Path:
+    """An image folder of three kinds of shapes, grey, of many sizes, without a validation folder."""
+    from PIL import Image, ImageDraw
+
+    root = tmp_path / "my pictures"
+    for place, kind in enumerate(("cross", "disc", "方块")):
+        (root / kind).mkdir(parents=True)
+        for number in range(40):
+            side = 20 + (number * 7 + place) % 11
+            image = Image.new("L", (side, side + number % 3), 20 + number)
+            draw, box = ImageDraw.Draw(image), (4, 4, side - 5, side - 5)
+            if kind == "cross":
+                draw.line((box[0], box[1], box[2], box[3]), fill=220, width=3)
+                draw.line((box[0], box[3], box[2], box[1]), fill=220, width=3)
+            elif kind == "disc":
+                draw.ellipse(box, fill=220)
+            else:
+                draw.rectangle(box, outline=220, width=2)
+            image.save(root / kind / f"{number}.png")
+    return root

@@ -1,0 +1,1 @@
+"""Your data sets; a file in configs/data/ names one as `.data.FILE.CLASS`."""

@@ -1,0 +1,58 @@
+"""Handwritten digits: a small example of a data set."""
+
+import gzip
+import importlib.util
+from pathlib import Path
+
+import numpy as np
+from torch.utils.data import Dataset
+
+from ..engine.api import Data, UserError
+from ..engine.datasets.arrays import ArrayImages
+from ..engine.rng import Permutation
+
+
+class Digits(Data):
+    """scikit-learn's 1,797 pictures of 8×8 pixels: 1,297 for training, 250 each to validate and test.
+
+    `shift`: training pictures are moved by up to so many pixels.
+    """
+
+    def __init__(self, shift: int) -> None:
+        # Models and tasks get these by the names of their parameters.
+        self.info = {
+            "shape": (1, 8, 8),
+            "classes": 10,
+            "class_names": [str(digit) for digit in range(10)],
+        }
+        table = read_table()
+        images = (table[:, :64] * (255 / 16)).astype(np.uint8).reshape(-1, 8, 8, 1)
+        labels = table[:, 64].astype(np.int64)
+
+        # The same split in every run: its key is a constant, not the run's seed.
+        order = Permutation(len(labels), key=0).slice(0, len(labels))
+        parts = dict(zip(("train", "val", "test"), np.split(order, [1297, 1547]), strict=True))
+        self.splits = {
+            name: ArrayImages(
+                images[part],
+                labels[part],
+                mean=0.3,
+                std=0.37,
+                shift=shift if name == "train" else 0,
+            )
+            for name, part in parts.items()
+        }
+
+    def split(self, name: str) -> Dataset | None:
+        return self.splits.get(name)
+
+
+def read_table() -> np.ndarray:
+    """float64, shape [1797, 65]: 64 pixels from 0 to 16 and the digit."""
+    # Reading the packaged file spares importing scikit-learn, which takes most of a second.
+    found = importlib.util.find_spec("sklearn")
+    if found is None or found.origin is None:
+        raise UserError("data=digits needs scikit-learn; install it: uv add scikit-learn")
+    path = Path(found.origin).parent / "datasets/data/digits.csv.gz"
+    with gzip.open(path, "rt") as file:
+        return np.loadtxt(file, delimiter=",")

@@ -1,0 +1,1 @@
+"""Built-in data sets; `configs/data/` names them."""

@@ -1,0 +1,292 @@
+"""Your own pictures, one folder per class."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from ..api import Data
+from ..errors import UserError
+from ..rng import Permutation
+
+ENDINGS = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".ppm", ".pgm", ".tif", ".tiff", ".webp")
+_VALIDATION = ("val", "valid", "validation")
+_LOOKED_AT = 500  # pictures whose headers decide size and channels
+_SPLIT_KEY = 0x5EED  # the validation set is the same in every run, whatever its seed
+
+Sample = tuple[str, int]
+"""Path and class number."""
+
+
+class ImageFolder(Data):
+    """`root/train/<class>/*` and `root/val/<class>/*`, perhaps `root/test/<class>/*`; or
+    `root/<class>/*`, of which the share `val_fraction` of each class is held out.
+
+    Size and channels are those of the pictures: where sizes differ, the median height and width,
+    scaled down to at most `max_size` pixels; three channels where any picture has colour.
+    """
+
+    def __init__(
+        self,
+        root: str,
+        val_fraction: float,
+        size: int | list[int] | None,
+        max_size: int,
+        channels: int | None,
+        shift: float,
+        flip: bool,
+        mean: float | list[float],
+        std: float | list[float],
+    ) -> None:
+        if not 0 < val_fraction < 1:
+            raise UserError(f"data.val_fraction={val_fraction} must be between 0 and 1.")
+        if not 0 <= shift < 1:
+            raise UserError(f"data.shift={shift} must be from 0 to less than 1.")
+        if channels not in (None, 1, 3):
+            raise UserError(f"data.channels={channels} must be 1 (grey), 3 (colour) or null.")
+        folder = Path(root).expanduser().absolute()
+        if not folder.is_dir():
+            raise UserError(
+                f"There is no folder {folder}; give the one that holds your pictures as "
+                "data.root=PATH."
+            )
+        names, splits = _find_samples(folder, val_fraction)
+        height, width, found_channels = _look(splits["train"], max_size)
+        if size is not None:
+            height, width = (size, size) if isinstance(size, int) else _pair(size)
+        if min(height, width) < 1:
+            raise UserError(f"data.size={size} must be at least 1 pixel.")
+        channels = channels or found_channels
+        self.folder, self._samples = folder, splits
+        self.info = {
+            "shape": (channels, height, width),
+            "classes": len(names),
+            "class_names": names,
+        }
+        self.splits = {
+            name: Pictures(
+                samples,
+                (channels, height, width),
+                mean,
+                std,
+                shift=shift if name == "train" else 0.0,
+                flip=flip and name == "train",
+            )
+            for name, samples in splits.items()
+        }
+
+    def split(self, name: str) -> Dataset[Any] | None:
+        return self.splits.get(name)
+
+    def fingerprint(self) -> str:
+        """From the names and sizes of all files: reading their pixels would take minutes."""
+        digest = hashlib.sha256()
+        for samples in self._samples.values():
+            for path, _ in samples:
+                name = os.path.relpath(path, self.folder)
+                digest.update(
+                    f"{name}\0{os.path.getsize(path)}\n".encode("utf-8", "surrogateescape")
+                )
+        return digest.hexdigest()[:16]
+
+
+class Pictures(Dataset[Any]):
+    """Reads pictures by path: image float32 [C, H, W], normalised by mean and std, and label.
+
+    A picture is scaled to cover H×W, then cut: in the middle, or with `shift` up to that share of
+    its size beside it. Draws come from torch's generator, which the engine sets for each sample.
+    """
+
+    def __init__(
+        self,
+        samples: list[Sample],
+        shape: tuple[int, int, int],
+        mean: float | Sequence[float],
+        std: float | Sequence[float],
+        shift: float,
+        flip: bool,
+    ) -> None:
+        self.samples, self.shape, self.shift, self.flip = samples, shape, shift, flip
+        self.mean = torch.tensor(mean, dtype=torch.float32).reshape(-1, 1, 1)
+        self.std = torch.tensor(std, dtype=torch.float32).reshape(-1, 1, 1)
+        for key, values in (("mean", self.mean), ("std", self.std)):
+            if len(values) not in (1, shape[0]):
+                raise UserError(
+                    f"data.{key} has {len(values)} values, but the pictures have {shape[0]} channels."
+                )
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+        path, label = self.samples[index]
+        channels, height, width = self.shape
+        try:
+            image = decode(path, channels)
+        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+            raise UserError(
+                f"The picture {path} cannot be read ({error}); repair or remove it."
+            ) from error
+        scale = max(height / image.height, width / image.width)
+        if scale != 1:
+            scaled = (
+                max(width, round(image.width * scale)),
+                max(height, round(image.height * scale)),
+            )
+            image = image.resize(scaled, Image.Resampling.BILINEAR, reducing_gap=2.0)
+        pixels = np.asarray(image, dtype=np.uint8).reshape(image.height, image.width, channels)
+        top, left = (image.height - height) // 2, (image.width - width) // 2
+        if self.shift:
+            down, right = (int(s * self.shift) for s in (height, width))
+            pixels = np.pad(pixels, ((down, down), (right, right), (0, 0)))
+            top += int(torch.randint(2 * down + 1, ()))
+            left += int(torch.randint(2 * right + 1, ()))
+        pixels = pixels[top : top + height, left : left + width]
+        if self.flip and torch.rand(()) < 0.5:
+            pixels = pixels[:, ::-1]
+        tensor = torch.from_numpy(np.ascontiguousarray(pixels.transpose(2, 0, 1)))
+        return tensor.to(torch.float32).div_(255).sub_(self.mean).div_(self.std), label
+
+
+def decode(path: str, channels: int) -> Image.Image:
+    """The picture as 8-bit grey or RGB, turned as its camera says; transparency on black."""
+    with Image.open(path) as file:
+        if file.format == "JPEG" and channels == 1:
+            file.draft("L", file.size)
+        image = ImageOps.exif_transpose(file)
+        if image.mode.startswith(("I", "F")):  # 16 bits or more: scaled, where PIL would clip
+            values = np.asarray(image, dtype=np.float64)
+            most = 65535 if image.mode.startswith("I") else 1
+            most = max(most, values.max(initial=0)) if image.mode != "F" else most
+            image = Image.fromarray((255 * np.clip(values / most, 0, 1)).astype(np.uint8))
+        if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
+            image = image.convert("RGBA")
+            image = Image.alpha_composite(Image.new("RGBA", image.size, "black"), image)
+        return image.convert("L" if channels == 1 else "RGB")
+
+
+def _find_samples(folder: Path, val_fraction: float) -> tuple[list[str], dict[str, list[Sample]]]:
+    """Class names, and the samples of each split."""
+    if not (folder / "train").is_dir():
+        split = next((n for n in (*_VALIDATION, "test") if (folder / n).is_dir()), None)
+        if split is not None and (folder / split).is_dir() and _folders(folder / split):
+            raise UserError(
+                f"{folder} has a folder '{split}' but no 'train': call the training pictures' "
+                "folder 'train'."
+            )
+        names = _class_names(folder)
+        train, val = _hold_out(_list(folder, names), len(names), val_fraction)
+        return names, {"train": train, "val": val}
+
+    names = _class_names(folder / "train")
+    splits = {"train": _list(folder / "train", names)}
+    validation = next((n for n in _VALIDATION if (folder / n).is_dir()), None)
+    for name, place in (("val", validation), ("test", "test")):
+        if place is None or not (folder / place).is_dir():
+            continue
+        strange = [n for n in _folders(folder / place) if n not in names]
+        if strange:
+            raise UserError(
+                f"{folder / place} has the class '{strange[0]}', which {folder / 'train'} has not."
+            )
+        present = [n for n in names if (folder / place / n).is_dir()]
+        numbers = {n: i for i, n in enumerate(names)}
+        splits[name] = _list(folder / place, present, numbers)
+    if validation is None:
+        splits["train"], splits["val"] = _hold_out(splits["train"], len(names), val_fraction)
+    return names, splits
+
+
+def _folders(folder: Path) -> list[str]:
+    return sorted(p.name for p in folder.iterdir() if p.is_dir() and not p.name.startswith("."))
+
+
+def _class_names(folder: Path) -> list[str]:
+    names = _folders(folder)
+    if not names:
+        raise UserError(
+            f"{folder} has no folders; put the pictures of each class into one named after it."
+        )
+    if len(names) == 1:
+        raise UserError(f"{folder} has only the class '{names[0]}'; there must be two or more.")
+    return names
+
+
+def _list(folder: Path, names: list[str], numbers: dict[str, int] | None = None) -> list[Sample]:
+    samples: list[Sample] = []
+    for place, name in enumerate(names):
+        label = place if numbers is None else numbers[name]
+        found = sorted(
+            os.path.join(parent, file)
+            for parent, _, files in os.walk(folder / name, followlinks=True)
+            for file in files
+            if file.lower().endswith(ENDINGS) and not file.startswith(".")
+        )
+        if not found:
+            raise UserError(
+                f"{folder / name} holds no pictures (no file ends in {', '.join(ENDINGS)})."
+            )
+        samples += [(path, label) for path in found]
+    return samples
+
+
+def _hold_out(
+    samples: list[Sample], classes: int, val_fraction: float
+) -> tuple[list[Sample], list[Sample]]:
+    """Of each class a share, at least one and not all of them, where it has two or more."""
+    train: list[Sample] = []
+    val: list[Sample] = []
+    for label in range(classes):
+        own = [sample for sample in samples if sample[1] == label]
+        count = min(max(1, round(val_fraction * len(own))), len(own) - 1)
+        held_out = set(Permutation(len(own), _SPLIT_KEY + label).compute(0, count).tolist())
+        for place, sample in enumerate(own):
+            (val if place in held_out else train).append(sample)
+    if not val:
+        raise UserError("Every class has only one picture: nothing can be held out for validation.")
+    return train, val
+
+
+def _look(samples: list[Sample], max_size: int) -> tuple[int, int, int]:
+    """Height, width and channels for all pictures, from the headers of some."""
+    if max_size < 1:
+        raise UserError(f"data.max_size={max_size} must be at least 1 pixel.")
+    count = min(len(samples), _LOOKED_AT)
+    sizes, colour = [], False
+    for index in np.linspace(0, len(samples) - 1, count).astype(int):
+        path = samples[index][0]
+        try:
+            with Image.open(path) as image:
+                turned = image.getexif().get(0x0112, 1) in (5, 6, 7, 8)  # EXIF orientation
+                width, height = reversed(image.size) if turned else image.size
+                sizes.append((height, width))
+                colour = colour or _has_colour(image)
+        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+            raise UserError(
+                f"The picture {path} cannot be read ({error}); repair or remove it."
+            ) from error
+    middle = np.median(np.array(sizes), axis=0)
+    middle *= min(1.0, max_size / middle.max())
+    return max(1, round(middle[0])), max(1, round(middle[1])), 3 if colour else 1
+
+
+def _has_colour(image: Image.Image) -> bool:
+    if image.mode in ("P", "PA"):
+        palette = np.array(image.getpalette("RGB") or [0, 0, 0]).reshape(-1, 3)
+        return bool((palette != palette[:, :1]).any())
+    return image.mode not in ("1", "L", "LA", "La", "F") and not image.mode.startswith("I")
+
+
+def _pair(size: list[int]) -> tuple[int, int]:
+    if len(size) != 2:
+        raise UserError(f"data.size={size} must be one number of pixels or [height, width].")
+    return size[0], size[1]

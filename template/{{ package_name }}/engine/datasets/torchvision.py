@@ -1,0 +1,99 @@
+"""MNIST, FashionMNIST, CIFAR-10 and CIFAR-100 through torchvision, which downloads them."""
+
+from __future__ import annotations
+
+import hashlib
+import socket
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from torch.utils.data import Dataset
+
+from ..api import Data
+from ..config import nearest
+from ..errors import UserError
+from ..rng import Permutation
+from .arrays import ArrayImages
+
+_NAMES = ("MNIST", "FashionMNIST", "CIFAR10", "CIFAR100")
+_SPLIT_KEY = 0x5EED  # the validation set is the same in every run, whatever its seed
+_SECONDS = 20  # a server that does not answer is given up
+
+
+class TorchvisionImages(Data):
+    """One of torchvision's image sets, in memory.
+
+    The published test set is the test split; `val_size` pictures are held out of the training set
+    for validation.
+    """
+
+    def __init__(
+        self,
+        dataset: str,
+        root: str,
+        val_size: int,
+        shift: int,
+        flip: bool,
+        mean: float | list[float],
+        std: float | list[float],
+    ) -> None:
+        if dataset not in _NAMES:
+            raise UserError(
+                f"data.dataset={dataset} is not one of {', '.join(_NAMES)}{nearest(dataset, _NAMES)}"
+            )
+        train = _load(dataset, root, train=True)
+        test = _load(dataset, root, train=False)
+        images, labels = _arrays(train)
+        if not 1 <= val_size < len(labels):
+            raise UserError(f"data.val_size={val_size} must be from 1 to {len(labels) - 1}.")
+        order = Permutation(len(labels), _SPLIT_KEY).compute(0, len(labels))
+        held_out, rest = np.sort(order[:val_size]), np.sort(order[val_size:])
+        self.info = {
+            "shape": (images.shape[3], *images.shape[1:3]),
+            "classes": len(train.classes),
+            "class_names": list(train.classes),
+        }
+        self.splits = {
+            "train": ArrayImages(images[rest], labels[rest], mean, std, shift, flip),
+            "val": ArrayImages(images[held_out], labels[held_out], mean, std),
+            "test": ArrayImages(*_arrays(test), mean, std),
+        }
+        self._fingerprint = hashlib.sha256(images.tobytes()).hexdigest()[:16]
+
+    def split(self, name: str) -> Dataset | None:
+        return self.splits.get(name)
+
+    def fingerprint(self) -> str:
+        return self._fingerprint
+
+
+def _load(name: str, root: str, train: bool) -> Any:
+    from torchvision import datasets  # seconds to import: only where it is used
+
+    kind = getattr(datasets, name)
+    try:
+        return kind(root, train=train, download=False)
+    except RuntimeError:  # not there, or not whole
+        pass
+    folder = Path(root).absolute()
+    before = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(_SECONDS)
+    try:
+        return kind(root, train=train, download=True)
+    except (OSError, RuntimeError) as error:
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise UserError(
+            f"{name} was not found in {folder} and could not be downloaded ({reason}); give a "
+            f"folder that holds torchvision's {name} as data.root=PATH."
+        ) from error
+    finally:
+        socket.setdefaulttimeout(before)
+
+
+def _arrays(dataset: Any) -> tuple[np.ndarray, np.ndarray]:
+    """uint8 [N, H, W, C] and int64 [N], whichever way torchvision keeps them."""
+    images = np.asarray(dataset.data)
+    labels: Sequence[int] | np.ndarray = np.asarray(dataset.targets, dtype=np.int64)
+    return (images[..., None] if images.ndim == 3 else images), np.asarray(labels)

@@ -1,0 +1,1 @@
+"""Built-in models; `configs/model/` names them."""

@@ -1,0 +1,113 @@
+"""Any classification model of torchvision, fitted to the data's channels, size and classes."""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..config import nearest
+from ..errors import UserError
+
+
+class TorchvisionModel(nn.Module):
+    """`name` as in `torchvision.models.list_models(torchvision.models)`.
+
+    `pretrained` starts from torchvision's default weights: the classifier is replaced, and the
+    first convolution is averaged over its channels where the pictures have not three.
+    """
+
+    def __init__(
+        self, name: str, shape: tuple[int, int, int], classes: int, pretrained: bool = False
+    ) -> None:
+        super().__init__()
+        from torchvision import models  # seconds to import: only where it is used
+
+        names = models.list_models(models)
+        if name not in names:
+            raise UserError(
+                f"model.name={name} is no classification model of torchvision{nearest(name, names)}"
+            )
+        builder = models.get_model_builder(name)
+        options: dict[str, Any] = {}
+        if "aux_logits" in _parameters(name):  # their forward returns more than logits in training
+            options = {"init_weights": not pretrained} if not pretrained else {}
+            if not pretrained:
+                options["aux_logits"] = False
+        if "vit" in name and not pretrained:
+            options["image_size"] = shape[1]
+        if pretrained:
+            weights = models.get_model_weights(name).DEFAULT
+            try:
+                net = builder(weights=weights, **options)
+            except (OSError, RuntimeError) as error:
+                raise UserError(
+                    f"The weights of {name} are not in {torch.hub.get_dir()}/checkpoints and could "
+                    f"not be downloaded ({' '.join(str(error).split())}); put {weights.url} there, "
+                    "or set model.pretrained=false."
+                ) from error
+            if hasattr(net, "aux_logits"):
+                net.aux_logits = False
+                for auxiliary in ("aux1", "aux2", "AuxLogits"):
+                    if hasattr(net, auxiliary):
+                        setattr(net, auxiliary, None)
+            _replace_classifier(net, classes)
+        else:
+            net = builder(weights=None, num_classes=classes, **options)
+        if shape[0] != 3:
+            _replace_first_convolution(net, shape[0], keep=pretrained)
+        self.net = net
+
+    def forward(self, images: Tensor) -> Tensor:
+        """images: float, shape [B, C, H, W]. Returns logits, shape [B, classes]."""
+        return self.net(images)
+
+
+def _parameters(name: str) -> set[str]:
+    from torchvision import models
+
+    builder = models.get_model_builder(name)
+    parameters = set(inspect.signature(builder).parameters)
+    return parameters | ({"aux_logits"} if name in ("googlenet", "inception_v3") else set())
+
+
+def _last(net: nn.Module, kind: type | tuple[type, ...]) -> tuple[nn.Module, str, nn.Module]:
+    """The last module of a kind that holds it: (parent, attribute, module)."""
+    path = [name for name, module in net.named_modules() if isinstance(module, kind)][-1]
+    parent, _, attribute = path.rpartition(".")
+    return net.get_submodule(parent), attribute, net.get_submodule(path)
+
+
+def _replace_classifier(net: nn.Module, classes: int) -> None:
+    parent, attribute, old = _last(net, (nn.Linear, nn.Conv2d))
+    new: nn.Module
+    if isinstance(old, nn.Linear):
+        new = nn.Linear(old.in_features, classes)
+    else:  # SqueezeNet ends in a convolution
+        assert isinstance(old, nn.Conv2d)
+        new = nn.Conv2d(old.in_channels, classes, kernel_size=1)
+    setattr(parent, attribute, new)
+
+
+def _replace_first_convolution(net: nn.Module, channels: int, keep: bool) -> None:
+    path, old = next((n, m) for n, m in net.named_modules() if isinstance(m, nn.Conv2d))
+    new = nn.Conv2d(
+        channels,
+        old.out_channels,
+        old.kernel_size,  # type: ignore[arg-type]
+        old.stride,  # type: ignore[arg-type]
+        old.padding,  # type: ignore[arg-type]
+        bias=old.bias is not None,
+    )
+    if keep:
+        with torch.no_grad():
+            # The same response to a grey picture as before, whatever its number of channels.
+            new.weight.copy_(old.weight.sum(1, keepdim=True) / channels)
+            if old.bias is not None and new.bias is not None:
+                new.bias.copy_(old.bias)
+    if hasattr(net, "transform_input"):
+        net.transform_input = False  # type: ignore[assignment]  # it would normalise three channels
+    parent, _, attribute = path.rpartition(".")
+    setattr(net.get_submodule(parent), attribute, new)
