@@ -120,7 +120,7 @@ def _serve() -> None:
     import torch
     import torch._dynamo
     import torch.utils.data
-    import torch.utils.tensorboard
+    import torch.utils.tensorboard  # noqa: F401
     import torchvision  # noqa: F401
 
     for line in sys.stdin:

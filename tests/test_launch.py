@@ -72,7 +72,7 @@ MISTAKES = [
     (["model._target_=os.system"], "os.system"),
     (["model._target_=torch.os.system"], "torch.os.system"),
     (["model._target_=torch.hub.load"], "torch.hub.load"),
-    (["model._target_=.models.cnn.CMM"], "did you mean 'CNN'?"),
+    (["model._target_=.models.cnn.CNM"], "did you mean 'CNN'?"),
     (["model._target_=.modles.cnn.CNN"], ".modles.cnn.CNN"),
     (["model._target_=torch.optim.SGD"], "torch.optim.SGD"),
     (["optimizer.weight_decay=-1"], "weight_decay"),
@@ -94,7 +94,7 @@ def test_a_mistake_is_one_sentence_and_leaves_nothing(train, workspace, override
     lines = [line for line in done.out.splitlines() if line.strip()]
     assert len(lines) == 1, done.out
     assert named in lines[0]
-    assert lines[0].endswith((".", "?", "\"."))
+    assert lines[0].endswith((".", "?", '".'))
     assert not (workspace / "runs").exists() or not list((workspace / "runs").glob("*/[!.]*"))
 
 
@@ -130,7 +130,7 @@ def imported(project: Path, *arguments: str) -> tuple[int, set[str]]:
         (["-m", "lr=1,x"], 2),
         (["--cfg", "job"], 0),
     ],
-    ids=" ".join,
+    ids=lambda x: " ".join(x) if isinstance(x, list) else "",
 )
 def test_answers_before_torch_is_imported(workspace, arguments, code):
     ended, names = imported(workspace, *arguments)
@@ -151,6 +151,14 @@ def test_help_shows_choices_and_keys(train):
         assert text in done.out
 
 
+def insert(workspace: Path, line: str) -> None:
+    """Add a line to the task's training step."""
+    task = workspace / "digits/task.py"
+    text = task.read_text()
+    assert "images, labels = batch\n" in text
+    task.write_text(text.replace("images, labels = batch\n", f"images, labels = batch\n        {line}\n"))
+
+
 def test_an_error_of_the_users_code_says_where(train, workspace):
     task = workspace / "digits/task.py"
     task.write_text(task.read_text().replace("logits = model(images)", "logits = model(images)[:, :, 0]"))
@@ -165,7 +173,9 @@ def test_an_error_of_the_users_code_says_where(train, workspace):
 
 def test_a_failure_in_the_run_is_logged_with_its_traceback(train, workspace):
     task = workspace / "digits/task.py"
-    task.write_text(task.read_text().replace("images, labels = batch", "images, labels = batch\n        ctx.step == 3 and 1 / 0"))
+    task.write_text(
+        task.read_text().replace("images, labels = batch", "images, labels = batch\n        ctx.step == 3 and 1 / 0")
+    )
     done = train()
     assert done.code == 1
     (folder,) = (workspace / "runs/default").iterdir()
@@ -174,9 +184,7 @@ def test_a_failure_in_the_run_is_logged_with_its_traceback(train, workspace):
 
 
 def test_a_loss_that_is_not_finite_ends_with_76(train, workspace):
-    task = workspace / "digits/task.py"
-    text = task.read_text()
-    task.write_text(text.replace("images, labels = batch", "images, labels = batch\n        images = images / (ctx.step != 27)"))
+    insert(workspace, "images = images / (ctx.step != 27)")
     done = train("save_every_steps=10", "log.every=50")
     assert done.code == 76, done.out
     assert "not finite at step 28" in done.last
@@ -193,7 +201,7 @@ def test_no_space_left_ends_with_74(train, workspace):
     limit = "import resource, runpy, sys\nresource.setrlimit(resource.RLIMIT_FSIZE, (150_000, -1))\n"
     limit += "import signal\nsignal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
     script = (workspace / "train.py").read_text()
-    (workspace / "train.py").write_text(script.replace('if __name__', f"{limit}\nif __name__"))
+    (workspace / "train.py").write_text(script.replace("if __name__", f"{limit}\nif __name__"))
     done = train("save_every_steps=10", "model.width=64")
     assert done.code == 74, done.out
     assert "No space to save" in done.last

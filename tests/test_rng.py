@@ -53,7 +53,9 @@ def test_a_huge_permutation_costs_only_its_slice(rng):
 @pytest.mark.parametrize("size", [2, 3, 5, 10, 1297])
 def test_every_sample_gets_to_every_place(rng, size):
     runs = 4000
-    first = np.array([rng.Permutation(size, rng.make_key(0, rng.Domain.ORDER, e)).compute(0, 1)[0] for e in range(runs)])
+    first = np.array(
+        [rng.Permutation(size, rng.make_key(0, rng.Domain.ORDER, e)).compute(0, 1)[0] for e in range(runs)]
+    )
     counts = np.bincount(first, minlength=size)
     chi2 = ((counts - runs / size) ** 2 / (runs / size)).sum()
     # The statistic has mean size - 1 and variance 2 (size - 1); five standard deviations.

@@ -72,12 +72,14 @@ def build(
     except Exit:
         raise
     except (TypeError, ValueError, AssertionError, RuntimeError, KeyError, OSError) as error:
-        raise UserError(f"{name} could not be built from '{key}': {told(error)}") from error
+        raise UserError(
+            f"{name} does not take what the config's section '{key}' says: {told(error)}"
+        ) from error
 
 
 def told(error: BaseException) -> str:
-    """What an exception of somebody else's code says, with the line of this project it came from."""
-    text = " ".join(str(error).split()) or type(error).__name__
+    """What an exception of somebody else's code says, and from which line of this project; ends with a period."""
+    text = " ".join(str(error).split()).rstrip(".") or type(error).__name__
     frames = [
         f
         for f in traceback.extract_tb(error.__traceback__)
@@ -86,7 +88,7 @@ def told(error: BaseException) -> str:
     where = ""
     if frames:
         where = f" ({Path(frames[-1].filename).relative_to(ROOT)}, line {frames[-1].lineno})"
-    return f"{type(error).__name__}: {text}{where}"
+    return f"{type(error).__name__}: {text}{where}."
 
 
 def locate(name: str, key: str, allowed: Sequence[str] = ()) -> Any:

@@ -10,9 +10,11 @@ from .paths import CONFIGS
 
 
 def first_line(error: BaseException) -> str:
+    """An exception's first line as a sentence, with the config key it is about."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    sentence = (lines[0] if lines else type(error).__name__).rstrip(".") + "."
     key = next((line.removeprefix("full_key: ") for line in lines if "full_key: " in line), "")
-    return f"{key}: {lines[0]}" if key else lines[0] if lines else type(error).__name__
+    return f"{key}: {sentence}" if key else sentence
 
 
 def explain(error: BaseException, arguments: Sequence[str]) -> str:
@@ -31,8 +33,7 @@ def explain(error: BaseException, arguments: Sequence[str]) -> str:
     if choice:
         return _unknown_choice(*choice.groups())
     if "could not be converted" in text or "is not a subclass" in text:
-        line = first_line(next(e for e in reversed(chain) if str(e)))
-        return line if line.endswith(".") else line + "."
+        return first_line(next(e for e in reversed(chain) if str(e)))
     section = re.search(r"Error merging override ([\w.]+)=", text)
     if not section and "group override must be a string" in text:
         section = re.search(r"([\w.@]+)=", " ".join(a for a in arguments if _is_choice(a)))

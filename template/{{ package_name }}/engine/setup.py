@@ -131,7 +131,7 @@ def check_one_batch(parts: Parts) -> None:
             raise
         raise UserError(
             f"A first batch ({_shapes(batch)}) does not go through the model and the task: "
-            f"{told(error)}. With log.level=debug you see where."
+            f"{told(error)} With log.level=debug you see the traceback."
         ) from error
     _check_values(values)
     names = [f"val/{key}" for key in values]

@@ -153,7 +153,7 @@ class Pictures(Dataset[Any]):
         pixels = pixels[top : top + height, left : left + width]
         if self.flip and torch.rand(()) < 0.5:
             pixels = pixels[:, ::-1]
-        tensor = torch.from_numpy(np.ascontiguousarray(pixels.transpose(2, 0, 1)))
+        tensor = torch.from_numpy(np.array(pixels.transpose(2, 0, 1), order="C"))
         return tensor.to(torch.float32).div_(255).sub_(self.mean).div_(self.std), label
 
 
