@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
@@ -15,7 +16,17 @@ from torch.utils.data import Dataset
 
 from .errors import UserError
 
-__all__ = ["BatchDataset", "Context", "Data", "Logger", "Mean", "Task", "UserError"]
+__all__ = [
+    "BatchDataset",
+    "Context",
+    "Data",
+    "Logger",
+    "Mean",
+    "Task",
+    "UserError",
+    "record",
+    "recording",
+]
 
 
 class Mean(NamedTuple):
@@ -39,6 +50,8 @@ class Context:
     """From 1, as people count."""
     training: bool
     device: torch.device
+    metrics: Mapping[str, Any] = field(default_factory=dict)
+    """In validation, the task's `metrics`: call `ctx.metrics["f1"].update(…)` with each batch."""
 
 
 class Data:
@@ -105,6 +118,37 @@ class Task:
     ) -> Mapping[str, Tensor | Mean]:
         """As `training_step`, with `model` in eval mode and without gradients."""
         return self.training_step(model, batch, ctx)
+
+    def metrics(self, info: Mapping[str, Any]) -> dict[str, Any]:
+        """torchmetrics objects by name, for what is no mean over samples (F1, mAP, IoU …).
+
+        `validation_step` updates them on the device; the engine resets them before a validation
+        and logs `compute()`, a scalar, as val/<name> after it.
+        """
+        return {}
+
+
+_recorded: list[dict[str, Tensor | Mean]] = []
+"""Where `record` writes: the innermost step that is under way."""
+
+
+def record(name: str, value: Tensor, n: Tensor | float | None = None) -> None:
+    """Log a scalar from anywhere inside a model's forward or a loss, averaged like what a step
+    returns: over the samples of the batch, or over `n` things. Outside of a step it does nothing.
+    """
+    if _recorded:
+        _recorded[-1][name] = value.detach() if n is None else Mean(value.detach(), n)
+
+
+@contextmanager
+def recording() -> Iterator[dict[str, Tensor | Mean]]:
+    """Collects what `record` gets within the block."""
+    values: dict[str, Tensor | Mean] = {}
+    _recorded.append(values)
+    try:
+        yield values
+    finally:
+        _recorded.pop()
 
 
 class Logger:

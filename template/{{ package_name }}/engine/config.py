@@ -22,6 +22,18 @@ class Log:
 
 
 @dataclass
+class FindLr:
+    """The range of `python find_lr.py`; training does not read it."""
+
+    start: float = 1e-6
+    """Learning rate of the first step."""
+    stop: float = 10.0
+    """Learning rate of the last step, unless the loss explodes before."""
+    steps: int = 150
+    """Optimizer steps in between, at equal ratios."""
+
+
+@dataclass
 class Config:
     """The top level of the config. Groups (data, model …) hold what their YAML file says."""
 
@@ -46,6 +58,8 @@ class Config:
     """Base learning rate; the scheduler multiplies it."""
     clip_grad_norm: float | None = None
     """Gradients with a larger total norm are scaled down to it."""
+    clip_grad_value: float | None = None
+    """Each gradient is cut to this absolute value."""
     ema_decay: float | None = None
     """Keep an exponential moving average of the weights with this decay, and validate that."""
 
@@ -58,6 +72,8 @@ class Config:
     """true: only deterministic kernels; warn: warn about others; false: the fastest."""
     channels_last: bool = False
     """Lay out images and convolutions as NHWC in memory."""
+    sync_batchnorm: bool = False
+    """With several processes, batch norm takes its statistics over all of them."""
     compile: bool = False
     """Compile the model with `torch.compile`."""
     workers: int | None = None
@@ -78,6 +94,8 @@ class Config:
     """Save every so many optimizer steps, besides by epochs."""
     keep_last: int = 2
     """Newest checkpoints that are kept, besides `best.pt`."""
+    early_stopping_patience: int | None = None
+    """End the run when so many validations in a row have not made `monitor` better."""
     max_minutes: float | None = None
     """Stop, save and exit with 75 after this time; `resume=` goes on."""
     limit_train_batches: int | None = None
@@ -89,23 +107,34 @@ class Config:
     resume: str | None = None
     """A run folder to go on in, or `auto`: the newest run of this name with an equal config."""
 
+    dry_run: bool = False
+    """Do everything up to the first step, show it, and leave no run."""
+
+    init_from: str | None = None
+    """Weights to start from: a checkpoint, a `.pt` state dict or a `.safetensors` file."""
+    init_rename: dict[str, str] = field(default_factory=dict)
+    """Regular expressions over the file's keys and what to put in their place, for `init_from`."""
+
     allowed_packages: list[str] = field(default_factory=list)
     """Packages beside the project, torch and torchvision from which `_target_` may build things."""
 
     log: Log = field(default_factory=Log)
+    find_lr: FindLr = field(default_factory=FindLr)
 
     # Groups
     task: dict[str, Any] = field(default_factory=dict)
     data: dict[str, Any] = field(default_factory=dict)
     model: dict[str, Any] = field(default_factory=dict)
     loss: dict[str, Any] = field(default_factory=dict)
+    mix: dict[str, Any] = field(default_factory=dict)
     optimizer: dict[str, Any] = field(default_factory=dict)
     scheduler: dict[str, Any] = field(default_factory=dict)
     logger: dict[str, Any] = field(default_factory=dict)
 
 
 FIELDS = {f.name: f for f in dataclasses.fields(Config)}
-GROUPS = ("data", "model", "loss", "optimizer", "scheduler", "logger", "task")
+SECTIONS: dict[str, Any] = {"log": Log, "find_lr": FindLr}
+GROUPS = ("data", "model", "loss", "mix", "optimizer", "scheduler", "logger", "task")
 
 OPERATIONAL = frozenset(
     [
@@ -120,6 +149,8 @@ OPERATIONAL = frozenset(
         "max_minutes",
         "logger",
         "resume",
+        "dry_run",
+        "find_lr",
     ]
 )
 """Keys that a resumed run may change, because they do not change the result."""
@@ -140,8 +171,9 @@ _AT_LEAST = {
     "keep_last": 1,
     "limit_train_batches": 1,
     "limit_val_batches": 1,
+    "early_stopping_patience": 0,
 }
-_ABOVE_ZERO = ("lr", "clip_grad_norm", "max_minutes")
+_ABOVE_ZERO = ("lr", "clip_grad_norm", "clip_grad_value", "max_minutes")
 _ONE_OF = {
     "precision": ("auto", "fp32", "tf32", "bf16", "fp16"),
     "deterministic": ("true", "warn", "false"),
@@ -175,12 +207,14 @@ def from_dict(values: Mapping[str, Any]) -> Config:
         if key not in FIELDS:
             raise UserError(f"Nothing reads the config key '{key}'{nearest(key, FIELDS)}")
     known = dict(values)
-    log = known.pop("log", None) or {}
-    for key in log:
-        if key not in Log.__dataclass_fields__:
-            near = nearest(key, Log.__dataclass_fields__)
-            raise UserError(f"Nothing reads the config key 'log.{key}'{near}")
-    config = Config(**known, log=Log(**log))
+    for name, section in SECTIONS.items():
+        given = known.pop(name, None) or {}
+        for key in given:
+            if key not in section.__dataclass_fields__:
+                near = nearest(key, section.__dataclass_fields__)
+                raise UserError(f"Nothing reads the config key '{name}.{key}'{near}")
+        known[name] = section(**given)
+    config = Config(**known)
     config.deterministic = config.deterministic.lower()  # Hydra reads a bare true as a bool
     check(config)
     return config
@@ -208,6 +242,14 @@ def check(config: Config) -> None:
         raise UserError(f"log.every={config.log.every} is too small: it must be at least 1.")
     if config.log.level not in _LEVELS:
         raise UserError(f"log.level={config.log.level} is not one of {', '.join(_LEVELS)}.")
+    test = config.find_lr
+    if not 0 < test.start < test.stop < math.inf:
+        raise UserError(
+            f"find_lr.start={test.start} and find_lr.stop={test.stop} are no range: start must be "
+            "above 0 and below stop."
+        )
+    if test.steps < 20:
+        raise UserError(f"find_lr.steps={test.steps} is too small: it must be at least 20.")
     if config.batch_size % config.accumulate:
         raise UserError(
             f"batch_size={config.batch_size} cannot be divided into accumulate="

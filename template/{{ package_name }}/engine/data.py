@@ -12,6 +12,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler, default_collate
 
 from . import rng, signals
 from .api import BatchDataset
+from .distributed import RANK, WORLD_SIZE
 from .errors import UserError
 from .rng import Domain, Permutation
 
@@ -29,8 +30,8 @@ class Batch(NamedTuple):
 class Plan:
     """Which samples make up which batch.
 
-    Step s of an epoch takes samples s·B … (s+1)·B - 1 of the epoch's order, in `accumulate` equal
-    micro-batches. Any batch is reached without going through those before it.
+    Step s of an epoch takes samples s·B … (s+1)·B - 1 of the epoch's order, in equal micro-batches.
+    Any batch is reached without going through those before it.
     """
 
     def __init__(
@@ -44,7 +45,9 @@ class Plan:
         limit: int | None = None,
     ) -> None:
         self.size, self.batch_size, self.seed = size, batch_size, seed
-        self.shuffle, self.accumulate = shuffle, accumulate
+        self.shuffle = shuffle
+        self.parts = accumulate * WORLD_SIZE
+        """Micro-batches of a step, over all processes."""
         full, rest = divmod(size, batch_size)
         self.steps = full + (1 if rest and not drop_last else 0)
         self.steps = min(self.steps, limit or self.steps)
@@ -63,21 +66,28 @@ class Plan:
         epoch, place = divmod(step, self.steps)
         return self._slice(epoch, place * self.batch_size, (place + 1) * self.batch_size)
 
+    def total(self, step: int) -> int:
+        """How many samples optimizer step `step` has, over all processes."""
+        return min(self.batch_size, self.size - step % self.steps * self.batch_size)
+
     def counts(self, step: int) -> list[int]:
-        """How many samples each micro-batch of optimizer step `step` has."""
-        start = step % self.steps * self.batch_size
-        full, rest = divmod(min(self.batch_size, self.size - start), self.accumulate)
-        counts = [full + (1 if i < rest else 0) for i in range(self.accumulate)]
+        """How many samples each of this process's micro-batches of optimizer step `step` has."""
+        full, rest = divmod(self.total(step), self.parts)
+        counts = [full + (1 if part < rest else 0) for part in range(RANK, self.parts, WORLD_SIZE)]
         return [count for count in counts if count]
 
     def batches(self, step: int) -> list[Batch]:
-        """The micro-batches of optimizer step `step`; an incomplete last one is shared out."""
+        """This process's micro-batches of optimizer step `step`.
+
+        The step's samples are cut into `parts` micro-batches that do not depend on the number of
+        processes; each process takes every WORLD_SIZE-th.
+        """
         epoch, place = divmod(step, self.steps)
-        parts = np.array_split(self.samples(step), self.accumulate)
+        cut = np.array_split(self.samples(step), self.parts)
         return [
-            Batch(epoch, place * self.accumulate + i, part)
-            for i, part in enumerate(parts)
-            if len(part)
+            Batch(epoch, place * self.parts + part, cut[part])
+            for part in range(RANK, self.parts, WORLD_SIZE)
+            if len(cut[part])
         ]
 
 
@@ -171,12 +181,24 @@ class Loader:
         return self.reader[self.plan.batches(0)[0]]
 
 
-def check_size(size: int, batch_size: int, drop_last: bool) -> None:
+def check_size(size: int, batch_size: int, accumulate: int, drop_last: bool) -> None:
     """Refuse a training set that gives no batch. Raises `UserError`."""
     if size == 0:
         raise UserError("The training set is empty.")
+    parts = accumulate * WORLD_SIZE
+    if batch_size % parts:
+        raise UserError(
+            f"batch_size={batch_size} cannot be divided into equal parts for {WORLD_SIZE} processes "
+            f"with accumulate={accumulate}; make it a multiple of {parts}."
+        )
     if drop_last and size < batch_size:
         raise UserError(
             f"batch_size={batch_size} is larger than the training set of {size} samples; lower "
             "it, or set drop_last=false."
+        )
+    rest = size % batch_size
+    if WORLD_SIZE > 1 and not drop_last and 0 < rest < parts:
+        raise UserError(
+            f"drop_last=false leaves a last batch of {rest} samples for {parts} micro-batches on "
+            f"{WORLD_SIZE} processes; change batch_size or set drop_last=true."
         )

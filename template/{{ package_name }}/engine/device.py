@@ -10,11 +10,14 @@ from typing import Any
 import torch
 
 from .config import Config
+from .distributed import LOCAL_RANK, WORLD_SIZE
 from .errors import UserError
 
 
 def choose_device(name: str) -> torch.device:
     """The device of `device=`; "auto" is the first GPU where there is one. Raises `UserError`."""
+    if name in ("auto", "cuda") and WORLD_SIZE > 1 and torch.cuda.is_available():
+        name = f"cuda:{LOCAL_RANK}"
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     try:

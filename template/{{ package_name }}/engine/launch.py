@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from . import runs, signals
+from . import distributed, runs, signals
 from .config import Config, from_dict
 from .errors import FAILED, FINISHED, MISTAKE, STOPPED, Exit, Stopped, UserError
 from .explain import explain, first_line
@@ -79,6 +79,9 @@ def launch(work: Callable[[Job], float | None]) -> int:
 
     `work` returns the last monitored value, for a sweeper that searches.
     """
+    if not distributed.is_main():
+        os.chdir(ROOT)
+        return _follow(work)
     signals.install()
     os.chdir(ROOT)
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises instead of printing and exiting with 1
@@ -103,7 +106,8 @@ def launch(work: Callable[[Job], float | None]) -> int:
                 raise Stopped("Stopped before the run began.")
             plan = _plan(to_config(composed), list(settings.overrides.task), folder)
             if plan is not None:
-                value = work(plan)
+                distributed.start()
+                value = work(distributed.from_main(plan))
             codes.append(FINISHED)
         except Exit as error:
             say(str(error))
@@ -125,9 +129,33 @@ def launch(work: Callable[[Job], float | None]) -> int:
     except Exception as error:
         say(explain(error, sys.argv[1:]))
         return MISTAKE
-    if STOPPED in codes:
-        return STOPPED
-    return max(codes, default=FINISHED)
+    code = STOPPED if STOPPED in codes else max(codes, default=FINISHED)
+    if code in (FINISHED, STOPPED):  # after a failure the others are not in step with this process
+        distributed.from_main(None)
+        distributed.finish()
+    return code
+
+
+def _follow(work: Callable[[Job], float | None]) -> int:
+    """What processes other than the first do: the jobs that it sends. It alone composes."""
+    distributed.start()
+    signals.install()
+    code = FINISHED
+    while (job := distributed.from_main(None)) is not None:
+        try:
+            work(job)
+        except Stopped as error:
+            code = error.code
+        except Exit as error:  # the first process says the same
+            return error.code
+        except Exception as error:
+            if "Connection" not in str(error):  # else the first process ended and said why
+                import traceback
+
+                traceback.print_exc()
+            return FAILED
+    distributed.finish()
+    return code
 
 
 def _plan(config: Config, overrides: list[str], folder_name: str | None) -> Job | None:

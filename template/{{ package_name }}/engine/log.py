@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import logging
 import math
@@ -15,6 +16,7 @@ from typing import Any, TextIO
 import torch
 from torch import Tensor
 
+from . import distributed
 from .api import Mean
 
 logger = logging.getLogger("run")
@@ -60,15 +62,18 @@ class Windows:
 
     def fetch(self) -> int | None:
         """Bring what was added into the sums; the first step whose loss is not finite, or None."""
-        if not self._labels:
+        if not self._labels and distributed.WORLD_SIZE == 1:
             return None
         self._join()
-        numbers = iter(torch.cat(self._stacked).tolist())
+        numbers = iter(torch.cat(self._stacked).tolist() if self._stacked else [])
         labels, self._labels, self._stacked = self._labels, [], []
+        values = [
+            (step, key, next(numbers), next(numbers) if n is None else n) for step, key, n in labels
+        ]
+        # Sorting keeps the order of equal steps: sums are the same however often they are fetched.
+        merged = sorted(itertools.chain(*distributed.from_all(values)), key=lambda value: value[0])
         bad = None
-        for step, key, n in labels:
-            value = next(numbers)
-            n = next(numbers) if n is None else n
+        for step, key, value, n in merged:
             if key == "loss" and bad is None and not math.isfinite(value):
                 bad = step
             for sums in self.sums.values():
@@ -140,14 +145,20 @@ class _Console(logging.Handler):
 
 
 def open_log(folder: Path, level: str) -> None:
-    """Send the run's messages to the console and to `train.log`, warnings of libraries included."""
+    """Send the run's messages to the console and to `train.log`, warnings of libraries included.
+
+    Of other processes than the first, only warnings and errors.
+    """
     close_log()
     logger.setLevel(logging.DEBUG)
     logger.propagate = False
     console = _Console()
-    console.setLevel(level.upper())
+    console.setLevel(level.upper() if distributed.is_main() else logging.ERROR)
     file = logging.FileHandler(folder / "train.log", encoding="utf-8")
-    file.setFormatter(logging.Formatter("%(asctime)s %(levelname)-7s rank 0  %(message)s"))
+    file.setFormatter(
+        logging.Formatter(f"%(asctime)s %(levelname)-7s rank {distributed.RANK}  %(message)s")
+    )
+    file.setLevel(logging.DEBUG if distributed.is_main() else logging.WARNING)
     logger.addHandler(console)
     logger.addHandler(file)
     warnings.showwarning = _log_warning

@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 import math
-import sys
 import time
 from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
-from tqdm import tqdm
 
-from . import checkpoint, rng, signals
-from .api import Context, Mean
+from . import checkpoint, distributed, rng, signals
+from .api import Context, Mean, recording
 from .device import autocast, to_device
+from .distributed import WORLD_SIZE, Vote
 from .errors import NotFiniteError, Stopped, UserError
-from .log import MetricsFile, Windows, columns, duration, logger, mean
+from .log import Windows, mean
 from .optim import load_optimizer_state, optimizer_state
+from .report import Report
 from .rng import Domain
 from .runs import Run, to_yaml
 
@@ -35,52 +36,34 @@ class Loop:
         """Optimizer steps done."""
         self.best: float | None = None
         self.last: float | None = None
+        self.not_better = 0
+        """Validations in a row without a better `monitor`."""
         self.pending = False
         """Whether the validation that is due after `step` is still to be done."""
         self.validated_at = -1
         self.saved_at = -1
         self.windows = Windows()
+        self.vote = Vote()
         self.scaler = torch.amp.GradScaler(parts.device.type, enabled=parts.precision == "fp16")
-        self.forward: nn.Module = parts.model
-        if self.config.compile:
-            # The compiled module shares the weights; the state dict stays that of the plain one.
-            self.forward = torch.compile(parts.model)  # type: ignore[assignment]
+        self.order_key = rng.make_key(self.config.seed, Domain.STEP)
+        self.batch_key = rng.make_key(self.config.seed, Domain.BATCH)
+        self.forward = parts.wrapped_model()
 
     # ---------------------------------------------------------------- one step
 
     def training_step(self, batches: Iterator[Any]) -> None:
         """One optimizer step, over all its micro-batches."""
-        p, config = self.parts, self.config
+        p = self.parts
         p.optimizer.zero_grad(set_to_none=True)
         counts = p.train.plan.counts(self.step)
-        ctx = Context(self.step, self.epoch, training=True, device=p.device)
-        total_n: Tensor | float = 0.0
         for micro, count in enumerate(counts):
-            waited = time.perf_counter()
-            batch = to_device(next(batches), p.device, config.channels_last)
-            self.data_seconds += time.perf_counter() - waited
-            rng.seed_all(rng.mix(rng.mix(self.step_key, self.step), micro))
-            with autocast(p.precision, p.device):
-                values = p.task.training_step(self.forward, batch, ctx)
-                loss = values["loss"]
-            # A micro-batch counts by what its mean was taken over: samples, or the n of a Mean.
-            if len(counts) == 1:
-                loss = loss.value if isinstance(loss, Mean) else loss
-            elif isinstance(loss, Mean):
-                total_n = total_n + loss.n
-                loss = loss.value * loss.n
-            else:
-                loss = loss * (count / sum(counts))
-            self.scaler.scale(loss).backward()
-            self.windows.add(self.step, values, count)
-        if isinstance(total_n, Tensor) or total_n:
-            for parameter in p.parameters.values():
-                if parameter.grad is not None:
-                    parameter.grad.div_(total_n)
-        if config.clip_grad_norm is not None:
-            self.scaler.unscale_(p.optimizer)
-            norm = nn.utils.clip_grad_norm_(p.parameters.values(), config.clip_grad_norm)
-            self.windows.add(self.step, {"grad_norm": norm}, 1)
+            batch = self.next_batch(batches, micro)
+            with self.gradients_shared(micro == len(counts) - 1), recording() as recorded:
+                with autocast(p.precision, p.device):
+                    values = p.task.training_step(self.forward, batch, self.context())
+                self.backward(values["loss"], count)
+            self.windows.add(self.step, {**recorded, **values}, count)
+        self.clip_gradients()
         self.scaler.step(p.optimizer)
         self.scaler.update()
         p.scheduler.step()
@@ -88,184 +71,155 @@ class Loop:
             p.averaged.update(p.model)
         self.step += 1
 
+    def next_batch(self, batches: Iterator[Any], micro: int) -> Any:
+        """The next micro-batch on the device, with all generators set for its forward pass."""
+        p, began = self.parts, time.perf_counter()
+        batch = to_device(next(batches), p.device, self.config.channels_last)
+        self.report.data_seconds += time.perf_counter() - began
+        number = self.step * p.train.plan.parts + micro * WORLD_SIZE + distributed.RANK
+        if p.mix is not None:
+            rng.seed_all(rng.mix(self.batch_key, number))
+            batch = p.mix(*batch)
+        rng.seed_all(rng.mix(self.order_key, number))
+        return batch
+
+    def backward(self, loss: Tensor | Mean, count: int) -> None:
+        """Adds a micro-batch's gradients, weighted by what its loss was averaged over."""
+        total = self.parts.train.plan.total(self.step)
+        if isinstance(loss, Mean):
+            loss, count_ = loss
+            if count == total:
+                self.divisor = None  # the only micro-batch: its mean is the mean
+            else:
+                self.divisor = count_ + (self.divisor if self.divisor is not None else 0.0)
+                loss = loss * count_
+        else:
+            self.divisor = None
+            if count != total:  # processes are averaged: each counts WORLD_SIZE times as much
+                loss = loss * (count * WORLD_SIZE / total)
+        self.scaler.scale(loss).backward()
+
+    def clip_gradients(self) -> None:
+        """Completes the gradients: their mean over everything, clipped. Logs their norm."""
+        p, config = self.parts, self.config
+        gradients = [q.grad for q in p.parameters.values() if q.grad is not None]
+        if WORLD_SIZE > 1:
+            p.average_loss_gradients()
+        if self.divisor is not None:
+            divisor = torch.as_tensor(self.divisor, device=p.device, dtype=torch.float32)
+            torch._foreach_div_(gradients, distributed.sum_over_processes(divisor) / WORLD_SIZE)
+            self.divisor = None
+        if config.clip_grad_norm is None and config.clip_grad_value is None:
+            return
+        self.scaler.unscale_(p.optimizer)
+        if config.clip_grad_value is not None:
+            nn.utils.clip_grad_value_(p.parameters.values(), config.clip_grad_value)
+        limit = config.clip_grad_norm or math.inf
+        norm = nn.utils.clip_grad_norm_(p.parameters.values(), limit)
+        self.windows.add(self.step, {"grad_norm": norm}, 1)
+
+    divisor: Tensor | float | None = None
+    """What the gradients of Means are still to be divided by."""
+
+    def gradients_shared(self, last: bool) -> AbstractContextManager[Any]:
+        """Processes exchange gradients in a step's last micro-batch only."""
+        if WORLD_SIZE == 1 or last:
+            return nullcontext()
+        context: AbstractContextManager[Any] = self.parts.replicated.no_sync()
+        return context
+
+    def context(self) -> Context:
+        epoch = self.step // self.parts.train.plan.steps + 1
+        return Context(self.step, epoch, training=True, device=self.parts.device)
+
     # ---------------------------------------------------------------- the run
 
     def fit(self) -> None:
-        """Train to the end. Raises `Stopped`, `NotFiniteError`, `SaveError` and what the task raises."""
+        """Train to the end. Raises `Exit` and what the task raises."""
         p, config = self.parts, self.config
-        self.metrics = MetricsFile(
-            self.run.folder / "metrics.jsonl", self.step, validate_again=self.pending
-        )
-        self.loggers = p.open_loggers(self.run.folder, self.step + 1)
-        self.step_key = rng.make_key(config.seed, Domain.STEP)
-        p.scheduler.begin(p.optimizer, self.step)
-        self.bar = tqdm(
-            total=p.total_steps,
-            initial=self.step,
-            unit="step",
-            leave=False,
-            dynamic_ncols=True,
-            disable=not sys.stderr.isatty() or config.log.level in ("warning", "error"),
+        self.report = Report(
+            self.run.folder,
+            p.train.plan,
+            p.total_steps,
+            p.device,
+            self.step,
+            validate_again=self.pending,
+            bar=config.log.level in ("debug", "info"),
         )
         try:
-            self._start_clock()
-            self.fit_started, self.fit_from = time.perf_counter(), self.step
+            if distributed.is_main():
+                self.report.loggers = p.open_loggers(self.run.folder, self.step + 1)
+            p.scheduler.begin(p.optimizer, self.step)
             if self.pending:
                 self.validate()
                 self.save()
-            self._stop_if_asked()
+            self.stop_if_asked()
             batches = p.train.read(self.step, p.total_steps)
             p.model.train()
-            while self.step < p.total_steps:
+            while self.step < p.total_steps and not self.out_of_patience():
                 self.training_step(batches)
-                self.bar.update()
-                self._after_step()
+                self.report.bar.update()
+                self.after_step()
             if self.validated_at != self.step:
                 self.pending = p.val is not None
                 self.validate()
             if self.saved_at != self.step:
                 self.save()
         finally:
-            self.bar.close()
-            self.metrics.close()
-            for sink in self.loggers:
-                sink.close()
+            self.report.close()
+        self.vote.close()
 
-    def _after_step(self) -> None:
+    def after_step(self) -> None:
+        """Log, validate, save and stop, where it is time to."""
         config, steps_per_epoch = self.config, self.parts.train.plan.steps
-        epoch_ends = self.step % steps_per_epoch == 0
-        epochs_done = self.step // steps_per_epoch
-        at_end = self.step == self.parts.total_steps
+        epochs, rest = divmod(self.step, steps_per_epoch)
 
         def due(every_epochs: int, every_steps: int | None) -> bool:
-            by_epoch = epoch_ends and every_epochs > 0 and epochs_done % every_epochs == 0
+            by_epoch = not rest and every_epochs > 0 and epochs % every_epochs == 0
             return by_epoch or (every_steps is not None and self.step % every_steps == 0)
 
-        if self.step % config.log.every == 0 or epoch_ends or at_end:
-            self.log(epoch_ends)
+        if self.step % config.log.every == 0 or not rest or self.step == self.parts.total_steps:
+            self.log(epoch_ends=not rest)
         by_epochs = config.val_every_epochs if config.val_every_steps is None else 0
         self.pending = self.parts.val is not None and due(by_epochs, config.val_every_steps)
-        self._stop_if_asked()
+        self.stop_if_asked()
         if self.pending:
             self.validate()
-        if due(config.save_every_epochs, config.save_every_steps):
+        if self.saved_at != self.step and due(config.save_every_epochs, config.save_every_steps):
             self.save()
-        self._stop_if_asked()
-
-    def _stop_if_asked(self) -> None:
-        reason = signals.requested()
-        minutes = self.config.max_minutes
-        if (
-            reason is None
-            and minutes is not None
-            and time.monotonic() - self.started > 60 * minutes
-        ):
-            reason = f"max_minutes={minutes:g}"
-        if reason is None or (self.step == self.parts.total_steps and not self.pending):
-            return
-        if self.saved_at != self.step:
-            self.save()
-        raise Stopped(f"Stopped by {reason} after step {self.step} and saved.")
-
-    # ---------------------------------------------------------------- validation
-
-    @torch.no_grad()
-    def validate(self) -> None:
-        """Every validation sample once; values are means weighted by what they were taken over."""
-        p = self.parts
-        if p.val is None:
-            return
-        self._refuse_not_finite()
-        model = p.averaged.model if p.averaged is not None else p.model
-        model.eval()
-        values = Windows()
-        ctx = Context(self.step, self.epoch_done, training=False, device=p.device)
-        key = rng.make_key(self.config.seed, Domain.VALIDATION)
-        number_ = 0
-        batches = p.val.read(0, p.val.plan.steps)
-        for step in range(p.val.plan.steps):
-            for count in p.val.plan.counts(step):
-                batch = to_device(next(batches), p.device, self.config.channels_last)
-                rng.seed_all(rng.mix(key, number_))
-                with autocast(p.precision, p.device):
-                    values.add(number_, p.task.validation_step(model, batch, ctx), count)
-                number_ += 1
-            self._stop_if_asked()  # the resumed run validates: `pending` is in the checkpoint
-        model.train()
-        values.fetch()
-        results = {f"val/{k}": mean(*total) for k, total in values.sums["train"].items()}
-        self.pending, self.validated_at = False, self.step
-        self._write(results)
-        self._judge(results)
-
-    def _judge(self, results: Mapping[str, float]) -> None:
-        config = self.config
-        value = results.get(config.monitor)
-        if value is None:
-            raise UserError(
-                f"monitor={config.monitor} was not among the validation values "
-                f"{', '.join(results)}; set monitor to one of them."
-            )
-        self.last = value
-        sign = 1 if config.monitor_mode == "max" else -1
-        is_best = math.isfinite(value) and (self.best is None or sign * (value - self.best) > 0)
-        line = f"{self._place()}  val    {columns(results)}"
-        if is_best:
-            self.best = value
-            self.save(best=True)
-            line += f"  best {config.monitor.split('/', 1)[1]}"
-        logger.info(line, extra={"colour": "\x1b[32m" if is_best else ""})
-
-    # ---------------------------------------------------------------- saying and keeping
-
-    @property
-    def epoch(self) -> int:
-        """The epoch of the next step, from 1."""
-        return self.step // self.parts.train.plan.steps + 1
-
-    @property
-    def epoch_done(self) -> int:
-        """The epoch of the last step, from 1; 0 before the first."""
-        return -(-self.step // self.parts.train.plan.steps)
-
-    def _place(self) -> str:
-        steps = self.parts.train.plan.steps
-        epochs = -(-self.parts.total_steps // steps)
-        place = self.step - max(0, self.epoch_done - 1) * steps
-        wide, wide_epoch = len(str(steps)), len(str(epochs))
-        return f"Epoch {self.epoch_done:{wide_epoch}}/{epochs} [{place:{wide}}/{steps}]"
-
-    def _start_clock(self) -> None:
-        self.clock, self.clock_step, self.data_seconds = time.perf_counter(), self.step, 0.0
 
     def log(self, epoch_ends: bool) -> None:
-        """A log point: the only place within training where the host waits for the device."""
-        self._refuse_not_finite()
-        steps = max(1, self.step - self.clock_step)
-        seconds = time.perf_counter() - self.clock
-        values = self.windows.means("train")
-        lrs = self.parts.scheduler.rates(self.step - 1)
-        rates = {f"lr/{name}": lr for name, lr in lrs.items()}
-        times = {"time/step": seconds / steps, "time/data": self.data_seconds / steps}
-        over_epoch = self.windows.means("train_epoch") if epoch_ends else {}
-        self._write({**values, **over_epoch, **rates, **times})
-        left = (time.perf_counter() - self.fit_started) / max(1, self.step - self.fit_from)
-        low, high = min(lrs.values()), max(lrs.values())
-        lr = f"{low:.1e}" if low == high else f"{low:.1e}…{high:.1e}"
-        line = f"{self._place()}  lr {lr}  {columns(values)}"
-        line += f"  eta {duration(left * (self.parts.total_steps - self.step))}"
-        line += f"  time {times['time/step']:.3f}  data {times['time/data']:.3f}"
-        if self.parts.device.type == "cuda":
-            line += f"  mem {torch.cuda.max_memory_allocated(self.parts.device) / 2**30:.1f}G"
-        logger.info(line)
-        self._start_clock()
+        """A log point: the only place between validations where the host waits for the device."""
+        self.refuse_not_finite()
+        self.report.train(
+            self.step,
+            self.windows.means("train"),
+            self.windows.means("train_epoch") if epoch_ends else {},
+            self.parts.scheduler.rates(self.step - 1),
+        )
 
-    def _write(self, values: Mapping[str, float]) -> None:
-        self.metrics.write({"step": self.step, "epoch": self.epoch_done, **values})
-        for sink in self.loggers:
-            sink.scalars(self.step, values)
+    def stop_if_asked(self) -> None:
+        """Save and raise `Stopped` where a signal came or the time is over, in any process."""
+        reason, minutes = signals.requested(), self.config.max_minutes
+        if reason is None and minutes is not None:
+            is_over = time.monotonic() - self.started > 60 * minutes
+            reason = f"max_minutes={minutes:g}" if is_over else None
+        if not self.vote.ask(reason is not None):
+            return
+        if self.step == self.parts.total_steps and not self.pending:
+            return
+        self.vote.close()
+        if self.saved_at != self.step:
+            self.save()
+        reason = next((r for r in distributed.from_all(reason) if r), "another process")
+        raise Stopped(f"Stopped by {reason} after step {self.step} and saved.")
 
-    def _refuse_not_finite(self) -> None:
+    def out_of_patience(self) -> bool:
+        patience = self.config.early_stopping_patience
+        return patience is not None and self.not_better > patience
+
+    def refuse_not_finite(self) -> None:
+        """Raises `NotFiniteError` where a loss since the last call was not finite."""
         bad = self.windows.fetch()
         if bad is None:
             return
@@ -276,13 +230,71 @@ class Loop:
             "Nothing was saved after it; look at these samples, or lower lr or set clip_grad_norm."
         )
 
+    # ---------------------------------------------------------------- validation
+
+    @torch.no_grad()
+    def validate(self) -> None:
+        """Every validation sample once; values are means weighted by what they were taken over."""
+        p = self.parts
+        if p.val is None:
+            return
+        self.refuse_not_finite()
+        model = p.averaged.model if p.averaged is not None else p.model
+        model.eval()
+        values, plan = Windows(), p.val.plan
+        for metric in p.metrics.values():
+            metric.reset()
+        epoch = self.report.epoch(self.step)
+        ctx = Context(self.step, epoch, training=False, device=p.device, metrics=p.metrics)
+        key = rng.make_key(self.config.seed, Domain.VALIDATION)
+        batches = p.val.read(0, plan.steps)
+        for step in range(plan.steps):
+            for micro, count in enumerate(plan.counts(step)):
+                batch = to_device(next(batches), p.device, self.config.channels_last)
+                number = step * plan.parts + micro * WORLD_SIZE + distributed.RANK
+                rng.seed_all(rng.mix(key, number))
+                with autocast(p.precision, p.device), recording() as recorded:
+                    returned = p.task.validation_step(model, batch, ctx)
+                values.add(number, {**recorded, **returned}, count)
+            self.stop_if_asked()  # the resumed run validates: `pending` is in the checkpoint
+        p.model.train()
+        values.fetch()
+        results = {f"val/{k}": mean(*total) for k, total in values.sums["train"].items()}
+        results |= {f"val/{k}": float(metric.compute()) for k, metric in p.metrics.items()}
+        self.pending, self.validated_at = False, self.step
+        self.report.write(self.step, results)
+        self.judge(results)
+
+    def judge(self, results: Mapping[str, float]) -> None:
+        """Is it the best so far? Then keep it."""
+        config = self.config
+        value = results.get(config.monitor)
+        if value is None:
+            raise UserError(
+                f"monitor={config.monitor} was not among the validation values "
+                f"{', '.join(results)}; set monitor to one of them."
+            )
+        self.last = value
+        self.parts.scheduler.observe(value)
+        sign = 1 if config.monitor_mode == "max" else -1
+        is_best = math.isfinite(value) and (self.best is None or sign * (value - self.best) > 0)
+        self.not_better = 0 if is_best else self.not_better + 1
+        if is_best:
+            self.best = value
+            self.save(best=True)
+        self.report.validation(self.step, results, config.monitor[4:] if is_best else None)
+
+    # ---------------------------------------------------------------- checkpoints
+
     def save(self, best: bool = False) -> None:
         """Write a checkpoint of this step; with `best`, name it best.pt as well."""
-        self._refuse_not_finite()
+        self.refuse_not_finite()
+        self.saved_at = self.step
+        if not distributed.is_main():
+            return
         folder = self.run.checkpoints
         path = checkpoint.path_of(folder, self.step)
         checkpoint.save(self.state_dict(), path)
-        self.saved_at = self.step
         if best:
             checkpoint.link(path, "best.pt")
         checkpoint.prune(folder, self.config.keep_last)
@@ -293,15 +305,15 @@ class Loop:
             "format": checkpoint.FORMAT,
             "interface": checkpoint.INTERFACE,
             "step": self.step,
-            "epoch": self.epoch_done,
+            "epoch": self.report.epoch(self.step),
             "model": p.model.state_dict(),
             "ema": p.averaged.model.state_dict() if p.averaged is not None else None,
-            "loss": p.task_loss.state_dict(),
+            "loss": p.loss.state_dict(),
             "optimizer": optimizer_state(p.optimizer, p.parameters),
-            "scheduler": {"step": p.scheduler.step_count},
+            "scheduler": p.scheduler.state_dict(),
             "scaler": self.scaler.state_dict(),
             "windows": self.windows.state_dict(),
-            "best": {"value": self.best, "last": self.last},
+            "best": {"value": self.best, "last": self.last, "not_better": self.not_better},
             "pending": self.pending,
             "config": to_yaml(self.config),
             "fingerprint": p.fingerprint,
@@ -311,13 +323,15 @@ class Loop:
         p = self.parts
         self.step = state["step"]
         load_weights(p.model, state["model"], "model")
-        load_weights(p.task_loss, state["loss"], "loss")
+        load_weights(p.loss, state["loss"], "loss")
         if p.averaged is not None:
             load_weights(p.averaged.model, state["ema"] or state["model"], "ema")
         load_optimizer_state(p.optimizer, p.parameters, state["optimizer"])
+        p.scheduler.load_state_dict(state["scheduler"])
         self.scaler.load_state_dict(state["scaler"])
         self.windows.load_state_dict(state["windows"])
-        self.best, self.last = state["best"]["value"], state["best"]["last"]
+        best = state["best"]
+        self.best, self.last, self.not_better = best["value"], best["last"], best["not_better"]
         self.pending = state["pending"]
         self.saved_at = self.step
         self.validated_at = -1 if self.pending else self.step

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from .config import EXTENDING, OPERATIONAL, Config, from_dict
+from .distributed import WORLD_SIZE, is_main
 from .errors import UserError
 from .paths import ROOT, RUNS
 
@@ -29,10 +30,14 @@ _VERSIONS = ("torch", "torchvision", "numpy", "hydra-core", "tensorboard")
 class Run:
     """A run folder that this process holds the lock of."""
 
-    def __init__(self, folder: Path, lock: IO[str]) -> None:
+    def __init__(self, folder: Path, lock: IO[str] | None) -> None:
         self.folder = folder
         self.checkpoints = folder / "checkpoints"
         self._lock = lock  # an open file keeps the lock until the process ends or `release`
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Sent to another process of the run: without the lock, which stays with the first."""
+        return Run, (self.folder, None)
 
     @property
     def shown(self) -> str:
@@ -46,10 +51,14 @@ class Run:
         return values
 
     def update_manifest(self, **values: Any) -> None:
+        """Set keys of the manifest; only the first process of a run does."""
+        if not is_main():
+            return
         write_json(self.folder / "manifest.json", {**self.manifest(), **values})
 
     def release(self) -> None:
-        self._lock.close()
+        if self._lock is not None:
+            self._lock.close()
 
 
 def write_json(path: Path, values: Mapping[str, Any]) -> None:
@@ -223,7 +232,7 @@ def fingerprint(device: str, threads: int, data: str) -> dict[str, Any]:
         "machine": platform.machine(),
         "device": device,
         "threads": threads,
-        "world_size": 1,
+        "world_size": WORLD_SIZE,
         "data": data,
     }
 

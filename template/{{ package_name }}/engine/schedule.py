@@ -1,63 +1,88 @@
 """The learning rate as a function of the step: a group's `base_lr` × `scale_at(step)`.
 
-Because it is a function, a resumed run needs to be told only its step.
+Because it is a function, a resumed run needs to be told only its step; `Plateau` alone has state.
 """
 
 from __future__ import annotations
 
 import bisect
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
 
+import torch
 from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
 
 from .errors import UserError
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Horizon:
-    """How long a run is, in optimizer steps."""
+    """How long a run is, in optimizer steps, and what it does besides."""
 
     total_steps: int
     steps_per_epoch: int
+    lr: float = 1.0
+    """The config's base rate."""
+    monitor_mode: str = "min"
+    validates: bool = True
 
 
+@dataclass(kw_only=True)
 class Schedule:
-    """A base for schedules: linear warm-up, then `scale`. Subclass it and define `scale`."""
+    """The base of all schedules: linear warm-up, then `scale`. Subclass it and define `scale`."""
 
-    def __init__(
-        self,
-        horizon: Horizon,
-        warmup_steps: int = 0,
-        warmup_epochs: float = 0,
-        interval: str = "step",
-    ) -> None:
-        if interval not in ("step", "epoch"):
-            raise UserError(f"scheduler.interval={interval} is not one of step, epoch.")
-        if warmup_steps and warmup_epochs:
-            raise UserError(
-                f"scheduler.warmup_steps={warmup_steps} and scheduler.warmup_epochs="
-                f"{warmup_epochs} are both set; set one of them to 0."
-            )
-        if warmup_steps < 0 or warmup_epochs < 0:
-            raise UserError("The scheduler's warm-up cannot be negative.")
-        self.horizon = horizon
-        self.interval = interval
-        self.warmup_steps = warmup_steps or round(warmup_epochs * horizon.steps_per_epoch)
+    horizon: Horizon
+    warmup_steps: int = 0
+    """Length of the warm-up in optimizer steps …"""
+    warmup_epochs: float = 0
+    """… or in epochs …"""
+    warmup_fraction: float = 0
+    """… or as a share of the run."""
+    interval: str = "step"
+    """Whether the rate changes every step or every epoch, and the unit of counts and milestones."""
+
+    can_be_extended = True
+    """Whether a run may be made longer after it was resumed."""
+
+    def __post_init__(self) -> None:
+        horizon = self.horizon
+        if self.interval not in ("step", "epoch"):
+            raise UserError(f"scheduler.interval={self.interval} is not one of step, epoch.")
+        kinds = ("warmup_steps", "warmup_epochs", "warmup_fraction")
+        given = [
+            f"scheduler.{kind}={getattr(self, kind):g}" for kind in kinds if getattr(self, kind)
+        ]
+        if len(given) > 1:
+            raise UserError(f"{' and '.join(given)} are both set; set all but one to 0.")
+        if min(self.warmup_steps, self.warmup_epochs, self.warmup_fraction) < 0:
+            raise UserError(f"{given[0]} cannot be negative.")
+        if self.warmup_fraction > 1:
+            raise UserError(f"{given[0]} must be at most 1, the whole run.")
+        self.warmup = self.warmup_steps or round(
+            self.warmup_epochs * horizon.steps_per_epoch
+            + self.warmup_fraction * horizon.total_steps
+        )
         self.step_count = 0
+        self.validate()
+
+    def validate(self) -> None:
+        """Refuse impossible values. Raises `UserError`."""
 
     def scale(self, step: int) -> float:
-        """What the base rate is multiplied by at optimizer step `step` (from 0), without warm-up."""
+        """What base rates are multiplied by in optimizer step `step` (from 0), without warm-up."""
         raise NotImplementedError
 
     def scale_at(self, step: int) -> float:
         """The same with warm-up and, for `interval=epoch`, held through each epoch."""
-        if step < self.warmup_steps:
-            return (step + 1) / (self.warmup_steps + 1)
+        if step < self.warmup:
+            return (step + 1) / (self.warmup + 1)
         if self.interval == "epoch":
             step -= step % self.horizon.steps_per_epoch
-        return self.scale(max(step, self.warmup_steps))
+        return self.scale(max(step, self.warmup))
 
     def rates(self, step: int) -> dict[str, float]:
         """The learning rate that each group has in optimizer step `step`, by the group's name."""
@@ -68,93 +93,285 @@ class Schedule:
         """Set the rates for optimizer step `step`; every group has its `base_lr`."""
         self.optimizer = optimizer
         self.step_count = step
-        self._apply()
+        self.apply()
 
     def step(self) -> None:
         """After `optimizer.step()`: set the rates for the next one."""
         self.step_count += 1
-        self._apply()
+        self.apply()
 
-    def _apply(self) -> None:
+    def apply(self) -> None:
         scale = self.scale_at(self.step_count)
         for group in self.optimizer.param_groups:
             group["lr"] = group["base_lr"] * scale
 
-    def _units(self, step: int) -> float:
+    def observe(self, value: float) -> None:
+        """Called with the monitored value after each validation."""
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"step": self.step_count}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        self.step_count = state["step"]
+
+    def units(self, step: int) -> int:
         """`step` in units of `interval`."""
         return step // self.horizon.steps_per_epoch if self.interval == "epoch" else step
 
+    def done(self, step: int) -> float:
+        """The share of the run after the warm-up that is over at `step`, from 0 to 1."""
+        return min(1.0, (step - self.warmup) / max(1, self.horizon.total_steps - self.warmup))
 
+
+def _within(name: str, value: float, low: float, high: float) -> None:
+    if not low <= value <= high:
+        raise UserError(f"scheduler.{name}={value:g} must be from {low:g} to {high:g}.")
+
+
+@dataclass(kw_only=True)
 class Constant(Schedule):
-    def __init__(self, horizon: Horizon, warmup_steps: int = 0, warmup_epochs: float = 0) -> None:
-        super().__init__(horizon, warmup_steps, warmup_epochs)
-
     def scale(self, step: int) -> float:
         return 1.0
 
 
-class Cosine(Schedule):
-    """From 1 after the warm-up to `min_scale` at the end (Loshchilov & Hutter 2017)."""
+@dataclass(kw_only=True)
+class Linear(Schedule):
+    """From 1 after the warm-up to `min_scale` at the run's end."""
 
-    def __init__(
-        self,
-        horizon: Horizon,
-        warmup_steps: int = 0,
-        warmup_epochs: float = 0,
-        min_scale: float = 0.0,
-        interval: str = "step",
-    ) -> None:
-        super().__init__(horizon, warmup_steps, warmup_epochs, interval)
-        if not 0 <= min_scale <= 1:
-            raise UserError(f"scheduler.min_scale={min_scale} must be between 0 and 1.")
-        self.min_scale = min_scale
+    min_scale: float = 0.0
+
+    def validate(self) -> None:
+        _within("min_scale", self.min_scale, 0, 1)
 
     def scale(self, step: int) -> float:
-        length = max(1, self.horizon.total_steps - self.warmup_steps)
-        done = min(1.0, (step - self.warmup_steps) / length)
+        return 1 - (1 - self.min_scale) * self.done(step)
+
+
+@dataclass(kw_only=True)
+class Cosine(Schedule):
+    """Half a cosine from 1 to `min_scale`, `cycles` times (Loshchilov & Hutter 2017)."""
+
+    min_scale: float = 0.0
+    cycles: int = 1
+
+    def validate(self) -> None:
+        _within("min_scale", self.min_scale, 0, 1)
+        _within("cycles", self.cycles, 1, 1e6)
+
+    def scale(self, step: int) -> float:
+        done = self.done(step) * self.cycles
+        done = 1.0 if done >= self.cycles else done % 1
         return self.min_scale + (1 - self.min_scale) * (1 + math.cos(math.pi * done)) / 2
 
 
+@dataclass(kw_only=True)
+class Polynomial(Schedule):
+    """(1 - share of the run that is over) to the power of `power`."""
+
+    power: float = 2.0
+    min_scale: float = 0.0
+
+    def validate(self) -> None:
+        _within("power", self.power, 0, 100)
+        _within("min_scale", self.min_scale, 0, 1)
+
+    def scale(self, step: int) -> float:
+        return self.min_scale + (1 - self.min_scale) * (1 - self.done(step)) ** self.power
+
+
+@dataclass(kw_only=True)
+class Exponential(Schedule):
+    """Multiplied by `gamma` every epoch or step, counted from the run's start."""
+
+    gamma: float = 0.95
+    interval: str = "epoch"
+
+    def validate(self) -> None:
+        _within("gamma", self.gamma, 0, 1)
+
+    def scale(self, step: int) -> float:
+        return self.gamma ** self.units(step)
+
+
+@dataclass(kw_only=True)
 class Step(Schedule):
     """Multiplied by `gamma` every `step_size` epochs or steps, counted from the run's start."""
 
-    def __init__(
-        self,
-        horizon: Horizon,
-        step_size: int,
-        gamma: float = 0.1,
-        interval: str = "epoch",
-        warmup_steps: int = 0,
-        warmup_epochs: float = 0,
-    ) -> None:
-        super().__init__(horizon, warmup_steps, warmup_epochs, interval)
-        if step_size < 1:
-            raise UserError(f"scheduler.step_size={step_size} must be at least 1.")
-        self.step_size, self.gamma = step_size, gamma
+    step_size: int
+    gamma: float = 0.1
+    interval: str = "epoch"
+
+    def validate(self) -> None:
+        _within("step_size", self.step_size, 1, 1e12)
+        _within("gamma", self.gamma, 0, 1)
 
     def scale(self, step: int) -> float:
-        return self.gamma ** (self._units(step) // self.step_size)
+        return self.gamma ** (self.units(step) // self.step_size)
 
 
+@dataclass(kw_only=True)
 class MultiStep(Schedule):
     """Multiplied by `gamma` at each of the `milestones`, in epochs or steps."""
 
-    def __init__(
-        self,
-        horizon: Horizon,
-        milestones: Sequence[int],
-        gamma: float = 0.1,
-        interval: str = "epoch",
-        warmup_steps: int = 0,
-        warmup_epochs: float = 0,
-    ) -> None:
-        super().__init__(horizon, warmup_steps, warmup_epochs, interval)
-        if list(milestones) != sorted(set(milestones)) or any(m < 1 for m in milestones):
+    milestones: list[int]
+    gamma: float = 0.1
+    interval: str = "epoch"
+
+    def validate(self) -> None:
+        _within("gamma", self.gamma, 0, 1)
+        if self.milestones != sorted(set(self.milestones)) or min(self.milestones, default=1) < 1:
             raise UserError(
-                f"scheduler.milestones={list(milestones)} must rise, from 1 or more, without "
+                f"scheduler.milestones={self.milestones} must rise, from 1 or more, without "
                 "repeating."
             )
-        self.milestones, self.gamma = list(milestones), gamma
 
     def scale(self, step: int) -> float:
-        return self.gamma ** bisect.bisect_right(self.milestones, self._units(step))
+        return self.gamma ** bisect.bisect_right(self.milestones, self.units(step))
+
+
+@dataclass(kw_only=True)
+class OneCycle(Schedule):
+    """Up from 1 / `div_factor` to 1, then down to that / `final_div_factor` (Smith & Topin 2018)."""
+
+    pct_start: float = 0.3
+    """Share of the run in which the rate rises."""
+    div_factor: float = 25.0
+    final_div_factor: float = 1e4
+
+    can_be_extended = False
+
+    def validate(self) -> None:
+        _within("pct_start", self.pct_start, 0, 1)
+        _within("div_factor", self.div_factor, 1, 1e12)
+        _within("final_div_factor", self.final_div_factor, 1, 1e12)
+        if self.warmup:
+            raise UserError("The one-cycle schedule is its own warm-up; set the warm-up to 0.")
+
+    def scale(self, step: int) -> float:
+        low, done = 1 / self.div_factor, self.done(step)
+        if done < self.pct_start:
+            return low + (1 - low) * (1 - math.cos(math.pi * done / self.pct_start)) / 2
+        fall = (done - self.pct_start) / max(1e-9, 1 - self.pct_start)
+        end = low / self.final_div_factor
+        return end + (1 - end) * (1 + math.cos(math.pi * min(1.0, fall))) / 2
+
+
+@dataclass(kw_only=True)
+class WarmupStableDecay(Schedule):
+    """Warm-up, then 1, then down to `min_scale` in the last `decay_fraction` of the run, along
+    1 - √x (Hu et al. 2024, Hägele et al. 2024)."""
+
+    decay_fraction: float = 0.2
+    min_scale: float = 0.0
+
+    def validate(self) -> None:
+        _within("decay_fraction", self.decay_fraction, 0, 1)
+        _within("min_scale", self.min_scale, 0, 1)
+
+    def scale(self, step: int) -> float:
+        decay = self.decay_fraction * self.horizon.total_steps
+        over = (step - (self.horizon.total_steps - decay)) / max(1e-9, decay)
+        return 1 - (1 - self.min_scale) * math.sqrt(min(1.0, max(0.0, over)))
+
+
+@dataclass(kw_only=True)
+class Plateau(Schedule):
+    """Multiplied by `factor` when `monitor` was not better in `patience` validations in a row."""
+
+    factor: float = 0.1
+    patience: int = 5
+    min_scale: float = 0.0
+    current: float = field(default=1.0, init=False)
+    best: float | None = field(default=None, init=False)
+    bad: int = field(default=0, init=False)
+
+    def validate(self) -> None:
+        _within("factor", self.factor, 0, 1)
+        _within("patience", self.patience, 0, 1e9)
+        _within("min_scale", self.min_scale, 0, 1)
+        if not self.horizon.validates:
+            raise UserError(
+                "scheduler=plateau needs validations, but there are none before the run's end; set "
+                "val_every_epochs or val_every_steps."
+            )
+
+    def scale(self, step: int) -> float:
+        return self.current
+
+    def observe(self, value: float) -> None:
+        sign = 1 if self.horizon.monitor_mode == "max" else -1
+        if self.best is None or sign * (value - self.best) > 0:
+            self.best, self.bad = value, 0
+        else:
+            self.bad += 1
+        if self.bad > self.patience:
+            self.current, self.bad = max(self.min_scale, self.current * self.factor), 0
+            self.apply()
+
+    def state_dict(self) -> dict[str, Any]:
+        own = {"current": self.current, "best": self.best, "bad": self.bad}
+        return {**super().state_dict(), **own}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        super().load_state_dict(state)
+        self.current, self.best, self.bad = state["current"], state["best"], state["bad"]
+
+
+class TorchSchedule(Schedule):
+    """Any scheduler of `torch.optim.lr_scheduler`, made a function of the step.
+
+    It is stepped on an optimizer of its own, which holds nothing but the base rate; the rates that
+    come out, relative to the base rate, apply to every group. Momentum that it cycles is not used.
+    """
+
+    def __init__(
+        self, kind: type[LRScheduler], options: Mapping[str, Any], warmup: Mapping[str, Any]
+    ) -> None:
+        self.kind, self.options = kind, options
+        super().__init__(**warmup)
+
+    def validate(self) -> None:
+        self.alone = torch.optim.SGD([torch.zeros(())], lr=self.horizon.lr, momentum=0.9)
+        try:
+            self.inner = self.kind(self.alone, **self.options)
+        except (TypeError, ValueError) as error:
+            raise UserError(
+                f"scheduler: {self.kind.__name__} refuses its arguments: {error}."
+            ) from None
+        self.scales = [self._current()]
+
+    def _current(self) -> float:
+        return float(self.alone.param_groups[0]["lr"]) / self.horizon.lr
+
+    def scale(self, step: int) -> float:
+        place = self.units(step) - self.units(self.warmup)
+        while len(self.scales) <= place:
+            with warnings.catch_warnings():  # it misses an optimizer.step() that is not there
+                warnings.simplefilter("ignore")
+                try:
+                    self.inner.step()
+                except ValueError as error:
+                    raise UserError(
+                        f"scheduler: {self.kind.__name__} ends early: {error}."
+                    ) from None
+            self.scales.append(self._current())
+        return self.scales[place]
+
+
+def build_schedule(section: Mapping[str, Any], horizon: Horizon, allowed: list[str]) -> Schedule:
+    """The schedule of the config's `scheduler` section. Raises `UserError`."""
+    from .build import build, locate
+
+    kind = locate(section["_target_"], "scheduler._target_", allowed)
+    if not (isinstance(kind, type) and issubclass(kind, LRScheduler)):
+        schedule: Schedule = build(section, "scheduler", Schedule, allowed, {"horizon": horizon})
+        return schedule
+    if kind is torch.optim.lr_scheduler.ReduceLROnPlateau:
+        raise UserError("scheduler._target_: take scheduler=plateau, which reads `monitor`.")
+    ours = ("warmup_steps", "warmup_epochs", "warmup_fraction", "interval")
+    warmup = {key: section[key] for key in ours if key in section}
+    options = {k: v for k, v in section.items() if k != "_target_" and k not in ours}
+    schedule = TorchSchedule(kind, options, {"horizon": horizon, **warmup})
+    # A scheduler that ends before the run is found out now, not then.
+    schedule.scale_at(horizon.total_steps)
+    return schedule

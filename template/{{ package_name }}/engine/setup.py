@@ -2,24 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
+from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Optimizer
 
 from . import rng, runs
-from .api import Context, Data, Logger, Mean, Task
+from .api import Context, Data, Logger, Mean, Task, recording
 from .build import build, told
 from .config import Config
 from .data import Loader, Plan, check_size
 from .device import autocast, choose_device, choose_precision, describe, set_flags, to_device
+from .distributed import WORLD_SIZE, main_first, sum_over_processes
 from .errors import UserError
+from .init_from import init_from
 from .optim import Averaged, build_optimizer, named_parameters
 from .rng import Domain
-from .schedule import Horizon, Schedule
+from .schedule import Horizon, Schedule, build_schedule
 
 
 @dataclass
@@ -33,7 +37,9 @@ class Parts:
     model: nn.Module
     averaged: Averaged | None
     task: Task
-    task_loss: nn.Module
+    loss: nn.Module
+    mix: Callable[..., Any] | None
+    metrics: dict[str, Any]
     parameters: dict[str, nn.Parameter]
     optimizer: Optimizer
     scheduler: Schedule
@@ -41,6 +47,26 @@ class Parts:
     val: Loader | None
     total_steps: int
     fingerprint: dict[str, Any]
+
+    replicated: Any = None
+    """The model in DistributedDataParallel, where there are several processes."""
+
+    def wrapped_model(self) -> nn.Module:
+        """What a training step calls: the model, shared with other processes and compiled."""
+        forward = self.model
+        if WORLD_SIZE > 1:
+            devices = [self.device] if self.device.type == "cuda" else None
+            forward = self.replicated = DistributedDataParallel(forward, device_ids=devices)
+        if self.config.compile:
+            # The compiled module shares the weights; the state dict stays that of the plain one.
+            forward = torch.compile(forward)  # type: ignore[assignment]
+        return forward
+
+    def average_loss_gradients(self) -> None:
+        """Between processes, for the parameters of the loss, which the replicated model lacks."""
+        for parameter in self.loss.parameters():
+            if parameter.grad is not None:
+                sum_over_processes(parameter.grad).div_(WORLD_SIZE)
 
     def open_loggers(self, folder: Path, next_step: int) -> list[Logger]:
         offered = {"folder": folder, "next_step": next_step}
@@ -62,13 +88,14 @@ def build_parts(config: Config) -> Parts:
         rng.seed_all(rng.make_key(config.seed, Domain.INIT, part))
 
     seed(0)
-    data = build(config.data, "data", Data, allowed)
+    with main_first():  # it downloads what is absent
+        data = build(config.data, "data", Data, allowed)
     info = dict(data.info)
     train_set, val_set = data.split("train"), data.split("val")
     if train_set is None:
         raise UserError(f"{config.data['_target_']} has no train split.")
     size = len(train_set)  # type: ignore[arg-type]
-    check_size(size, config.batch_size, config.drop_last)
+    check_size(size, config.batch_size, config.accumulate, config.drop_last)
     train_plan = Plan(
         size,
         config.batch_size,
@@ -97,21 +124,63 @@ def build_parts(config: Config) -> Parts:
     model: nn.Module = build(config.model, "model", nn.Module, allowed, info)
     memory_format = torch.channels_last if config.channels_last else torch.preserve_format
     model = model.to(device=device, memory_format=memory_format)  # type: ignore[call-overload]
+    if config.sync_batchnorm:
+        model = nn.SyncBatchNorm.convert_sync_batchnorm(model) if WORLD_SIZE > 1 else model
+    if config.init_from is not None:
+        init_from(model, Path(config.init_from), config.init_rename)
     seed(2)
     loss: nn.Module = build(config.loss, "loss", nn.Module, allowed, info)
     loss = loss.to(device)
     seed(3)
     task: Task = build(config.task, "task", Task, allowed, {**info, "loss": loss})
+    mix = _build_mix(config, info)
+    metrics = {name: metric.to(device) for name, metric in task.metrics(info).items()}
     parameters = named_parameters(model, loss)
-    optimizer = build_optimizer(config.optimizer, config.lr, parameters, allowed)
-    horizon = Horizon(total_steps, train_plan.steps)
-    scheduler = build(config.scheduler, "scheduler", Schedule, allowed, {"horizon": horizon})
+    optimizer = build_optimizer(config.optimizer, config.lr, model, parameters, allowed)
+    val_steps = config.val_every_steps or config.val_every_epochs * train_plan.steps
+    horizon = Horizon(
+        total_steps,
+        train_plan.steps,
+        config.lr,
+        config.monitor_mode,
+        validates=val is not None and 0 < val_steps < total_steps,
+    )
+    scheduler = build_schedule(config.scheduler, horizon, allowed)
     averaged = None if config.ema_decay is None else Averaged(model, config.ema_decay)
     fingerprint = runs.fingerprint(describe(device), torch.get_num_threads(), data.fingerprint())
     return Parts(
-        config, device, precision, data, model, averaged, task, loss, parameters, optimizer,
-        scheduler, train, val, total_steps, fingerprint,
-    )  # fmt: skip
+        config=config,
+        device=device,
+        precision=precision,
+        data=data,
+        model=model,
+        averaged=averaged,
+        task=task,
+        loss=loss,
+        mix=mix,
+        metrics=metrics,
+        parameters=parameters,
+        optimizer=optimizer,
+        scheduler=scheduler,
+        train=train,
+        val=val,
+        total_steps=total_steps,
+        fingerprint=fingerprint,
+    )
+
+
+def _build_mix(config: Config, info: dict[str, Any]) -> Callable[..., Any] | None:
+    """MixUp or CutMix of a training batch (images, labels)."""
+    if "_target_" not in config.mix:
+        return None
+    if "classes" not in info:
+        raise UserError(
+            f"mix={config.mix['_target_'].rsplit('.', 1)[-1]} mixes labels, but the data have no "
+            "classes; set mix=none."
+        )
+    offered = {"num_classes": info["classes"]}
+    mix: Callable[..., Any] = build(config.mix, "mix", nn.Module, config.allowed_packages, offered)
+    return mix
 
 
 @torch.no_grad()
@@ -120,21 +189,21 @@ def check_one_batch(parts: Parts) -> None:
     loader = parts.val or parts.train
     batch = loader.first()
     parts.model.eval()
-    ctx = Context(0, 1, training=False, device=parts.device)
+    ctx = Context(0, 1, training=False, device=parts.device, metrics=parts.metrics)
     rng.seed_all(rng.make_key(parts.config.seed, Domain.VALIDATION))
     batch = to_device(batch, parts.device, parts.config.channels_last)
     try:
-        with autocast(parts.precision, parts.device):
+        with autocast(parts.precision, parts.device), recording() as recorded:
             values = parts.task.validation_step(parts.model, batch, ctx)
     except (RuntimeError, ValueError, AssertionError, IndexError) as error:
         if parts.config.log.level == "debug":
             raise
         raise UserError(
-            f"A first batch ({_shapes(batch)}) does not go through the model and the task: "
+            f"A first batch ({shapes(batch)}) does not go through the model and the task: "
             f"{told(error)} With log.level=debug you see the traceback."
         ) from error
     _check_values(values)
-    names = [f"val/{key}" for key in values]
+    names = [f"val/{key}" for key in (*recorded, *values, *parts.metrics)]
     if parts.val is not None and parts.config.monitor not in names:
         raise UserError(
             f"monitor={parts.config.monitor} is not among the validation values "
@@ -154,11 +223,11 @@ def _check_values(values: Any) -> None:
             )
 
 
-def _shapes(batch: Any) -> str:
+def shapes(batch: Any) -> str:
     if isinstance(batch, torch.Tensor):
         return "×".join(map(str, batch.shape)) or "scalar"
     if isinstance(batch, dict):
-        return ", ".join(f"{k} {_shapes(v)}" for k, v in batch.items())
+        return ", ".join(f"{k} {shapes(v)}" for k, v in batch.items())
     if isinstance(batch, list | tuple):
-        return ", ".join(_shapes(v) for v in batch)
+        return ", ".join(shapes(v) for v in batch)
     return type(batch).__name__

@@ -7,11 +7,12 @@ import os
 import time
 from collections.abc import Iterator
 from datetime import datetime
+from pathlib import Path
 from typing import Any
 
 import torch
 
-from . import checkpoint, runs, signals
+from . import checkpoint, distributed, runs, signals
 from .config import EXTENDING
 from .errors import Exit, NotFiniteError, SaveError, Stopped, UserError
 from .launch import Job
@@ -30,10 +31,12 @@ def train(job: Job) -> float | None:
     started = time.monotonic()
     parts = build_parts(job.config)
     check_one_batch(parts)
-    run = job.run or runs.create(
-        job.config, {**runs.describe(job.overrides), "fingerprint": parts.fingerprint},
-        job.folder_name,
-    )  # fmt: skip
+    run = job.run
+    if run is None and distributed.is_main():
+        manifest = {**runs.describe(job.overrides), "fingerprint": parts.fingerprint}
+        run = runs.create(job.config, manifest, job.folder_name)
+    shared = distributed.from_main(run)
+    run = run or shared
     try:
         open_log(run.folder, job.config.log.level)
         loop = Loop(parts, run, started)
@@ -101,32 +104,26 @@ def _restore(loop: Loop, run: Run) -> None:
 
     Raises `UserError` where data or shapes do not fit, `Failed` where no checkpoint is whole.
     """
-    folder = run.checkpoints
-    checkpoint.sweep(folder)
-    paths = checkpoint.newest_first(folder)
-    if (folder / "best.pt").exists():
-        paths.append(folder / "best.pt")
-    state: dict[str, Any] | None = None
-    for path in paths:
-        try:
-            state = checkpoint.load(path)
-            break
-        except checkpoint.Damaged as error:
-            logger.warning(f"{error}; it is put aside and the checkpoint before it is used.")
-            path.rename(path.with_name(f"{path.name}.damaged"))
-    if state is None:
-        if paths:
-            raise Failed(
-                f"No checkpoint in {run.shown}/checkpoints can be read; restore one from a backup, "
-                "or start a new run."
-            )
-        logger.info(f"{run.shown} has no checkpoint yet: it starts at its first step.")
-    else:
+    path, found = distributed.from_main(_newest_whole(run) if distributed.is_main() else None)
+    if path is not None:
+        state = checkpoint.load(path)
         loop.load_state_dict(state)
         _compare(state["fingerprint"], loop.parts.fingerprint)
+    elif found:
+        raise Failed(
+            f"No checkpoint in {run.shown}/checkpoints can be read; restore one from a backup, or "
+            "start a new run."
+        )
+    else:
+        logger.info(f"{run.shown} has no checkpoint yet: it starts at its first step.")
     stored = runs.read_config(run.folder)
     extended = sorted(runs.changes(stored, loop.config) & EXTENDING)
-    if extended:
+    if extended and not loop.parts.scheduler.can_be_extended:
+        raise UserError(
+            f"{', '.join(extended)} cannot be changed: this run's schedule is one cycle over its "
+            "whole length; start a new run."
+        )
+    if extended and distributed.is_main():
         logger.warning(
             f"{', '.join(extended)} changed: the schedule from here on is that of the longer run."
         )
@@ -135,6 +132,23 @@ def _restore(loop: Loop, run: Run) -> None:
         temporary.write_text(text, encoding="utf-8")
         os.replace(temporary, run.folder / "config.yaml")
     run.update_manifest(status="running", fingerprint=loop.parts.fingerprint)
+
+
+def _newest_whole(run: Run) -> tuple[Path | None, bool]:
+    """The newest checkpoint that can be read, or None; and whether there was any."""
+    folder = run.checkpoints
+    checkpoint.sweep(folder)
+    paths = checkpoint.newest_first(folder)
+    if (folder / "best.pt").exists():
+        paths.append(folder / "best.pt")
+    for path in paths:
+        try:
+            checkpoint.load(path)
+            return path, True
+        except checkpoint.Damaged as error:
+            logger.warning(f"{error}; it is put aside and the checkpoint before it is used.")
+            path.rename(path.with_name(f"{path.name}.damaged"))
+    return None, bool(paths)
 
 
 def _compare(stored: dict[str, Any], now: dict[str, Any]) -> None:
@@ -173,7 +187,7 @@ def _result(loop: Loop) -> dict[str, Any]:
     p = loop.parts
     result = {
         "steps": loop.step,
-        "epochs": loop.epoch_done,
+        "epochs": loop.report.epoch(loop.step),
         "monitor": p.config.monitor,
         "last": loop.last,
         "best": loop.best,

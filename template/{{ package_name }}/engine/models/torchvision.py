@@ -2,75 +2,68 @@
 
 from __future__ import annotations
 
-import inspect
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from ..config import nearest
 from ..errors import UserError
 
 
-class TorchvisionModel(nn.Module):
-    """`name` as in `torchvision.models.list_models(torchvision.models)`.
+def torchvision_model(
+    name: str, shape: tuple[int, int, int], classes: int, pretrained: bool = False
+) -> nn.Module:
+    """The model `name`, as in `torchvision.models.list_models(torchvision.models)`, itself: its
+    parameters and state dict have torchvision's names.
 
     `pretrained` starts from torchvision's default weights: the classifier is replaced, and the
     first convolution is averaged over its channels where the pictures have not three.
     """
+    from torchvision import models  # part of a second to import: only where it is used
 
-    def __init__(
-        self, name: str, shape: tuple[int, int, int], classes: int, pretrained: bool = False
-    ) -> None:
-        super().__init__()
-        from torchvision import models  # seconds to import: only where it is used
-
-        names = models.list_models(models)
-        if name not in names:
-            raise UserError(
-                f"model.name={name} is no classification model of torchvision{nearest(name, names)}"
-            )
-        builder = models.get_model_builder(name)
+    names = models.list_models(models)
+    if name not in names:
+        raise UserError(
+            f"model.name={name} is no classification model of torchvision{nearest(name, names)}"
+        )
+    if pretrained:
+        net = _pretrained(name)
+        _replace_classifier(net, classes)
+    else:
         options: dict[str, Any] = {}
-        if "aux_logits" in _parameters(name):  # their forward returns more than logits in training
-            options = {"init_weights": not pretrained} if not pretrained else {}
-            if not pretrained:
-                options["aux_logits"] = False
-        if "vit" in name and not pretrained:
+        if name in _AUXILIARY:
+            options = {"aux_logits": False, "init_weights": True}
+        if name.startswith("vit_"):
             options["image_size"] = shape[1]
-        if pretrained:
-            weights = models.get_model_weights(name).DEFAULT
-            try:
-                net = builder(weights=weights, **options)
-            except (OSError, RuntimeError) as error:
-                raise UserError(
-                    f"The weights of {name} are not in {torch.hub.get_dir()}/checkpoints and could "
-                    f"not be downloaded ({' '.join(str(error).split())}); put {weights.url} there, "
-                    "or set model.pretrained=false."
-                ) from error
-            if hasattr(net, "aux_logits"):
-                net.aux_logits = False
-                for auxiliary in ("aux1", "aux2", "AuxLogits"):
-                    if hasattr(net, auxiliary):
-                        setattr(net, auxiliary, None)
-            _replace_classifier(net, classes)
-        else:
-            net = builder(weights=None, num_classes=classes, **options)
-        if shape[0] != 3:
-            _replace_first_convolution(net, shape[0], keep=pretrained)
-        self.net = net
-
-    def forward(self, images: Tensor) -> Tensor:
-        """images: float, shape [B, C, H, W]. Returns logits, shape [B, classes]."""
-        return self.net(images)
+        net = models.get_model(name, weights=None, num_classes=classes, **options)
+    if shape[0] != 3:
+        _replace_first_convolution(net, shape[0], keep=pretrained)
+    return net
 
 
-def _parameters(name: str) -> set[str]:
+_AUXILIARY = ("googlenet", "inception_v3")
+"""These return more than logits while they train, unless told not to."""
+
+
+def _pretrained(name: str) -> nn.Module:
     from torchvision import models
 
-    builder = models.get_model_builder(name)
-    parameters = set(inspect.signature(builder).parameters)
-    return parameters | ({"aux_logits"} if name in ("googlenet", "inception_v3") else set())
+    weights = models.get_model_weights(name).DEFAULT  # type: ignore[attr-defined]
+    try:
+        net: nn.Module = models.get_model(name, weights=weights)
+    except (OSError, RuntimeError) as error:
+        raise UserError(
+            f"The weights of {name} are not in {torch.hub.get_dir()}/checkpoints and could not be "
+            f"downloaded ({' '.join(str(error).split())}); put {weights.url} there, or set "
+            "model.pretrained=false."
+        ) from error
+    if name in _AUXILIARY:
+        net.aux_logits = False  # type: ignore[assignment]
+        for auxiliary in ("aux1", "aux2", "AuxLogits"):
+            if hasattr(net, auxiliary):
+                setattr(net, auxiliary, None)
+    return net
 
 
 def _last(net: nn.Module, kind: type | tuple[type, ...]) -> tuple[nn.Module, str, nn.Module]:

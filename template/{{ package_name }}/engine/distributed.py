@@ -1,0 +1,117 @@
+"""Several processes of one run, started by torchrun: who am I, and what do we agree on.
+
+Every function also works in a single process, where it costs nothing.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator
+from typing import Any
+
+RANK = int(os.environ.get("RANK", "0"))
+WORLD_SIZE = int(os.environ.get("WORLD_SIZE", "1"))
+LOCAL_RANK = int(os.environ.get("LOCAL_RANK", "0"))
+
+_hosts: Any = None
+"""A gloo group for plain Python objects and flags; gradients have their own backend."""
+
+
+def is_main() -> bool:
+    return RANK == 0
+
+
+def start() -> None:
+    """Join the other processes: NCCL between GPUs, gloo between CPUs."""
+    global _hosts
+    if WORLD_SIZE == 1 or _hosts is not None:
+        return
+    import torch
+    from torch import distributed as dist
+
+    on_gpu = torch.cuda.is_available() and torch.cuda.device_count() > LOCAL_RANK
+    dist.init_process_group("cpu:gloo,cuda:nccl" if on_gpu else "gloo")
+    _hosts = dist.new_group(backend="gloo")
+
+
+def finish() -> None:
+    """Leave together: a process that leaves early would abort the others."""
+    global _hosts
+    if _hosts is None:
+        return
+    from torch import distributed as dist
+
+    dist.barrier(group=_hosts)
+    dist.destroy_process_group()
+    _hosts = None
+
+
+def from_main(value: Any) -> Any:
+    """What the main process passed, in every process."""
+    if _hosts is None:
+        return value
+    from torch import distributed as dist
+
+    box = [value]
+    dist.broadcast_object_list(box, src=0, group=_hosts)
+    return box[0]
+
+
+def from_all(value: Any) -> list[Any]:
+    """What every process passed, in the order of ranks, in every process."""
+    if _hosts is None:
+        return [value]
+    from torch import distributed as dist
+
+    gathered: list[Any] = [None] * WORLD_SIZE
+    dist.all_gather_object(gathered, value, group=_hosts)
+    return gathered
+
+
+def sum_over_processes(value: Any) -> Any:
+    """The sum of a tensor over all processes, in every process, on its device."""
+    if WORLD_SIZE > 1:
+        from torch import distributed as dist
+
+        dist.all_reduce(value)
+    return value
+
+
+class Vote:
+    """Whether any process wants something, known one call later so that nobody waits."""
+
+    def __init__(self) -> None:
+        self._work: Any = None
+        self._flag: Any = None
+
+    def ask(self, wish: bool) -> bool:
+        """Cast this process's wish for the next call; returns what the previous call's wishes were."""
+        if _hosts is None:
+            return wish
+        import torch
+        from torch import distributed as dist
+
+        agreed = False
+        if self._work is not None:
+            self._work.wait()
+            agreed = bool(self._flag.item())
+        self._flag = torch.tensor(int(wish))
+        self._work = dist.all_reduce(self._flag, op=dist.ReduceOp.MAX, group=_hosts, async_op=True)
+        return agreed
+
+    def close(self) -> None:
+        """Receive the answer that nobody asked for."""
+        if self._work is not None:
+            self._work.wait()
+            self._work = None
+
+
+@contextlib.contextmanager
+def main_first() -> Iterator[None]:
+    """The main process goes through the block before the others: for downloads."""
+    if not is_main():
+        from_main(None)
+    yield
+    if is_main():
+        from_main(None)

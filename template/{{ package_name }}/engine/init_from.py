@@ -1,0 +1,87 @@
+"""Starting from weights: `init_from=` with a table of what matched and what did not."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from . import checkpoint
+from .config import nearest
+from .errors import UserError
+from .launch import say
+
+_SHOWN = 8
+
+
+def init_from(model: nn.Module, path: Path, rename: Mapping[str, str]) -> None:
+    """Load what fits, by name and shape, and say what did not. Raises `UserError`.
+
+    `path`: a checkpoint of a run (its averaged weights where it has them), a file of torch.save
+    with a state dict, or a .safetensors file. `rename`: regular expression → replacement, applied
+    to the file's keys in turn.
+    """
+    found = read_weights(path)
+    for pattern, replacement in rename.items():
+        try:
+            renamed = {re.sub(pattern, replacement, key): value for key, value in found.items()}
+        except re.error as error:
+            raise UserError(
+                f"init_rename: '{pattern}' is no regular expression: {error}."
+            ) from None
+        if len(renamed) < len(found):
+            raise UserError(f"init_rename: '{pattern}' gives two keys of {path} the same name.")
+        found = renamed
+    own = model.state_dict()
+    fitting = {k: v for k, v in found.items() if k in own and own[k].shape == v.shape}
+    missing = [k for k in own if k not in found]
+    unused = [k for k in found if k not in own]
+    reshaped = [k for k in found if k in own and own[k].shape != found[k].shape]
+    if not fitting:
+        first = next(iter(found), "")
+        raise UserError(
+            f"Nothing in {path} fits the model: its first key is '{first}', the model's "
+            f"'{next(iter(own), '')}'; rename keys with init_rename={{'^prefix\\.': ''}}"
+            f"{nearest(first, own) if first else '.'}"
+        )
+    model.load_state_dict(fitting, strict=False)
+    say(f"init_from={path}: {len(fitting)} of {len(own)} tensors of the model were loaded.")
+    for what, keys in (
+        ("missing in the file, left as initialised", missing),
+        ("in the file only, not used", unused),
+        ("of another shape, left as initialised", reshaped),
+    ):
+        if keys:
+            rows = [f"{k} {_shapes(k, own, found)}" for k in keys[:_SHOWN]]
+            more = f" … and {len(keys) - _SHOWN} more" if len(keys) > _SHOWN else ""
+            say(f"  {what}: {', '.join(rows)}{more}")
+
+
+def read_weights(path: Path) -> dict[str, Tensor]:
+    """The state dict in a file, on the CPU; never runs code from it. Raises `UserError`."""
+    if not path.is_file():
+        raise UserError(f"init_from={path}: there is no such file ({path.absolute()}).")
+    try:
+        if path.suffix == ".safetensors":
+            from safetensors.torch import load_file
+
+            return load_file(path)
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # whatever a strange file makes the readers raise
+        reason = " ".join(str(error).split())[:150]
+        raise UserError(f"init_from={path} cannot be read as weights: {reason}.") from error
+    if isinstance(state, dict) and state.get("format") == checkpoint.FORMAT and "model" in state:
+        state = state["ema"] or state["model"]
+    elif isinstance(state, dict) and isinstance(state.get("state_dict"), dict):
+        state = state["state_dict"]
+    if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()):
+        raise UserError(f"init_from={path} holds no state dict: a dict of tensors by name.")
+    return state
+
+
+def _shapes(key: str, own: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> str:
+    shapes = [tuple(source[key].shape) for source in (found, own) if key in source]
+    return " instead of ".join(str(shape) for shape in shapes)

@@ -1,0 +1,45 @@
+"""A loss of several weighted terms, made by config."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from .api import record
+from .errors import UserError
+
+
+class WeightedSum(nn.Module):
+    """Σ weight · term(*inputs); each term is logged by its name.
+
+    terms: name → {weight: float, loss: module}. Terms may have parameters of their own.
+    """
+
+    def __init__(self, terms: dict[str, Any]) -> None:
+        super().__init__()
+        self.weights: dict[str, float] = {}
+        self.terms = nn.ModuleDict()
+        if not terms:
+            raise UserError("loss.terms is empty; give it one term or more.")
+        for name, term in terms.items():
+            if name == "loss":
+                raise UserError("loss.terms.loss: 'loss' is the name of the sum; choose another.")
+            unknown = set(term) - {"weight", "loss"}
+            if unknown or not isinstance(term.get("loss"), nn.Module):
+                raise UserError(
+                    f"loss.terms.{name} must be {{weight: 1.0, loss: {{_target_: …}}}}."
+                )
+            weight = term.get("weight", 1.0)
+            if isinstance(weight, bool) or not isinstance(weight, int | float):
+                raise UserError(f"loss.terms.{name}.weight={weight!r} must be a number.")
+            self.weights[name], self.terms[name] = float(weight), term["loss"]
+
+    def forward(self, *inputs: Any) -> Tensor:
+        values = []
+        for name, term in self.terms.items():
+            value = term(*inputs)
+            record(name, value)
+            values.append(self.weights[name] * value)
+        return torch.stack(values).sum()

@@ -1,0 +1,61 @@
+"""What every answer profile renders to: clean for linters and type checkers, its own tests green."""
+
+import itertools
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+STARTING_POINTS = ["image_classification"]
+PROFILES = list(itertools.product(STARTING_POINTS, ["github", "gitlab", "none"]))
+NAMES = ["digits", "x", "a_package_with_a_name_as_long_as_anybody_would_ever_want_it_to_be"]
+
+
+def check(project: Path, *command: str) -> None:
+    env = {k: v for k, v in os.environ.items() if k != "PYTHONDONTWRITEBYTECODE"}
+    done = subprocess.run([sys.executable, "-m", *command], cwd=project, text=True, capture_output=True, env=env)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize(("starting_point", "ci"), PROFILES)
+@pytest.mark.parametrize("name", NAMES)
+def test_ruff(render, tmp_path, starting_point, ci, name):
+    project = render(tmp_path / "p", starting_point=starting_point, ci=ci, package_name=name)
+    check(project, "ruff", "check", "--no-cache", ".")
+    check(project, "ruff", "format", "--no-cache", "--check", ".")
+
+
+@pytest.mark.parametrize("starting_point", STARTING_POINTS)
+def test_mypy(render, tmp_path, starting_point):
+    check(render(tmp_path / "p", starting_point=starting_point), "mypy")
+
+
+@pytest.mark.parametrize("starting_point", STARTING_POINTS)
+def test_its_own_tests(render, tmp_path, starting_point):
+    check(render(tmp_path / "p", starting_point=starting_point), "pytest", "-q", "-p", "no:cacheprovider")
+
+
+@pytest.mark.parametrize(("starting_point", "ci"), PROFILES)
+def test_every_profile_trains(render, server, tmp_path, starting_point, ci):
+    project = render(tmp_path / "p", starting_point=starting_point, ci=ci)
+    done = server.run(project / "train.py", "epochs=1")
+    assert done.code == 0, done.out
+
+
+def test_no_jinja_in_python_below_the_package():
+    """Such a file can be opened, linted and run in the template as it is."""
+    package = Path(__file__).parents[1] / "template/{{ package_name }}"
+    assert list(package.rglob("*.py"))
+    for path in package.rglob("*"):
+        assert path.suffix != ".jinja"
+        if path.suffix == ".py":
+            assert "{%" not in path.read_text(), path
+            assert "package_name" not in path.read_text(), path
+
+
+def test_the_core_stays_small():
+    engine = Path(__file__).parents[1] / "template/{{ package_name }}/engine"
+    for path in engine.glob("*.py"):
+        assert len(path.read_text().splitlines()) <= 420, path

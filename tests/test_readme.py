@@ -1,0 +1,57 @@
+"""The README's examples and claims are executed, not only read."""
+
+import re
+import shlex
+from pathlib import Path
+
+from test_train import result, the_run
+
+ROOT = Path(__file__).resolve().parents[1]
+README = (ROOT / "README.md").read_text()
+BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
+
+
+def test_own_data_model_and_loss(train, workspace):
+    for language, text in BLOCKS:
+        place = re.match(r"# ((?:digits|configs)/\S+)\n", text)
+        if language in ("python", "yaml") and place:
+            path = workspace / place[1]
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text.split("\n", 1)[1])
+    (command,) = [line for _, text in BLOCKS for line in text.splitlines() if "data=rings model=" in line]
+    overrides = shlex.split(command.split("train.py ", 1)[1])
+    done = train(*overrides)
+    assert done.code == 0, done.out
+    assert result(the_run(workspace))["best"] > 0.9
+
+
+def test_the_step_is_the_one_in_the_engine():
+    loop = (ROOT / "template/{{ package_name }}/engine/loop.py").read_text()
+    (step,) = [text for language, text in BLOCKS if language == "python" and "def training_step" in text]
+    indented = "".join("    " + line + "\n" if line else "\n" for line in step.splitlines())
+    assert indented in loop
+
+
+def test_the_commands_are_what_ci_runs():
+    ci = (ROOT / ".ci/run").read_text()
+    assert "uvx copier copy --defaults --vcs-ref HEAD . " in README
+    assert "uvx copier copy --defaults --vcs-ref HEAD . " in ci
+    assert ci.rstrip().endswith("uv run pytest")
+    assert "uv run pytest" in README
+
+
+def test_the_typing_mistake(train):
+    (example,) = [text for _, text in BLOCKS if "did you mean" in text]
+    command, answer = example.strip().splitlines()
+    done = train(*shlex.split(command.split("train.py ", 1)[1]))
+    assert (done.code, done.out.strip()) == (2, answer)
+
+
+def test_what_the_readme_names_exists(project):
+    for link in re.findall(r"\]\(<?([^)>#]+)>?\)", README):
+        if not link.startswith("http"):
+            assert (ROOT / link).exists(), link
+    for group in ("data", "model", "loss", "optimizer", "scheduler", "logger"):
+        (row,) = re.findall(rf"^\| `{group}=` \| (.*) \|$", README, re.MULTILINE)
+        choices = {path.stem for path in (project / "configs" / group).glob("*.yaml")}
+        assert choices <= set(re.findall(r"`(\w+)`", row)), group
