@@ -2,6 +2,7 @@
 
 import re
 import shlex
+import sys
 from pathlib import Path
 
 from test_train import result, the_run
@@ -55,3 +56,10 @@ def test_what_the_readme_names_exists(project):
         (row,) = re.findall(rf"^\| `{group}=` \| (.*) \|$", README, re.MULTILINE)
         choices = {path.stem for path in (project / "configs" / group).glob("*.yaml")}
         assert choices <= set(re.findall(r"`(\w+)`", row)), group
+
+
+def test_the_page_of_config_keys_is_current():
+    sys.path.insert(0, str(ROOT / "docs"))
+    from make_config import page
+
+    assert (ROOT / "docs/config.md").read_text() == page()
