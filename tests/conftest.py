@@ -1,9 +1,12 @@
 """Renders the working tree in this process: quickly, offline and without trust."""
 
+import importlib
 import shutil
 import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import ModuleType
 
 import copier
 import pytest
@@ -115,3 +118,10 @@ def pictures(tmp_path: Path) -> Path:
                 draw.rectangle(box, outline=220, width=2)
             image.save(root / kind / f"{number}.png")
     return root
+
+
+@pytest.fixture(scope="session")
+def engine(project: Path) -> Callable[[str], ModuleType]:
+    """`engine("optim")`: a module of the rendered project's engine, imported into this process."""
+    sys.path.insert(0, str(project))
+    return lambda name: importlib.import_module(f"digits.engine.{name}")

@@ -1,8 +1,6 @@
 """The permutation is one for any size and seed, and keys are what randomness depends on."""
 
-import importlib
 import random
-import sys
 
 import numpy as np
 import pytest
@@ -10,12 +8,8 @@ import torch
 
 
 @pytest.fixture(scope="module")
-def rng(project):
-    sys.path.insert(0, str(project))
-    yield importlib.import_module("digits.engine.rng")
-    sys.path.remove(str(project))
-    for name in [m for m in sys.modules if m.split(".")[0] == "digits"]:
-        del sys.modules[name]
+def rng(engine):
+    return engine("rng")
 
 
 def test_permutation_for_every_small_size(rng):

@@ -1,16 +1,19 @@
 """What one step computes. Everything a step returns is logged; "loss" is minimised."""
 
+from collections.abc import Sequence
+from typing import Any
+
 from torch import Tensor, nn
 
-from .engine.api import Context, Task
+from .engine.api import Context, Task, class_predictions
 from .metrics import accuracy
 
 
 class Classification(Task):
     """Pictures into classes. A batch is (images [B, C, H, W], labels int64 [B])."""
 
-    def __init__(self, loss: nn.Module) -> None:
-        self.loss = loss
+    def __init__(self, loss: nn.Module, class_names: Sequence[str] | None = None) -> None:
+        self.loss, self.class_names = loss, class_names
 
     def training_step(
         self, model: nn.Module, batch: tuple[Tensor, Tensor], ctx: Context
@@ -18,3 +21,9 @@ class Classification(Task):
         images, labels = batch
         logits = model(images)
         return {"loss": self.loss(logits, labels), "acc": accuracy(logits, labels)}
+
+    def predict_step(
+        self, model: nn.Module, batch: tuple[Tensor, Tensor], ctx: Context
+    ) -> list[dict[str, Any]]:
+        images, labels = batch
+        return class_predictions(model(images), labels, self.class_names)

@@ -2,6 +2,7 @@
 
 import gzip
 import importlib.util
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -45,6 +46,9 @@ class Digits(Data):
 
     def split(self, name: str) -> Dataset | None:
         return self.splits.get(name)
+
+    def files(self, paths: Sequence[str]) -> Dataset:
+        return self.splits["val"].files(paths)
 
 
 def read_table() -> np.ndarray:

@@ -7,7 +7,8 @@ One concern, one file:
     errors.py      exit codes
     runs.py        run folders: create, lock, find, describe
     setup.py       config -> data, model, loss, task, optimizer, scheduler
-    loop.py        the training step, the loop around it, validation
+    loop.py        the training step and the loop around it
+    validation.py  every sample of a split once
     data.py        which samples make up which batch, and loading them
     rng.py         randomness as a function of (seed, domain, numbers)
     optim.py       parameter groups and the optimizer

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol, runtime_checkable
@@ -24,9 +24,14 @@ __all__ = [
     "Mean",
     "Task",
     "UserError",
+    "class_predictions",
     "record",
     "recording",
 ]
+
+
+PICTURES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".ppm", ".pgm", ".tif", ".tiff", ".webp")
+"""How the names of picture files end."""
 
 
 class Mean(NamedTuple):
@@ -67,6 +72,19 @@ class Data:
     def split(self, name: str) -> Dataset[Any] | None:
         """The map-style data set of "train", "val" or "test"; None where there is no such split."""
         raise NotImplementedError
+
+    endings: tuple[str, ...] = PICTURES
+    """Which files below a folder `predict FOLDER` takes, by the ends of their names."""
+
+    def files(self, paths: Sequence[str]) -> Dataset[Any]:
+        """Files as samples for `predict`, map-style and in this order, prepared as for validation.
+
+        A sample looks like one of a split; -1 stands where its label would be.
+        """
+        raise UserError(
+            f"{type(self).__name__} cannot read files; give it a method `files` (see Data.files in "
+            "engine/api.py)."
+        )
 
     def fingerprint(self) -> str:
         """A short text that changes when the data change. By default: `info` and the sizes."""
@@ -126,6 +144,40 @@ class Task:
         and logs `compute()`, a scalar, as val/<name> after it.
         """
         return {}
+
+    def predict_step(self, model: nn.Module, batch: Any, ctx: Context) -> list[dict[str, Any]]:
+        """What is said of each sample of a batch, as plain values; `model` is in eval mode.
+
+        Keys become columns of `predict`, those of a nested dict too. Where there is a "label" and
+        a "target" (what it should be), `evaluate` makes a table of them.
+        """
+        raise UserError(
+            f"{type(self).__name__} makes no predictions; give it a method `predict_step` (see "
+            "Task.predict_step in engine/api.py)."
+        )
+
+    def example(self, batch: Any) -> tuple[Any, ...]:
+        """What `export` calls the model with, from a batch: tensors whose first size is the batch's."""
+        return (batch[0] if isinstance(batch, list | tuple) else batch,)
+
+
+def class_predictions(
+    logits: Tensor, labels: Tensor, names: Sequence[str] | None = None
+) -> list[dict[str, Any]]:
+    """The likeliest class of each sample, its probability and that of every class.
+
+    logits: float, shape [B, classes]; labels: int64, shape [B], -1 where it is not known. `names`
+    of the classes; their numbers where there are none.
+    """
+    names = [str(n) for n in (range(logits.shape[1]) if names is None else names)]
+    rows = []
+    for values, label in zip(logits.float().softmax(dim=1).tolist(), labels.tolist(), strict=True):
+        likeliest = max(range(len(values)), key=values.__getitem__)
+        row = {"label": names[likeliest], "probability": values[likeliest]}
+        if label >= 0:
+            row["target"] = names[label]
+        rows.append({**row, "probabilities": dict(zip(names, values, strict=True))})
+    return rows
 
 
 _recorded: list[dict[str, Tensor | Mean]] = []

@@ -26,38 +26,79 @@ def build(
     offered: Mapping[str, Any] | None = None,
     given: Mapping[str, Any] | None = None,
 ) -> Any:
-    """The object that `section` describes.
+    """The object that `section` describes. Raises `UserError`.
 
     `key` is the section's place in the config, for messages. The target must be a subclass of
     `kind`, or a function of this project that returns one, defined in this project, torch,
     torchvision or an `allowed` package. Arguments come from the section; a parameter that the
     section leaves out is taken from `offered` by its name; `given` are passed in any case.
     """
-    target = locate(section["_target_"], f"{key}._target_", allowed)
+    target, filled = bind(section, key, kind, allowed, offered, given)
+    arguments = {k: v for k, v in section.items() if k != "_target_"}
+    arguments = {k: _nested(v, f"{key}.{k}", allowed) for k, v in arguments.items()}
+    try:
+        return target(**arguments, **filled, **(given or {}))
+    except Exit:
+        raise
+    except _TOLD as error:
+        raise UserError(
+            f"{section['_target_']} does not take what the config's section '{key}' says: "
+            f"{told(error)}"
+        ) from error
+
+
+_TOLD = (
+    ArithmeticError,
+    AssertionError,
+    IndexError,
+    KeyError,
+    MemoryError,
+    OSError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+)
+"""What a constructor raises for arguments that it cannot take."""
+
+
+def bind(
+    section: Any,
+    key: str,
+    kind: type,
+    allowed: Sequence[str] = (),
+    offered: Mapping[str, Any] | None = None,
+    given: Mapping[str, Any] | None = None,
+) -> tuple[Any, dict[str, Any]]:
+    """The target of a section, and what is filled in from `offered`. Raises `UserError` where
+    `build` would, but for what only the target itself can refuse."""
+    if not isinstance(section, Mapping) or "_target_" not in section:
+        raise UserError(f"{key} must be a section with a _target_, the class that it builds.")
     name = section["_target_"]
+    target = locate(name, f"{key}._target_", allowed)
     if not _is_kind(target, kind):
         raise UserError(f"{key}._target_={name} is no {kind.__name__}; nothing else fits there.")
-    arguments = {
-        k: _nested(v, f"{key}.{k}", allowed) for k, v in section.items() if k != "_target_"
-    }
     parameters = _parameters(target)
+    hints = _hints(target)
     takes_any = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
-    for argument, value in arguments.items():
+    for argument, value in section.items():
+        if argument == "_target_":
+            continue
         if argument not in parameters and not takes_any:
             raise UserError(
                 f"Nothing reads the config key '{key}.{argument}': {name} has no parameter "
                 f"'{argument}'{nearest(argument, parameters)}"
             )
-        expected = _hints(target).get(argument)
-        if not fits(value, expected):
+        if not fits(value, hints.get(argument)):
             raise UserError(
-                f"{key}.{argument}={value!r} is of the wrong type: {name} wants {_show(expected)}."
+                f"{key}.{argument}={value!r} is of the wrong type: {name} wants "
+                f"{_show(hints[argument])}."
             )
+    filled: dict[str, Any] = {}
     for parameter in parameters.values():
-        if parameter.name in arguments or parameter.name in (given or {}):
+        if parameter.name in section or parameter.name in (given or {}):
             continue
         if offered and parameter.name in offered:
-            arguments[parameter.name] = offered[parameter.name]
+            filled[parameter.name] = offered[parameter.name]
         elif parameter.default is parameter.empty and parameter.kind in (
             parameter.POSITIONAL_OR_KEYWORD,
             parameter.KEYWORD_ONLY,
@@ -67,14 +108,7 @@ def build(
                 f"{name} needs '{parameter.name}': set {key}.{parameter.name}, or let the data's "
                 f"`info` hold it (it holds: {known})."
             )
-    try:
-        return target(**arguments, **(given or {}))
-    except Exit:
-        raise
-    except (TypeError, ValueError, AssertionError, RuntimeError, KeyError, OSError) as error:
-        raise UserError(
-            f"{name} does not take what the config's section '{key}' says: {told(error)}"
-        ) from error
+    return target, filled
 
 
 def told(error: BaseException) -> str:
@@ -96,6 +130,8 @@ def locate(name: str, key: str, allowed: Sequence[str] = ()) -> Any:
 
     What it resolves to must be *defined* in an allowed package: torch.os.system is not torch's.
     """
+    if not isinstance(name, str):
+        raise UserError(f"{key}={name!r} must be the name of a class, such as .models.cnn.CNN.")
     full = PACKAGE + name if name.startswith(".") else name
     packages = (PACKAGE, "torch", "torchvision", *allowed)
     if full.split(".")[0] not in packages:
@@ -117,13 +153,14 @@ def locate(name: str, key: str, allowed: Sequence[str] = ()) -> Any:
                 ) from None
             continue
         for place, attribute in enumerate(parts[cut:], start=cut):
-            if not hasattr(found, attribute):
+            try:
+                found = getattr(found, attribute)
+            except Exception:  # torch.classes raises errors of its own
                 where = ".".join(parts[:place])
                 raise UserError(
                     f"{key}={name} does not exist: {where} has no '{attribute}'"
                     f"{nearest(attribute, vars(found))}"
-                )
-            found = getattr(found, attribute)
+                ) from None
         break
     else:
         raise UserError(f"{key}={name} does not exist: there is no module '{parts[0]}'.")
@@ -200,9 +237,13 @@ def fits(value: Any, expected: Any) -> bool:
         return isinstance(value, int) and not isinstance(value, bool)
     if expected in (bool, str):
         return isinstance(value, expected)
+    if origin is tuple and Ellipsis not in typing.get_args(expected):
+        inner = typing.get_args(expected)
+        is_sequence = isinstance(value, list | tuple) and len(value) == len(inner)
+        return is_sequence and all(fits(v, a) for v, a in zip(value, inner, strict=True))
     if origin in (list, tuple, Sequence):
-        inner = [a for a in typing.get_args(expected) if a is not Ellipsis][:1]
-        return isinstance(value, list | tuple) and all(fits(v, a) for a in inner for v in value)
+        item = next(iter(typing.get_args(expected)), Any)
+        return isinstance(value, list | tuple) and all(fits(v, item) for v in value)
     return (
         not isinstance(expected, type)
         or not isinstance(value, str | int | float | list)

@@ -112,8 +112,8 @@ class Config:
 
     init_from: str | None = None
     """Weights to start from: a checkpoint, a `.pt` state dict or a `.safetensors` file."""
-    init_rename: dict[str, str] = field(default_factory=dict)
-    """Regular expressions over the file's keys and what to put in their place, for `init_from`."""
+    init_rename: list[str] = field(default_factory=list)
+    """For `init_from`: "pattern=>replacement", regular expressions over the file's keys."""
 
     allowed_packages: list[str] = field(default_factory=list)
     """Packages beside the project, torch and torchvision from which `_target_` may build things."""
@@ -250,6 +250,9 @@ def check(config: Config) -> None:
         )
     if test.steps < 20:
         raise UserError(f"find_lr.steps={test.steps} is too small: it must be at least 20.")
+    for rule in config.init_rename:
+        if "=>" not in rule:
+            raise UserError(f"init_rename={rule} must be 'pattern=>replacement'.")
     if config.batch_size % config.accumulate:
         raise UserError(
             f"batch_size={config.batch_size} cannot be divided into accumulate="

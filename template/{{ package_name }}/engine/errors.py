@@ -36,3 +36,9 @@ class NotFiniteError(Exit):
     """The loss became infinite or NaN; nothing was saved after it."""
 
     code = NOT_FINITE
+
+
+def own_words(error: Exception) -> str:
+    """The sentence of an error, also where a loader worker wrapped it in its traceback."""
+    text = str(error).strip()
+    return text.splitlines()[-1].split("Error: ", 1)[-1] if text.startswith("Caught ") else text

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Sequence
 
-from .config import GROUPS, flat_keys, nearest
+from .config import FIELDS, GROUPS, SECTIONS, flat_keys, nearest
 from .paths import CONFIGS
 
 
@@ -24,6 +25,10 @@ def explain(error: BaseException, arguments: Sequence[str]) -> str:
         chain.append(chain[-1].__cause__)
     text = "\n".join(str(e) for e in chain)
 
+    broken = next((e for e in chain if hasattr(e, "problem_mark")), None)  # PyYAML's errors
+    if broken is not None:
+        mark = broken.problem_mark
+        return f"{mark.name}, line {mark.line + 1}, is no YAML: {getattr(broken, 'problem', '')}."
     if type(error).__name__ == "OverrideParseException":
         return _unparsable(str(getattr(error, "override", "")))
     nameless = [a for a in arguments if a.startswith("=")]
@@ -32,19 +37,21 @@ def explain(error: BaseException, arguments: Sequence[str]) -> str:
     choice = re.search(r"Could not find '([\w-]+(?:/[\w-]+)*)/([^'/]+)'", text)
     if choice:
         return _unknown_choice(*choice.groups())
-    if "could not be converted" in text or "is not a subclass" in text:
-        return first_line(next(e for e in reversed(chain) if str(e)))
+    if re.search("could not be converted|is not a subclass|is not Optional|not assign", text):
+        return first_line(next(e for e in reversed(chain) if "full_key" in str(e) or e is error))
     section = re.search(r"Error merging override ([\w.]+)=", text)
     if not section and "group override must be a string" in text:
         section = re.search(r"([\w.@]+)=", " ".join(a for a in arguments if _is_choice(a)))
-    if section:
-        key = section.group(1)
-        return f"'{key}' is a section of the config; set a key in it as {key}.KEY=VALUE."
     key_found = re.search(
         r"(?:Could not override|Key|Could not delete from config\.) '([\w./@-]+)'", text
     )
+    match = section or key_found
+    key = match.group(1) if match else ""
+    if key in FIELDS.keys() - {*GROUPS, *SECTIONS}:
+        return f"'{key}' does not take such a value: its type is {FIELDS[key].type}."
+    if section or key in FIELDS:
+        return f"'{key}' is a section of the config; set a key in it as {key}.KEY=VALUE."
     if key_found:
-        key = key_found.group(1)
         return f"Nothing reads the config key '{key}'{nearest(key, _known_keys(arguments))}"
     return first_line(error)
 
@@ -69,6 +76,9 @@ def _unparsable(word: str) -> str:
 def _unknown_choice(group: str, choice: str) -> str:
     folder = CONFIGS / group
     choices = sorted(p.stem for p in folder.glob("*.yaml"))
+    if group == "hydra/sweeper":
+        plugin = f"hydra-{choice.replace('_', '-')}-sweeper"
+        return f"The sweeper '{choice}' needs the package '{plugin}'; install it: uv add {plugin}"
     if not choices:
         return f"configs/{group}/{choice}.yaml does not exist."
     sentence = f"There is no {group} '{choice}'{nearest(choice, choices)}"
@@ -85,11 +95,13 @@ def _known_keys(arguments: Sequence[str]) -> list[str]:
 
     choices = [a for a in arguments if re.fullmatch(rf"({'|'.join(GROUPS)})=[\w-]+", a)]
     GlobalHydra.instance().clear()
+    composed = None
     with initialize_config_dir(str(CONFIGS), version_base="1.3"):
-        try:
-            composed = compose("train", overrides=choices)
-        except Exception:
-            composed = compose("train")
+        for overrides in (choices, []):
+            with contextlib.suppress(Exception):  # the mistake may be in a file
+                composed = composed or compose("train", overrides=overrides)
+    if composed is None:
+        return list(FIELDS)
     values = OmegaConf.to_container(composed)
     assert isinstance(values, dict)
     return flat_keys({str(k): v for k, v in values.items() if k not in ("hydra", "defaults")})

@@ -3,29 +3,29 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
 from . import checkpoint
-from .config import nearest
 from .errors import UserError
 from .launch import say
 
 _SHOWN = 8
 
 
-def init_from(model: nn.Module, path: Path, rename: Mapping[str, str]) -> None:
+def init_from(model: nn.Module, path: Path, rename: Sequence[str]) -> None:
     """Load what fits, by name and shape, and say what did not. Raises `UserError`.
 
     `path`: a checkpoint of a run (its averaged weights where it has them), a file of torch.save
-    with a state dict, or a .safetensors file. `rename`: regular expression → replacement, applied
-    to the file's keys in turn.
+    with a state dict, or a .safetensors file. `rename`: "pattern=>replacement", regular expressions
+    applied to the file's keys in turn.
     """
     found = read_weights(path)
-    for pattern, replacement in rename.items():
+    for rule in rename:
+        pattern, replacement = rule.split("=>", 1)
         try:
             renamed = {re.sub(pattern, replacement, key): value for key, value in found.items()}
         except re.error as error:
@@ -44,8 +44,7 @@ def init_from(model: nn.Module, path: Path, rename: Mapping[str, str]) -> None:
         first = next(iter(found), "")
         raise UserError(
             f"Nothing in {path} fits the model: its first key is '{first}', the model's "
-            f"'{next(iter(own), '')}'; rename keys with init_rename={{'^prefix\\.': ''}}"
-            f"{nearest(first, own) if first else '.'}"
+            f"'{next(iter(own), '')}'; rename keys with \"init_rename=['^prefix[.]=>']\"."
         )
     model.load_state_dict(fitting, strict=False)
     say(f"init_from={path}: {len(fitting)} of {len(own)} tensors of the model were loaded.")

@@ -24,6 +24,8 @@ _HELP = """Train a model. Override any config key as KEY=VALUE:
   python train.py lr=0.001 epochs=5
   python train.py model=resnet18 data=image_folder data.root=PATH
   python train.py -m lr=0.1,0.01            one run for each value
+  python train.py sweep=optuna              search for good values
+  python train.py dry_run=true              everything up to the first step
   python train.py resume=auto               go on where the last run stopped
 
 Choices, one file each in configs/:
@@ -43,6 +45,7 @@ class Schema(Config):
     defaults: list[Any] = field(
         default_factory=lambda: [
             "_self_",
+            {"sweep": None},  # here, so that projects with an older train.yaml have it too
             {"override hydra/job_logging": "none"},
             {"override hydra/hydra_logging": "none"},
         ]
@@ -90,33 +93,43 @@ def launch(work: Callable[[Job], float | None]) -> int:
     from hydra.core.config_store import ConfigStore
     from hydra.core.hydra_config import HydraConfig
     from hydra.types import RunMode
-    from omegaconf import DictConfig
+    from omegaconf import DictConfig, OmegaConf
+
+    from .sweep import Outcome, report
 
     ConfigStore.instance().store(name="schema", node=Schema)
-    codes: list[int] = []
+    directions = {"max": "maximize", "min": "minimize"}
+    OmegaConf.register_new_resolver("direction", directions.get, replace=True)
+    outcomes: list[Outcome] = []
+    sweep_folders: list[Path] = []
 
     def job(composed: DictConfig) -> float | None:
         settings = HydraConfig.get()
-        folder = None
+        outcome = Outcome(list(settings.overrides.task))
+        outcomes.append(outcome)
         if settings.mode == RunMode.MULTIRUN:
-            folder = f"{Path(settings.sweep.dir).name}_{settings.job.num}"
+            sweep_folders[:] = [Path(settings.sweep.dir)]
+            outcome.number = settings.job.num
+            outcome.folder_name = f"{Path(settings.sweep.dir).name}_{settings.job.num}"
         value = None
         try:
             if signals.requested():
                 raise Stopped("Stopped before the run began.")
-            plan = _plan(to_config(composed), list(settings.overrides.task), folder)
+            outcome.config = to_config(composed)
+            plan = _plan(outcome.config, outcome.overrides, outcome.folder_name)
             if plan is not None:
                 distributed.start()
                 value = work(distributed.from_main(plan))
-            codes.append(FINISHED)
+            else:
+                value = outcome.result().get("last")  # a search goes on with what is finished
+            outcome.code = FINISHED
         except Exit as error:
             say(str(error))
-            codes.append(error.code)
+            outcome.code = error.code
         except Exception:
             import traceback
 
             traceback.print_exc()
-            codes.append(FAILED)
         return value
 
     try:
@@ -127,8 +140,13 @@ def launch(work: Callable[[Job], float | None]) -> int:
     except SystemExit as error:
         return error.code if isinstance(error.code, int) else MISTAKE if error.code else FINISHED
     except Exception as error:
-        say(explain(error, sys.argv[1:]))
-        return MISTAKE
+        if not outcomes:
+            say(explain(error, sys.argv[1:]))
+            return MISTAKE
+        say(f"The sweep ended early: {first_line(error)}")  # such as a search without any value
+    if sweep_folders:
+        report(outcomes, sweep_folders[0])
+    codes = [outcome.code for outcome in outcomes]
     code = STOPPED if STOPPED in codes else max(codes, default=FINISHED)
     if code in (FINISHED, STOPPED):  # after a failure the others are not in step with this process
         distributed.from_main(None)

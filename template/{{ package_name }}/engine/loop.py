@@ -16,11 +16,12 @@ from .api import Context, Mean, recording
 from .device import autocast, to_device
 from .distributed import WORLD_SIZE, Vote
 from .errors import NotFiniteError, Stopped, UserError
-from .log import Windows, mean
+from .log import Windows
 from .optim import load_optimizer_state, optimizer_state
 from .report import Report
 from .rng import Domain
 from .runs import Run, to_yaml
+from .validation import evaluate
 
 if TYPE_CHECKING:
     from .setup import Parts
@@ -40,7 +41,6 @@ class Loop:
         """Validations in a row without a better `monitor`."""
         self.pending = False
         """Whether the validation that is due after `step` is still to be done."""
-        self.validated_at = -1
         self.saved_at = -1
         self.windows = Windows()
         self.vote = Vote()
@@ -160,9 +160,6 @@ class Loop:
                 self.training_step(batches)
                 self.report.bar.update()
                 self.after_step()
-            if self.validated_at != self.step:
-                self.pending = p.val is not None
-                self.validate()
             if self.saved_at != self.step:
                 self.save()
         finally:
@@ -181,7 +178,8 @@ class Loop:
         if self.step % config.log.every == 0 or not rest or self.step == self.parts.total_steps:
             self.log(epoch_ends=not rest)
         by_epochs = config.val_every_epochs if config.val_every_steps is None else 0
-        self.pending = self.parts.val is not None and due(by_epochs, config.val_every_steps)
+        is_due = self.step == self.parts.total_steps or due(by_epochs, config.val_every_steps)
+        self.pending = self.parts.val is not None and is_due
         self.stop_if_asked()
         if self.pending:
             self.validate()
@@ -232,36 +230,19 @@ class Loop:
 
     # ---------------------------------------------------------------- validation
 
-    @torch.no_grad()
     def validate(self) -> None:
-        """Every validation sample once; values are means weighted by what they were taken over."""
+        """Every validation sample once, with the averaged weights where there are any."""
         p = self.parts
         if p.val is None:
             return
         self.refuse_not_finite()
         model = p.averaged.model if p.averaged is not None else p.model
-        model.eval()
-        values, plan = Windows(), p.val.plan
-        for metric in p.metrics.values():
-            metric.reset()
         epoch = self.report.epoch(self.step)
-        ctx = Context(self.step, epoch, training=False, device=p.device, metrics=p.metrics)
-        key = rng.make_key(self.config.seed, Domain.VALIDATION)
-        batches = p.val.read(0, plan.steps)
-        for step in range(plan.steps):
-            for micro, count in enumerate(plan.counts(step)):
-                batch = to_device(next(batches), p.device, self.config.channels_last)
-                number = step * plan.parts + micro * WORLD_SIZE + distributed.RANK
-                rng.seed_all(rng.mix(key, number))
-                with autocast(p.precision, p.device), recording() as recorded:
-                    returned = p.task.validation_step(model, batch, ctx)
-                values.add(number, {**recorded, **returned}, count)
-            self.stop_if_asked()  # the resumed run validates: `pending` is in the checkpoint
+        # A stop in between saves; the resumed run validates, as `pending` is in the checkpoint.
+        values = evaluate(p, model, p.val, self.step, epoch, after_step=self.stop_if_asked)
         p.model.train()
-        values.fetch()
-        results = {f"val/{k}": mean(*total) for k, total in values.sums["train"].items()}
-        results |= {f"val/{k}": float(metric.compute()) for k, metric in p.metrics.items()}
-        self.pending, self.validated_at = False, self.step
+        results = {f"val/{key}": value for key, value in values.items()}
+        self.pending = False
         self.report.write(self.step, results)
         self.judge(results)
 
@@ -334,7 +315,6 @@ class Loop:
         self.best, self.last, self.not_better = best["value"], best["last"], best["not_better"]
         self.pending = state["pending"]
         self.saved_at = self.step
-        self.validated_at = -1 if self.pending else self.step
 
 
 def load_weights(module: nn.Module, state: Mapping[str, Tensor], what: str) -> None:

@@ -81,6 +81,10 @@ def assign(
         raise UserError("The model has no parameter that can be trained.")
     if not specs:
         return [{"name": "all", "names": list(parameters), "lr_scale": 1.0}]
+    if not isinstance(specs, list):
+        raise UserError(
+            f"optimizer.groups={specs!r} must be a list such as [{{name: head, match: 'fc.*'}}]."
+        )
     left = list(parameters)
     groups: list[dict[str, Any]] = []
     for number, spec in enumerate(specs):

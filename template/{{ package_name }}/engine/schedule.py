@@ -58,10 +58,8 @@ class Schedule:
         ]
         if len(given) > 1:
             raise UserError(f"{' and '.join(given)} are both set; set all but one to 0.")
-        if min(self.warmup_steps, self.warmup_epochs, self.warmup_fraction) < 0:
-            raise UserError(f"{given[0]} cannot be negative.")
-        if self.warmup_fraction > 1:
-            raise UserError(f"{given[0]} must be at most 1, the whole run.")
+        for kind, most in zip(kinds, (1e12, 1e9, 1), strict=True):
+            _within(kind, getattr(self, kind), 0, most)
         self.warmup = self.warmup_steps or round(
             self.warmup_epochs * horizon.steps_per_epoch
             + self.warmup_fraction * horizon.total_steps

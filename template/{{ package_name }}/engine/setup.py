@@ -14,7 +14,7 @@ from torch.optim import Optimizer
 
 from . import rng, runs
 from .api import Context, Data, Logger, Mean, Task, recording
-from .build import build, told
+from .build import bind, build, told
 from .config import Config
 from .data import Loader, Plan, check_size
 from .device import autocast, choose_device, choose_precision, describe, set_flags, to_device
@@ -27,19 +27,25 @@ from .schedule import Horizon, Schedule, build_schedule
 
 
 @dataclass
-class Parts:
-    """Everything that takes part in a run."""
+class Built:
+    """What it takes to use a model, whether or not it is trained."""
 
     config: Config
     device: torch.device
     precision: str
     data: Data
     model: nn.Module
-    averaged: Averaged | None
-    task: Task
     loss: nn.Module
-    mix: Callable[..., Any] | None
+    task: Task
     metrics: dict[str, Any]
+
+
+@dataclass
+class Parts(Built):
+    """Everything that takes part in a run."""
+
+    averaged: Averaged | None
+    mix: Callable[..., Any] | None
     parameters: dict[str, nn.Parameter]
     optimizer: Optimizer
     scheduler: Schedule
@@ -77,8 +83,8 @@ class Parts:
         ]
 
 
-def build_parts(config: Config) -> Parts:
-    """Build and check all parts. Raises `UserError`."""
+def build_model(config: Config) -> Built:
+    """Build data, model, loss and task on the config's device. Raises `UserError`."""
     device = choose_device(config.device)
     precision = choose_precision(config.precision, device)
     set_flags(config, precision)
@@ -91,7 +97,48 @@ def build_parts(config: Config) -> Parts:
     with main_first():  # it downloads what is absent
         data = build(config.data, "data", Data, allowed)
     info = dict(data.info)
-    train_set, val_set = data.split("train"), data.split("val")
+    seed(1)
+    model: nn.Module = build(config.model, "model", nn.Module, allowed, info)
+    memory_format = torch.channels_last if config.channels_last else torch.preserve_format
+    model = model.to(device=device, memory_format=memory_format)  # type: ignore[call-overload]
+    seed(2)
+    loss: nn.Module = build(config.loss, "loss", nn.Module, allowed, info)
+    loss = loss.to(device)
+    seed(3)
+    task: Task = build(config.task, "task", Task, allowed, {**info, "loss": loss})
+    metrics = {name: metric.to(device) for name, metric in task.metrics(info).items()}
+    return Built(config, device, precision, data, model, loss, task, metrics)
+
+
+def held_out(built: Built, split: str, batch_size: int | None = None) -> Loader | None:
+    """Reads a split in its order, every sample once; None where the data have no such split."""
+    config, dataset = built.config, built.data.split(split)
+    if dataset is None:
+        return None
+    size = len(dataset)  # type: ignore[arg-type]
+    if size == 0:
+        raise UserError(f"The {split} split of {config.data['_target_']} is empty.")
+    plan = Plan(
+        size,
+        batch_size or config.batch_size,
+        config.seed,
+        shuffle=False,
+        drop_last=False,
+        accumulate=1 if batch_size else config.accumulate,
+        limit=config.limit_val_batches if split == "val" else None,
+    )
+    pin = built.device.type == "cuda"
+    return Loader(dataset, plan, built.data.collate, Domain.VALIDATION, config.workers, pin)
+
+
+def build_parts(config: Config) -> Parts:
+    """Build and check everything that trains. Raises `UserError`."""
+    built = build_model(config)
+    device, data, model, loss = built.device, built.data, built.model, built.loss
+    allowed, info = config.allowed_packages, dict(data.info)
+    for name, section in config.logger.items():  # opened later, in the run's folder
+        bind(section, f"logger.{name}", Logger, allowed, {"folder": None, "next_step": 0})
+    train_set = data.split("train")
     if train_set is None:
         raise UserError(f"{config.data['_target_']} has no train split.")
     size = len(train_set)  # type: ignore[arg-type]
@@ -106,35 +153,14 @@ def build_parts(config: Config) -> Parts:
     )
     pin = device.type == "cuda"
     train = Loader(train_set, train_plan, data.collate, Domain.SAMPLE, config.workers, pin)
-    val = None
-    if val_set is not None:
-        val_plan = Plan(
-            len(val_set),  # type: ignore[arg-type]
-            config.batch_size,
-            config.seed,
-            shuffle=False,
-            drop_last=False,
-            accumulate=config.accumulate,
-            limit=config.limit_val_batches,
-        )
-        val = Loader(val_set, val_plan, data.collate, Domain.VALIDATION, config.workers, pin)
+    val = held_out(built, "val")
     total_steps = min(config.epochs * train_plan.steps, config.max_steps or 1 << 62)
 
-    seed(1)
-    model: nn.Module = build(config.model, "model", nn.Module, allowed, info)
-    memory_format = torch.channels_last if config.channels_last else torch.preserve_format
-    model = model.to(device=device, memory_format=memory_format)  # type: ignore[call-overload]
     if config.sync_batchnorm:
         model = nn.SyncBatchNorm.convert_sync_batchnorm(model) if WORLD_SIZE > 1 else model
     if config.init_from is not None:
         init_from(model, Path(config.init_from), config.init_rename)
-    seed(2)
-    loss: nn.Module = build(config.loss, "loss", nn.Module, allowed, info)
-    loss = loss.to(device)
-    seed(3)
-    task: Task = build(config.task, "task", Task, allowed, {**info, "loss": loss})
     mix = _build_mix(config, info)
-    metrics = {name: metric.to(device) for name, metric in task.metrics(info).items()}
     parameters = named_parameters(model, loss)
     optimizer = build_optimizer(config.optimizer, config.lr, model, parameters, allowed)
     val_steps = config.val_every_steps or config.val_every_epochs * train_plan.steps
@@ -149,16 +175,9 @@ def build_parts(config: Config) -> Parts:
     averaged = None if config.ema_decay is None else Averaged(model, config.ema_decay)
     fingerprint = runs.fingerprint(describe(device), torch.get_num_threads(), data.fingerprint())
     return Parts(
-        config=config,
-        device=device,
-        precision=precision,
-        data=data,
-        model=model,
+        **{**vars(built), "model": model},
         averaged=averaged,
-        task=task,
-        loss=loss,
         mix=mix,
-        metrics=metrics,
         parameters=parameters,
         optimizer=optimizer,
         scheduler=scheduler,

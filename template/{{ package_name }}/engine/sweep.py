@@ -1,7 +1,14 @@
-"""A sweep (`-m`) is refused as a whole when one of its jobs cannot work."""
+"""Sweeps (`-m`, `sweep=`): refused as a whole when a job cannot work; a table at the end."""
 
 from __future__ import annotations
 
+import contextlib
+import csv
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from hydra import compose
@@ -9,9 +16,12 @@ from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.experimental.callback import Callback
 
-from .errors import MISTAKE, Exit, UserError
+from . import runs
+from .config import Config
+from .errors import FAILED, FINISHED, MISTAKE, STOPPED, Exit, UserError
 from .explain import explain
 from .launch import say, to_config
+from .paths import ROOT
 
 
 class CheckEveryJob(Callback):
@@ -19,14 +29,17 @@ class CheckEveryJob(Callback):
 
     def on_multirun_start(self, config: Any, **_: Any) -> None:
         sweeper = config.hydra.sweeper
-        if not sweeper._target_.endswith(".BasicSweeper"):
-            return  # a search chooses its values as it goes
         overrides = [f"{key}={value}" for key, value in (sweeper.params or {}).items()]
         overrides += list(config.hydra.overrides.task)
         try:
-            for batch in BasicSweeper.split_arguments(
-                OverridesParser.create().parse_overrides(overrides), None
-            ):
+            parsed = OverridesParser.create().parse_overrides(overrides)
+            if not sweeper._target_.endswith(".BasicSweeper"):
+                # A search chooses its values as it goes; what it does not choose is known.
+                checked = _check([o.input_line or "" for o in parsed if not o.is_sweep_override()])
+                _check_direction(sweeper, checked)
+                _hush(sweeper._target_)
+                return
+            for batch in BasicSweeper.split_arguments(parsed, None):
                 for job in batch:
                     _check(job)
         except UserError as error:
@@ -34,9 +47,133 @@ class CheckEveryJob(Callback):
             raise SystemExit(MISTAKE) from None  # Hydra swallows other exceptions of callbacks
 
 
-def _check(job: list[str]) -> None:
+def _check(job: list[str]) -> Config:
     try:
-        to_config(compose("train", overrides=job))
+        return to_config(compose("train", overrides=job))
     except Exception as error:
         sentence = str(error) if isinstance(error, Exit) else explain(error, job)
         raise UserError(f"In the job '{' '.join(job)}': {sentence}") from None
+
+
+def _check_direction(sweeper: Any, config: Config) -> None:
+    direction = getattr(sweeper.get("direction"), "name", sweeper.get("direction"))
+    wanted = {"max": "maximize", "min": "minimize"}[config.monitor_mode]
+    if isinstance(direction, str) and direction != wanted:
+        raise UserError(
+            f"hydra.sweeper.direction={direction} does not fit monitor_mode={config.monitor_mode}; "
+            f"set it to {wanted}."
+        )
+
+
+def _hush(target: str) -> None:
+    """Without this Optuna reports a name that it makes up for the search."""
+    if "optuna" in target:
+        import optuna
+
+        optuna.logging.set_verbosity(optuna.logging.WARNING)
+
+
+@dataclass
+class Outcome:
+    """How a job ended; a row of the table at a sweep's end."""
+
+    overrides: list[str]
+    number: int = 0
+    folder_name: str | None = None
+    config: Config | None = None
+    code: int = FAILED
+
+    def folder(self) -> Path | None:
+        """The run that the job made or went on in; None where it came to none."""
+        if self.config is None:
+            return None
+        if self.config.resume is not None:
+            with contextlib.suppress(UserError):
+                return runs.find(self.config)
+        mine = re.compile(rf"{re.escape(str(self.folder_name))}(-\d+)?")
+        found = runs.all_runs(self.config.name)
+        return next((path for path in found if mine.fullmatch(path.name)), None)
+
+    def manifest(self) -> dict[str, Any]:
+        folder = self.folder()
+        if folder is None:
+            return {}
+        values: dict[str, Any] = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
+        return values
+
+    def result(self) -> dict[str, Any]:
+        """`steps`, `best`, `last` and more of a finished run; else empty."""
+        return self.manifest().get("result") or {}
+
+    def row(self) -> dict[str, Any]:
+        """The job as a row of `results.csv`."""
+        folder, result = self.folder(), self.result()
+        ended = {FINISHED: "finished", MISTAKE: "mistake", STOPPED: "stopped"}
+        return {
+            "job": self.number,
+            "overrides": " ".join(self.overrides),
+            "status": self.manifest().get("status") or ended.get(self.code, "failed"),
+            "code": self.code,
+            "steps": result.get("steps"),
+            "monitor": self.config.monitor if self.config else None,
+            "best": result.get("best"),
+            "last": result.get("last"),
+            "run": None if folder is None else _shown(folder),
+        }
+
+
+def report(outcomes: Sequence[Outcome], folder: Path) -> None:
+    """Print how the jobs ended and write the same, with full numbers, to `folder`/results.csv.
+
+    Nothing where no job came to a run: a dry run, a range test, a mistake in every job.
+    """
+    rows = [outcome.row() for outcome in outcomes]
+    if not any(row["run"] for row in rows):
+        return
+    with contextlib.suppress(OSError):  # the runs hold all of it, too
+        folder.mkdir(parents=True, exist_ok=True)
+        with open(folder / "results.csv", "w", newline="", encoding="utf-8") as file:
+            writer = csv.DictWriter(file, rows[0])
+            writer.writeheader()
+            writer.writerows(rows)
+    shared = set.intersection(*(set(outcome.overrides) for outcome in outcomes))
+    columns = ("job", "overrides", "status", "steps", "best", "last", "run")
+    table: list[Sequence[str]] = [columns]
+    for outcome, row in zip(outcomes, rows, strict=True):
+        own = [o for o in outcome.overrides if o not in shared or len(outcomes) == 1]
+        status = row["status"] + (f" ({row['code']})" if row["code"] else "")
+        shown = {**row, "overrides": _LONG.sub(_short, " ".join(own)), "status": status}
+        table.append([_cell(shown[column]) for column in columns])
+    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+    for line in table:
+        cells = [cell.ljust(width) for cell, width in zip(line, widths, strict=True)]
+        print("  ".join(cells).rstrip())
+    print(_best(outcomes, rows) + f"Table: {_shown(folder)}/results.csv", flush=True)
+
+
+_LONG = re.compile(r"(?<==)-?\d+\.\d{5,}(e-?\d+)?")
+
+
+def _short(number: re.Match[str]) -> str:
+    """A searched value as a person reads it; the file has all digits."""
+    return f"{float(number[0]):.4g}"
+
+
+def _best(outcomes: Sequence[Outcome], rows: Sequence[dict[str, Any]]) -> str:
+    """A sentence on the best job, where all were judged by the same value."""
+    judged = [row for row in rows if row["best"] is not None]
+    by = {(o.config.monitor, o.config.monitor_mode) for o in outcomes if o.config is not None}
+    if not judged or len(by) != 1:
+        return ""
+    monitor, mode = by.pop()
+    best = (max if mode == "max" else min)(judged, key=lambda row: row["best"])
+    return f"Best: job {best['job']} with {monitor} {best['best']:.4g}. "
+
+
+def _shown(path: Path) -> str:
+    path = path if path.is_absolute() else ROOT / path
+    return str(path.relative_to(ROOT) if path.is_relative_to(ROOT) else path)
+
+
+def _cell(value: Any) -> str:
+    return "" if value is None else f"{value:.4g}" if isinstance(value, float) else str(value)

@@ -14,10 +14,11 @@ import torch
 
 from . import checkpoint, distributed, runs, signals
 from .config import EXTENDING
-from .errors import Exit, NotFiniteError, SaveError, Stopped, UserError
+from .errors import Exit, NotFiniteError, SaveError, Stopped, UserError, own_words
 from .launch import Job
 from .log import close_log, logger, number, open_log
 from .loop import Loop
+from .optim import table
 from .runs import Run
 from .setup import Parts, build_parts, check_one_batch
 
@@ -66,7 +67,7 @@ def _recorded(run: Run) -> Iterator[None]:
         status = {Stopped: "stopped", SaveError: "save failed", NotFiniteError: "not finite"}
         _close(run, status.get(type(error), "failed"))
         if isinstance(error, UserError):  # too late for a mistake without consequences
-            raise Failed(_own_words(error)) from error
+            raise Failed(own_words(error)) from error
         if isinstance(error, Stopped):
             raise Stopped(f"{error} Go on with: python train.py resume={run.shown}") from None
         raise
@@ -91,12 +92,6 @@ def _recorded(run: Run) -> Iterator[None]:
 def _close(run: Run, status: str) -> None:
     with contextlib.suppress(OSError):  # a full disk must not hide why the run ended
         run.update_manifest(status=status, ended=datetime.now().astimezone().isoformat())
-
-
-def _own_words(error: Exception) -> str:
-    """The sentence of an error, also where a loader worker wrapped it in its traceback."""
-    text = str(error).strip()
-    return text.splitlines()[-1].split("Error: ", 1)[-1] if text.startswith("Caught ") else text
 
 
 def _restore(loop: Loop, run: Run) -> None:
@@ -181,6 +176,8 @@ def _announce(parts: Parts, run: Run, step: int) -> None:
         f"training and {val:,} validation samples, {parts.total_steps:,} steps on {parts.device} "
         f"in {parts.precision}"
     )
+    for line in table(parts.optimizer):
+        logger.info(f"  {line}")
 
 
 def _result(loop: Loop) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from torch.utils.data import Dataset
 
 from ..errors import UserError
 from ..rng import mix_array
+from .pictures import read
 
 
 class ArrayImages(Dataset[Any]):
@@ -60,7 +61,7 @@ class ArrayImages(Dataset[Any]):
     def __getitem__(self, index: int) -> tuple[Tensor, int]:
         """A sample as it is, without augmentation: image float32 [C, H, W], label."""
         image = self.windows[index, self.shift, self.shift]
-        return self._normalise(image[None])[0], int(self.labels[index])
+        return self._normalise(np.array(image[None]))[0], int(self.labels[index])
 
     def batch(self, indices: np.ndarray, keys: np.ndarray) -> tuple[Tensor, Tensor]:
         """images float32 [B, C, H, W], labels int64 [B]."""
@@ -75,10 +76,29 @@ class ArrayImages(Dataset[Any]):
             images[mirrored] = images[mirrored, :, ::-1]
         return self._normalise(images), self.labels[torch.from_numpy(indices)]
 
+    def files(self, paths: Sequence[str]) -> Dataset[Any]:
+        """Pictures from files, scaled to the size of these and normalised like them; label -1."""
+        return _Files(paths, self)
+
     def _normalise(self, images: np.ndarray) -> Tensor:
         tensor = torch.from_numpy(images).permute(0, 3, 1, 2)
         tensor = tensor.to(torch.float32, memory_format=torch.contiguous_format)
         return tensor.sub_(255 * self.mean).mul_(1 / (255 * self.std))
+
+
+class _Files(Dataset[Any]):
+    def __init__(self, paths: Sequence[str], images: ArrayImages) -> None:
+        self.paths, self.images = paths, images
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+        height, width, channels = self.images.windows.shape[3:]
+        pixels = read(self.paths[index], channels, height, width)
+        top, left = (pixels.shape[0] - height) // 2, (pixels.shape[1] - width) // 2
+        pixels = pixels[top : top + height, left : left + width]
+        return self.images._normalise(np.ascontiguousarray(pixels)[None])[0], -1
 
 
 def _per_channel(value: float | Sequence[float], channels: int, name: str) -> Tensor:

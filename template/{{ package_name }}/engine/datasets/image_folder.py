@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
+from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from ..api import Data
+from ..api import PICTURES, Data
 from ..errors import UserError
 from ..rng import Permutation
+from .pictures import UNREADABLE, read, unreadable
 
-ENDINGS = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".ppm", ".pgm", ".tif", ".tiff", ".webp")
 _VALIDATION = ("val", "valid", "validation")
 _LOOKED_AT = 500  # pictures whose headers decide size and channels
 _SPLIT_KEY = 0x5EED  # the validation set is the same in every run, whatever its seed
@@ -87,6 +88,11 @@ class ImageFolder(Data):
     def split(self, name: str) -> Dataset[Any] | None:
         return self.splits.get(name)
 
+    def files(self, paths: Sequence[str]) -> Dataset[Any]:
+        pictures = copy.copy(self.splits["val"])
+        pictures.samples = [(path, -1) for path in paths]
+        return pictures
+
     def fingerprint(self) -> str:
         """From the names and sizes of all files: reading their pixels would take minutes."""
         digest = hashlib.sha256()
@@ -130,21 +136,8 @@ class Pictures(Dataset[Any]):
     def __getitem__(self, index: int) -> tuple[Tensor, int]:
         path, label = self.samples[index]
         channels, height, width = self.shape
-        try:
-            image = decode(path, channels)
-        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-            raise UserError(
-                f"The picture {path} cannot be read ({error}); repair or remove it."
-            ) from error
-        scale = max(height / image.height, width / image.width)
-        if scale != 1:
-            scaled = (
-                max(width, round(image.width * scale)),
-                max(height, round(image.height * scale)),
-            )
-            image = image.resize(scaled, Image.Resampling.BILINEAR, reducing_gap=2.0)
-        pixels = np.asarray(image, dtype=np.uint8).reshape(image.height, image.width, channels)
-        top, left = (image.height - height) // 2, (image.width - width) // 2
+        pixels = read(path, channels, height, width)
+        top, left = (pixels.shape[0] - height) // 2, (pixels.shape[1] - width) // 2
         if self.shift:
             down, right = (int(s * self.shift) for s in (height, width))
             pixels = np.pad(pixels, ((down, down), (right, right), (0, 0)))
@@ -157,50 +150,35 @@ class Pictures(Dataset[Any]):
         return tensor.to(torch.float32).div_(255).sub_(self.mean).div_(self.std), label
 
 
-def decode(path: str, channels: int) -> Image.Image:
-    """The picture as 8-bit grey or RGB, turned as its camera says; transparency on black."""
-    with Image.open(path) as file:
-        if file.format == "JPEG" and channels == 1:
-            file.draft("L", file.size)
-        image = ImageOps.exif_transpose(file)
-        if image.mode.startswith(("I", "F")):  # 16 bits or more: scaled, where PIL would clip
-            values = np.asarray(image, dtype=np.float64)
-            most = 65535 if image.mode.startswith("I") else 1
-            most = max(most, values.max(initial=0)) if image.mode != "F" else most
-            image = Image.fromarray((255 * np.clip(values / most, 0, 1)).astype(np.uint8))
-        if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
-            image = image.convert("RGBA")
-            image = Image.alpha_composite(Image.new("RGBA", image.size, "black"), image)
-        return image.convert("L" if channels == 1 else "RGB")
-
-
 def _find_samples(folder: Path, val_fraction: float) -> tuple[list[str], dict[str, list[Sample]]]:
     """Class names, and the samples of each split."""
-    if not (folder / "train").is_dir():
-        split = next((n for n in (*_VALIDATION, "test") if (folder / n).is_dir()), None)
-        if split is not None and (folder / split).is_dir() and _folders(folder / split):
+    places = {name.lower(): folder / name for name in _folders(folder)}
+    validation = next((places[name] for name in _VALIDATION if name in places), None)
+    if "train" not in places:
+        if validation is not None and _folders(validation):
             raise UserError(
-                f"{folder} has a folder '{split}' but no 'train': call the training pictures' "
-                "folder 'train'."
+                f"{folder} has a folder '{validation.name}' but no 'train': call the training "
+                "pictures' folder 'train'."
             )
         names = _class_names(folder)
         train, val = _hold_out(_list(folder, names), len(names), val_fraction)
         return names, {"train": train, "val": val}
 
-    names = _class_names(folder / "train")
-    splits = {"train": _list(folder / "train", names)}
-    validation = next((n for n in _VALIDATION if (folder / n).is_dir()), None)
-    for name, place in (("val", validation), ("test", "test")):
-        if place is None or not (folder / place).is_dir():
+    names = _class_names(places["train"])
+    splits = {"train": _list(places["train"], names)}
+    for split, place in (("val", validation), ("test", places.get("test"))):
+        if place is None:
             continue
-        strange = [n for n in _folders(folder / place) if n not in names]
-        if strange:
-            raise UserError(
-                f"{folder / place} has the class '{strange[0]}', which {folder / 'train'} has not."
+        present = _folders(place)
+        strange = [name for name in present if name not in names]
+        if strange or not present:
+            what = (
+                f"the class '{strange[0]}', which {places['train']} has not"
+                if strange
+                else "no classes"
             )
-        present = [n for n in names if (folder / place / n).is_dir()]
-        numbers = {n: i for i, n in enumerate(names)}
-        splits[name] = _list(folder / place, present, numbers)
+            raise UserError(f"{place} has {what}.")
+        splits[split] = _list(place, present, {name: i for i, name in enumerate(names)})
     if validation is None:
         splits["train"], splits["val"] = _hold_out(splits["train"], len(names), val_fraction)
     return names, splits
@@ -225,18 +203,31 @@ def _list(folder: Path, names: list[str], numbers: dict[str, int] | None = None)
     samples: list[Sample] = []
     for place, name in enumerate(names):
         label = place if numbers is None else numbers[name]
-        found = sorted(
-            os.path.join(parent, file)
-            for parent, _, files in os.walk(folder / name, followlinks=True)
-            for file in files
-            if file.lower().endswith(ENDINGS) and not file.startswith(".")
-        )
+        found = sorted(_pictures(folder / name))
         if not found:
             raise UserError(
-                f"{folder / name} holds no pictures (no file ends in {', '.join(ENDINGS)})."
+                f"{folder / name} holds no pictures (no file ends in {', '.join(PICTURES)})."
             )
         samples += [(path, label) for path in found]
     return samples
+
+
+def _pictures(folder: Path) -> Iterator[str]:
+    """The paths of all pictures below a folder, links followed but each folder once."""
+    seen: set[str] = set()
+    for parent, folders, files in os.walk(folder, followlinks=True):
+        real = os.path.realpath(parent)
+        if real in seen:
+            folders.clear()
+            continue
+        seen.add(real)
+        for file in files:
+            path = os.path.join(parent, file)
+            if not file.lower().endswith(PICTURES) or file.startswith("."):
+                continue
+            if not os.path.isfile(path):
+                raise UserError(f"{path} is no file (a broken link?); repair or remove it.")
+            yield path
 
 
 def _hold_out(
@@ -270,10 +261,8 @@ def _look(samples: list[Sample], max_size: int) -> tuple[int, int, int]:
                 width, height = reversed(image.size) if turned else image.size
                 sizes.append((height, width))
                 colour = colour or _has_colour(image)
-        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-            raise UserError(
-                f"The picture {path} cannot be read ({error}); repair or remove it."
-            ) from error
+        except UNREADABLE as error:
+            raise unreadable(path, error) from error
     middle = np.median(np.array(sizes), axis=0)
     middle *= min(1.0, max_size / middle.max())
     return max(1, round(middle[0])), max(1, round(middle[1])), 3 if colour else 1

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from torch.utils.data import Dataset
 
@@ -47,3 +49,6 @@ class Synthetic(Data):
 
     def split(self, name: str) -> Dataset | None:
         return self.splits.get(name)
+
+    def files(self, paths: Sequence[str]) -> Dataset:
+        return self.splits["val"].files(paths)

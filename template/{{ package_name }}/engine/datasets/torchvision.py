@@ -65,6 +65,9 @@ class TorchvisionImages(Data):
     def split(self, name: str) -> Dataset | None:
         return self.splits.get(name)
 
+    def files(self, paths: Sequence[str]) -> Dataset:
+        return self.splits["val"].files(paths)
+
     def fingerprint(self) -> str:
         return self._fingerprint
 
@@ -83,6 +86,9 @@ def _load(name: str, root: str, train: bool) -> Any:
     try:
         return kind(root, train=train, download=True)
     except (OSError, RuntimeError) as error:
+        for empty in sorted(folder.rglob("*"), reverse=True) if folder.is_dir() else ():
+            if empty.is_dir() and not any(empty.iterdir()):
+                empty.rmdir()
         reason = " ".join(str(error).split()) or type(error).__name__
         raise UserError(
             f"{name} was not found in {folder} and could not be downloaded ({reason}); give a "

@@ -1,0 +1,50 @@
+"""A picture file as pixels."""
+
+from __future__ import annotations
+
+import numpy as np
+from PIL import Image, ImageOps
+
+from ..errors import UserError
+
+UNREADABLE = (OSError, ValueError, SyntaxError, Image.DecompressionBombError)
+"""What PIL raises for files that are no whole pictures."""
+
+
+def unreadable(path: str, error: Exception) -> UserError:
+    return UserError(f"The picture {path} cannot be read ({error}); repair or remove it.")
+
+
+def read(path: str, channels: int, height: int, width: int) -> np.ndarray:
+    """Pixels, uint8, shape [H, W, channels], scaled to cover `height` by `width`: H or W may be
+    larger, the caller cuts. Raises `UserError` for a file that is no whole picture.
+    """
+    try:
+        image = decode(path, channels)
+    except UNREADABLE as error:
+        raise unreadable(path, error) from error
+    scale = max(height / image.height, width / image.width)
+    if scale != 1:
+        scaled = (
+            max(width, round(image.width * scale)),
+            max(height, round(image.height * scale)),
+        )
+        image = image.resize(scaled, Image.Resampling.BILINEAR, reducing_gap=2.0)
+    return np.asarray(image, dtype=np.uint8).reshape(image.height, image.width, channels)
+
+
+def decode(path: str, channels: int) -> Image.Image:
+    """The picture as 8-bit grey or RGB, turned as its camera says; transparency on black."""
+    with Image.open(path) as file:
+        if file.format == "JPEG" and channels == 1:
+            file.draft("L", file.size)
+        image = ImageOps.exif_transpose(file)
+        if image.mode.startswith(("I", "F")):  # 16 bits or more: scaled, where PIL would clip
+            values = np.asarray(image, dtype=np.float64)
+            most = 65535 if image.mode.startswith("I") else 1
+            most = max(most, values.max(initial=0)) if image.mode != "F" else most
+            image = Image.fromarray((255 * np.clip(values / most, 0, 1)).astype(np.uint8))
+        if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
+            image = image.convert("RGBA")
+            image = Image.alpha_composite(Image.new("RGBA", image.size, "black"), image)
+        return image.convert("L" if channels == 1 else "RGB")

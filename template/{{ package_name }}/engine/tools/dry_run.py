@@ -1,0 +1,85 @@
+"""`dry_run=true`: everything up to the first step, shown instead of done."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from .. import runs
+from ..api import Mean, recording
+from ..device import autocast
+from ..distributed import is_main
+from ..launch import Job
+from ..log import number
+from ..optim import table
+from ..setup import Parts, build_parts, check_one_batch, shapes
+from .plots import new_figure, save_figure
+from .steps import unrecorded_loop
+
+_POINTS = 2000  # a curve on a picture of 800 pixels needs no more
+
+
+def dry_run(job: Job) -> None:
+    """Build and check all parts, print them, draw the schedule. Leaves no run. Raises `Exit`."""
+    config = job.config
+    parts = build_parts(config)
+    check_one_batch(parts)
+    batch = _one_batch(parts)
+    if job.run is not None:
+        job.run.release()
+    if not is_main():
+        return
+    train, val = parts.train.plan, parts.val.plan if parts.val else None
+    validation = f"{val.size:,} for validation" if val else "none for validation"
+    micro = f" in {config.accumulate} micro-batches" if config.accumulate > 1 else ""
+    print(f"model   {type(parts.model).__name__}, {_parameters(parts)}")
+    print(f"data    {train.size:,} samples for training, {validation}")
+    print(
+        f"steps   {parts.total_steps:,} of {config.batch_size} samples{micro}: "
+        f"{parts.total_steps / train.steps:.4g} epochs of {train.steps:,}"
+    )
+    print(f"device  {parts.device} in {parts.precision}")
+    print(f"batch   {batch}")
+    for line in table(parts.optimizer):
+        print(line)
+    suffix = f"_{job.folder_name.rpartition('_')[2]}" if job.folder_name else ""
+    path = runs.RUNS / config.name / f"dry_run{suffix}.png"
+    draw_schedule(parts, path)
+    print(f"The schedule: {path.relative_to(runs.ROOT)}. Leave dry_run out to train.", flush=True)
+
+
+def _parameters(parts: Parts) -> str:
+    trained = sum(p.numel() for p in parts.parameters.values())
+    frozen = sum(p.numel() for p in parts.model.parameters() if not p.requires_grad)
+    return f"{trained:,} parameters" + (f" and {frozen:,} frozen ones" if frozen else "")
+
+
+def _one_batch(parts: Parts) -> str:
+    """The first training batch forward and backward, without a step of the optimizer."""
+    loop = unrecorded_loop(parts)
+    parts.model.train()
+    batch = loop.next_batch(parts.train.read(0, 1), 0)
+    with recording() as recorded, autocast(parts.precision, parts.device):
+        values = {**parts.task.training_step(loop.forward, batch, loop.context()), **recorded}
+    loop.backward(values["loss"], parts.train.plan.counts(0)[0])
+    shown = {k: (v.value if isinstance(v, Mean) else v).item() for k, v in values.items()}
+    text = ", ".join(f"{key} {number(value)}" for key, value in shown.items())
+    unused = [name for name, p in parts.parameters.items() if p.grad is None]
+    if unused:
+        text += f"; no gradient reaches {', '.join(unused[:5])}{' …' if len(unused) > 5 else ''}"
+    return f"{shapes(batch)}: {text}"
+
+
+def draw_schedule(parts: Parts, path: Path) -> None:
+    """The learning rate of every group over the run."""
+    parts.scheduler.begin(parts.optimizer)
+    stride = max(1, parts.total_steps // _POINTS)
+    steps = list(range(0, parts.total_steps, stride))
+    rates = [parts.scheduler.rates(step) for step in steps]
+    figure, axes = new_figure()
+    for name in rates[0]:
+        axes.plot(steps, [rate[name] for rate in rates], label=name)
+    axes.set(xlabel="optimizer step", ylabel="lr", title=f"{parts.config.name}: the schedule")
+    axes.set_ylim(bottom=0)
+    if len(rates[0]) <= 12:  # a legend of every layer would hide the curves
+        axes.legend()
+    save_figure(figure, path)

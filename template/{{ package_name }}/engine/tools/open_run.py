@@ -1,0 +1,108 @@
+"""A run folder as a model that can be used: config, data, weights and task."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from .. import checkpoint
+from ..device import choose_device
+from ..errors import UserError
+from ..launch import say
+from ..loop import load_weights
+from ..setup import Built, build_model
+from .folders import read_config
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A run with the weights of one of its checkpoints."""
+
+    folder: Path
+    checkpoint: Path
+    built: Built
+    step: int
+    epoch: int
+    averaged: bool
+    """Whether the weights are the moving average of those that were trained."""
+
+    @property
+    def model(self) -> nn.Module:
+        return self.built.model
+
+    def describe(self) -> dict[str, Any]:
+        """Where the weights are from, for the head of a file."""
+        return {
+            "run": str(self.folder),
+            "checkpoint": self.checkpoint.name,
+            "step": self.step,
+            "epoch": self.epoch,
+            "weights": "ema" if self.averaged else "model",
+        }
+
+
+def open_run(
+    folder: Path,
+    which: str = "best",
+    device: str | None = None,
+    workers: int | None = None,
+    channels_last: bool | None = None,
+) -> Opened:
+    """Build what the run's config says and load its weights, averaged ones where there are any.
+
+    which: "best", "last" or the path of a checkpoint. The other arguments replace what the config
+    says. Raises `UserError`.
+    """
+    config = read_config(folder)
+    path, state = load_state(folder, which)
+    # The weights come from the checkpoint: what they were initialised from may be gone.
+    config = replace(config, init_from=None)
+    if device is not None:
+        config = replace(config, device=device)
+    if workers is not None:
+        config = replace(config, workers=workers)
+    if channels_last is not None:
+        config = replace(config, channels_last=channels_last)
+    if config.precision in ("tf32", "fp16") and choose_device(config.device).type == "cpu":
+        config = replace(config, precision="fp32")
+    built = build_model(config)
+    averaged = state["ema"] is not None
+    load_weights(built.model, state["ema"] if averaged else state["model"], "model")
+    load_weights(built.loss, state["loss"], "loss")
+    built.model.eval().requires_grad_(False)
+    if state["fingerprint"]["data"] != built.data.fingerprint():
+        say(f"The data have changed since {path.name} was written.")
+    return Opened(folder, path, built, state["step"], state["epoch"], averaged)
+
+
+def load_state(folder: Path, which: str) -> tuple[Path, dict[str, Any]]:
+    """The checkpoint that `which` names; a damaged one is passed over for the next newest."""
+    checkpoints = folder / "checkpoints"
+    newest = checkpoint.newest_first(checkpoints)
+    best = checkpoints / "best.pt"
+    if which not in ("best", "last"):
+        paths = [p for p in (Path(which), checkpoints / which) if p.is_file()][:1]
+        if not paths:
+            have = [p.name for p in (best, *newest) if p.exists()]
+            raise UserError(
+                f"There is no checkpoint {which}; {folder} has {', '.join(have) or 'none'}."
+            )
+    elif which == "best":
+        paths = [best, *newest] if best.exists() else newest
+        if paths and not best.exists():
+            say(f"The run has no best.pt, as it was not validated yet: {paths[0].name} is used.")
+    else:
+        paths = [*newest, best] if best.exists() else newest
+    if not paths:
+        raise UserError(f"The run {folder} has no checkpoint yet; let it train until it has saved.")
+    for path in paths:
+        try:
+            return path, checkpoint.load(path)
+        except checkpoint.Damaged as error:
+            if path is paths[-1]:
+                raise UserError(f"No checkpoint of {folder} can be used: {error}.") from error
+            say(f"{error}; the next one is used.")
+    raise AssertionError("the last path returns or raises")

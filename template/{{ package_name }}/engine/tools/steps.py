@@ -1,0 +1,18 @@
+"""Steps of training outside of a run."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+from ..loop import Loop
+from ..setup import Parts
+
+
+def unrecorded_loop(parts: Parts) -> Loop:
+    """A loop whose steps are those of training, but which has no folder and reports nothing."""
+    no_run: Any = None
+    loop = Loop(parts, no_run, started=0.0)
+    report: Any = SimpleNamespace(data_seconds=0.0)  # the one thing that a step reports
+    loop.report = report
+    return loop

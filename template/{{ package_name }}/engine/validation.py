@@ -1,0 +1,59 @@
+"""Every sample of a split once, and the mean of what the task returns."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import nn
+
+from . import distributed, rng
+from .api import Context, recording
+from .data import Loader
+from .device import autocast, to_device
+from .distributed import WORLD_SIZE
+from .log import Windows, mean
+from .rng import Domain
+
+if TYPE_CHECKING:
+    from .setup import Built
+
+
+@torch.no_grad()
+def evaluate(
+    built: Built,
+    model: nn.Module,
+    loader: Loader,
+    step: int,
+    epoch: int,
+    after_step: Callable[[], None] | None = None,
+    look: Callable[[Any, Context], None] | None = None,
+) -> dict[str, float]:
+    """Values by key, means weighted by what they were taken over. Leaves `model` in eval mode.
+
+    `step` and `epoch` are how far `model` is trained. `look` is called with each batch, on the
+    device, and its context; `after_step` between the batches of two optimizer steps.
+    """
+    model.eval()
+    for metric in built.metrics.values():
+        metric.reset()
+    values, plan = Windows(), loader.plan
+    ctx = Context(step, epoch, training=False, device=built.device, metrics=built.metrics)
+    key = rng.make_key(built.config.seed, Domain.VALIDATION)
+    batches = loader.read(0, plan.steps)
+    for place in range(plan.steps):
+        for micro, count in enumerate(plan.counts(place)):
+            batch = to_device(next(batches), built.device, built.config.channels_last)
+            number = place * plan.parts + micro * WORLD_SIZE + distributed.RANK
+            rng.seed_all(rng.mix(key, number))
+            with autocast(built.precision, built.device), recording() as recorded:
+                returned = built.task.validation_step(model, batch, ctx)
+            values.add(number, {**recorded, **returned}, count)
+            if look is not None:
+                look(batch, ctx)
+        if after_step is not None:
+            after_step()
+    values.fetch()
+    means = {k: mean(*total) for k, total in values.sums["train"].items()}
+    return means | {k: float(metric.compute()) for k, metric in built.metrics.items()}

@@ -1,0 +1,419 @@
+"""The training step against loops written by hand, its order, and the switches around it."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from test_train import result, rows, the_run
+from torch import nn
+
+
+@pytest.fixture
+def looped(engine, project, tmp_path, monkeypatch):
+    """`looped(*overrides)`: a Loop over built parts that has not begun, in this process."""
+    monkeypatch.chdir(project)
+    launch, setup, loop, runs = (engine(m) for m in ("launch", "setup", "loop", "runs"))
+    monkeypatch.setattr(runs, "RUNS", tmp_path)
+
+    def looped(*overrides):
+        config = launch.compose("logger=none", "log.level=error", "device=cpu", *overrides)
+        parts = setup.build_parts(config)
+        run = runs.create(config, {"started": ""}, None)
+        return loop.Loop(parts, run, 0.0)
+
+    yield looped
+    torch.use_deterministic_algorithms(False)
+
+
+def batches_of(loop, steps):
+    """What the loop's training reads, as (images, labels)."""
+    read = iter(loop.parts.train.read(0, steps))
+    return [[next(read) for _ in loop.parts.train.plan.counts(step)] for step in range(steps)]
+
+
+GROUPS = "optimizer.groups=[{name: head, match: 'layers.4.*'}, {name: rest, match: '*', lr_scale: 0.1}]"
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
+@pytest.mark.parametrize("accumulate", [1, 4])
+def test_equal_to_a_loop_written_by_hand(looped, optimizer, accumulate):
+    loop = looped(
+        "model=mlp", f"optimizer={optimizer}", GROUPS, "scheduler.warmup_steps=5", "scheduler.warmup_epochs=0",
+        f"accumulate={accumulate}", "clip_grad_norm=0.5", "epochs=1", "lr=0.05",
+    )  # fmt: skip
+    import copy
+
+    model = copy.deepcopy(loop.parts.model)
+    steps = loop.parts.total_steps
+    data = batches_of(loop, steps)
+    rates = []
+    inner_step = loop.parts.optimizer.step
+    loop.parts.optimizer.step = lambda *a, **k: (
+        rates.append([g["lr"] for g in loop.parts.optimizer.param_groups]),
+        inner_step(*a, **k),
+    )
+    loop.fit()
+
+    head = list(model.layers[4].parameters())
+    rest = [p for n, p in model.named_parameters() if not n.startswith("layers.4.")]
+    if optimizer == "sgd":
+        by_hand = torch.optim.SGD(
+            [{"params": head}, {"params": rest}], lr=1, momentum=0.9, nesterov=True, weight_decay=5e-4, fused=True
+        )
+    else:
+        by_hand = torch.optim.AdamW([{"params": head}, {"params": rest}], lr=1, weight_decay=0.05, fused=True)
+    for step in range(steps):
+        for group, rate in zip(by_hand.param_groups, rates[step], strict=True):
+            group["lr"] = rate
+        by_hand.zero_grad()
+        for images, labels in data[step]:
+            loss = nn.functional.cross_entropy(model(images), labels)
+            (loss / accumulate).backward()
+        nn.utils.clip_grad_norm_(model.parameters(), 0.5)
+        by_hand.step()
+    assert rates[0] == pytest.approx([0.05 / 6, 0.005 / 6])
+    for (name, mine), (_, theirs) in zip(model.named_parameters(), loop.parts.model.named_parameters(), strict=True):
+        assert torch.equal(mine, theirs), name
+
+
+def test_the_order_of_a_step(looped):
+    loop = looped("accumulate=2", "ema_decay=0.9", "clip_grad_norm=1", "max_steps=2", "val_every_epochs=0")
+    p, order = loop.parts, []
+
+    def spy(owner, name, label):
+        inner = getattr(owner, name)
+        setattr(owner, name, lambda *a, **k: (order.append(label), inner(*a, **k))[1])
+
+    spy(p.optimizer, "zero_grad", "zero_grad")
+    spy(loop, "next_batch", "batch")
+    spy(loop, "backward", "backward")
+    spy(loop, "clip_gradients", "clip")
+    p.optimizer.register_step_post_hook(lambda *_: order.append("optimizer"))
+    spy(p.scheduler, "step", "scheduler")
+    spy(p.averaged, "update", "ema")
+    loop.fit()
+    once = ["zero_grad", "batch", "backward", "batch", "backward", "clip", "optimizer", "scheduler", "ema"]
+    assert order == once * 2
+
+
+def test_micro_batches_are_weighted_by_what_their_means_were_taken_over(looped, engine):
+    api = engine("api")
+
+    def masked(model, batch, ctx):
+        images, labels = batch
+        keep = labels < 5  # a different number in every micro-batch
+        losses = nn.functional.cross_entropy(model(images), labels, reduction="none")
+        return {"loss": api.Mean((losses * keep).sum() / keep.sum().clamp(min=1), keep.sum())}
+
+    weights = []
+    for accumulate in (1, 4):
+        loop = looped("model=mlp", f"accumulate={accumulate}", "max_steps=5", "optimizer=sgd", "monitor=val/loss")
+        loop.parts.task.training_step = loop.parts.task.validation_step = masked
+        loop.fit()
+        weights.append(torch.cat([p.detach().flatten() for p in loop.parts.model.parameters()]))
+        logged = rows(loop.run.folder)[0]["train/loss"]
+        assert logged == pytest.approx(2.2, abs=0.5)
+    torch.testing.assert_close(weights[0], weights[1], rtol=1e-5, atol=1e-6)
+
+
+def test_an_incomplete_last_batch_counts_by_its_samples(looped):
+    weights = []
+    for accumulate in (1, 4):
+        loop = looped(
+            "model=mlp", f"accumulate={accumulate}", "drop_last=false", "batch_size=100", "epochs=2", "optimizer=sgd"
+        )
+        loop.fit()
+        weights.append(torch.cat([p.detach().flatten() for p in loop.parts.model.parameters()]))
+    torch.testing.assert_close(weights[0], weights[1], rtol=1e-4, atol=1e-6)
+
+
+def test_every_validation_sample_counts_once(looped):
+    loop = looped("batch_size=48", "epochs=1")
+    loop.fit()
+    model = loop.parts.model.eval()
+    dataset = loop.parts.data.split("val")
+    images, labels = zip(*(dataset[i] for i in range(len(dataset))), strict=True)
+    with torch.no_grad():
+        logits = model(torch.stack(images))
+    expected = (logits.argmax(1) == torch.tensor(labels)).double().mean().item()
+    (row,) = [row for row in rows(loop.run.folder) if "val/acc" in row]
+    assert row["val/acc"] == pytest.approx(expected, abs=1e-7)
+    expected = nn.functional.cross_entropy(logits, torch.tensor(labels)).item()
+    assert row["val/loss"] == pytest.approx(expected, rel=1e-5)
+
+
+def test_averaged_weights(looped):
+    loop = looped("ema_decay=0.9", "max_steps=3", "model=mlp")
+    expected = {n: p.detach().clone() for n, p in loop.parts.model.named_parameters()}
+    inner = loop.parts.averaged.update
+
+    def update(model):
+        inner(model)
+        for name, p in model.named_parameters():
+            expected[name].lerp_(p.detach(), 0.1)
+
+    loop.parts.averaged.update = update
+    loop.fit()
+    for name, p in loop.parts.averaged.model.named_parameters():
+        torch.testing.assert_close(p, expected[name])
+
+
+def test_terms_of_a_loss_are_weighted_and_logged(train, workspace):
+    options = ("loss=terms", "loss.terms.ce.weight=2", "loss.terms.margin.weight=0.5", "epochs=1", "logger=none")
+    done = train(*options, "+loss.terms.extra={weight: 1.0, loss: {_target_: .scaled.Scaled}}")
+    assert done.code == 2  # there is no such module
+    (workspace / "digits/scaled.py").write_text(
+        "import torch\nfrom torch import nn\n\nclass Scaled(nn.Module):\n    def __init__(self):\n"
+        "        super().__init__()\n        self.scale = nn.Parameter(torch.ones(()))\n\n"
+        "    def forward(self, logits, labels):\n        return (self.scale - 2) ** 2\n"
+    )
+    done = train(*options, "+loss.terms.extra={weight: 1.0, loss: {_target_: .scaled.Scaled}}")
+    assert done.code == 0, done.out
+    for prefix in ("train", "train_epoch", "val"):
+        row = next(row for row in rows(the_run(workspace)) if f"{prefix}/ce" in row)
+        total = 2 * row[f"{prefix}/ce"] + 0.5 * row[f"{prefix}/margin"] + row[f"{prefix}/extra"]
+        assert row[f"{prefix}/loss"] == pytest.approx(total, rel=1e-5)
+    assert row["val/extra"] < 1, "the loss's own parameter was trained"
+
+
+@pytest.mark.parametrize("mix", ["mixup", "cutmix"])
+def test_mixing_is_keyed(train, workspace, mix):
+    options = (f"mix={mix}", "epochs=1", "logger=none")
+    for name in ("a", "b"):
+        assert train(*options, f"name={name}", f"log.every={3 if name == 'a' else 50}").code == 0
+    assert train("epochs=1", "logger=none", "name=c").code == 0
+    hashes = [result(the_run(workspace, name))["weights_sha256"] for name in "abc"]
+    assert hashes[0] == hashes[1] != hashes[2]
+
+
+def test_early_stopping(train, workspace):
+    options = ("early_stopping_patience=1", "epochs=30", "logger=none", "lr=0.02")
+    assert train(*options, "name=whole").code == 0
+    whole = the_run(workspace, "whole")
+    values = [row["val/acc"] for row in rows(whole) if "val/acc" in row]
+    assert len(values) < 30
+    assert max(values[:-2]) == max(values), "the last two were not better"
+    assert train(*options, "name=cut", "max_minutes=0.0001").code == 75
+    assert train(*options, "name=cut", "resume=auto").code == 0
+    assert result(the_run(workspace, "cut")) == result(whole)
+
+
+def test_metrics_of_torchmetrics(train, workspace):
+    task = workspace / "digits/task.py"
+    task.write_text(
+        task.read_text()
+        + """
+    def validation_step(self, model, batch, ctx):
+        ctx.metrics["f1"].update(model(batch[0]), batch[1])
+        return super().validation_step(model, batch, ctx)
+
+    def metrics(self, info):
+        from torchmetrics.classification import MulticlassAccuracy, MulticlassF1Score
+        return {"f1": MulticlassF1Score(info["classes"])}
+"""
+    )
+    done = train("epochs=2", "logger=none", "monitor=val/f1")
+    assert done.code == 0, done.out
+    values = [row["val/f1"] for row in rows(the_run(workspace)) if "val/f1" in row]
+    assert result(the_run(workspace))["best"] == max(values)
+    assert 0 < values[0] <= 1
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ("precision=bf16",),
+        ("channels_last=true",),
+        ("clip_grad_value=0.01",),
+        ("clip_grad_norm=0.01", "clip_grad_value=0.1"),
+        ("deterministic=warn",),
+        ("deterministic=false",),
+    ],
+    ids=" ".join,
+)
+def test_a_switch_changes_what_it_should(train, workspace, overrides):
+    assert train("epochs=1", "logger=none", "name=plain").code == 0
+    done = train("epochs=1", "logger=none", "name=switched", *overrides)
+    assert done.code == 0, done.out
+    plain, switched = (result(the_run(workspace, n))["weights_sha256"] for n in ("plain", "switched"))
+    if not overrides[0].startswith(("deterministic", "channels_last")):
+        assert plain != switched
+    if "clip" in overrides[0]:
+        assert "train/grad_norm" in rows(the_run(workspace, "switched"))[0]
+
+
+def test_compiled_state_has_clean_keys(train, workspace):
+    done = train("epochs=1", "logger=none", "compile=true", "max_steps=2", "model=mlp")
+    if done.code != 0 and "compiler" in done.out.lower():
+        pytest.skip("no C++ compiler")
+    assert done.code == 0, done.out
+    state = torch.load(the_run(workspace) / "checkpoints/best.pt", weights_only=True)
+    assert all("_orig_mod" not in key for key in [*state["model"], *state["optimizer"]])
+
+
+# ---------------------------------------------------------------- weights to start from
+
+
+def test_init_from(train, workspace, tmp_path):
+    assert train("epochs=2", "logger=none", "name=first").code == 0
+    best = the_run(workspace, "first") / "checkpoints/best.pt"
+    done = train("epochs=1", "logger=none", "name=second", f"init_from={best}", "lr=1e-8")
+    assert done.code == 0, done.out
+    assert "tensors of the model were loaded" in done.out
+    assert result(the_run(workspace, "second"))["best"] == pytest.approx(
+        result(the_run(workspace, "first"))["best"], abs=0.02
+    )
+    model = torch.load(best, weights_only=True)["model"]
+    torch.save({f"module.{k}": v for k, v in model.items() if "head" not in k}, tmp_path / "renamed.pt")
+    done = train("epochs=1", f"init_from={tmp_path / 'renamed.pt'}")
+    assert done.code == 2
+    assert "module." in done.last
+    done = train("epochs=1", f"init_from={tmp_path / 'renamed.pt'}", "init_rename=['^module[.]=>']", "logger=none")
+    assert done.code == 0, done.out
+    assert "missing in the file, left as initialised: head.weight" in done.out
+    done = train("epochs=1", "init_from=/nowhere.pt")
+    assert done.code == 2
+    (tmp_path / "junk.pt").write_bytes(b"junk")
+    assert train("epochs=1", f"init_from={tmp_path / 'junk.pt'}").code == 2
+
+
+def test_init_from_safetensors(train, workspace, tmp_path):
+    from safetensors.torch import save_file
+
+    assert train("epochs=1", "logger=none", "name=first").code == 0
+    state = torch.load(the_run(workspace, "first") / "checkpoints/best.pt", weights_only=True)["model"]
+    save_file(state, tmp_path / "weights.safetensors")
+    done = train("epochs=1", "logger=none", f"init_from={tmp_path / 'weights.safetensors'}")
+    assert done.code == 0, done.out
+    assert f"{len(state)} of {len(state)} tensors" in done.out
+
+
+# ---------------------------------------------------------------- several processes
+
+
+def torchrun(workspace: Path, *overrides: str, processes: int = 2, **env: str) -> subprocess.CompletedProcess:
+    command = [sys.executable, "-m", "torch.distributed.run", f"--nproc-per-node={processes}", "--standalone"]
+    settings = {k: v for k, v in os.environ.items() if k != "PYTHONDONTWRITEBYTECODE"} | env
+    settings |= {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+    return subprocess.run(
+        [*command, "train.py", *overrides], cwd=workspace, env=settings, text=True, capture_output=True, timeout=300
+    )
+
+
+GROUP_NORM = """
+from torch import nn
+
+class Normed(nn.Module):
+    def __init__(self, shape, classes):
+        super().__init__()
+        self.layers = nn.Sequential(
+            nn.Conv2d(shape[0], 16, 3, padding=1), nn.GroupNorm(4, 16), nn.ReLU(), nn.AdaptiveAvgPool2d(2),
+            nn.Flatten(), nn.Dropout(0.2), nn.Linear(64, classes))
+
+    def forward(self, x):
+        return self.layers(x)
+"""
+
+
+def test_two_processes_train_what_one_does(train, workspace):
+    (workspace / "digits/models/normed.py").write_text(GROUP_NORM)
+    (workspace / "configs/model/normed.yaml").write_text("_target_: .models.normed.Normed\n")
+    options = ("model=normed", "epochs=2", "logger=none", "optimizer=sgd", "log.every=7")
+    done = torchrun(workspace, *options, "name=two", "accumulate=2", "drop_last=false", "batch_size=100")
+    assert done.returncode == 0, done.stdout + done.stderr
+    done = train(*options, "name=one", "accumulate=4", "drop_last=false", "batch_size=100")
+    assert done.code == 0, done.out
+    one, two = the_run(workspace, "one"), the_run(workspace, "two")
+    weights = [torch.load(f / "checkpoints/step-00000026.pt", weights_only=True)["model"] for f in (one, two)]
+    for name in weights[0]:
+        torch.testing.assert_close(weights[0][name], weights[1][name], rtol=1e-4, atol=1e-6)
+    for a, b in zip(rows(one), rows(two), strict=True):
+        assert a.keys() == b.keys()
+        for key in a:
+            if not key.startswith("time/"):
+                assert a[key] == pytest.approx(b[key], rel=1e-3, abs=1e-6), key
+    assert json.loads((two / "manifest.json").read_text())["fingerprint"]["world_size"] == 2
+
+
+def test_a_run_of_two_processes_stops_and_goes_on_with_one(train, workspace):
+    (workspace / "digits/stopping.py").write_text(
+        "import os, signal\nfrom .task import Classification\n\nclass Stopping(Classification):\n"
+        "    def training_step(self, model, batch, ctx):\n"
+        "        if os.environ.get('RANK') == '1' and ctx.step == 23:\n"
+        "            os.kill(os.getpid(), signal.SIGTERM)\n"
+        "        return super().training_step(model, batch, ctx)\n"
+    )
+    options = ("task._target_=.stopping.Stopping", "epochs=2", "logger=none")
+    done = torchrun(workspace, *options)
+    assert done.returncode == 1
+    folder = the_run(workspace)
+    manifest = json.loads((folder / "manifest.json").read_text())
+    assert manifest["status"] == "stopped", done.stdout + done.stderr
+    done = train(f"resume={folder}")
+    assert done.code == 0, done.out
+    assert "world_size 2 → 1" in done.out
+    assert result(folder)["steps"] == 40
+    assert [row["step"] for row in rows(folder) if "val/acc" in row] == [20, 40]
+
+
+def test_a_mistake_under_torchrun_is_said_once(workspace):
+    done = torchrun(workspace, "lrr=1")
+    assert done.returncode != 0
+    assert (done.stdout + done.stderr).count("did you mean 'lr'?") == 1
+    done = torchrun(workspace, "batch_size=33")
+    assert (done.stdout + done.stderr).count("batch_size=33") == 1
+    assert "multiple of 2" in done.stderr
+    assert not (workspace / "runs").exists()
+
+
+# ---------------------------------------------------------------- mistakes
+
+WRONG = [
+    (["mix=mixup", "data=lines"], "mix"),
+    (["precision=tf32"], "precision=tf32"),
+    (["clip_grad_norm=0"], "clip_grad_norm"),
+    (["early_stopping_patience=-1"], "early_stopping_patience"),
+    (["loss=terms", "loss.terms=null"], "loss"),
+    (["loss=terms", "loss.terms.ce.weight=much"], "loss.terms.ce.weight"),
+    (["optimizer.layer_decay=2"], "layer_decay"),
+    (["optimizer.groups=[{match: 'x*'}]"], "'x*'"),
+    (["optimizer.groups=3"], "optimizer.groups"),
+]
+
+
+@pytest.mark.parametrize(("overrides", "named"), WRONG, ids=[" ".join(o) for o, _ in WRONG])
+def test_wrong_combinations(train, workspace, overrides, named):
+    (workspace / "digits/data/lines.py").write_text(
+        "import torch\nfrom torch.utils.data import TensorDataset\nfrom ..engine.api import Data\n\n"
+        "class Lines(Data):\n    info = {'shape': (1, 8, 8)}\n\n    def split(self, name):\n"
+        "        return TensorDataset(torch.randn(99, 1, 8, 8), torch.zeros(99).long())\n"
+    )
+    (workspace / "configs/data/lines.yaml").write_text("_target_: .data.lines.Lines\n")
+    done = train(*overrides, *(["+model.classes=3"] if "data=lines" in overrides else []))
+    assert done.code == 2, done.out
+    assert len(done.out.strip().splitlines()) == 1, done.out
+    assert named in done.last
+    assert not (workspace / "runs").exists()
+
+
+# ---------------------------------------------------------------- every shipped choice
+
+TEMPLATE = Path(__file__).parents[1] / "template/configs"
+CHOICES = sorted(
+    (path.parent.name, path.stem)
+    for path in TEMPLATE.glob("*/*.yaml")
+    if path.parent.name not in ("data", "sweep") and path.stem not in ("torch", "torchvision")
+)
+
+
+@pytest.mark.parametrize(("group", "choice"), CHOICES, ids=["=".join(c) for c in CHOICES])
+def test_every_choice_trains_three_steps(train, workspace, group, choice):
+    data = ["data=synthetic", "data.size=96"] if group == "model" else []  # some shrink 8×8 to nothing
+    done = train(f"{group}={choice}", *data, "max_steps=3", "name=choice", "batch_size=16", "limit_val_batches=2",
+                 "val_every_steps=2")  # fmt: skip
+    assert done.code == 0, done.out
+    assert result(the_run(workspace, "choice"))["steps"] == 3

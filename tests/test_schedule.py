@@ -1,0 +1,157 @@
+"""Schedules: against torch's own where it has one, and at the points that matter elsewhere."""
+
+import math
+
+import pytest
+import torch
+from torch.optim import lr_scheduler
+
+
+@pytest.fixture(scope="module")
+def schedule(engine):
+    return engine("schedule")
+
+
+def curve(schedule, kind, total=100, per_epoch=10, **options):
+    horizon = schedule.Horizon(total, per_epoch, lr=0.1)
+    made = getattr(schedule, kind)(horizon=horizon, **options)
+    return [made.scale_at(step) for step in range(total)]
+
+
+def torch_curve(kind, total=100, **options):
+    optimizer = torch.optim.SGD([torch.zeros(())], lr=0.1, momentum=0.9)
+    made = kind(optimizer, **options)
+    rates = []
+    for _ in range(total):
+        rates.append(optimizer.param_groups[0]["lr"] / 0.1)
+        optimizer.step()
+        made.step()
+    return rates
+
+
+def test_like_torch(schedule):
+    close = pytest.approx
+    assert curve(schedule, "Cosine") == close(torch_curve(lr_scheduler.CosineAnnealingLR, T_max=100))
+    assert curve(schedule, "Step", step_size=30, interval="step") == close(
+        torch_curve(lr_scheduler.StepLR, step_size=30)
+    )
+    assert curve(schedule, "MultiStep", milestones=[3, 7]) == close(
+        torch_curve(lr_scheduler.MultiStepLR, milestones=[30, 70])
+    )
+    assert curve(schedule, "Exponential", gamma=0.9, interval="step") == close(
+        torch_curve(lr_scheduler.ExponentialLR, gamma=0.9)
+    )
+    assert curve(schedule, "Polynomial", power=3.0) == close(
+        torch_curve(lr_scheduler.PolynomialLR, total_iters=100, power=3.0)
+    )
+    assert curve(schedule, "Linear", min_scale=0.2) == close(
+        torch_curve(lr_scheduler.LinearLR, start_factor=1.0, end_factor=0.2, total_iters=100)
+    )
+
+
+def test_one_cycle(schedule):
+    scales = curve(schedule, "OneCycle", pct_start=0.3)
+    assert scales[0] == pytest.approx(1 / 25)
+    assert max(scales) == scales[30] == pytest.approx(1)
+    assert scales[-1] < 0.01
+
+
+def test_warmup_stable_decay(schedule):
+    scales = curve(schedule, "WarmupStableDecay", warmup_fraction=0.1, decay_fraction=0.25)
+    assert scales[0] == pytest.approx(1 / 11)
+    assert set(scales[10:76]) == {1.0}
+    assert scales[99] == pytest.approx(1 - math.sqrt(24 / 25))
+
+
+def test_restarts(schedule):
+    scales = curve(schedule, "Cosine", cycles=4)
+    assert scales[25] == scales[50] == scales[75] == 1.0
+    assert scales[24] < 0.01
+
+
+@pytest.mark.parametrize("kind", ["Constant", "Linear", "Cosine", "Exponential", "Polynomial"])
+@pytest.mark.parametrize("warmup", [{"warmup_steps": 20}, {"warmup_epochs": 2}, {"warmup_fraction": 0.2}])
+def test_warm_up_in_front_of_any(schedule, kind, warmup):
+    scales = curve(schedule, kind, **warmup)
+    assert scales[:20] == pytest.approx([(step + 1) / 21 for step in range(20)])
+    assert scales[20] == (pytest.approx(0.95**2) if kind == "Exponential" else 1.0)
+
+
+def test_by_epoch(schedule):
+    scales = curve(schedule, "Cosine", interval="epoch")
+    assert all(len(set(scales[e : e + 10])) == 1 for e in range(0, 100, 10))
+    assert scales[0] > scales[10] > scales[90]
+
+
+def test_plateau(schedule):
+    horizon = schedule.Horizon(100, 10, monitor_mode="max")
+    made = schedule.Plateau(horizon=horizon, factor=0.5, patience=1)
+    optimizer = torch.optim.SGD([{"params": [torch.zeros(())], "name": "all", "base_lr": 1.0}], lr=1.0)
+    made.begin(optimizer)
+    seen = []
+    for value in (0.1, 0.2, 0.2, 0.1, 0.3, 0.3, 0.3):
+        made.observe(value)
+        seen.append(optimizer.param_groups[0]["lr"])
+    assert seen == [1, 1, 1, 0.5, 0.5, 0.5, 0.25]
+    again = schedule.Plateau(horizon=horizon, factor=0.5, patience=1)
+    again.load_state_dict(made.state_dict())
+    assert again.scale_at(50) == 0.25
+
+
+TORCH = [
+    ("CosineAnnealingLR", {"T_max": 10, "eta_min": 0.01}),
+    ("OneCycleLR", {"max_lr": 0.1, "total_steps": 101}),
+    ("CosineAnnealingWarmRestarts", {"T_0": 30}),
+]
+
+
+@pytest.mark.parametrize(("name", "options"), TORCH)
+def test_any_of_torch(schedule, name, options):
+    horizon = schedule.Horizon(100, 10, lr=0.1)
+    section = {"_target_": f"torch.optim.lr_scheduler.{name}", "interval": "step", **options}
+    made = schedule.build_schedule(section, horizon, [])
+    expected = torch_curve(getattr(lr_scheduler, name), **options)
+    assert [made.scale_at(step) for step in range(100)] == pytest.approx(expected)
+
+
+MISTAKES = [
+    ("scheduler.pct_start=3", ["scheduler=one_cycle"]),
+    ("scheduler.cycles=0", []),
+    ("scheduler.gamma=2", ["scheduler=exponential"]),
+    ("scheduler.min_scale=-1", []),
+    ("scheduler.warmup_fraction=2", ["scheduler=linear"]),
+    ("scheduler.warmup_steps=-1", ["scheduler=constant"]),
+    ("val_every_epochs=0", ["scheduler=plateau"]),
+    ("scheduler._target_=torch.optim.lr_scheduler.ReduceLROnPlateau", ["scheduler=torch"]),
+    ("scheduler._target_=torch.optim.lr_scheduler.StepLR", ["scheduler=torch"]),
+    ("+scheduler.total_steps=5", ["scheduler=torch", "+scheduler.max_lr=1",
+                                  "scheduler._target_=torch.optim.lr_scheduler.OneCycleLR"]),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("bad", "others"), MISTAKES, ids=[bad for bad, _ in MISTAKES])
+def test_mistakes(train, workspace, bad, others):
+    done = train(*others, bad)
+    assert done.code == 2, done.out
+    assert len(done.out.strip().splitlines()) == 1
+    assert not (workspace / "runs").exists()
+
+
+def test_a_one_cycle_run_is_not_made_longer(train, workspace):
+    from test_train import the_run
+
+    assert train("scheduler=one_cycle", "epochs=1", "logger=none").code == 0
+    done = train(f"resume={the_run(workspace)}", "epochs=2")
+    assert done.code == 2
+    assert "one cycle" in done.last
+
+
+def test_plateau_resumes_exactly(train, workspace):
+    from test_train import result
+
+    options = ("scheduler=plateau", "scheduler.patience=0", "lr=0.03", "epochs=4", "logger=none")
+    assert train(*options, "name=whole").code == 0
+    assert train(*options, "name=cut", "max_minutes=0.00001").code == 75
+    assert train(*options, "name=cut", "resume=auto").code == 0
+    (whole,), (cut,) = ([*(workspace / "runs" / name).iterdir()] for name in ("whole", "cut"))
+    assert result(whole) == result(cut)
