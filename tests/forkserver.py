@@ -96,10 +96,14 @@ def _child(question: dict[str, object]) -> None:
     os.chdir(str(question["cwd"]))
     script = str(question["script"])
     sys.argv = [script, *question["arguments"]]  # type: ignore[misc]
-    sys.path[0] = os.path.dirname(script)
+    package = os.path.dirname(script) if os.path.basename(script) == "__main__.py" else None
+    sys.path[0] = os.path.dirname(package or script)
     code = 0
     try:
-        runpy.run_path(script, run_name="__main__")
+        if package is not None:  # as `python -m PACKAGE` does
+            runpy.run_module(os.path.basename(package), run_name="__main__", alter_sys=True)
+        else:
+            runpy.run_path(script, run_name="__main__")
     except SystemExit as error:
         code = error.code if isinstance(error.code, int) else 1 if error.code else 0
         if isinstance(error.code, str):

@@ -66,7 +66,7 @@ def test_groups_keep_their_share_of_the_rate(server, workspace):
     (workspace / "show.py").write_text(
         "from digits.engine.launch import compose\n"
         "from digits.engine.setup import build_parts\n"
-        "from digits.engine.tools.find_lr import range_test\n"
+        "from digits.engine.tools.range_test import range_test\n"
         "groups = \"optimizer.groups=[{name: head, match: 'head.*'}, {name: rest, match: '*', lr_scale: 0.1}]\"\n"
         "parts = build_parts(compose(groups, 'lr=0.5', 'find_lr.steps=20', 'find_lr.stop=1e-3'))\n"
         "rows = range_test(parts)\n"

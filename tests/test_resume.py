@@ -104,6 +104,30 @@ def test_loader_workers_change_nothing(train, workspace, workers, pictures):
     compare(workspace)
 
 
+@pytest.mark.parametrize("number", ["SIGTERM", "SIGINT"])
+def test_a_signal_to_the_whole_process_group(train, workspace, pictures, number):
+    """As a terminal's Ctrl-C or a cluster's stop sends it: to the loader workers too."""
+    text = (workspace / "digits/stopping.py").read_text()
+    text = text.replace("os.kill(os.getpid(), ", "os.killpg(os.getpgid(0), ")
+    (workspace / "digits/stopping.py").write_text("import os\nos.setpgid(0, 0)\n" + text)
+    options = (*BASE, "data=image_folder", f"data.root={pictures}", "batch_size=16", "workers=2")
+    assert train(*options, "name=whole").code == 0
+    stopped = train(*options, "name=stopped", AT="2", WITH=number)
+    assert stopped.code == 75, stopped.out
+    assert train(*options, "name=stopped", "resume=auto").code == 0
+    compare(workspace)
+
+
+@pytest.mark.parametrize("options", [("save_every_steps=20", "val_every_epochs=0"), ("val_every_epochs=0",)])
+def test_a_kill_before_the_last_validation(train, workspace, options):
+    assert train(*BASE, *options, "name=whole").code == 0
+    done = train(*BASE, *options, "name=stopped", AT="40", WITH="SIGKILL", PHASE="val")
+    assert done.code == 137
+    assert train(*BASE, *options, "name=stopped", "resume=auto").code == 0
+    compare(workspace)
+    assert result(the_run(workspace, "stopped"))["best"] is not None
+
+
 @pytest.mark.parametrize("minutes", ["0.0001"])
 def test_a_time_limit_stops_and_resumes(train, workspace, minutes):
     assert train(*BASE, "name=whole").code == 0
@@ -221,3 +245,35 @@ def test_changed_data_are_refused(train, workspace, pictures):
     done = train(f"resume={the_run(workspace)}")
     assert done.code == 2
     assert "data have changed" in done.last
+
+
+def test_damaged_files_of_a_run_are_named(train, workspace):
+    assert train(*BASE, AT="13", WITH="SIGTERM").code == 75
+    folder = the_run(workspace)
+    (folder / "metrics.jsonl").write_bytes(b"\xff{broken\n" + (folder / "metrics.jsonl").read_bytes())
+    for name in ("manifest.json", "config.yaml"):
+        good = (folder / name).read_bytes()
+        (folder / name).write_text("{broken: [")
+        done = train(f"resume={folder}")
+        assert done.code == 2, done.out
+        assert name in done.last
+        assert len(done.out.strip().splitlines()) == 1
+        (folder / name).write_bytes(good)
+    assert train(f"resume={folder}").code == 0
+
+
+def test_a_checkpoint_of_a_newer_format_is_left_alone(train, workspace):
+    import torch
+
+    assert train(*BASE, "name=stopped", "save_every_steps=5", AT="17", WITH="SIGKILL").code == 137
+    folder = the_run(workspace, "stopped")
+    newest = folder / "checkpoints/step-00000015.pt"
+    state = torch.load(newest, weights_only=True)
+    torch.save({**state, "format": 99}, newest)
+    del state["windows"]
+    torch.save(state, folder / "checkpoints/step-00000010.pt")
+    done = train(f"resume={folder}", "save_every_steps=1000", "save_every_epochs=0", "keep_last=5")
+    assert done.code == 1, done.out
+    assert "has format 99" in done.out
+    assert "lacks 'windows'" in done.out
+    assert newest.exists()

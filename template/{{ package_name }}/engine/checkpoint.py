@@ -24,8 +24,31 @@ INTERFACE = 1
 _NAME = re.compile(r"step-(\d{8,})\.pt")
 
 
-class Damaged(Exception):
-    """A file that is no whole checkpoint; the text says why."""
+KEYS = [
+    "format",
+    "interface",
+    "step",
+    "epoch",
+    "model",
+    "ema",
+    "loss",
+    "optimizer",
+    "scheduler",
+    "scaler",
+    "windows",
+    "best",
+    "pending",
+    "config",
+    "fingerprint",
+]
+
+
+class Unusable(Exception):
+    """A file that is not a checkpoint this version can go on from; the text says why."""
+
+
+class Damaged(Unusable):
+    """A checkpoint whose bytes are not those that were written."""
 
 
 def path_of(folder: Path, step: int) -> Path:
@@ -84,25 +107,34 @@ def prune(folder: Path, keep: int) -> None:
 
 
 def load(path: Path) -> dict[str, Any]:
-    """The dict stored at `path`, on the CPU; never runs code from it. Raises `Damaged`."""
-    try:
-        # torch.load does not compare checksums: a flipped bit would load as a wrong weight.
-        with zipfile.ZipFile(path) as archive:
-            broken = archive.testzip()
-        if broken is not None:
-            raise Damaged(f"{path.name} is damaged: the checksum of '{broken}' is wrong")
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except Damaged:
-        raise
-    except Exception as error:  # whatever a broken file makes the readers raise
-        reason = " ".join(str(error).split())[:120] or type(error).__name__
-        raise Damaged(f"{path.name} cannot be read: {reason}") from error
+    """The dict stored at `path`, on the CPU; never runs code from it.
+
+    Raises `Damaged`, `Unusable`, and OSError where the file cannot be read at all.
+    """
+    with open(path, "rb") as file:
+        try:
+            # torch.load does not compare checksums: a flipped bit would load as a wrong weight.
+            with zipfile.ZipFile(file) as archive:
+                broken = archive.testzip()
+            if broken is None:
+                file.seek(0)
+                state = torch.load(file, map_location="cpu", weights_only=True)
+        except (MemoryError, OSError):
+            raise
+        except Exception as error:  # whatever a broken file makes the readers raise
+            reason = " ".join(str(error).split())[:120] or type(error).__name__
+            raise Damaged(f"{path.name} is damaged: {reason}") from error
+    if broken is not None:
+        raise Damaged(f"{path.name} is damaged: the checksum of '{broken}' is wrong")
     if not isinstance(state, dict) or "format" not in state:
-        raise Damaged(f"{path.name} is not a checkpoint of this template")
+        raise Unusable(f"{path.name} is not a checkpoint of a run")
     if state["format"] != FORMAT:
-        raise Damaged(
+        raise Unusable(
             f"{path.name} has format {state['format']}; this version reads format {FORMAT}"
         )
+    missing = [key for key in KEYS if key not in state]
+    if missing:
+        raise Unusable(f"{path.name} lacks '{missing[0]}'")
     return state
 
 

@@ -162,19 +162,19 @@ class Loader:
         span = _Span(self.plan, start, stop)
         if self.workers == 0 and not self.pin_memory:
             return (self.reader[batch] for batch in span)
-        return iter(
-            DataLoader(
-                self.reader,
-                batch_size=None,
-                sampler=span,
-                collate_fn=_itself,
-                num_workers=self.workers,
-                worker_init_fn=_start_worker,
-                pin_memory=self.pin_memory,
-                # Without a generator of its own the iterator would draw from the global one.
-                generator=torch.Generator(),
-            )
+        loader = DataLoader(
+            self.reader,
+            batch_size=None,
+            sampler=span,
+            collate_fn=_itself,
+            num_workers=self.workers,
+            worker_init_fn=_start_worker,
+            pin_memory=self.pin_memory,
+            # Without a generator of its own the iterator would draw from the global one.
+            generator=torch.Generator(),
         )
+        with signals.held_back():
+            return iter(loader)
 
     def first(self) -> Any:
         """The first micro-batch, read in this process."""

@@ -105,12 +105,12 @@ class MetricsFile:
     def __init__(self, path: Path, done_steps: int, validate_again: bool) -> None:
         kept = []
         if path.exists():
-            for line in path.read_text(encoding="utf-8").splitlines():
+            for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
                 try:
                     row = json.loads(line)
-                except ValueError:  # the line that a killed process was writing
-                    break
-                to_come = row["step"] > done_steps
+                    to_come = row["step"] > done_steps
+                except (ValueError, KeyError, TypeError):  # the line that a killed process wrote
+                    continue
                 if row["step"] == done_steps and validate_again:
                     to_come = any(key.startswith("val/") for key in row)
                 if not to_come:

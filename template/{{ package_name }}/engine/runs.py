@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import fcntl
 import hashlib
@@ -46,9 +47,13 @@ class Run:
         return str(self.folder.relative_to(ROOT) if is_inside else self.folder)
 
     def manifest(self) -> dict[str, Any]:
-        values = json.loads((self.folder / "manifest.json").read_text(encoding="utf-8"))
-        assert isinstance(values, dict)
-        return values
+        """What `manifest.json` holds. Raises `UserError` where somebody damaged it."""
+        path = self.folder / "manifest.json"
+        try:
+            values = json.loads(path.read_text(encoding="utf-8"))
+            return {"status": "unknown", **values}
+        except (OSError, ValueError, TypeError) as error:
+            raise UserError(f"{path} cannot be read ({error}); restore or remove it.") from error
 
     def update_manifest(self, **values: Any) -> None:
         """Set keys of the manifest; only the first process of a run does."""
@@ -77,11 +82,19 @@ def to_yaml(config: Config) -> str:
 
 
 def read_config(folder: Path) -> Config:
-    """The config a run was made with; keys that came later have their defaults."""
+    """The config a run was made with; keys that came later have their defaults.
+
+    Raises `UserError`.
+    """
     from omegaconf import OmegaConf
 
-    values = OmegaConf.to_container(OmegaConf.load(folder / "config.yaml"))
-    assert isinstance(values, dict)
+    path = folder / "config.yaml"
+    try:
+        values = OmegaConf.to_container(OmegaConf.load(path))
+    except Exception as error:  # whatever a broken file makes the YAML reader raise
+        raise UserError(f"{path} cannot be read: {' '.join(str(error).split())}.") from error
+    if not isinstance(values, dict) or not values:
+        raise UserError(f"{path} holds no config.")
     return from_dict({str(key): value for key, value in values.items()})
 
 
@@ -99,6 +112,7 @@ def create(config: Config, manifest: Mapping[str, Any], run_name: str | None) ->
     write_json(hidden / "manifest.json", manifest)
     lock = open(hidden / ".lock", "w")  # noqa: SIM115 - stays open as long as the run
     fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    _sweep_new(parent)
     number = 0
     while True:
         folder = parent / (stamp if number == 0 else f"{stamp}-{number}")
@@ -110,6 +124,14 @@ def create(config: Config, manifest: Mapping[str, Any], run_name: str | None) ->
                 shutil.rmtree(hidden, ignore_errors=True)
                 raise
             number += 1
+
+
+def _sweep_new(parent: Path) -> None:
+    """Delete what processes killed while they made a run folder left, an hour ago or more."""
+    for stray in parent.glob(".new-*"):
+        with contextlib.suppress(OSError):  # somebody else deleted it
+            if time.time() - stray.stat().st_mtime > 3600:
+                shutil.rmtree(stray)
 
 
 def lock(folder: Path, seconds: float = 10) -> Run:
@@ -143,7 +165,7 @@ def all_runs(name: str) -> list[Path]:
 def _started(folder: Path) -> str:
     try:
         return str(json.loads((folder / "manifest.json").read_text(encoding="utf-8"))["started"])
-    except (OSError, ValueError, KeyError):  # a folder that somebody edited: the oldest
+    except (OSError, ValueError, KeyError, TypeError):  # somebody edited it: the oldest
         return ""
 
 
@@ -183,6 +205,8 @@ def _shortened(stored: Config, new: Config) -> bool:
 def merge(folder: Path, stored: Config, new: Config, overrides: list[str]) -> Config:
     """The config a resumed run goes on with: the stored one, plus overrides that may change."""
     keys = {o.lstrip("+~").split("=")[0].split(".")[0].split("@")[0] for o in overrides}
+    if keys - vars(stored).keys():  # an experiment sets keys of its own: all that differ count
+        keys |= changes(stored, new)
     if new.resume == "auto":  # equal but for these keys
         keys |= OPERATIONAL | EXTENDING
     for key in sorted(keys & changes(stored, new)):

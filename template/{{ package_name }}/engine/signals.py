@@ -1,9 +1,11 @@
 """Stop requests. The first signal asks the loop to finish its step, save and exit with 75;
 a second one ends the process at once. Imported first: before Hydra, before torch."""
 
+import contextlib
 import os
 import signal
 import threading
+from collections.abc import Iterator
 from types import FrameType
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
@@ -14,7 +16,7 @@ _owner = os.getpid()
 
 def _handle(number: int, frame: FrameType | None) -> None:
     global _requested
-    if os.getpid() != _owner:  # a forked loader worker inherits the handler but not the duty
+    if os.getpid() != _owner:  # a forked process inherits the handler but not the duty
         os._exit(128 + number)
     if _requested is not None:
         os._exit(128 + number)
@@ -36,11 +38,27 @@ def ignore() -> None:
         signal.signal(number, signal.SIG_IGN)
 
 
+_GRACE = 120  # seconds
+
+
+@contextlib.contextmanager
+def held_back() -> Iterator[None]:
+    """Signals wait until the block is over; processes started in it wait for `in_worker`."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def in_worker() -> None:
-    """What a loader worker does: end on SIGTERM, leave Ctrl-C to the main process."""
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    """What a loader worker does: leave signals to the main process, which needs its batches to
+    finish the step, and end on SIGTERM only after some time."""
+    signal.signal(signal.SIGALRM, signal.SIG_DFL)
+    signal.signal(signal.SIGTERM, lambda *_: signal.alarm(_GRACE))
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGUSR1, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
 
 
 def requested() -> str | None:

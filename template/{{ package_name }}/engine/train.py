@@ -143,6 +143,10 @@ def _newest_whole(run: Run) -> tuple[Path | None, bool]:
         except checkpoint.Damaged as error:
             logger.warning(f"{error}; it is put aside and the checkpoint before it is used.")
             path.rename(path.with_name(f"{path.name}.damaged"))
+        except checkpoint.Unusable as error:
+            logger.warning(f"{error}; the checkpoint before it is used.")
+        except OSError as error:
+            raise Failed(f"The checkpoint {path} cannot be read: {error}.") from error
     return None, bool(paths)
 
 

@@ -98,7 +98,7 @@ class _Files(Dataset[Any]):
         pixels = read(self.paths[index], channels, height, width)
         top, left = (pixels.shape[0] - height) // 2, (pixels.shape[1] - width) // 2
         pixels = pixels[top : top + height, left : left + width]
-        return self.images._normalise(np.ascontiguousarray(pixels)[None])[0], -1
+        return self.images._normalise(np.array(pixels)[None])[0], -1
 
 
 def _per_channel(value: float | Sequence[float], channels: int, name: str) -> Tensor:

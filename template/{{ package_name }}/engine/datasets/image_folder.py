@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import hashlib
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from torch.utils.data import Dataset
 
 from ..api import PICTURES, Data
 from ..errors import UserError
+from ..paths import files_below
 from ..rng import Permutation
 from .pictures import UNREADABLE, read, unreadable
 
@@ -203,31 +204,13 @@ def _list(folder: Path, names: list[str], numbers: dict[str, int] | None = None)
     samples: list[Sample] = []
     for place, name in enumerate(names):
         label = place if numbers is None else numbers[name]
-        found = sorted(_pictures(folder / name))
+        found = files_below(folder / name, PICTURES)
         if not found:
             raise UserError(
                 f"{folder / name} holds no pictures (no file ends in {', '.join(PICTURES)})."
             )
         samples += [(path, label) for path in found]
     return samples
-
-
-def _pictures(folder: Path) -> Iterator[str]:
-    """The paths of all pictures below a folder, links followed but each folder once."""
-    seen: set[str] = set()
-    for parent, folders, files in os.walk(folder, followlinks=True):
-        real = os.path.realpath(parent)
-        if real in seen:
-            folders.clear()
-            continue
-        seen.add(real)
-        for file in files:
-            path = os.path.join(parent, file)
-            if not file.lower().endswith(PICTURES) or file.startswith("."):
-                continue
-            if not os.path.isfile(path):
-                raise UserError(f"{path} is no file (a broken link?); repair or remove it.")
-            yield path
 
 
 def _hold_out(

@@ -13,7 +13,7 @@ from typing import Any
 from ..config import OPERATIONAL
 from ..errors import UserError
 from ..paths import ROOT
-from .folders import runs_below, table
+from .folders import runs_below, shown, table
 from .plots import new_figure, save_figure
 
 _ASIDE = OPERATIONAL | {"name"}
@@ -74,12 +74,17 @@ def compare(folders: Sequence[Path], out: Path, tag: str | None) -> None:
         raise UserError(f"There are no runs below {', '.join(map(str, folders))}.")
     keys = differing_keys(runs)
     monitors = sorted({run.monitor for run in runs})
+    tags = [tag] if tag else monitors
+    drawable = any(run.curve(name) for run in runs for name in tags)
+    if tag and not drawable:
+        raise UserError(f"None of the runs has logged {tag}; name another tag as --key.")
     head = ["run", *keys, "status", "steps", *_columns(monitors), "weights"]
     print(table([head, *(line(run, keys) for run in runs)]))
     for sentence in over_seeds(runs):
         print(sentence)
-    draw(runs, keys, [tag] if tag else monitors, out)
-    print(f"The curves: {out}", flush=True)
+    if drawable:
+        draw(runs, keys, tags, out)
+        print(f"The curves: {shown(out)}", flush=True)
 
 
 def read(folder: Path) -> Summary:
@@ -92,7 +97,9 @@ def read(folder: Path) -> Summary:
         status, result = str(manifest["status"]), dict(manifest.get("result") or {})
         config = flat(config)
     except (OSError, ValueError, KeyError, TypeError, AttributeError, yaml.YAMLError) as error:
-        raise UserError(f"The files of the run {folder} cannot be read: {error!r}.") from error
+        raise UserError(
+            f"The files of the run {shown(folder)} cannot be read: {error!r}."
+        ) from error
     rows = []
     path = folder / "metrics.jsonl"
     lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
@@ -190,8 +197,6 @@ def draw(runs: Sequence[Summary], keys: Sequence[str], tags: Sequence[str], path
                 axes.plot(steps, values, marker="." if len(points) < 30 else "",
                           label=f"{name} {tag}" if several else name)  # fmt: skip
                 drawn += 1
-    if not drawn:
-        raise UserError(f"None of the runs has logged {', '.join(tags)}; choose another --key.")
     axes.set(xlabel="optimizer step", ylabel=", ".join(tags))
     if drawn <= 20:  # a longer legend would hide the curves
         axes.legend(fontsize=7)

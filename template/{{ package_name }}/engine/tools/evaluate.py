@@ -17,7 +17,7 @@ from ..rng import Domain
 from ..runs import write_json
 from ..setup import held_out
 from ..validation import evaluate as evaluate_split
-from .folders import table, writing_to
+from .folders import shown, table, writing_to
 from .open_run import Opened
 from .plots import new_figure, save_figure
 
@@ -28,6 +28,8 @@ def evaluate(run: Opened, split: str, batch_size: int | None, out: Path) -> None
     loader = held_out(built, split, batch_size)
     if loader is None:
         raise UserError(f"{type(built.data).__name__} has no split '{split}'.")
+    with writing_to(out):
+        pass  # where that is impossible, it is told before the work is done
     rows: list[dict[str, Any]] = []
     predicts = type(built.task).predict_step is not Task.predict_step
     key = rng.make_key(built.config.seed, Domain.PREDICTION)
@@ -63,10 +65,10 @@ def evaluate(run: Opened, split: str, batch_size: int | None, out: Path) -> None
             print(f"\n{_class_table(result['classes'])}")
             picture = out / f"confusion-{split}.png"
             draw_confusion(np.array(result["confusion"]), names, split, picture)
-            print(f"\nThe confusion matrix: {picture}")
+            print(f"\nThe confusion matrix: {shown(picture)}")
         path = out / f"evaluate-{split}.json"
         write_json(path, result)
-    print(f"All of it: {path}", flush=True)
+    print(f"All of it: {shown(path)}", flush=True)
 
 
 def _classes(rows: Sequence[dict[str, Any]], names: list[str]) -> dict[str, Any]:

@@ -22,7 +22,7 @@ from ..build import told
 from ..device import to_device
 from ..errors import Exit, UserError
 from ..setup import held_out
-from .folders import writing_to
+from .folders import shown, writing_to
 from .open_run import Opened
 
 TOLERANCE = 1e-4
@@ -32,8 +32,8 @@ Arguments = tuple[Any, ...]
 Forward = Callable[..., Any]
 
 
-class Differs(Exit):
-    """An exported model that does not compute what the model does."""
+class NotExported(Exit):
+    """A model that cannot be exported, or comes back as one that computes something else."""
 
 
 def check_formats(formats: Sequence[str]) -> None:
@@ -51,7 +51,7 @@ def check_formats(formats: Sequence[str]) -> None:
 
 @torch.no_grad()
 def export(run: Opened, formats: Sequence[str], out: Path) -> None:
-    """Write the formats to `out`, or none of them. Raises `UserError`, and `Differs` (exit code 1)."""
+    """Write the formats to `out`, or none of them. Raises `UserError`, `NotExported`."""
     arguments = example(run)
     facts = metadata(run)
     sizes = "1" if _first(arguments).shape[0] == 1 else f"1 and {_first(arguments).shape[0]}"
@@ -66,7 +66,7 @@ def export(run: Opened, formats: Sequence[str], out: Path) -> None:
             except (OSError, Exit):
                 raise
             except Exception as error:  # whatever a model makes the tracers raise
-                raise UserError(
+                raise NotExported(
                     f"{type(run.model).__name__} cannot be exported as {name}: {_short(error)}"
                 ) from error
             difference = compare(run.model, loaded, arguments, name)
@@ -75,7 +75,7 @@ def export(run: Opened, formats: Sequence[str], out: Path) -> None:
             os.replace(path, place)
             kilobytes = place.stat().st_size / 1000
             print(
-                f"{place}: {kilobytes:,.0f} kB, differs by {difference:.1e} on batches of {sizes}"
+                f"{shown(place)}: {kilobytes:,.0f} kB, differs by {difference:.1e} on batches of {sizes}"
             )
 
 
@@ -106,7 +106,7 @@ def metadata(run: Opened) -> dict[str, str]:
 
 
 def compare(model: nn.Module, loaded: Forward, arguments: Arguments, name: str) -> float:
-    """The largest difference on the batch and on its first sample. Raises `Differs`."""
+    """The largest difference on the batch and on its first sample. Raises `NotExported`."""
     largest = 0.0
     for part in (arguments, _map(lambda t: t[:1], arguments)):
         for wanted, got in zip(_tensors(model(*part)), _tensors(loaded(*part)), strict=True):
@@ -114,7 +114,7 @@ def compare(model: nn.Module, loaded: Forward, arguments: Arguments, name: str) 
             scale = wanted.abs().max().clamp(min=1.0)
             far = (wanted - got.to(wanted.device)).abs().max() / scale
             if wanted.shape != got.shape or not far <= TOLERANCE:
-                raise Differs(
+                raise NotExported(
                     f"The model exported as {name} computes something else: shape "
                     f"{tuple(got.shape)} for {tuple(wanted.shape)}, largest difference "
                     f"{float(far):.1e}; nothing was written."

@@ -10,47 +10,19 @@ import json
 import math
 import shlex
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-from .. import rng, runs, signals
+from .. import runs
 from ..distributed import WORLD_SIZE
-from ..errors import Stopped, UserError
+from ..errors import UserError
 from ..launch import Job
-from ..rng import Domain
-from ..schedule import Horizon, Schedule
-from ..setup import Parts, build_parts, check_one_batch
+from ..setup import build_parts, check_one_batch
 from .plots import new_figure, save_figure
-from .steps import unrecorded_loop
+from .range_test import Row, range_test
 
-_MEMORY = 0.9  # share of the past in the smoothed loss: it is a mean over about ten steps
-_EXPLODED = 4.0  # the test ends where the smoothed loss is so many times its lowest
 _FALLS = 0.95  # a loss that never gets below this share of its first value does not fall
-
-
-class Row(NamedTuple):
-    """One optimizer step of the test."""
-
-    step: int
-    lr: float
-    loss: float
-    smoothed: float
-
-
-@dataclass(kw_only=True)
-class Rising(Schedule):
-    """From `start` to `stop` in equal ratios; each group's rate keeps its `lr_scale` to it."""
-
-    start: float
-    stop: float
-
-    def rate(self, step: int) -> float:
-        return self.start * (self.stop / self.start) ** (step / (self.horizon.total_steps - 1))
-
-    def scale(self, step: int) -> float:
-        return self.rate(step) / self.horizon.lr
 
 
 def find_lr(job: Job) -> None:
@@ -75,38 +47,6 @@ def find_lr(job: Job) -> None:
             sink.scalars(row.step, {f"find_lr/{key}": value for key, value in values.items()})
         sink.close()
     say(rows, found, job.overrides, folder.relative_to(runs.ROOT))
-
-
-def range_test(parts: Parts) -> list[Row]:
-    """Train `parts` with a rising rate until the loss explodes or the range ends."""
-    test = parts.config.find_lr
-    horizon = Horizon(test.steps, test.steps, parts.config.lr)
-    rising = Rising(horizon=horizon, start=test.start, stop=test.stop)
-    parts.scheduler, parts.averaged = rising, None
-    # Batches, augmentation and dropout of its own: no step of the test is one of the run.
-    key = rng.make_key(parts.config.seed, Domain.FIND_LR)
-    parts.train.plan.seed = parts.train.reader.seed = key
-    loop = unrecorded_loop(parts)
-    loop.order_key, loop.batch_key = rng.mix(key, 0), rng.mix(key, 1)
-    rising.begin(parts.optimizer)
-    parts.model.train()
-    rows: list[Row] = []
-    average, lowest = 0.0, math.inf
-    batches = parts.train.read(0, test.steps)
-    for step in range(test.steps):
-        if signals.requested():
-            raise Stopped(f"Stopped by {signals.requested()}; a range test starts anew.")
-        loop.training_step(batches)
-        if loop.windows.fetch() is not None:  # infinite or not a number
-            break
-        loss = loop.windows.means("train")["train/loss"]
-        average = _MEMORY * average + (1 - _MEMORY) * loss
-        smoothed = average / (1 - _MEMORY ** (step + 1))  # the first steps count in full
-        rows.append(Row(step, rising.rate(step), loss, smoothed))
-        lowest = min(lowest, smoothed)
-        if smoothed > _EXPLODED * lowest:
-            break
-    return rows
 
 
 def steepest(rows: Sequence[Row]) -> Row | None:

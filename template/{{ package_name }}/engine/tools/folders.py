@@ -11,6 +11,7 @@ from .. import runs
 from ..config import Config
 from ..errors import UserError
 from ..explain import first_line
+from ..paths import ROOT
 
 
 def is_run(folder: Path) -> bool:
@@ -20,7 +21,9 @@ def is_run(folder: Path) -> bool:
 def runs_below(folder: Path) -> list[Path]:
     """The folder itself where it is a run, else all runs below it, oldest first."""
     if not folder.is_dir():
-        raise UserError(f"There is no folder {folder}; name a run folder, such as runs/NAME/TIME.")
+        raise UserError(
+            f"There is no folder {shown(folder)}; name a run folder, such as runs/NAME/TIME."
+        )
     if is_run(folder):
         return [folder]
     found = []
@@ -37,8 +40,8 @@ def one_run(folder: Path) -> Path:
     found = runs_below(folder)
     if found == [folder]:
         return folder
-    hint = f"; name one of those below it, such as {found[-1]}" if found else ""
-    raise UserError(f"{folder} is no run: it holds no config.yaml and manifest.json{hint}.")
+    hint = f"; name one of those below it, such as {shown(found[-1])}" if found else ""
+    raise UserError(f"{shown(folder)} is no run: it holds no config.yaml and manifest.json{hint}.")
 
 
 def read_config(folder: Path) -> Config:
@@ -49,7 +52,14 @@ def read_config(folder: Path) -> Config:
     try:
         return runs.read_config(folder)
     except (OSError, AssertionError, YAMLError, OmegaConfBaseException, TypeError) as error:
-        raise UserError(f"{folder / 'config.yaml'} cannot be read: {first_line(error)}") from error
+        raise UserError(
+            f"{shown(folder / 'config.yaml')} cannot be read: {first_line(error)}"
+        ) from error
+
+
+def shown(path: Path) -> str:
+    """As a person would type it from the project's root."""
+    return str(path.relative_to(ROOT) if path.is_relative_to(ROOT) else path)
 
 
 @contextlib.contextmanager
@@ -58,9 +68,11 @@ def writing_to(folder: Path) -> Iterator[None]:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         yield
+    except BrokenPipeError:  # stdout, of which `head` has seen enough
+        raise
     except OSError as error:
         raise UserError(
-            f"Nothing can be written to {folder} ({error.strerror or error}); name another folder "
+            f"Nothing can be written to {shown(folder)} ({error.strerror or error}); name another folder "
             "as --out."
         ) from error
 

@@ -14,7 +14,7 @@ from ..errors import UserError
 from ..launch import say
 from ..loop import load_weights
 from ..setup import Built, build_model
-from .folders import read_config
+from .folders import read_config, shown
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class Opened:
     def describe(self) -> dict[str, Any]:
         """Where the weights are from, for the head of a file."""
         return {
-            "run": str(self.folder),
+            "run": f"{self.built.config.name}/{self.folder.name}",
             "checkpoint": self.checkpoint.name,
             "step": self.step,
             "epoch": self.epoch,
@@ -88,7 +88,7 @@ def load_state(folder: Path, which: str) -> tuple[Path, dict[str, Any]]:
         if not paths:
             have = [p.name for p in (best, *newest) if p.exists()]
             raise UserError(
-                f"There is no checkpoint {which}; {folder} has {', '.join(have) or 'none'}."
+                f"There is no checkpoint {which}; {shown(folder)} has {', '.join(have) or 'none'}."
             )
     elif which == "best":
         paths = [best, *newest] if best.exists() else newest
@@ -97,12 +97,16 @@ def load_state(folder: Path, which: str) -> tuple[Path, dict[str, Any]]:
     else:
         paths = [*newest, best] if best.exists() else newest
     if not paths:
-        raise UserError(f"The run {folder} has no checkpoint yet; let it train until it has saved.")
+        raise UserError(
+            f"The run {shown(folder)} has no checkpoint yet; let it train until it has saved."
+        )
     for path in paths:
         try:
             return path, checkpoint.load(path)
         except checkpoint.Damaged as error:
             if path is paths[-1]:
-                raise UserError(f"No checkpoint of {folder} can be used: {error}.") from error
+                raise UserError(
+                    f"No checkpoint of {shown(folder)} can be used: {error}."
+                ) from error
             say(f"{error}; the next one is used.")
     raise AssertionError("the last path returns or raises")

@@ -17,8 +17,9 @@ from ..api import Context
 from ..data import Loader, Plan
 from ..device import autocast, to_device
 from ..errors import UserError, own_words
+from ..paths import files_below
 from ..rng import Domain
-from .folders import writing_to
+from .folders import shown, writing_to
 from .open_run import Opened
 
 FORMATS = (".csv", ".jsonl")
@@ -33,12 +34,14 @@ def predict(run: Opened, paths: Sequence[str], batch_size: int | None, out: Path
     temporary = out.with_name(f".{out.name}.tmp")
     with writing_to(out.parent):
         try:
-            with open(temporary, "w", encoding="utf-8", newline="") as file:
+            with open(
+                temporary, "w", encoding="utf-8", errors="surrogateescape", newline=""
+            ) as file:
                 (write_jsonl if out.suffix == ".jsonl" else write_csv)(rows, file)
             os.replace(temporary, out)
         finally:
             temporary.unlink(missing_ok=True)
-    print(f"Predictions: {out}", flush=True)
+    print(f"Predictions: {shown(out)}", flush=True)
 
 
 def find_files(paths: Sequence[str], endings: tuple[str, ...]) -> list[str]:
@@ -46,12 +49,7 @@ def find_files(paths: Sequence[str], endings: tuple[str, ...]) -> list[str]:
     found: list[str] = []
     for path in paths:
         if os.path.isdir(path):
-            below = sorted(
-                os.path.join(parent, name)
-                for parent, _, names in os.walk(path, followlinks=True)
-                for name in names
-                if name.lower().endswith(endings) and not name.startswith(".")
-            )
+            below = files_below(path, endings)
             if not below:
                 raise UserError(f"No file below {path} ends in {', '.join(endings)}.")
             found += below
