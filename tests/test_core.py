@@ -367,6 +367,8 @@ def test_a_mistake_under_torchrun_is_said_once(workspace):
     done = torchrun(workspace, "batch_size=33")
     assert (done.stdout + done.stderr).count("batch_size=33") == 1
     assert "multiple of 2" in done.stderr
+    done = torchrun(workspace, "sync_batchnorm=true")
+    assert (done.stdout + done.stderr).count("between GPUs only") == 1
     assert not (workspace / "runs").exists()
 
 

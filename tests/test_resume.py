@@ -157,6 +157,7 @@ def test_no_whole_checkpoint_left(train, workspace):
     assert done.code == 1
     assert "No checkpoint" in done.last
     assert "Traceback" not in done.out
+    assert train(f"resume={folder}").code == 1, "not started anew either"
 
 
 def flip_a_bit(path: Path) -> None:

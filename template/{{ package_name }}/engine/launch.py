@@ -105,7 +105,9 @@ def launch(work: Callable[[Job], float | None]) -> int:
 
     def job(composed: DictConfig) -> float | None:
         settings = HydraConfig.get()
-        outcome = Outcome(list(settings.overrides.task))
+        # As typed: an interpolation among them may be a mistake, which is told below.
+        overrides: Any = OmegaConf.to_container(settings.overrides.task, resolve=False)
+        outcome = Outcome(overrides)
         outcomes.append(outcome)
         if settings.mode == RunMode.MULTIRUN:
             sweep_folders[:] = [Path(settings.sweep.dir)]

@@ -156,8 +156,10 @@ def build_parts(config: Config) -> Parts:
     val = held_out(built, "val")
     total_steps = min(config.epochs * train_plan.steps, config.max_steps or 1 << 62)
 
-    if config.sync_batchnorm:
-        model = nn.SyncBatchNorm.convert_sync_batchnorm(model) if WORLD_SIZE > 1 else model
+    if config.sync_batchnorm and WORLD_SIZE > 1:
+        if device.type != "cuda":
+            raise UserError("sync_batchnorm=true works between GPUs only; on CPUs set it to false.")
+        model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
     if config.init_from is not None:
         init_from(model, Path(config.init_from), config.init_rename)
     mix = _build_mix(config, info)

@@ -147,7 +147,7 @@ def _newest_whole(run: Run) -> tuple[Path | None, bool]:
             logger.warning(f"{error}; the checkpoint before it is used.")
         except OSError as error:
             raise Failed(f"The checkpoint {path} cannot be read: {error}.") from error
-    return None, bool(paths)
+    return None, bool(paths) or any(folder.glob("*.damaged"))
 
 
 def _compare(stored: dict[str, Any], now: dict[str, Any]) -> None:
