@@ -56,7 +56,7 @@ class Server:
     def __init__(self, folder: Path) -> None:
         self.folder, self.count = folder, 0
         env = {k: v for k, v in os.environ.items() if k != "PYTHONDONTWRITEBYTECODE"}
-        env |= {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": env.get("CUDA_VISIBLE_DEVICES", "")}
+        env |= {"OMP_NUM_THREADS": "1"}
         self.process = subprocess.Popen(
             [sys.executable, __file__], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=env
         )

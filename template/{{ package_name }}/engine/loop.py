@@ -42,6 +42,8 @@ class Loop:
         self.pending = False
         """Whether the validation that is due after `step` is still to be done."""
         self.saved_at = -1
+        self.divisor: Tensor | float | None = None
+        """What the gradients of losses that are a `Mean` are still to be divided by."""
         self.windows = Windows()
         self.vote = Vote()
         self.scaler = torch.amp.GradScaler(parts.device.type, enabled=parts.precision == "fp16")
@@ -55,6 +57,7 @@ class Loop:
         """One optimizer step, over all its micro-batches."""
         p = self.parts
         p.optimizer.zero_grad(set_to_none=True)
+        self.divisor = None
         counts = p.train.plan.counts(self.step)
         for micro, count in enumerate(counts):
             batch = self.next_batch(batches, micro)
@@ -63,6 +66,7 @@ class Loop:
                     values = p.task.training_step(self.forward, batch, self.context())
                 self.backward(values["loss"], count)
             self.windows.add(self.step, {**recorded, **values}, count)
+        self.average_gradients()
         self.clip_gradients()
         self.scaler.step(p.optimizer)
         self.scaler.update()
@@ -86,29 +90,30 @@ class Loop:
     def backward(self, loss: Tensor | Mean, count: int) -> None:
         """Adds a micro-batch's gradients, weighted by what its loss was averaged over."""
         total = self.parts.train.plan.total(self.step)
-        if isinstance(loss, Mean):
-            loss, count_ = loss
-            if count == total:
-                self.divisor = None  # the only micro-batch: its mean is the mean
-            else:
-                self.divisor = count_ + (self.divisor if self.divisor is not None else 0.0)
-                loss = loss * count_
-        else:
-            self.divisor = None
-            if count != total:  # processes are averaged: each counts WORLD_SIZE times as much
-                loss = loss * (count * WORLD_SIZE / total)
+        if count == total:  # the only micro-batch: its mean is the mean
+            loss = loss.value if isinstance(loss, Mean) else loss
+        elif isinstance(loss, Mean):  # how many things there are is known after the last one
+            self.divisor = loss.n if self.divisor is None else self.divisor + loss.n
+            loss = loss.value * loss.n
+        else:  # gradients are averaged over processes: each counts WORLD_SIZE times as much
+            loss = loss * (count * WORLD_SIZE / total)
         self.scaler.scale(loss).backward()
 
-    def clip_gradients(self) -> None:
-        """Completes the gradients: their mean over everything, clipped. Logs their norm."""
-        p, config = self.parts, self.config
-        gradients = [q.grad for q in p.parameters.values() if q.grad is not None]
+    def average_gradients(self) -> None:
+        """Divides sums over processes and micro-batches by what they were taken over."""
+        p = self.parts
         if WORLD_SIZE > 1:
             p.average_loss_gradients()
         if self.divisor is not None:
             divisor = torch.as_tensor(self.divisor, device=p.device, dtype=torch.float32)
-            torch._foreach_div_(gradients, distributed.sum_over_processes(divisor) / WORLD_SIZE)
-            self.divisor = None
+            share = distributed.sum_over_processes(divisor.clone()) / WORLD_SIZE
+            torch._foreach_div_(
+                [q.grad for q in p.parameters.values() if q.grad is not None], share
+            )
+
+    def clip_gradients(self) -> None:
+        """By value, by norm, or both; logs the norm that there was."""
+        p, config = self.parts, self.config
         if config.clip_grad_norm is None and config.clip_grad_value is None:
             return
         self.scaler.unscale_(p.optimizer)
@@ -117,9 +122,6 @@ class Loop:
         limit = config.clip_grad_norm or math.inf
         norm = nn.utils.clip_grad_norm_(p.parameters.values(), limit)
         self.windows.add(self.step, {"grad_norm": norm}, 1)
-
-    divisor: Tensor | float | None = None
-    """What the gradients of Means are still to be divided by."""
 
     def gradients_shared(self, last: bool) -> AbstractContextManager[Any]:
         """Processes exchange gradients in a step's last micro-batch only."""
