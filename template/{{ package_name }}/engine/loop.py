@@ -47,7 +47,7 @@ class Loop:
         self.windows = Windows()
         self.vote = Vote()
         self.scaler = torch.amp.GradScaler(parts.device.type, enabled=parts.precision == "fp16")
-        self.order_key = rng.make_key(self.config.seed, Domain.STEP)
+        self.step_key = rng.make_key(self.config.seed, Domain.STEP)
         self.batch_key = rng.make_key(self.config.seed, Domain.BATCH)
         self.forward = parts.wrapped_model()
 
@@ -84,7 +84,7 @@ class Loop:
         if p.mix is not None:
             rng.seed_all(rng.mix(self.batch_key, number))
             batch = p.mix(*batch)
-        rng.seed_all(rng.mix(self.order_key, number))
+        rng.seed_all(rng.mix(self.step_key, number))
         return batch
 
     def backward(self, loss: Tensor | Mean, count: int) -> None:
