@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,8 @@ def save_figure(figure: Any, path: Path) -> None:
     """Write a figure as PNG; its folder is made where it is missing. Raises `UserError`."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        figure.savefig(path, dpi=120)
+        with warnings.catch_warnings():  # letters that the font lacks are drawn as boxes
+            warnings.filterwarnings("ignore", message=r"(?s)Glyph .* missing from")
+            figure.savefig(path, dpi=120)
     except OSError as error:
         raise UserError(f"{path} cannot be written: {error.strerror}.") from error

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 import os
 import sys
@@ -29,6 +30,8 @@ def predict(run: Opened, paths: Sequence[str], batch_size: int | None, out: Path
     """Write one row per file to `out` (.csv or .jsonl), or as CSV to stdout. Raises `UserError`."""
     rows = predictions(run, find_files(paths, run.built.data.endings), batch_size)
     if out is None:
+        if isinstance(sys.stdout, io.TextIOWrapper):  # names of files may be any bytes
+            sys.stdout.reconfigure(errors="surrogateescape")
         write_csv(rows, sys.stdout)
         return
     temporary = out.with_name(f".{out.name}.tmp")
