@@ -10,7 +10,7 @@ import pytest
 
 STARTING_POINTS = ["image_classification"]
 PROFILES = list(itertools.product(STARTING_POINTS, ["github", "gitlab", "none"]))
-NAMES = ["digits", "x", "a_package_with_a_name_as_long_as_anybody_would_ever_want_it_to_be"]
+NAMES = ["digits", "x", "n" * 40]
 
 
 def check(project: Path, *command: str) -> None:

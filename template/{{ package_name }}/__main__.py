@@ -44,7 +44,8 @@ def export(options: argparse.Namespace) -> None:
     from .engine.tools.folders import one_run
 
     one_run(options.run)
-    from .engine.tools.export import check_formats, export
+    from .engine.tools.export import export
+    from .engine.tools.formats import check_formats
 
     formats = options.format.split(",")
     check_formats(formats)

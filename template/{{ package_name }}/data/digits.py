@@ -14,7 +14,7 @@ from ..engine.rng import Permutation
 
 
 class Digits(Data):
-    """scikit-learn's 1,797 pictures of 8×8 pixels: 1,297 for training, 250 each to validate and test.
+    """scikit-learn's 1,797 pictures of 8×8 pixels: 1,297 to train, 250 each to validate and test.
 
     `shift`: training pictures are moved by up to so many pixels.
     """

@@ -19,6 +19,7 @@ from ..api import PICTURES, Data
 from ..errors import UserError
 from ..paths import files_below
 from ..rng import Permutation
+from .arrays import normalisation
 from .pictures import UNREADABLE, read, unreadable
 
 _VALIDATION = ("val", "valid", "validation")
@@ -123,13 +124,7 @@ class Pictures(Dataset[Any]):
         flip: bool,
     ) -> None:
         self.samples, self.shape, self.shift, self.flip = samples, shape, shift, flip
-        self.mean = torch.tensor(mean, dtype=torch.float32).reshape(-1, 1, 1)
-        self.std = torch.tensor(std, dtype=torch.float32).reshape(-1, 1, 1)
-        for key, values in (("mean", self.mean), ("std", self.std)):
-            if len(values) not in (1, shape[0]):
-                raise UserError(
-                    f"data.{key} has {len(values)} values, but the pictures have {shape[0]} channels."
-                )
+        self.offset, self.scale = normalisation(mean, std, shape[0])
 
     def __len__(self) -> int:
         return len(self.samples)
@@ -141,14 +136,19 @@ class Pictures(Dataset[Any]):
         top, left = (pixels.shape[0] - height) // 2, (pixels.shape[1] - width) // 2
         if self.shift:
             down, right = (int(s * self.shift) for s in (height, width))
-            pixels = np.pad(pixels, ((down, down), (right, right), (0, 0)))
+            inner_height, inner_width = pixels.shape[:2]
+            framed = np.zeros(
+                (inner_height + 2 * down, inner_width + 2 * right, channels), dtype=np.uint8
+            )
+            framed[down : down + inner_height, right : right + inner_width] = pixels
+            pixels = framed
             top += int(torch.randint(2 * down + 1, ()))
             left += int(torch.randint(2 * right + 1, ()))
         pixels = pixels[top : top + height, left : left + width]
         if self.flip and torch.rand(()) < 0.5:
             pixels = pixels[:, ::-1]
         tensor = torch.from_numpy(np.array(pixels.transpose(2, 0, 1), order="C"))
-        return tensor.to(torch.float32).div_(255).sub_(self.mean).div_(self.std), label
+        return tensor.to(torch.float32).sub_(self.offset).mul_(self.scale), label
 
 
 def _find_samples(folder: Path, val_fraction: float) -> tuple[list[str], dict[str, list[Sample]]]:

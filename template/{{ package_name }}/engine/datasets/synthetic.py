@@ -35,7 +35,8 @@ class Synthetic(Data):
         }
         channels, height, width = shape
         draw = np.random.Generator(np.random.PCG64(0))
-        patterns = draw.integers(64, 192, (classes, height, width, channels), dtype=np.int16)
+        # Pattern and noise have half the range of a byte each, so that their sum fits into one.
+        patterns = draw.integers(0, 128, (classes, height, width, channels), dtype=np.uint8)
         self.splits = {}
         for name, count in (
             ("train", size),
@@ -43,8 +44,8 @@ class Synthetic(Data):
             ("test", max(1, size // 5)),
         ):
             labels = np.arange(count) % classes
-            noise = draw.integers(-64, 64, (count, height, width, channels), dtype=np.int16)
-            images = (patterns[labels] + noise).astype(np.uint8)
+            images = draw.integers(0, 128, (count, height, width, channels), dtype=np.uint8)
+            images += patterns[labels]
             self.splits[name] = ArrayImages(images, labels, mean=0.5, std=0.25)
 
     def split(self, name: str) -> Dataset | None:

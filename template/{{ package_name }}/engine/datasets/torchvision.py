@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import hashlib
 import socket
 from collections.abc import Sequence
@@ -41,7 +43,8 @@ class TorchvisionImages(Data):
     ) -> None:
         if dataset not in _NAMES:
             raise UserError(
-                f"data.dataset={dataset} is not one of {', '.join(_NAMES)}{nearest(dataset, _NAMES)}"
+                f"data.dataset={dataset} is not one of {', '.join(_NAMES)}"
+                f"{nearest(dataset, _NAMES)}"
             )
         train = _load(dataset, root, train=True)
         test = _load(dataset, root, train=False)
@@ -73,29 +76,45 @@ class TorchvisionImages(Data):
 
 
 def _load(name: str, root: str, train: bool) -> Any:
+    """One of torchvision's data sets, downloaded where it is absent. Raises `UserError`."""
     from torchvision import datasets  # seconds to import: only where it is used
 
     kind = getattr(datasets, name)
-    try:
-        return kind(root, train=train, download=False)
-    except RuntimeError:  # not there, or not whole
-        pass
     folder = Path(root).absolute()
+    try:
+        return kind(folder, train=train)
+    except (RuntimeError, ValueError, OSError) as error:
+        if "not found" not in str(error):
+            raise UserError(
+                f"The files of {name} in {folder} cannot be read ({_line(error)}); delete them, "
+                "and they are downloaded anew."
+            ) from error
+    inner = folder / name
+    made = [p for p in (inner / "raw", inner, folder, *folder.parents) if not p.exists()]
+    lock = folder / f".{name}.lock"
     before = socket.getdefaulttimeout()
     socket.setdefaulttimeout(_SECONDS)
     try:
-        return kind(root, train=train, download=True)
+        folder.mkdir(parents=True, exist_ok=True)
+        with open(lock, "w") as file:
+            fcntl.lockf(file, fcntl.LOCK_EX)  # one process downloads, the others wait for it
+            return kind(folder, train=train, download=True)
     except (OSError, RuntimeError) as error:
-        for empty in sorted(folder.rglob("*"), reverse=True) if folder.is_dir() else ():
-            if empty.is_dir() and not any(empty.iterdir()):
-                empty.rmdir()
-        reason = " ".join(str(error).split()) or type(error).__name__
+        lock.unlink(missing_ok=True)
+        for path in made:
+            with contextlib.suppress(OSError):  # not empty, or never made
+                path.rmdir()
         raise UserError(
-            f"{name} was not found in {folder} and could not be downloaded ({reason}); give a "
-            f"folder that holds torchvision's {name} as data.root=PATH."
+            f"{name} was not found in {folder} and could not be downloaded ({_line(error)}); give "
+            f"a folder that holds torchvision's {name} as data.root=PATH."
         ) from error
     finally:
         socket.setdefaulttimeout(before)
+        lock.unlink(missing_ok=True)
+
+
+def _line(error: Exception) -> str:
+    return " ".join(str(error).split()) or type(error).__name__
 
 
 def _arrays(dataset: Any) -> tuple[np.ndarray, np.ndarray]:
