@@ -59,3 +59,11 @@ def test_the_core_stays_small():
     engine = Path(__file__).parents[1] / "template/{{ package_name }}/engine"
     for path in engine.glob("*.py"):
         assert len(path.read_text().splitlines()) <= 420, path
+
+
+CONFIGS = Path(__file__).parents[1] / "template/configs"
+
+
+@pytest.mark.parametrize("path", sorted(CONFIGS.glob("*/*.yaml")), ids=lambda p: f"{p.parent.name}={p.stem}")
+def test_every_choice_says_how_to_choose_it(path):
+    assert f"python train.py {path.parent.name}={path.stem}" in path.read_text()

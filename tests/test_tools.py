@@ -226,6 +226,7 @@ def test_exported_models_compute_what_the_model_does(tool, engine, digits, ema_r
     assert json.loads(facts["class_names"]) == [str(i) for i in range(10)]
     assert json.loads(facts["shape"]) == [1, 8, 8]
     assert json.loads(facts["mean"]) == pytest.approx([0.3])
+    assert json.loads(facts["std"]) == pytest.approx([0.37])
 
 
 def test_export_to_onnx(tool, engine, run, tmp_path):

@@ -89,7 +89,9 @@ class Data:
     def fingerprint(self) -> str:
         """A short text that changes when the data change. By default: `info` and the sizes."""
         sizes = {name: _size(self.split(name)) for name in ("train", "val", "test")}
-        facts = json.dumps([dict(self.info), sizes], sort_keys=True, default=str)
+        facts = json.dumps(
+            [dict(self.info), sizes], sort_keys=True, default=lambda x: type(x).__name__
+        )
         return hashlib.sha256(facts.encode()).hexdigest()[:16]
 
 

@@ -83,6 +83,11 @@ def bind(
     for argument, value in section.items():
         if argument == "_target_":
             continue
+        if argument in (given or {}):
+            raise UserError(
+                f"{key}.{argument} cannot be set here: the template passes '{argument}' itself, from "
+                "the top level of the config."
+            )
         if argument not in parameters and not takes_any:
             raise UserError(
                 f"Nothing reads the config key '{key}.{argument}': {name} has no parameter "
@@ -114,6 +119,7 @@ def bind(
 def told(error: BaseException) -> str:
     """What an exception of somebody else's code says, and from which line of this project; ends with a period."""
     text = " ".join(str(error).split()).rstrip(".") or type(error).__name__
+    text = text if len(text) <= 240 else f"{text[:240]} …"
     frames = [
         f
         for f in traceback.extract_tb(error.__traceback__)
@@ -197,7 +203,8 @@ def _nested(value: Any, key: str, allowed: Sequence[str]) -> Any:
             return {k: _nested(v, f"{key}.{k}", allowed) for k, v in value.items()}
         target = locate(value["_target_"], f"{key}._target_", allowed)
         home = target.__module__
-        own = home.split(".")[0] == PACKAGE or home.startswith("torchvision.transforms")
+        own_class = isinstance(target, type) and home.split(".")[0] == PACKAGE
+        own = own_class or home.startswith("torchvision.transforms")
         if not own and not any(_is_kind(target, kind) for kind in _buildable()):
             raise UserError(
                 f"{key}._target_={value['_target_']} is no module, optimizer, scheduler, data set, "

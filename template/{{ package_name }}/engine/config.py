@@ -184,9 +184,9 @@ _LEVELS = ("debug", "info", "warning", "error")
 
 def nearest(name: str, names: Iterable[str]) -> str:
     """The end of a sentence: "; did you mean 'lr'?", or "." where nothing is near."""
-    names = list(names)
+    names = [n for n in names if n != name and not name.startswith(f"{n}.")]
     last = name.rsplit(".", 1)[-1]
-    close = [n for n in names if n == last and n != name]  # optimizer.lr for lr
+    close = [n for n in names if n == last]  # optimizer.lr for lr
     close = close or difflib.get_close_matches(name, names, n=1)
     return f"; did you mean '{close[0]}'?" if close else "."
 

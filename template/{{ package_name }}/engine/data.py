@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -157,11 +157,13 @@ class Loader:
         self.workers = worker_count(workers, dataset)
         self.pin_memory = pin_memory
 
-    def read(self, start: int, stop: int) -> Iterator[Any]:
-        """The micro-batches of steps `start` … `stop` - 1, read in their order."""
+    def read(self, start: int, stop: int) -> Generator[Any, None, None]:
+        """The micro-batches of steps `start` … `stop` - 1, read in their order; `close` ends the
+        workers."""
         span = _Span(self.plan, start, stop)
         if self.workers == 0 and not self.pin_memory:
-            return (self.reader[batch] for batch in span)
+            yield from (self.reader[batch] for batch in span)
+            return
         loader = DataLoader(
             self.reader,
             batch_size=None,
@@ -174,7 +176,11 @@ class Loader:
             generator=torch.Generator(),
         )
         with signals.held_back():
-            return iter(loader)
+            batches = iter(loader)
+        try:
+            yield from batches
+        finally:
+            del batches  # else a traceback keeps the workers until the interpreter kills them
 
     def first(self) -> Any:
         """The first micro-batch, read in this process."""

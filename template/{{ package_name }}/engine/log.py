@@ -140,8 +140,13 @@ class _Console(logging.Handler):
             text = f"{colour}{text}\x1b[0m" if colour else text
         from tqdm import tqdm
 
-        tqdm.write(text, file=sys.stdout)
-        sys.stdout.flush()
+        try:
+            tqdm.write(text, file=sys.stdout)
+            sys.stdout.flush()
+        except (OSError, ValueError):  # nobody reads any more; the run goes on, and so does its log
+            logger.removeHandler(self)
+            with open(os.devnull, "w") as nowhere:
+                os.dup2(nowhere.fileno(), sys.stdout.fileno())
 
 
 def open_log(folder: Path, level: str) -> None:

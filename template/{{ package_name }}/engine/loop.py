@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, closing, nullcontext
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -156,12 +156,12 @@ class Loop:
                 self.validate()
                 self.save()
             self.stop_if_asked()
-            batches = p.train.read(self.step, p.total_steps)
             p.model.train()
-            while self.step < p.total_steps and not self.out_of_patience():
-                self.training_step(batches)
-                self.report.bar.update()
-                self.after_step()
+            with closing(p.train.read(self.step, p.total_steps)) as batches:
+                while self.step < p.total_steps and not self.out_of_patience():
+                    self.training_step(batches)
+                    self.report.bar.update()
+                    self.after_step()
             if self.saved_at != self.step:
                 self.save()
         finally:
@@ -277,9 +277,11 @@ class Loop:
             return
         folder = self.run.checkpoints
         path = checkpoint.path_of(folder, self.step)
-        checkpoint.save(self.state_dict(), path)
-        if best:
-            checkpoint.link(path, "best.pt")
+        if best:  # first, so that no numbered checkpoint ever knows of a best one that is not there
+            checkpoint.save(self.state_dict(), folder / "best.pt")
+            checkpoint.link(folder / "best.pt", path.name)
+        else:
+            checkpoint.save(self.state_dict(), path)
         checkpoint.prune(folder, self.config.keep_last)
 
     def state_dict(self) -> dict[str, Any]:

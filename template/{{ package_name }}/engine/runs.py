@@ -21,7 +21,7 @@ from typing import IO, Any
 
 from .config import EXTENDING, OPERATIONAL, Config, from_dict
 from .distributed import WORLD_SIZE, is_main
-from .errors import UserError
+from .errors import SaveError, UserError
 from .paths import ROOT, RUNS
 
 _STAMP = "%Y-%m-%d_%H-%M-%S"
@@ -95,7 +95,10 @@ def read_config(folder: Path) -> Config:
         raise UserError(f"{path} cannot be read: {' '.join(str(error).split())}.") from error
     if not isinstance(values, dict) or not values:
         raise UserError(f"{path} holds no config.")
-    return from_dict({str(key): value for key, value in values.items()})
+    try:
+        return from_dict({str(key): value for key, value in values.items()})
+    except (TypeError, AttributeError) as error:
+        raise UserError(f"{path} holds a value of a wrong type: {error}.") from error
 
 
 def create(config: Config, manifest: Mapping[str, Any], run_name: str | None) -> Run:
@@ -108,9 +111,13 @@ def create(config: Config, manifest: Mapping[str, Any], run_name: str | None) ->
         (hidden / "checkpoints").mkdir(parents=True)
     except OSError as error:
         raise UserError(f"No run folder can be made in {parent}: {error}.") from error
-    (hidden / "config.yaml").write_text(to_yaml(config), encoding="utf-8")
-    write_json(hidden / "manifest.json", manifest)
-    lock = open(hidden / ".lock", "w")  # noqa: SIM115 - stays open as long as the run
+    try:
+        (hidden / "config.yaml").write_text(to_yaml(config), encoding="utf-8")
+        write_json(hidden / "manifest.json", manifest)
+        lock = open(hidden / ".lock", "w")  # noqa: SIM115 - stays open as long as the run
+    except OSError as error:
+        shutil.rmtree(hidden, ignore_errors=True)
+        raise SaveError(f"The run folder cannot be written in {parent}: {error}.") from error
     fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     _sweep_new(parent)
     number = 0

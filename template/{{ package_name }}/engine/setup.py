@@ -65,7 +65,8 @@ class Parts(Built):
             forward = self.replicated = DistributedDataParallel(forward, device_ids=devices)
         if self.config.compile:
             # The compiled module shares the weights; the state dict stays that of the plain one.
-            forward = torch.compile(forward)  # type: ignore[assignment]
+            # Dynamic kernels would depend on the shapes seen so far, which a resumed run has not.
+            forward = torch.compile(forward, dynamic=False)  # type: ignore[assignment]
         return forward
 
     def average_loss_gradients(self) -> None:
@@ -141,7 +142,13 @@ def build_parts(config: Config) -> Parts:
     train_set = data.split("train")
     if train_set is None:
         raise UserError(f"{config.data['_target_']} has no train split.")
-    size = len(train_set)  # type: ignore[arg-type]
+    try:
+        size = len(train_set)  # type: ignore[arg-type]
+    except TypeError:
+        raise UserError(
+            f"The train split of {config.data['_target_']} has no length: streaming data sets are "
+            "left out, because their order cannot be repeated; give samples by index."
+        ) from None
     check_size(size, config.batch_size, config.accumulate, config.drop_last)
     train_plan = Plan(
         size,

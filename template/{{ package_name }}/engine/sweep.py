@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import itertools
 import json
 import re
 from collections.abc import Sequence
@@ -13,6 +14,7 @@ from typing import Any
 
 from hydra import compose
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.experimental.callback import Callback
 
@@ -32,16 +34,19 @@ class CheckEveryJob(Callback):
         overrides = [f"{key}={value}" for key, value in (sweeper.params or {}).items()]
         overrides += list(config.hydra.overrides.task)
         try:
-            parsed = OverridesParser.create().parse_overrides(overrides)
+            loader = GlobalHydra.instance().config_loader()
+            parsed = OverridesParser.create(loader).parse_overrides(overrides)
             if not sweeper._target_.endswith(".BasicSweeper"):
                 # A search chooses its values as it goes; what it does not choose is known.
                 checked = _check([o.input_line or "" for o in parsed if not o.is_sweep_override()])
                 _check_direction(sweeper, checked)
                 _hush(sweeper._target_)
                 return
-            for batch in BasicSweeper.split_arguments(parsed, None):
-                for job in batch:
-                    _check(job)
+            jobs = list(itertools.chain(*BasicSweeper.split_arguments(parsed, None)))
+            if not jobs:
+                raise UserError("The sweep has no jobs: one of its globs matches nothing.")
+            for job in jobs:
+                _check(job)
         except UserError as error:
             say(f"{error} No job was started.")
             raise SystemExit(MISTAKE) from None  # Hydra swallows other exceptions of callbacks

@@ -79,6 +79,12 @@ def _recorded(run: Run) -> Iterator[None]:
             "batch_size, or raise accumulate to keep it."
         ) from error
     except Exception as error:
+        if "DataLoader worker" in str(error) and signals.requested():
+            _close(run, "stopped")
+            raise Stopped(
+                f"Stopped by {signals.requested()} with its loader workers, without saving. Go on "
+                f"with: python train.py resume={run.shown}"
+            ) from None
         _close(run, "failed")
         if "DataLoader worker" in str(error) and "exited unexpectedly" in str(error):
             raise Failed(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -41,19 +42,19 @@ def evaluate(
     values, plan = Windows(), loader.plan
     ctx = Context(step, epoch, training=False, device=built.device, metrics=built.metrics)
     key = rng.make_key(built.config.seed, Domain.VALIDATION)
-    batches = loader.read(0, plan.steps)
-    for place in range(plan.steps):
-        for micro, count in enumerate(plan.counts(place)):
-            batch = to_device(next(batches), built.device, built.config.channels_last)
-            number = place * plan.parts + micro * WORLD_SIZE + distributed.RANK
-            rng.seed_all(rng.mix(key, number))
-            with autocast(built.precision, built.device), recording() as recorded:
-                returned = built.task.validation_step(model, batch, ctx)
-            values.add(number, {**recorded, **returned}, count)
-            if look is not None:
-                look(batch, ctx)
-        if after_step is not None:
-            after_step()
+    with closing(loader.read(0, plan.steps)) as batches:
+        for place in range(plan.steps):
+            for micro, count in enumerate(plan.counts(place)):
+                batch = to_device(next(batches), built.device, built.config.channels_last)
+                number = place * plan.parts + micro * WORLD_SIZE + distributed.RANK
+                rng.seed_all(rng.mix(key, number))
+                with autocast(built.precision, built.device), recording() as recorded:
+                    returned = built.task.validation_step(model, batch, ctx)
+                values.add(number, {**recorded, **returned}, count)
+                if look is not None:
+                    look(batch, ctx)
+            if after_step is not None:
+                after_step()
     values.fetch()
     means = {k: mean(*total) for k, total in values.sums["train"].items()}
     return means | {k: float(metric.compute()) for k, metric in built.metrics.items()}

@@ -155,6 +155,9 @@ def _find_samples(folder: Path, val_fraction: float) -> tuple[list[str], dict[st
     """Class names, and the samples of each split."""
     places = {name.lower(): folder / name for name in _folders(folder)}
     validation = next((places[name] for name in _VALIDATION if name in places), None)
+    for long, short in (("training", "train"), ("testing", "test")):
+        if long in places and (validation or {"test", "testing"} & places.keys()):
+            places.setdefault(short, places[long])
     if "train" not in places:
         if validation is not None and _folders(validation):
             raise UserError(
@@ -219,8 +222,10 @@ def _hold_out(
     """Of each class a share, at least one and not all of them, where it has two or more."""
     train: list[Sample] = []
     val: list[Sample] = []
-    for label in range(classes):
-        own = [sample for sample in samples if sample[1] == label]
+    by_label: list[list[Sample]] = [[] for _ in range(classes)]
+    for sample in samples:
+        by_label[sample[1]].append(sample)
+    for label, own in enumerate(by_label):
         count = min(max(1, round(val_fraction * len(own))), len(own) - 1)
         held_out = set(Permutation(len(own), _SPLIT_KEY + label).compute(0, count).tolist())
         for place, sample in enumerate(own):
@@ -240,7 +245,9 @@ def _look(samples: list[Sample], max_size: int) -> tuple[int, int, int]:
         path = samples[index][0]
         try:
             with Image.open(path) as image:
-                turned = image.getexif().get(0x0112, 1) in (5, 6, 7, 8)  # EXIF orientation
+                # Asking a PNG would decode the whole of it.
+                exif = image.getexif() if image.format in ("JPEG", "MPO", "TIFF") else {}
+                turned = exif.get(0x0112, 1) in (5, 6, 7, 8)  # orientation
                 width, height = reversed(image.size) if turned else image.size
                 sizes.append((height, width))
                 colour = colour or _has_colour(image)

@@ -26,8 +26,8 @@ class Synthetic(Data):
             )
         if size < 1:
             raise UserError(f"data.size={size} must be at least 1.")
-        if classes < 2:
-            raise UserError(f"data.classes={classes} must be at least 2.")
+        if not 2 <= classes <= 1_000_000:
+            raise UserError(f"data.classes={classes} must be from 2 to a million.")
         self.info = {
             "shape": tuple(shape),
             "classes": classes,

@@ -34,6 +34,8 @@ def torchvision_model(
         options: dict[str, Any] = {}
         if name in _AUXILIARY:
             options = {"aux_logits": False, "init_weights": True}
+        if name.startswith("maxvit"):
+            options["input_size"] = shape[1:]
         if name.startswith("vit_"):
             options["image_size"] = shape[1]
         if name.startswith("maxvit_"):

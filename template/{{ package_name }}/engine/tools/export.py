@@ -76,10 +76,10 @@ def metadata(run: Opened) -> dict[str, str]:
     """What a reader of the file needs besides the weights; JSON texts where it is no text."""
     info, split = run.built.data.info, run.built.data.split("val")
     facts: dict[str, Any] = {k: info[k] for k in ("class_names", "classes", "shape") if k in info}
-    for key in ("mean", "std"):  # of pixels from 0 to 1
-        value = getattr(split, key, None)
-        if isinstance(value, Tensor):
-            facts[key] = value.flatten().tolist()
+    offset, scale = getattr(split, "offset", None), getattr(split, "scale", None)
+    if isinstance(offset, Tensor) and isinstance(scale, Tensor):  # for pixels from 0 to 1
+        facts["mean"] = (offset / 255).flatten().tolist()
+        facts["std"] = (1 / (255 * scale)).flatten().tolist()
     facts |= {"model": run.built.config.model, **run.describe()}
     return {k: v if isinstance(v, str) else json.dumps(v) for k, v in facts.items()}
 
