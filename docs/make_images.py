@@ -52,11 +52,13 @@ def draw_tensorboard(project: Path, browser) -> None:
         page = browser.new_page(viewport={"width": 1400, "height": 800})
         for _ in range(60):
             try:
-                page.goto(f"http://127.0.0.1:{port}/#timeseries")
+                page.goto(f"http://127.0.0.1:{port}/?tagFilter=epoch%7Cval%7Clr#timeseries")
                 break
             except Exception:
                 time.sleep(1)
-        page.wait_for_timeout(12_000)
+        page.wait_for_timeout(8_000)
+        page.get_by_role("button", name="Settings").last.click()
+        page.wait_for_timeout(4_000)
         page.screenshot(path=IMAGES / "tensorboard.png")
     finally:
         server.terminate()

@@ -223,7 +223,7 @@ def _parameters(target: Callable[..., Any]) -> dict[str, inspect.Parameter]:
 def _hints(target: Any) -> dict[str, Any]:
     try:
         return typing.get_type_hints(
-            vars(target)["__init__"] if isinstance(target, type) else target
+            inspect.getattr_static(target, "__init__") if isinstance(target, type) else target
         )
     except (NameError, TypeError, KeyError):  # nothing that can be checked against
         return {}

@@ -198,7 +198,7 @@ def number(value: float) -> str:
 
 def columns(values: Mapping[str, float]) -> str:
     """ "loss 0.1234  acc 0.9811" with the part of each tag after the slash."""
-    return "  ".join(f"{tag.split('/', 1)[1]} {number(v):<6}" for tag, v in values.items()).rstrip()
+    return "  ".join(f"{tag.split('/', 1)[1]} {number(v):<7}" for tag, v in values.items()).rstrip()
 
 
 def duration(seconds: float) -> str:
