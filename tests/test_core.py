@@ -343,6 +343,8 @@ def test_a_run_of_two_processes_stops_and_goes_on_with_one(train, workspace):
     (workspace / "digits/stopping.py").write_text(
         "import os, signal\nfrom .task import Classification\n\nclass Stopping(Classification):\n"
         "    def training_step(self, model, batch, ctx):\n"
+        "        if os.environ.get('RANK') == '1' and ctx.step == 3:\n"
+        "            import warnings\n            warnings.warn('heard from afar')\n"
         "        if os.environ.get('RANK') == '1' and ctx.step == 23:\n"
         "            os.kill(os.getpid(), signal.SIGTERM)\n"
         "        return super().training_step(model, batch, ctx)\n"
@@ -353,6 +355,8 @@ def test_a_run_of_two_processes_stops_and_goes_on_with_one(train, workspace):
     folder = the_run(workspace)
     manifest = json.loads((folder / "manifest.json").read_text())
     assert manifest["status"] == "stopped", done.stdout + done.stderr
+    (line,) = [line for line in (folder / "train.log").read_text().splitlines() if "heard from afar" in line]
+    assert "rank 1" in line
     done = train(f"resume={folder}")
     assert done.code == 0, done.out
     assert "world_size 2 → 1" in done.out

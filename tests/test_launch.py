@@ -55,6 +55,22 @@ MISTAKES = [
     (["model=null"], "model"),
     (["model=3"], "'model'"),
     (["~model"], "model"),
+    (["lr=null"], "lr"),
+    (["lr=1,2"], "add -m"),
+    (["name=[a]"], "'name'"),
+    (["data={a:1}"], "data.KEY=VALUE"),
+    (["experiment=null"], "configs/experiment/"),
+    (["optimizer.betas=[0.9]"], "optimizer.betas"),
+    (["+optimizer.lr=3"], "top level"),
+    (["scheduler.warmup_epochs=1e308"], "scheduler.warmup_epochs"),
+    (["logger.tensorboard=null"], "logger.tensorboard"),
+    (["+logger.tensorboard.flush=1"], "'flush_secs'"),
+    (["model.dropout={_target_: 5}"], "model.dropout"),
+    (["model.dropout={_target_: .engine.launch.say, sentence: hello}"], "model.dropout"),
+    (["model._target_=torch.classes.foo.bar"], "torch.classes.foo.bar"),
+    (["data=synthetic", "data.shape=[3,1000000,1000000]"], "MemoryError"),
+    (["device=cpu:7"], "device=cpu:7"),
+    (["-m", "model=glob(nope*)"], "no jobs"),
     (["data=nothing"], "digits"),
     (["experiment=nothing"], "'nothing'"),
     (["log=3"], "log"),
@@ -215,3 +231,21 @@ def test_an_unknown_kind_of_run_folder_is_refused(train, workspace):
     done = train("epochs=1")
     assert done.code == 2
     assert "runs/default" in done.last
+
+
+@pytest.mark.parametrize(
+    ("overrides", "named"),
+    [
+        (["data=mnist", "data.root=nowhere"], "data.root=PATH"),
+        (["data=cifar10", "data.root=nowhere"], "data.root=PATH"),
+        (["model=resnet18", "model.pretrained=true"], "model.pretrained=false"),
+    ],
+    ids=["mnist", "cifar10", "pretrained"],
+)
+def test_what_cannot_be_downloaded(train, workspace, tmp_path, overrides, named):
+    nobody = "http://127.0.0.1:9"
+    done = train(*overrides, http_proxy=nobody, https_proxy=nobody, TORCH_HOME=str(tmp_path / "hub"))
+    assert done.code == 2, done.out
+    assert named in done.last
+    assert not (workspace / "runs").exists()
+    assert not (workspace / "nowhere").exists()

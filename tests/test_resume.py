@@ -278,3 +278,36 @@ def test_a_checkpoint_of_a_newer_format_is_left_alone(train, workspace):
     assert "has format 99" in done.out
     assert "lacks 'windows'" in done.out
     assert newest.exists()
+
+
+def test_a_compiled_run_resumes_exactly(train, workspace):
+    """An incomplete last batch must not make later kernels depend on the shapes seen before."""
+    options = ("compile=true", "drop_last=false", "scheduler=constant", "model=mlp", "epochs=3", "logger=none")
+    done = train(*options, "name=whole")
+    if "compiler" in done.out.lower():
+        pytest.skip("no C++ compiler")
+    assert done.code == 0, done.out
+    assert train(*options, "name=stopped", "max_steps=30").code == 0
+    assert train(*options, "name=stopped", "resume=auto").code == 0
+    assert (
+        result(the_run(workspace, "stopped"))["weights_sha256"] == result(the_run(workspace, "whole"))["weights_sha256"]
+    )
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_an_unreadable_picture_is_named(train, workspace, pictures, workers):
+    bad = pictures / "disc/7.png"
+    bad.write_bytes(bad.read_bytes()[:-40])
+    done = train("data=image_folder", f"data.root={pictures}", "batch_size=16", f"workers={workers}", "logger=none")
+    assert done.code in (1, 2)
+    assert str(bad) in done.last
+    assert "Traceback" not in done.out
+
+
+def test_a_reader_of_the_output_may_leave(workspace):
+    import subprocess
+    import sys
+
+    command = f"{sys.executable} train.py epochs=2 logger=none | head -n 1"
+    subprocess.run(["bash", "-c", command], cwd=workspace, check=True, stdout=subprocess.DEVNULL)
+    assert result(the_run(workspace))["steps"] == 40

@@ -158,6 +158,10 @@ def locate(name: str, key: str, allowed: Sequence[str] = ()) -> Any:
                     f"{key}={name} needs the package '{package}'; install it: uv add {package}"
                 ) from None
             continue
+        except Exception as error:
+            if parts[0] == PACKAGE:  # a bug in your file: its traceback says where
+                raise
+            raise UserError(f"{key}={name} does not exist: {told(error)}") from None
         for place, attribute in enumerate(parts[cut:], start=cut):
             try:
                 found = getattr(found, attribute)

@@ -265,7 +265,10 @@ def check(config: Config) -> None:
         )
     if not config.name or any(c in config.name for c in '\\:*?"<>|\0\n') or ".." in config.name:
         raise UserError(f"name={config.name!r} cannot be a folder's name.")
-    if config.name.startswith((".", "/", "~")) or config.name.endswith("/"):
+    parts = config.name.split("/")
+    if config.name.startswith("~") or any(
+        p.startswith(".") or p != p.strip() or not p for p in parts
+    ):
         raise UserError(f"name={config.name!r} must be a folder below runs/, such as 'baseline'.")
     for group in ("task", "data", "model", "loss", "optimizer", "scheduler"):
         section = getattr(config, group)

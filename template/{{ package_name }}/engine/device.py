@@ -26,6 +26,8 @@ def choose_device(name: str) -> torch.device:
         raise UserError(f"device={name} is unknown: name auto, cpu, cuda or cuda:<n>.") from None
     if device.type not in ("cpu", "cuda"):
         raise UserError(f"device={name} is not supported: name auto, cpu, cuda or cuda:<n>.")
+    if device.type == "cpu" and device.index:
+        raise UserError(f"device={name} is unknown: there is one cpu.")
     if device.type == "cuda":
         count = torch.cuda.device_count() if torch.cuda.is_available() else 0
         if (device.index or 0) >= count:

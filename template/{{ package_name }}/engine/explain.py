@@ -39,9 +39,14 @@ def explain(error: BaseException, arguments: Sequence[str]) -> str:
         return _unknown_choice(*choice.groups())
     if re.search("could not be converted|is not a subclass|is not Optional|not assign", text):
         return first_line(next(e for e in reversed(chain) if "full_key" in str(e) or e is error))
+    several = re.search(r"Ambiguous value for argument '([^']+)'", text)
+    if several:
+        return f"'{several.group(1)}' gives several values: add -m for one run each, or quote it."
     section = re.search(r"Error merging override ([\w.]+)=", text)
     if not section and "group override must be a string" in text:
-        section = re.search(r"([\w.@]+)=", " ".join(a for a in arguments if _is_choice(a)))
+        wrong = next((a for a in arguments if _is_no_choice(a)), "")
+        group = wrong.partition("=")[0].lstrip("@")
+        return f"'{wrong}' names no file in configs/{group}/; to have none, leave '{group}' out."
     key_found = re.search(
         r"(?:Could not override|Key|Could not delete from config\.) '([\w./@-]+)'", text
     )
@@ -56,10 +61,10 @@ def explain(error: BaseException, arguments: Sequence[str]) -> str:
     return first_line(error)
 
 
-def _is_choice(argument: str) -> bool:
+def _is_no_choice(argument: str) -> bool:
     key, _, value = argument.partition("=")
     is_name = re.fullmatch(r"[A-Za-z_][\w-]*|\[.*\]", value) and value.lower() != "null"
-    return (key in GROUPS or key.startswith("@")) and not is_name
+    return (key.startswith("@") or (CONFIGS / key).is_dir()) and not is_name
 
 
 def _unparsable(word: str) -> str:
