@@ -1,20 +1,36 @@
 """The engine: everything between your files and a trained model. Renewed by `copier update`.
 
-One concern, one file:
+One concern, one file. What your files build on:
 
-    launch.py      from the command line to a checked config, without torch
-    config.py      every config key, its default and its meaning
-    errors.py      exit codes
-    runs.py        run folders: create, lock, find, describe
-    setup.py       config -> data, model, loss, task, optimizer, scheduler
-    loop.py        the training step and the loop around it
-    validation.py  every sample of a split once
-    data.py        which samples make up which batch, and loading them
-    rng.py         randomness as a function of (seed, domain, numbers)
-    optim.py       parameter groups and the optimizer
-    schedule.py    learning rate as a function of the step
-    device.py      device, precision, determinism
-    checkpoint.py  writing and reading one plain dict, safely
-    log.py         window means, console lines, metrics.jsonl
-    api.py         what your files import
+    api.py          Data, Task, Mean, record and what else is handed to them
+
+From the command line to a run:
+
+    launch.py       composes and checks the config, without torch; exit codes
+    config.py       every config key, its default and its meaning
+    explain.py      Hydra's errors as one sentence
+    sweep.py        several jobs: checked before the first, a table at the end
+    signals.py      stop requests
+    runs.py         run folders: create, lock, find, describe
+    train.py        one run from its job to its result
+
+What a run is made of:
+
+    setup.py        config -> data, model, loss, task, optimizer, scheduler
+    build.py        a config section with a _target_ -> an object
+    loop.py         the training step and the loop around it
+    validation.py   every sample of a split once
+    data.py         which samples make up which batch, and reading them
+    rng.py          randomness as a function of (seed, domain, numbers)
+    optim.py        parameter groups and the optimizer
+    schedule.py     the learning rate as a function of the step
+    device.py       device, precision, determinism
+    distributed.py  several processes
+    init_from.py    weights to start from
+    checkpoint.py   writing and reading one plain dict, safely
+    log.py          window means, the log, metrics.jsonl
+    report.py       what is shown and kept at a log point
+    loggers.py      TensorBoard
+
+`datasets/`, `models/` and `losses.py` are built-in choices; `tools/` is what the core never imports.
 """
