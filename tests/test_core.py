@@ -11,16 +11,24 @@ import torch
 from test_train import result, rows, the_run
 from torch import nn
 
+NEEDS_GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+ON_GPU = pytest.param("cuda", marks=[pytest.mark.cuda, NEEDS_GPU])
+
+
+@pytest.fixture(params=["cpu", ON_GPU])
+def device(request):
+    return request.param
+
 
 @pytest.fixture
-def looped(engine, project, tmp_path, monkeypatch):
+def looped(engine, project, tmp_path, monkeypatch, device):
     """`looped(*overrides)`: a Loop over built parts that has not begun, in this process."""
     monkeypatch.chdir(project)
     launch, setup, loop, runs = (engine(m) for m in ("launch", "setup", "loop", "runs"))
     monkeypatch.setattr(runs, "RUNS", tmp_path)
 
     def looped(*overrides):
-        config = launch.compose("logger=none", "log.level=error", "device=cpu", *overrides)
+        config = launch.compose("logger=none", "log.level=error", f"device={device}", "precision=fp32", *overrides)
         parts = setup.build_parts(config)
         run = runs.create(config, {"started": ""}, None)
         return loop.Loop(parts, run, 0.0)
@@ -40,7 +48,7 @@ GROUPS = "optimizer.groups=[{name: head, match: 'layers.4.*'}, {name: rest, matc
 
 @pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
 @pytest.mark.parametrize("accumulate", [1, 4])
-def test_equal_to_a_loop_written_by_hand(looped, optimizer, accumulate):
+def test_equal_to_a_loop_written_by_hand(looped, device, optimizer, accumulate):
     loop = looped(
         "model=mlp", f"optimizer={optimizer}", GROUPS, "scheduler.warmup_steps=5", "scheduler.warmup_epochs=0",
         f"accumulate={accumulate}", "clip_grad_norm=0.5", "epochs=1", "lr=0.05",
@@ -71,7 +79,7 @@ def test_equal_to_a_loop_written_by_hand(looped, optimizer, accumulate):
             group["lr"] = rate
         by_hand.zero_grad()
         for images, labels in data[step]:
-            loss = nn.functional.cross_entropy(model(images), labels)
+            loss = nn.functional.cross_entropy(model(images.to(device)), labels.to(device))
             (loss / accumulate).backward()
         nn.utils.clip_grad_norm_(model.parameters(), 0.5)
         by_hand.step()
@@ -114,7 +122,7 @@ def test_micro_batches_are_weighted_by_what_their_means_were_taken_over(looped, 
         loop = looped("model=mlp", f"accumulate={accumulate}", "max_steps=5", "optimizer=sgd", "monitor=val/loss")
         loop.parts.task.training_step = loop.parts.task.validation_step = masked
         loop.fit()
-        weights.append(torch.cat([p.detach().flatten() for p in loop.parts.model.parameters()]))
+        weights.append(torch.cat([p.detach().flatten().cpu() for p in loop.parts.model.parameters()]))
         logged = rows(loop.run.folder)[0]["train/loss"]
         assert logged == pytest.approx(2.2, abs=0.5)
     torch.testing.assert_close(weights[0], weights[1], rtol=1e-5, atol=1e-6)
@@ -127,18 +135,18 @@ def test_an_incomplete_last_batch_counts_by_its_samples(looped):
             "model=mlp", f"accumulate={accumulate}", "drop_last=false", "batch_size=100", "epochs=2", "optimizer=sgd"
         )
         loop.fit()
-        weights.append(torch.cat([p.detach().flatten() for p in loop.parts.model.parameters()]))
+        weights.append(torch.cat([p.detach().flatten().cpu() for p in loop.parts.model.parameters()]))
     torch.testing.assert_close(weights[0], weights[1], rtol=1e-4, atol=1e-6)
 
 
-def test_every_validation_sample_counts_once(looped):
+def test_every_validation_sample_counts_once(looped, device):
     loop = looped("batch_size=48", "epochs=1")
     loop.fit()
     model = loop.parts.model.eval()
     dataset = loop.parts.data.split("val")
     images, labels = zip(*(dataset[i] for i in range(len(dataset))), strict=True)
     with torch.no_grad():
-        logits = model(torch.stack(images))
+        logits = model(torch.stack(images).to(device)).cpu()
     expected = (logits.argmax(1) == torch.tensor(labels)).double().mean().item()
     (row,) = [row for row in rows(loop.run.folder) if "val/acc" in row]
     assert row["val/acc"] == pytest.approx(expected, abs=1e-7)
@@ -297,8 +305,8 @@ def test_init_from_safetensors(train, workspace, tmp_path):
 
 def torchrun(workspace: Path, *overrides: str, processes: int = 2, **env: str) -> subprocess.CompletedProcess:
     command = [sys.executable, "-m", "torch.distributed.run", f"--nproc-per-node={processes}", "--standalone"]
-    settings = {k: v for k, v in os.environ.items() if k != "PYTHONDONTWRITEBYTECODE"} | env
-    settings |= {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+    settings = {k: v for k, v in os.environ.items() if k != "PYTHONDONTWRITEBYTECODE"}
+    settings |= {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", **env}
     return subprocess.run(
         [*command, "train.py", *overrides], cwd=workspace, env=settings, text=True, capture_output=True, timeout=300
     )
@@ -317,6 +325,16 @@ class Normed(nn.Module):
     def forward(self, x):
         return self.layers(x)
 """
+
+
+@NEEDS_GPU
+@pytest.mark.cuda
+def test_two_gpus_train(workspace):
+    if torch.cuda.device_count() < 2:
+        pytest.skip("needs two GPUs")
+    done = torchrun(workspace, "epochs=2", "logger=none", "sync_batchnorm=true", CUDA_VISIBLE_DEVICES="0,1")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert result(the_run(workspace))["steps"] == 40
 
 
 def test_two_processes_train_what_one_does(train, workspace):
