@@ -43,6 +43,8 @@ def draw_terminal(text: str, browser) -> None:
 
 
 def draw_tensorboard(project: Path, browser) -> None:
+    from playwright.sync_api import Error
+
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -54,7 +56,7 @@ def draw_tensorboard(project: Path, browser) -> None:
             try:
                 page.goto(f"http://127.0.0.1:{port}/?tagFilter=epoch%7Cval%7Clr#timeseries")
                 break
-            except Exception:
+            except Error:  # TensorBoard does not answer yet
                 time.sleep(1)
         page.wait_for_timeout(8_000)
         page.get_by_role("button", name="Settings").last.click()

@@ -108,7 +108,7 @@ def _child(question: dict[str, object]) -> None:
         code = error.code if isinstance(error.code, int) else 1 if error.code else 0
         if isinstance(error.code, str):
             print(error.code, file=sys.stderr)
-    except BaseException:
+    except BaseException:  # what an interpreter would print, before this copy of the server ends
         import traceback
 
         traceback.print_exc()

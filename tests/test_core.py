@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +13,7 @@ from test_train import result, rows, the_run
 from torch import nn
 
 NEEDS_GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+NEEDS_COMPILER = pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler")
 ON_GPU = pytest.param("cuda", marks=[pytest.mark.cuda, NEEDS_GPU])
 
 
@@ -235,29 +237,78 @@ def test_metrics_of_torchmetrics(train, workspace):
     "overrides",
     [
         ("precision=bf16",),
-        ("channels_last=true",),
+        ("loss.label_smoothing=0.1",),
         ("clip_grad_value=0.01",),
         ("clip_grad_norm=0.01", "clip_grad_value=0.1"),
-        ("deterministic=warn",),
-        ("deterministic=false",),
     ],
     ids=" ".join,
 )
-def test_a_switch_changes_what_it_should(train, workspace, overrides):
+def test_a_switch_changes_the_result(train, workspace, overrides):
     assert train("epochs=1", "logger=none", "name=plain").code == 0
     done = train("epochs=1", "logger=none", "name=switched", *overrides)
     assert done.code == 0, done.out
     plain, switched = (result(the_run(workspace, n))["weights_sha256"] for n in ("plain", "switched"))
-    if not overrides[0].startswith(("deterministic", "channels_last")):
-        assert plain != switched
+    assert plain != switched
     if "clip" in overrides[0]:
         assert "train/grad_norm" in rows(the_run(workspace, "switched"))[0]
 
 
+def test_values_are_clipped(looped):
+    loop = looped("clip_grad_value=0.001", "max_steps=1", "val_every_epochs=0")
+    largest = []
+    loop.parts.optimizer.register_step_pre_hook(
+        lambda *_: largest.append(max(p.grad.abs().max().item() for p in loop.parts.parameters.values()))
+    )
+    loop.fit()
+    assert largest == [pytest.approx(0.001)]
+
+
+def test_channels_last_reaches_weights_and_batches(looped):
+    loop = looped("channels_last=true", "data=synthetic", "data.size=64", "max_steps=1")
+    seen = []
+    step = loop.parts.task.training_step
+    loop.parts.task.training_step = lambda model, batch, ctx: (seen.append(batch[0]), step(model, batch, ctx))[1]
+    loop.fit()
+    layouts = [seen[0], *(p for p in loop.parts.model.parameters() if p.ndim == 4 and p.shape[-1] > 1)]
+    assert all(tensor.is_contiguous(memory_format=torch.channels_last) for tensor in layouts)
+    assert not seen[0].is_contiguous()
+
+
+@pytest.mark.parametrize(("value", "enabled", "warns"), [("true", 1, 0), ("warn", 1, 1), ("false", 0, 0)])
+def test_determinism(looped, value, enabled, warns):
+    looped(f"deterministic={value}")
+    assert torch.are_deterministic_algorithms_enabled() == enabled
+    assert torch.is_deterministic_algorithms_warn_only_enabled() == warns
+    assert torch.backends.cudnn.deterministic == enabled
+    assert torch.backends.cudnn.benchmark == (not enabled)
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
+def test_optimizers_are_fused(looped, optimizer):
+    assert looped(f"optimizer={optimizer}").parts.optimizer.defaults["fused"] is True
+
+
+def test_limits_and_frequencies(train, workspace):
+    done = train("limit_train_batches=5", "limit_val_batches=2", "epochs=3", "val_every_epochs=2", "logger=none")
+    assert done.code == 0, done.out
+    assert result(the_run(workspace))["steps"] == 15
+    assert [row["step"] for row in rows(the_run(workspace)) if "val/acc" in row] == [10, 15]
+    (accuracy, *_) = [row["val/acc"] for row in rows(the_run(workspace)) if "val/acc" in row]
+    assert accuracy * 128 == pytest.approx(round(accuracy * 128), abs=1e-4), "a share of two batches of 64"
+
+
+def test_what_a_task_and_a_data_set_must_have(train, workspace):
+    task = workspace / "digits/task.py"
+    task.write_text(task.read_text().replace("def training_step", "def trainingstep"))
+    done = train()
+    assert done.code == 2
+    assert "training_step" in done.last
+    assert not (workspace / "runs").exists()
+
+
+@NEEDS_COMPILER
 def test_compiled_state_has_clean_keys(train, workspace):
     done = train("epochs=1", "logger=none", "compile=true", "max_steps=2", "model=mlp")
-    if done.code != 0 and "compiler" in done.out.lower():
-        pytest.skip("no C++ compiler")
     assert done.code == 0, done.out
     state = torch.load(the_run(workspace) / "checkpoints/best.pt", weights_only=True)
     assert all("_orig_mod" not in key for key in [*state["model"], *state["optimizer"]])
@@ -327,11 +378,9 @@ class Normed(nn.Module):
 """
 
 
-@NEEDS_GPU
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two GPUs")
 @pytest.mark.cuda
 def test_two_gpus_train(workspace):
-    if torch.cuda.device_count() < 2:
-        pytest.skip("needs two GPUs")
     done = torchrun(workspace, "epochs=2", "logger=none", "sync_batchnorm=true", CUDA_VISIBLE_DEVICES="0,1")
     assert done.returncode == 0, done.stdout + done.stderr
     assert result(the_run(workspace))["steps"] == 40

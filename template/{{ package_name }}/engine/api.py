@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -59,7 +60,7 @@ class Context:
     """In validation, the task's `metrics`: call `ctx.metrics["f1"].update(…)` with each batch."""
 
 
-class Data:
+class Data(ABC):
     """A data set with its splits; built from `configs/data/`."""
 
     info: Mapping[str, Any] = {}
@@ -69,9 +70,9 @@ class Data:
     collate: Callable[[list[Any]], Any] | None = None
     """Joins samples into a batch; None takes torch's `default_collate`."""
 
+    @abstractmethod
     def split(self, name: str) -> Dataset[Any] | None:
         """The map-style data set of "train", "val" or "test"; None where there is no such split."""
-        raise NotImplementedError
 
     endings: tuple[str, ...] = PICTURES
     """Which files below a folder `predict FOLDER` takes, by the ends of their names."""
@@ -117,7 +118,7 @@ class BatchDataset(Protocol):
         ...
 
 
-class Task:
+class Task(ABC):
     """What one step computes. Only `training_step` is mandatory.
 
     Everything a step returns is logged under its key; "loss" is minimised. Parameters of
@@ -127,11 +128,11 @@ class Task:
 
     loss: nn.Module
 
+    @abstractmethod
     def training_step(
         self, model: nn.Module, batch: Any, ctx: Context
     ) -> Mapping[str, Tensor | Mean]:
         """Values of one micro-batch: scalars, or a `Mean` where the average is not over samples."""
-        raise NotImplementedError
 
     def validation_step(
         self, model: nn.Module, batch: Any, ctx: Context
@@ -205,12 +206,12 @@ def recording() -> Iterator[dict[str, Tensor | Mean]]:
         _recorded.pop()
 
 
-class Logger:
+class Logger(ABC):
     """A place where values go besides `metrics.jsonl`; one file each in `configs/logger/`."""
 
+    @abstractmethod
     def scalars(self, step: int, values: Mapping[str, float]) -> None:
         """Called at log points and after a validation, never in between."""
-        raise NotImplementedError
 
-    def close(self) -> None:
+    def close(self) -> None:  # noqa: B027 - not every logger holds something open
         """Called once, when the run ends in whatever way."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import sys
+import traceback
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -128,9 +129,7 @@ def launch(work: Callable[[Job], float | None]) -> int:
         except Exit as error:
             say(str(error))
             outcome.code = error.code
-        except Exception:
-            import traceback
-
+        except Exception:  # a bug, in whatever code: the sweep goes on with its next job
             traceback.print_exc()
         return value
 
@@ -170,8 +169,6 @@ def _follow(work: Callable[[Job], float | None]) -> int:
             return error.code
         except Exception as error:
             if "Connection" not in str(error):  # else the first process ended and said why
-                import traceback
-
                 traceback.print_exc()
             return FAILED
     distributed.finish()

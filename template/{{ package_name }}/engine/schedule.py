@@ -8,6 +8,7 @@ from __future__ import annotations
 import bisect
 import math
 import warnings
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -32,7 +33,7 @@ class Horizon:
 
 
 @dataclass(kw_only=True)
-class Schedule:
+class Schedule(ABC):
     """The base of all schedules: linear warm-up, then `scale`. Subclass it and define `scale`."""
 
     horizon: Horizon
@@ -67,12 +68,12 @@ class Schedule:
         self.step_count = 0
         self.validate()
 
-    def validate(self) -> None:
+    def validate(self) -> None:  # noqa: B027 - not every schedule has something to refuse
         """Refuse impossible values. Raises `UserError`."""
 
+    @abstractmethod
     def scale(self, step: int) -> float:
         """What base rates are multiplied by in optimizer step `step` (from 0), without warm-up."""
-        raise NotImplementedError
 
     def scale_at(self, step: int) -> float:
         """The same with warm-up and, for `interval=epoch`, held through each epoch."""
@@ -103,7 +104,7 @@ class Schedule:
         for group in self.optimizer.param_groups:
             group["lr"] = group["base_lr"] * scale
 
-    def observe(self, value: float) -> None:
+    def observe(self, value: float) -> None:  # noqa: B027 - only a plateau looks at it
         """Called with the monitored value after each validation."""
 
     def state_dict(self) -> dict[str, Any]:
