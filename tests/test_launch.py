@@ -249,3 +249,10 @@ def test_what_cannot_be_downloaded(train, workspace, tmp_path, overrides, named)
     assert named in done.last
     assert not (workspace / "runs").exists()
     assert not (workspace / "nowhere").exists()
+
+
+def test_an_environment_without_the_dependencies(workspace):
+    done = subprocess.run([sys.executable, "-S", "train.py"], cwd=workspace, text=True, capture_output=True)
+    assert done.returncode == 2
+    assert done.stderr.count("\n") == 1
+    assert "'hydra' is not installed" in done.stderr

@@ -90,7 +90,14 @@ def launch(work: Callable[[Job], float | None]) -> int:
     os.chdir(ROOT)
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises instead of printing and exiting with 1
 
-    import hydra
+    try:
+        import hydra
+    except ModuleNotFoundError as error:
+        say(
+            f"The package '{error.name}' is not installed: run this as `uv run python …`, or make the "
+            "environment with `pip install -e .` first."
+        )
+        return MISTAKE
     from hydra.core.config_store import ConfigStore
     from hydra.core.hydra_config import HydraConfig
     from hydra.types import RunMode

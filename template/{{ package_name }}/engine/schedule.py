@@ -134,19 +134,6 @@ class Constant(Schedule):
 
 
 @dataclass(kw_only=True)
-class Linear(Schedule):
-    """From 1 after the warm-up to `min_scale` at the run's end."""
-
-    min_scale: float = 0.0
-
-    def validate(self) -> None:
-        _within("min_scale", self.min_scale, 0, 1)
-
-    def scale(self, step: int) -> float:
-        return 1 - (1 - self.min_scale) * self.done(step)
-
-
-@dataclass(kw_only=True)
 class Cosine(Schedule):
     """Half a cosine from 1 to `min_scale`, `cycles` times (Loshchilov & Hutter 2017)."""
 
@@ -165,7 +152,7 @@ class Cosine(Schedule):
 
 @dataclass(kw_only=True)
 class Polynomial(Schedule):
-    """(1 - share of the run that is over) to the power of `power`."""
+    """(1 - share of the run that is over) to the power of `power`; 1 is a line."""
 
     power: float = 2.0
     min_scale: float = 0.0
