@@ -144,3 +144,17 @@ def test_a_missing_plugin_is_said_with_how_to_install_it(train, workspace):
     assert done.code == 2
     assert len(done.out.strip().splitlines()) == 1
     assert done.last.endswith("install it: uv add hydra-optuna-sweeper")
+
+
+def test_a_signal_stops_a_sweep_after_its_first_job_too(train, workspace):
+    (workspace / "digits/counting.py").write_text(
+        "import os, signal\nfrom .task import Classification\n\nCALLS = []\n\n"
+        "class Counting(Classification):\n    def training_step(self, model, batch, ctx):\n"
+        "        CALLS.append(ctx.step) if ctx.training else None\n"
+        "        if len(CALLS) == 15:\n            os.kill(os.getpid(), signal.SIGTERM)\n"
+        "        return super().training_step(model, batch, ctx)\n"
+    )
+    options = ("task._target_=.counting.Counting", "logger=none", "max_steps=10", "epochs=1")
+    assert train("-m", "seed=0,1,2", *options).code == 75
+    manifests = sorted((workspace / "runs/default").glob("2*/manifest.json"))
+    assert [json.loads(path.read_text())["status"] for path in manifests] == ["finished", "stopped"]

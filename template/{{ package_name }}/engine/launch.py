@@ -156,6 +156,7 @@ def launch(work: Callable[[Job], float | None]) -> int:
         report(outcomes, sweep_folders[0])
     codes = [outcome.code for outcome in outcomes]
     code = STOPPED if STOPPED in codes else max(codes, default=FINISHED)
+    signals.ignore()  # everything is recorded: a late signal must not change the exit code
     if code in (FINISHED, STOPPED):  # after a failure the others are not in step with this process
         distributed.from_main(None)
         distributed.finish()
@@ -178,6 +179,7 @@ def _follow(work: Callable[[Job], float | None]) -> int:
             if "Connection" not in str(error):  # else the first process ended and said why
                 traceback.print_exc()
             return FAILED
+    signals.ignore()
     distributed.finish()
     return code
 

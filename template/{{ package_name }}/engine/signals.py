@@ -33,7 +33,7 @@ def install() -> None:
 
 
 def ignore() -> None:
-    """Once a run is recorded as finished, a late signal must not change its exit code."""
+    """When all is done: the interpreter, while it ends, would restore the default handlers."""
     for number in SIGNALS:
         signal.signal(number, signal.SIG_IGN)
 

@@ -50,7 +50,6 @@ def train(job: Job) -> float | None:
             run.update_manifest(
                 status="finished", ended=datetime.now().astimezone().isoformat(), result=result
             )
-            signals.ignore()
         _report(run, result)
         return loop.last
     finally:
