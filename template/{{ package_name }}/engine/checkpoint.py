@@ -8,7 +8,7 @@ import os
 import re
 import shutil
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -81,7 +81,8 @@ def save(state: Mapping[str, Any], path: Path) -> None:
         cause = _os_error(error)
         if cause is None:
             raise
-        raise _save_error(cause, path, temporary) from error
+        needed = sum(t.numel() * t.element_size() for t in _tensors(state))
+        raise _save_error(cause, path, temporary, needed) from error
 
 
 def link(path: Path, name: str) -> None:
@@ -97,7 +98,7 @@ def link(path: Path, name: str) -> None:
         os.replace(temporary, target)
         _sync_folder(path.parent)
     except OSError as error:
-        raise _save_error(error, target, temporary) from error
+        raise _save_error(error, target, temporary, path.stat().st_size) from error
 
 
 def prune(folder: Path, keep: int) -> None:
@@ -155,13 +156,22 @@ def _os_error(error: BaseException | None) -> OSError | None:
     return None
 
 
-def _save_error(error: OSError, path: Path, temporary: Path) -> SaveError:
+def _tensors(value: Any) -> Iterator[torch.Tensor]:
+    if isinstance(value, torch.Tensor):
+        yield value
+    elif isinstance(value, Mapping | list | tuple):
+        for item in value.values() if isinstance(value, Mapping) else value:
+            yield from _tensors(item)
+
+
+def _save_error(error: OSError, path: Path, temporary: Path, needed: int) -> SaveError:
     with contextlib.suppress(OSError):
         temporary.unlink(missing_ok=True)
     if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-        free = shutil.disk_usage(path.parent).free / 2**20
+        free = shutil.disk_usage(path.parent).free
         return SaveError(
-            f"No space to save {path}: {free:.1f} MiB are free. Make room and go on with resume=; "
-            "earlier checkpoints are intact."
+            f"No space to save {path} ({error.strerror}): it needs about {needed / 2**20:.1f} MiB, "
+            f"{free / 2**20:.1f} MiB are free. Make room and go on with resume=; earlier "
+            "checkpoints are intact."
         )
     return SaveError(f"Could not save {path}: {error}. Earlier checkpoints are intact.")

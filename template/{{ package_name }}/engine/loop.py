@@ -21,6 +21,7 @@ from .optim import load_optimizer_state, optimizer_state
 from .report import Report
 from .rng import Domain
 from .runs import Run, to_yaml
+from .saver import Saver
 from .validation import evaluate
 
 if TYPE_CHECKING:
@@ -36,15 +37,22 @@ class Loop:
         self.step = 0
         """Optimizer steps done."""
         self.best: float | None = None
+        self.best_saved: float | None = None
+        """The value of best.pt: the best one, unless that file was lost."""
         self.last: float | None = None
         self.not_better = 0
         """Validations in a row without a better `monitor`."""
         self.pending = False
         """Whether the validation that is due after `step` is still to be done."""
         self.saved_at = -1
+        self.has_advanced = False
+        """Whether this process has done a step or a validation, so that a time limit that is too
+        short for more still comes to an end."""
         self.divisor: Tensor | float | None = None
         """What the gradients of losses that are a `Mean` are still to be divided by."""
         self.windows = Windows()
+        self.saver = Saver(run.checkpoints, self.config.keep_last)
+        self.config_text = to_yaml(self.config)
         self.vote = Vote()
         self.scaler = torch.amp.GradScaler(parts.device.type, enabled=parts.precision == "fp16")
         self.step_key = rng.make_key(self.config.seed, Domain.STEP)
@@ -156,20 +164,25 @@ class Loop:
                 self.validate()
                 self.save()
             self.stop_if_asked()
+            self.saver.wait()  # loader workers are forked next, which no other thread should see
             p.model.train()
             with closing(p.train.read(self.step, p.total_steps)) as batches:
                 while self.step < p.total_steps and not self.out_of_patience():
                     self.training_step(batches)
+                    self.has_advanced = True
                     self.report.bar.update()
                     self.after_step()
             if self.saved_at != self.step:
                 self.save()
+            self.saver.wait()
         finally:
+            self.saver.close()
             self.report.close()
         self.vote.close()
 
     def after_step(self) -> None:
         """Log, validate, save and stop, where it is time to."""
+        self.saver.check()
         config, steps_per_epoch = self.config, self.parts.train.plan.steps
         epochs, rest = divmod(self.step, steps_per_epoch)
 
@@ -201,7 +214,7 @@ class Loop:
     def stop_if_asked(self) -> None:
         """Save and raise `Stopped` where a signal came or the time is over, in any process."""
         reason, minutes = signals.requested(), self.config.max_minutes
-        if reason is None and minutes is not None:
+        if reason is None and minutes is not None and self.has_advanced:
             is_over = time.monotonic() - self.started > 60 * minutes
             reason = f"max_minutes={minutes:g}" if is_over else None
         if not self.vote.ask(reason is not None):
@@ -211,6 +224,7 @@ class Loop:
         self.vote.close()
         if self.saved_at != self.step:
             self.save()
+        self.saver.wait()
         reason = next((r for r in distributed.from_all(reason) if r), "another process")
         raise Stopped(f"Stopped by {reason} after step {self.step} and saved.")
 
@@ -240,11 +254,12 @@ class Loop:
         self.refuse_not_finite()
         model = p.averaged.model if p.averaged is not None else p.model
         epoch = self.report.epoch(self.step)
+        self.saver.wait()  # loader workers are forked next, which no other thread should see
         # A stop in between saves; the resumed run validates, as `pending` is in the checkpoint.
         values = evaluate(p, model, p.val, self.step, epoch, after_step=self.stop_if_asked)
         p.model.train()
         results = {f"val/{key}": value for key, value in values.items()}
-        self.pending = False
+        self.pending, self.has_advanced = False, True
         self.report.write(self.step, results)
         self.judge(results)
 
@@ -259,30 +274,28 @@ class Loop:
             )
         self.last = value
         self.parts.scheduler.observe(value)
-        sign = 1 if config.monitor_mode == "max" else -1
-        is_best = math.isfinite(value) and (self.best is None or sign * (value - self.best) > 0)
+        is_best = self.is_better(value, self.best)
         self.not_better = 0 if is_best else self.not_better + 1
         if is_best:
             self.best = value
+        if self.is_better(value, self.best_saved):
+            self.best_saved = value
             self.save(best=True)
         self.report.validation(self.step, results, config.monitor[4:] if is_best else None)
+
+    def is_better(self, value: float, than: float | None) -> bool:
+        sign = 1 if self.config.monitor_mode == "max" else -1
+        return math.isfinite(value) and (than is None or sign * (value - than) > 0)
 
     # ---------------------------------------------------------------- checkpoints
 
     def save(self, best: bool = False) -> None:
-        """Write a checkpoint of this step; with `best`, name it best.pt as well."""
+        """Begin to write a checkpoint of this step; with `best`, name it best.pt as well."""
         self.refuse_not_finite()
         self.saved_at = self.step
-        if not distributed.is_main():
-            return
-        folder = self.run.checkpoints
-        path = checkpoint.path_of(folder, self.step)
-        if best:  # first, so that no numbered checkpoint ever knows of a best one that is not there
-            checkpoint.save(self.state_dict(), folder / "best.pt")
-            checkpoint.link(folder / "best.pt", path.name)
-        else:
-            checkpoint.save(self.state_dict(), path)
-        checkpoint.prune(folder, self.config.keep_last)
+        if distributed.is_main():
+            self.report.flush()  # else a kill after the save would lose what was logged before it
+            self.saver.save(self.state_dict(), self.step, best)
 
     def state_dict(self) -> dict[str, Any]:
         p = self.parts
@@ -298,9 +311,14 @@ class Loop:
             "scheduler": p.scheduler.state_dict(),
             "scaler": self.scaler.state_dict(),
             "windows": self.windows.state_dict(),
-            "best": {"value": self.best, "last": self.last, "not_better": self.not_better},
+            "best": {
+                "value": self.best,
+                "saved": self.best_saved,
+                "last": self.last,
+                "not_better": self.not_better,
+            },
             "pending": self.pending,
-            "config": to_yaml(self.config),
+            "config": self.config_text,
             "fingerprint": p.fingerprint,
         }
 
@@ -316,7 +334,8 @@ class Loop:
         self.scaler.load_state_dict(state["scaler"])
         self.windows.load_state_dict(state["windows"])
         best = state["best"]
-        self.best, self.last, self.not_better = best["value"], best["last"], best["not_better"]
+        self.best, self.best_saved = best["value"], best["saved"]
+        self.last, self.not_better = best["last"], best["not_better"]
         self.pending = state["pending"]
         self.saved_at = self.step
 

@@ -55,6 +55,9 @@ class Run:
         except (OSError, ValueError, TypeError) as error:
             raise UserError(f"{path} cannot be read ({error}); restore or remove it.") from error
 
+    def has_checkpoints(self) -> bool:
+        return any(self.checkpoints.glob("*.pt"))
+
     def update_manifest(self, **values: Any) -> None:
         """Set keys of the manifest; only the first process of a run does."""
         if not is_main():
@@ -86,19 +89,27 @@ def read_config(folder: Path) -> Config:
 
     Raises `UserError`.
     """
-    from omegaconf import OmegaConf
-
     path = folder / "config.yaml"
     try:
-        values = OmegaConf.to_container(OmegaConf.load(path))
-    except Exception as error:  # whatever a broken file makes the YAML reader raise
-        raise UserError(f"{path} cannot be read: {' '.join(str(error).split())}.") from error
+        return parse_config(path.read_text(encoding="utf-8"), str(path))
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} cannot be read: {error}.") from error
+
+
+def parse_config(text: str, source: str) -> Config:
+    """The config that `to_yaml` made `text` of. Raises `UserError`, which names `source`."""
+    from omegaconf import OmegaConf
+
+    try:
+        values = OmegaConf.to_container(OmegaConf.create(text))
+    except Exception as error:  # whatever broken text makes the YAML reader raise
+        raise UserError(f"{source} cannot be read: {' '.join(str(error).split())}.") from error
     if not isinstance(values, dict) or not values:
-        raise UserError(f"{path} holds no config.")
+        raise UserError(f"{source} holds no config.")
     try:
         return from_dict({str(key): value for key, value in values.items()})
     except (TypeError, AttributeError) as error:
-        raise UserError(f"{path} holds a value of a wrong type: {error}.") from error
+        raise UserError(f"{source} holds a value of a wrong type: {error}.") from error
 
 
 def create(config: Config, manifest: Mapping[str, Any], run_name: str | None) -> Run:
@@ -139,6 +150,12 @@ def _sweep_new(parent: Path) -> None:
         with contextlib.suppress(OSError):  # somebody else deleted it
             if time.time() - stray.stat().st_mtime > 3600:
                 shutil.rmtree(stray)
+
+
+def sweep(folder: Path) -> None:
+    """Delete what a killed process left half-written in its run folder."""
+    for stray in folder.glob(".*.tmp"):
+        stray.unlink(missing_ok=True)
 
 
 def lock(folder: Path, seconds: float = 10) -> Run:
@@ -242,12 +259,28 @@ def describe(overrides: list[str]) -> dict[str, Any]:
     """What a manifest says of a run at its start, but for machine and data."""
     return {
         "status": "running",
-        "started": datetime.now().astimezone().isoformat(),
+        "started": now(),
         "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
         "overrides": overrides,
         "template": _template_version(),
         "git": _git(),
     }
+
+
+def now() -> str:
+    """The local time with its zone, as ISO 8601."""
+    return datetime.now().astimezone().isoformat()
+
+
+def differences(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
+    """In what two fingerprints differ, each as "torch 2.6.0 → 2.7.0"."""
+    found = []
+    for key, value in one.items():
+        if isinstance(value, Mapping):
+            found += differences(value, other.get(key, {}))
+        elif value != other.get(key):
+            found.append(f"{key} {value} → {other.get(key)}")
+    return found
 
 
 def fingerprint(device: str, threads: int, data: str) -> dict[str, Any]:

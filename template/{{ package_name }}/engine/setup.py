@@ -132,8 +132,11 @@ def held_out(built: Built, split: str, batch_size: int | None = None) -> Loader 
     return Loader(dataset, plan, built.data.collate, Domain.VALIDATION, config.workers, pin)
 
 
-def build_parts(config: Config) -> Parts:
-    """Build and check everything that trains. Raises `UserError`."""
+def build_parts(config: Config, initialise: bool = True) -> Parts:
+    """Build and check everything that trains. Raises `UserError`.
+
+    Without `initialise` the weights come from a checkpoint, and `init_from` is not read.
+    """
     built = build_model(config)
     device, data, model, loss = built.device, built.data, built.model, built.loss
     allowed, info = config.allowed_packages, dict(data.info)
@@ -167,7 +170,7 @@ def build_parts(config: Config) -> Parts:
         if device.type != "cuda":
             raise UserError("sync_batchnorm=true works between GPUs only; on CPUs set it to false.")
         model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
-    if config.init_from is not None:
+    if config.init_from is not None and initialise:
         init_from(model, Path(config.init_from), config.init_rename)
     mix = _build_mix(config, info)
     parameters = named_parameters(model, loss)

@@ -6,14 +6,13 @@ import contextlib
 import os
 import time
 from collections.abc import Iterator
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from . import checkpoint, distributed, runs, signals
-from .config import EXTENDING
+from .config import EXTENDING, OPERATIONAL, Config
 from .errors import Exit, NotFiniteError, SaveError, Stopped, UserError, own_words
 from .launch import Job
 from .log import close_log, logger, number, open_log
@@ -27,12 +26,13 @@ class Failed(Exit):
     """The run failed for a reason that one sentence can tell."""
 
 
-def train(job: Job) -> float | None:
+def train(job: Job, loop_type: type[Loop] = Loop) -> float | None:
     """Do the job; returns the last monitored value. Raises `Exit` with the exit code's reason."""
     started = time.monotonic()
-    parts = build_parts(job.config)
-    check_one_batch(parts)
     run = job.run
+    # A checkpoint holds all weights: what they were initialised from may be gone.
+    parts = build_parts(job.config, initialise=run is None or not run.has_checkpoints())
+    check_one_batch(parts)
     if run is None and distributed.is_main():
         manifest = {**runs.describe(job.overrides), "fingerprint": parts.fingerprint}
         run = runs.create(job.config, manifest, job.folder_name)
@@ -40,16 +40,14 @@ def train(job: Job) -> float | None:
     run = run or shared
     try:
         open_log(run.folder, job.config.log.level)
-        loop = Loop(parts, run, started)
+        loop = loop_type(parts, run, started)
         if job.run is not None:
             _restore(loop, run)
-        with _recorded(run):
+        with _recorded(run, job.config):
             _announce(parts, run, loop.step)
             loop.fit()
             result = _result(loop)
-            run.update_manifest(
-                status="finished", ended=datetime.now().astimezone().isoformat(), result=result
-            )
+            run.update_manifest(status="finished", ended=runs.now(), result=result)
         _report(run, result)
         return loop.last
     finally:
@@ -58,7 +56,7 @@ def train(job: Job) -> float | None:
 
 
 @contextlib.contextmanager
-def _recorded(run: Run) -> Iterator[None]:
+def _recorded(run: Run, config: Config) -> Iterator[None]:
     """Writes how the run ended into its manifest and log, and turns failures into one sentence."""
     try:
         yield
@@ -74,8 +72,9 @@ def _recorded(run: Run) -> Iterator[None]:
         _close(run, "failed")
         peak = torch.cuda.max_memory_allocated() / 2**30
         raise Failed(
-            f"The GPU's memory is too small for this batch_size (peak {peak:.1f} GiB): lower "
-            "batch_size, or raise accumulate to keep it."
+            f"The GPU's memory is too small for batch_size={config.batch_size} with accumulate="
+            f"{config.accumulate} (peak {peak:.1f} GiB): lower batch_size, or raise accumulate to "
+            "keep it."
         ) from error
     except Exception as error:
         if "DataLoader worker" in str(error) and signals.requested():
@@ -96,7 +95,7 @@ def _recorded(run: Run) -> Iterator[None]:
 
 def _close(run: Run, status: str) -> None:
     with contextlib.suppress(OSError):  # a full disk must not hide why the run ended
-        run.update_manifest(status=status, ended=datetime.now().astimezone().isoformat())
+        run.update_manifest(status=status, ended=runs.now())
 
 
 def _restore(loop: Loop, run: Run) -> None:
@@ -104,19 +103,29 @@ def _restore(loop: Loop, run: Run) -> None:
 
     Raises `UserError` where data or shapes do not fit, `Failed` where no checkpoint is whole.
     """
-    path, found = distributed.from_main(_newest_whole(run) if distributed.is_main() else None)
+    stored = runs.read_config(run.folder)
+    state = None
+    path, found = None, False
+    if distributed.is_main():
+        runs.sweep(run.folder)
+        path, state, found = _newest_whole(run, stored)
+    path, found = distributed.from_main((path, found))
+    differences: list[str] = []
     if path is not None:
-        state = checkpoint.load(path)
+        state = state or checkpoint.load(path)
         loop.load_state_dict(state)
-        _compare(state["fingerprint"], loop.parts.fingerprint)
+        differences = _compare(
+            state["fingerprint"], loop.parts.fingerprint, loop.config.allow_changed_data
+        )
+        if distributed.from_main(_best_is_lost(run) if distributed.is_main() else None):
+            loop.best_saved = None
     elif found:
         raise Failed(
-            f"No checkpoint in {run.shown}/checkpoints can be read; restore one from a backup, or "
+            f"No checkpoint in {run.shown}/checkpoints can be used; restore one from a backup, or "
             "start a new run."
         )
     else:
         logger.info(f"{run.shown} has no checkpoint yet: it starts at its first step.")
-    stored = runs.read_config(run.folder)
     extended = sorted(runs.changes(stored, loop.config) & EXTENDING)
     if extended and not loop.parts.scheduler.can_be_extended:
         raise UserError(
@@ -131,11 +140,21 @@ def _restore(loop: Loop, run: Run) -> None:
         temporary = run.folder / ".config.yaml.tmp"
         temporary.write_text(text, encoding="utf-8")
         os.replace(temporary, run.folder / "config.yaml")
-    run.update_manifest(status="running", fingerprint=loop.parts.fingerprint)
+    resumed = {
+        "step": loop.step,
+        "time": runs.now(),
+        "extended": {key: getattr(loop.config, key) for key in extended},
+        "differences": differences,
+    }
+    run.update_manifest(
+        status="running",
+        fingerprint=loop.parts.fingerprint,
+        resumed=[*run.manifest().get("resumed", []), resumed],
+    )
 
 
-def _newest_whole(run: Run) -> tuple[Path | None, bool]:
-    """The newest checkpoint that can be read, or None; and whether there was any."""
+def _newest_whole(run: Run, config: Config) -> tuple[Path | None, dict[str, Any] | None, bool]:
+    """The newest checkpoint that can be used and what it holds; and whether there was any."""
     folder = run.checkpoints
     checkpoint.sweep(folder)
     paths = checkpoint.newest_first(folder)
@@ -143,37 +162,61 @@ def _newest_whole(run: Run) -> tuple[Path | None, bool]:
         paths.append(folder / "best.pt")
     for path in paths:
         try:
-            checkpoint.load(path)
-            return path, True
+            state = checkpoint.load(path)
+            _check_origin(path, state, config)
+            return path, state, True
         except checkpoint.Damaged as error:
             logger.warning(f"{error}; it is put aside and the checkpoint before it is used.")
-            path.rename(path.with_name(f"{path.name}.damaged"))
+            _put_aside(path)
         except checkpoint.Unusable as error:
             logger.warning(f"{error}; the checkpoint before it is used.")
         except OSError as error:
             raise Failed(f"The checkpoint {path} cannot be read: {error}.") from error
-    return None, bool(paths) or any(folder.glob("*.damaged"))
+    return None, None, bool(paths) or any(folder.glob("*.damaged"))
 
 
-def _compare(stored: dict[str, Any], now: dict[str, Any]) -> None:
-    """Refuse other data; say what else makes the resumed run no longer bit-exact."""
-    if stored["data"] != now["data"]:
-        raise UserError(
-            "The data have changed since the checkpoint was written; bring the old data back, or "
-            "start a new run from it."
+def _put_aside(path: Path) -> None:
+    path.rename(path.with_name(f"{path.name}.damaged"))
+
+
+def _check_origin(path: Path, state: dict[str, Any], config: Config) -> None:
+    """Raises `Unusable` for a checkpoint that another run wrote."""
+    try:
+        own = runs.parse_config(str(state["config"]), "Its config")
+    except UserError as error:
+        raise checkpoint.Unusable(f"{path.name} is not of this run: {error}") from error
+    others = sorted(runs.changes(config, own) - OPERATIONAL - EXTENDING)
+    if others:
+        raise checkpoint.Unusable(
+            f"{path.name} belongs to another run (its {', '.join(others)} differ)"
         )
-    differences = []
-    for key, value in stored.items():
-        if key == "versions":
-            differences += [
-                f"{name} {v} → {now['versions'].get(name)}"
-                for name, v in value.items()
-                if v != now["versions"].get(name)
-            ]
-        elif value != now[key]:
-            differences.append(f"{key} {value} → {now[key]}")
+
+
+def _best_is_lost(run: Run) -> bool:
+    """Whether best.pt is damaged; then it is put aside."""
+    path = run.checkpoints / "best.pt"
+    try:
+        if path.exists():
+            checkpoint.load(path)
+    except checkpoint.Unusable as error:
+        logger.warning(
+            f"{error}; it is put aside, and the best of the validations to come takes its place."
+        )
+        _put_aside(path)
+    return not path.exists()
+
+
+def _compare(stored: dict[str, Any], now: dict[str, Any], allow_changed_data: bool) -> list[str]:
+    """Refuse other data; say what else makes the resumed run no longer bit-exact."""
+    if stored["data"] != now["data"] and not allow_changed_data:
+        raise UserError(
+            "The data have changed since the checkpoint was written: bring the old data back, go on "
+            "with the new as allow_changed_data=true, or start a new run."
+        )
+    differences = runs.differences(stored, now)
     if differences:
         logger.warning(f"This run is no longer bit-exact: {', '.join(differences)}.")
+    return differences
 
 
 def _announce(parts: Parts, run: Run, step: int) -> None:
