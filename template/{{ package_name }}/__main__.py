@@ -1,4 +1,4 @@
-"""What reads a finished run: `python -m PACKAGE evaluate|predict|export|compare RUN`."""
+"""What reads a finished run: `python -m PACKAGE evaluate|predict|export|compare|reproduce RUN`."""
 
 from __future__ import annotations
 
@@ -60,6 +60,13 @@ def compare(options: argparse.Namespace) -> None:
     compare(options.runs, options.out or ROOT / "runs/compare.png", options.key)
 
 
+def reproduce(options: argparse.Namespace) -> None:
+    from .engine.tools.folders import one_run
+    from .engine.tools.reproduce import reproduce
+
+    reproduce(one_run(options.run), options.stop_at, options.workers, options.device)
+
+
 def _open(options: argparse.Namespace, **replaced: Any) -> tuple[Path, Any]:
     """The run's folder and the opened run."""
     from .engine.tools.folders import one_run, read_config
@@ -118,6 +125,13 @@ def _parser() -> argparse.ArgumentParser:
     one.add_argument("--out", type=_path, metavar="FILE",
                      help="the picture of the curves (default: runs/compare.png)")  # fmt: skip
     one.add_argument("--key", metavar="TAG", help="what to draw (default: what was monitored)")
+
+    one = verb(reproduce, "Train a finished run again and compare every logged value and weight.")
+    one.add_argument("run", type=_path, metavar="RUN", help=run_help)
+    one.add_argument("--stop-at", type=_steps, default=[], metavar="STEP,…",
+                     help="stop and resume after these steps, by SIGKILL and SIGTERM in turn")  # fmt: skip
+    one.add_argument("--device", help="auto, cpu, cuda, cuda:1 … (default: as the run)")
+    one.add_argument("--workers", type=_number(0), help="loader processes (default: as the run)")
     return parser
 
 
@@ -134,6 +148,10 @@ def _shown_path(text: str) -> str:
 def _checkpoint(text: str) -> str:
     """A path, or a word or name that the run knows."""
     return str(_path(text)) if _path(text).is_file() else text
+
+
+def _steps(text: str) -> list[int]:
+    return [_number(1)(part) for part in text.split(",")]
 
 
 def _number(least: int) -> Callable[[str], int]:

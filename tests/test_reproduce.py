@@ -1,0 +1,110 @@
+"""`python -m PACKAGE reproduce RUN`: the promise, tried by the user on a run of their own."""
+
+import json
+
+import pytest
+from test_core import torchrun
+from test_train import result, the_run
+
+
+@pytest.fixture
+def reproduce(server, workspace):
+    return lambda *arguments: server.run(workspace / "digits/__main__.py", "reproduce", *map(str, arguments))
+
+
+BASE = ("epochs=2", "limit_train_batches=8", "log.every=3", "logger=none")
+
+
+def again(workspace, name="default"):
+    (folder,) = (workspace / "runs" / name / "reproduced").iterdir()
+    return folder
+
+
+def test_killed_and_stopped_on_the_way(train, reproduce, workspace):
+    assert train(*BASE, "ema_decay=0.9", "model.dropout=0.2", "save_every_steps=4").code == 0
+    folder = the_run(workspace)
+    done = reproduce(folder, "--stop-at", "5,11", "--workers", "1")
+    assert done.code == 0, done.out
+    assert done.last.startswith("identical: 16 steps")
+    assert result(again(workspace)) == result(folder)
+    resumed = json.loads((again(workspace) / "manifest.json").read_text())["resumed"]
+    assert [entry["step"] for entry in resumed] == [0, 4, 11], "it was not killed at 5 and stopped at 11"
+
+
+def test_the_first_difference_is_named(train, reproduce, workspace):
+    assert train(*BASE).code == 0
+    folder = the_run(workspace)
+    rows = (folder / "metrics.jsonl").read_text().splitlines()
+    changed = json.loads(rows[2])
+    changed["train/loss"] += 1e-12
+    rows[2] = json.dumps(changed)
+    (folder / "metrics.jsonl").write_text("\n".join(rows))
+    manifest = json.loads((folder / "manifest.json").read_text())
+    manifest["fingerprint"]["versions"]["torch"] = "1.0"
+    manifest["resumed"] = [{"step": 3, "extended": {"epochs": 2}, "differences": ["threads 4 → 2"]}]
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    done = reproduce(folder)
+    assert done.code == 1
+    assert f"different: first at step {changed['step']} in train/loss: {changed['train/loss']!r}" in done.out
+    for reason in ("torch 1.0 → ", "to be longer (epochs=2)", "threads 4 → 2"):
+        assert reason in done.out
+    assert "Traceback" not in done.out
+
+
+def test_changed_code_is_found_out(train, reproduce, workspace):
+    assert train(*BASE, "log.every=1000").code == 0
+    losses = workspace / "digits/task.py"
+    losses.write_text(losses.read_text().replace('"loss": ', '"loss": 1.0001 * '))
+    assert "1.0001" in losses.read_text()
+    done = reproduce(the_run(workspace))
+    assert done.code == 1
+    assert "different: first at step 8" in done.out
+
+
+def test_weights_alone_that_differ(train, reproduce, workspace):
+    assert train(*BASE).code == 0
+    folder = the_run(workspace)
+    manifest = json.loads((folder / "manifest.json").read_text())
+    manifest["result"]["weights_sha256"] = "0"
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    import torch
+
+    path = max((folder / "checkpoints").glob("step-*.pt"))
+    state = torch.load(path, weights_only=True)
+    state["optimizer"][
+        "layers.0.weight" if "layers.0.weight" in state["optimizer"] else next(iter(state["optimizer"]))
+    ]["exp_avg"].view(-1)[0] += 1
+    path.unlink()  # it may share its bytes with best.pt
+    torch.save(state, path)
+    done = reproduce(folder)
+    assert done.code == 1
+    assert "weights_sha256 at the end: 0, and again" in done.out
+    assert "1 tensors differ, the first is optimizer." in done.out
+
+
+def test_mistakes(train, reproduce, workspace):
+    assert train(*BASE).code == 0
+    folder = the_run(workspace)
+    for arguments, words in (
+        ((folder, "--stop-at", "16"), "name steps from 1 to 15"),
+        ((folder, "--stop-at", "3,x"), "'x' is no whole number"),
+        ((workspace / "runs",), "is no run"),
+    ):
+        done = reproduce(*arguments)
+        assert done.code == 2
+        assert words in done.last
+    manifest = json.loads((folder / "manifest.json").read_text())
+    (folder / "manifest.json").write_text(json.dumps({**manifest, "status": "stopped"}))
+    done = reproduce(folder)
+    assert done.code == 2
+    assert "is not finished but stopped" in done.last
+    assert not (workspace / "runs/default/reproduced").exists()
+
+
+def test_a_run_of_two_processes(reproduce, workspace):
+    assert torchrun(workspace, *BASE, "accumulate=2").returncode == 0
+    done = reproduce(the_run(workspace), "--stop-at", "9")
+    assert done.code == 0, done.out
+    assert "identical" in done.last
+    manifest = json.loads((again(workspace) / "manifest.json").read_text())
+    assert manifest["fingerprint"]["world_size"] == 2
