@@ -183,22 +183,41 @@ def class_predictions(
     return rows
 
 
-_recorded: list[dict[str, Tensor | Mean]] = []
+_recorded: list[dict[str, list[Tensor | Mean]]] = []
 """Where `record` writes: the innermost step that is under way."""
 
 
 def record(name: str, value: Tensor, n: Tensor | float | None = None) -> None:
     """Log a scalar from anywhere inside a model's forward or a loss, averaged like what a step
-    returns: over the samples of the batch, or over `n` things. Outside of a step it does nothing.
+    returns: over the samples of the batch, or over `n` things. Raises `UserError`.
+
+    What is recorded several times in a step, as in a module that is used twice, is the mean of all,
+    weighted by `n`; where the step returns a value of this name, that one counts alone. Outside of
+    a step's forward it does nothing, so a forward repeated in a checkpointed backward adds nothing.
+
+    It never waits for the device. In a compiled model the value is one more output of the graph,
+    which stays whole; a model called k times in one step is compiled once for each of the calls.
     """
-    if _recorded:
-        _recorded[-1][name] = value.detach() if n is None else Mean(value.detach(), n)
+    if not _recorded:
+        return
+    check_scalar(name, value)
+    # Copied, for what changes in place afterwards: a parameter, a buffer, a sum of losses.
+    value = value.detach().clone()
+    n = n.detach().clone() if isinstance(n, Tensor) else n
+    _recorded[-1].setdefault(name, []).append(value if n is None else Mean(value, n))
+
+
+def check_scalar(name: str, value: Any) -> None:
+    """Raises `UserError` where what was logged as `name` is no tensor with one value."""
+    if not isinstance(value, Tensor) or value.numel() != 1:
+        shape = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
+        raise UserError(f"'{name}' was logged as {shape}; it must be a tensor with one value.")
 
 
 @contextmanager
-def recording() -> Iterator[dict[str, Tensor | Mean]]:
+def recording() -> Iterator[dict[str, list[Tensor | Mean]]]:
     """Collects what `record` gets within the block."""
-    values: dict[str, Tensor | Mean] = {}
+    values: dict[str, list[Tensor | Mean]] = {}
     _recorded.append(values)
     try:
         yield values
@@ -212,6 +231,9 @@ class Logger(ABC):
     @abstractmethod
     def scalars(self, step: int, values: Mapping[str, float]) -> None:
         """Called at log points and after a validation, never in between."""
+
+    def flush(self) -> None:  # noqa: B027 - not every logger holds something back
+        """Called before each checkpoint: what was logged so far must survive a kill -9."""
 
     def close(self) -> None:  # noqa: B027 - not every logger holds something open
         """Called once, when the run ends in whatever way."""

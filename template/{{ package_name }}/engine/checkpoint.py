@@ -5,12 +5,13 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import pickle
 import re
 import shutil
 import zipfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import torch
 
@@ -101,9 +102,13 @@ def link(path: Path, name: str) -> None:
         raise _save_error(error, target, temporary, path.stat().st_size) from error
 
 
-def prune(folder: Path, keep: int) -> None:
-    """Keep the newest `keep` numbered checkpoints."""
-    for path in newest_first(folder)[keep:]:
+def prune(newest: Path, keep: int) -> None:
+    """Of the numbered checkpoints up to `newest`, keep the last `keep`.
+
+    Later ones are not this run's, or cannot be used: they must not stand for one that can.
+    """
+    paths = newest_first(newest.parent)
+    for path in paths[paths.index(newest) :][keep:]:
         path.unlink(missing_ok=True)
 
 
@@ -113,20 +118,20 @@ def load(path: Path) -> dict[str, Any]:
     Raises `Damaged`, `Unusable`, and OSError where the file cannot be read at all.
     """
     with open(path, "rb") as file:
+        broken = _broken(file)
+        if broken is not None:
+            raise Damaged(f"{path.name} is damaged: {broken}")
+        file.seek(0)
         try:
-            # torch.load does not compare checksums: a flipped bit would load as a wrong weight.
-            with zipfile.ZipFile(file) as archive:
-                broken = archive.testzip()
-            if broken is None:
-                file.seek(0)
-                state = torch.load(file, map_location="cpu", weights_only=True)
+            state = torch.load(file, map_location="cpu", weights_only=True)
+        except pickle.UnpicklingError as error:
+            raise Unusable(
+                f"{path.name} holds more than tensors and plain values; loading it could run code"
+            ) from error
         except (MemoryError, OSError):
             raise
-        except Exception as error:  # whatever a broken file makes the readers raise
-            reason = " ".join(str(error).split())[:120] or type(error).__name__
-            raise Damaged(f"{path.name} is damaged: {reason}") from error
-    if broken is not None:
-        raise Damaged(f"{path.name} is damaged: the checksum of '{broken}' is wrong")
+        except Exception as error:  # whatever a file of something else makes the reader raise
+            raise Unusable(f"{path.name} cannot be loaded: {_first_words(error)}") from error
     if not isinstance(state, dict) or "format" not in state:
         raise Unusable(f"{path.name} is not a checkpoint of a run")
     if state["format"] != FORMAT:
@@ -137,6 +142,30 @@ def load(path: Path) -> dict[str, Any]:
     if missing:
         raise Unusable(f"{path.name} lacks '{missing[0]}'")
     return state
+
+
+def _broken(file: IO[bytes]) -> str | None:
+    """What is wrong with an archive, or None.
+
+    torch.load does not compare checksums: a flipped bit would load as a wrong weight.
+    """
+    try:
+        with zipfile.ZipFile(file) as archive:
+            if (name := archive.testzip()) is not None:
+                return f"the checksum of '{name}' is wrong"
+            # No checksum covers the archive's own directory, and torch reads a record that is
+            # marked as a folder there as one of uninitialised bytes.
+            marked = next((i.filename for i in archive.infolist() if i.external_attr), None)
+            return None if marked is None else f"'{marked}' is marked as a folder"
+    except Exception as error:  # whatever a broken file makes the reader raise
+        # EINVAL: the file names a place before its own start. All else is the disk's fault.
+        if isinstance(error, OSError) and error.errno != errno.EINVAL:
+            raise
+        return _first_words(error)
+
+
+def _first_words(error: Exception) -> str:
+    return " ".join(str(error).split())[:120] or type(error).__name__
 
 
 def _sync_folder(folder: Path) -> None:

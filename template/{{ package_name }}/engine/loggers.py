@@ -28,5 +28,8 @@ class TensorBoard(Logger):
         items = [self._summary.Value(tag=tag, simple_value=v) for tag, v in values.items()]
         self.writer._get_file_writer().add_summary(self._summary(value=items), step)
 
+    def flush(self) -> None:
+        self.writer.flush()
+
     def close(self) -> None:
         self.writer.close()

@@ -28,8 +28,10 @@ class Report:
         done: int,
         validate_again: bool,
         bar: bool,
+        digits: int = 4,
     ) -> None:
         self.plan, self.total_steps, self.device = plan, total_steps, device
+        self.digits = digits
         self.first_step, self.started = done, time.perf_counter()
         self.loggers: list[Logger] = []
         self.metrics = None
@@ -67,7 +69,7 @@ class Report:
         per_step = (now - self.started) / max(1, step - self.first_step)
         low, high = min(rates.values()), max(rates.values())
         lr = f"{low:.1e}" if low == high else f"{low:.1e}…{high:.1e}"
-        line = f"{self.place(step)}  lr {lr}  {columns(window)}"
+        line = f"{self.place(step)}  lr {lr}  {columns(window, self.digits)}"
         line += f"  eta {duration(per_step * (self.total_steps - step))}"
         line += f"  time {times['time/step']:.3f}  data {times['time/data']:.3f}"
         if self.device.type == "cuda":
@@ -77,7 +79,7 @@ class Report:
 
     def validation(self, step: int, values: Mapping[str, float], best: str | None) -> None:
         """`best` names the value that is the best so far."""
-        line = f"{self.place(step)}  val    {columns(values)}"
+        line = f"{self.place(step)}  val    {columns(values, self.digits)}"
         line += f"  best {best}" if best else ""
         logger.info(line, extra={"colour": "\x1b[32m" if best else ""})
 
@@ -88,6 +90,11 @@ class Report:
         self.metrics.write({"step": step, "epoch": self.epoch(step), **values})
         for sink in self.loggers:
             sink.scalars(step, values)
+
+    def flush(self) -> None:
+        """Hands everything logged so far to the operating system."""
+        for sink in self.loggers:
+            sink.flush()
 
     def epoch(self, step: int) -> int:
         """The epoch of the last of `step` steps, from 1; 0 before the first."""

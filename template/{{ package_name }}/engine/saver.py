@@ -35,6 +35,9 @@ class Saver:
         self.wait()
         self._begin(self._copy(state), step, best)
 
+    def is_writing(self) -> bool:
+        return self._thread is not None and self._thread.is_alive()
+
     def check(self) -> None:
         """Raises `SaveError` where a write has failed; never waits."""
         if self._error is not None:
@@ -71,7 +74,7 @@ class Saver:
                 checkpoint.link(self.folder / "best.pt", path.name)
             else:
                 checkpoint.save(state, path)
-            checkpoint.prune(self.folder, self.keep_last)
+            checkpoint.prune(path, self.keep_last)
         except Exception as error:  # of whatever kind: a thread has nobody to raise it to
             self._error = error
 

@@ -1,0 +1,1 @@
+"""What the rendered projects cost, measured side by side: `python -m benchmarks [NAME …]`."""

@@ -1,0 +1,160 @@
+"""What exact resume costs: keyed randomness, reaching a batch, saving."""
+
+from __future__ import annotations
+
+import random
+import tempfile
+import time
+import tracemalloc
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from .common import Table, interleaved, per_call, ratio, shown
+
+
+def run(quick: bool) -> list[Table]:
+    return [_seeding(quick), _seeking(quick), _saving(quick), _beside(quick)]
+
+
+def _seeding(quick: bool) -> Table:
+    from digits.engine import rng
+
+    key = rng.make_key(0, rng.Domain.SAMPLE, 1)
+    counter = iter(range(1 << 60))
+
+    def seed_next() -> None:
+        rng.seed_all(rng.mix(key, next(counter)))
+
+    works = {
+        "a sample: mix and torch's generator": lambda: torch.default_generator.manual_seed(rng.mix(key, next(counter))),
+        "a sample: mix and the generators of torch, numpy and random": lambda: rng.seed_all(
+            rng.mix(key, next(counter))
+        ),
+        "a step: the same for the forward pass": lambda: rng.seed_all(rng.mix(key, next(counter))),
+        "a step with MixUp: twice": lambda: (rng.seed_all(rng.mix(key, 1)), rng.seed_all(rng.mix(key, next(counter)))),
+        "for comparison: torch.manual_seed": lambda: torch.manual_seed(next(counter)),
+        "for comparison: torch.manual_seed, np.random.seed, random.seed": lambda: (
+            torch.manual_seed(next(counter)),
+            np.random.seed(next(counter) & 0xFFFFFFFF),
+            random.seed(next(counter)),
+        ),
+    }
+    times = interleaved([per_call(work, 2000) for work in works.values()], 5 if quick else 25)
+    table = Table("Keyed seeding", ["what", "time (middle half)"])
+    table.rows = [(name, shown(seconds)) for name, seconds in zip(works, times, strict=True)]
+    return table
+
+
+def _seeking(quick: bool) -> Table:
+    from digits.engine.data import Plan
+
+    table = Table(
+        "Reaching a batch of 128 in the middle of epoch 7 of a new process",
+        ["samples", "order as a keyed bijection", "its peak memory", "torch.randperm", "ratio"],
+        note="A batch costs what it costs wherever it lies: nothing before it is generated or read.",
+    )
+    for exponent in (3, 6, 9) if quick else (3, 4, 5, 6, 7, 8, 9):
+        size = 10**exponent
+
+        def keyed(size: int = size) -> None:
+            Plan(size, 128, seed=1).samples(7 * (size // 128) + size // 256)
+
+        def randperm(size: int = size) -> None:
+            torch.randperm(size)[size // 2 : size // 2 + 128]
+
+        tracemalloc.start()
+        keyed()
+        peak = tracemalloc.get_traced_memory()[1] / 2**20
+        tracemalloc.stop()
+        if exponent <= 7:
+            ours, theirs = interleaved([keyed, randperm], 5 if quick else 15)
+            row = (shown(theirs), ratio(ours, theirs))
+        else:
+            (ours,), row = interleaved([keyed], 5), ("needs 8 bytes a sample", "")
+        table.rows.append((f"10^{exponent}", shown(ours), f"{peak:.2f} MiB", *row))
+    return table
+
+
+def _state(mebibytes: int) -> dict[str, object]:
+    """Weights and the two moments of AdamW, as a checkpoint holds them."""
+    weights = {f"layers.{n}.weight": torch.randn(512, 683) for n in range(max(1, mebibytes // 4))}
+    moments = {
+        name: {"step": torch.tensor(5.0), "exp_avg": torch.randn_like(w), "exp_avg_sq": torch.rand_like(w)}
+        for name, w in weights.items()
+    }
+    return {"step": 5, "model": weights, "optimizer": moments}
+
+
+def _saving(quick: bool) -> Table:
+    from digits.engine import checkpoint
+    from digits.engine.saver import Saver
+
+    table = Table(
+        "A checkpoint: how long training waits",
+        ["state", "torch.save", "atomic, synced", "in a thread: wait", "ratio to torch.save", "until on the disk"],
+        note="The thread copies the state to buffers that are kept, then writes, syncs and renames. The "
+        "first save also allocates the buffers and waits longer; `torch.save` neither syncs nor is atomic.",
+    )
+    for mebibytes in (1, 100) if quick else (1, 10, 100, 400):
+        state = _state(mebibytes)
+        folder = Path(tempfile.mkdtemp())
+        saver = Saver(folder, keep_last=1)
+        whole: list[float] = []
+
+        def threaded(saver: Saver = saver, state: dict = state, whole: list[float] = whole) -> float:
+            began = time.perf_counter()
+            saver.save(state, 1)
+            waited = time.perf_counter() - began
+            saver.wait()
+            whole.append(time.perf_counter() - began)
+            return waited
+
+        plain, atomic, ours = interleaved(
+            [
+                lambda s=state, f=folder: torch.save(s, f / "plain.pt"),
+                lambda s=state, f=folder: checkpoint.save(s, f / "atomic.pt"),
+                threaded,
+            ],
+            4 if quick else 12,
+        )
+        cells = [shown(plain), shown(atomic), shown(ours), ratio(ours, plain), shown(whole[1:])]
+        table.rows.append((f"{mebibytes} MiB", *cells))
+        for path in folder.iterdir():
+            path.unlink()
+    return table
+
+
+def _beside(quick: bool) -> Table:
+    """Steps of a small network while the thread writes, and while it does not."""
+    from digits.engine.saver import Saver
+
+    model = torch.nn.Sequential(torch.nn.Linear(512, 1024), torch.nn.ReLU(), torch.nn.Linear(1024, 10))
+    optimizer = torch.optim.AdamW(model.parameters(), fused=True)
+    images, labels = torch.randn(64, 512), torch.randint(10, (64,))
+    state, folder = _state(100), Path(tempfile.mkdtemp())
+    saver = Saver(folder, keep_last=1)
+
+    def step() -> None:
+        optimizer.zero_grad(set_to_none=True)
+        torch.nn.functional.cross_entropy(model(images), labels).backward()
+        optimizer.step()
+
+    def alone() -> float:
+        return per_call(step, 100)()
+
+    def beside() -> float:
+        saver.save(state, 1)
+        steps, began = 0, time.perf_counter()
+        while saver.is_writing():
+            step()
+            steps += 1
+        seconds = time.perf_counter() - began
+        saver.wait()
+        return seconds / max(1, steps)
+
+    times = interleaved([alone, beside], 4 if quick else 15)
+    table = Table("Steps beside the writer (100 MiB)", ["step alone", "step while a checkpoint is written", "ratio"])
+    table.rows = [(shown(times[0]), shown(times[1]), ratio(times[1], times[0]))]
+    return table
