@@ -28,12 +28,9 @@ def _seeding(quick: bool) -> Table:
         rng.seed_all(rng.mix(key, next(counter)))
 
     works = {
-        "a sample: mix and torch's generator": lambda: torch.default_generator.manual_seed(rng.mix(key, next(counter))),
-        "a sample: mix and the generators of torch, numpy and random": lambda: rng.seed_all(
-            rng.mix(key, next(counter))
-        ),
-        "a step: the same for the forward pass": lambda: rng.seed_all(rng.mix(key, next(counter))),
-        "a step with MixUp: twice": lambda: (rng.seed_all(rng.mix(key, 1)), rng.seed_all(rng.mix(key, next(counter)))),
+        "a sample, torch alone": lambda: torch.default_generator.manual_seed(rng.mix(key, next(counter))),
+        "a sample or a step: torch, numpy and random": seed_next,
+        "a step with MixUp: the same twice": lambda: (seed_next(), seed_next()),
         "for comparison: torch.manual_seed": lambda: torch.manual_seed(next(counter)),
         "for comparison: torch.manual_seed, np.random.seed, random.seed": lambda: (
             torch.manual_seed(next(counter)),
