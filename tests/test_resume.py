@@ -137,6 +137,64 @@ def test_a_time_limit_stops_and_resumes(train, workspace, minutes):
     compare(workspace)
 
 
+def test_a_time_limit_below_the_start_of_a_run_still_ends(train, workspace):
+    """Each command does a step or a validation at least, so the documented loop comes to its end."""
+    options = (*BASE, "limit_train_batches=4", "epochs=1", "limit_val_batches=2")
+    assert train(*options, "name=whole").code == 0
+    codes = []
+    while not codes or (codes[-1] == 75 and len(codes) < 20):
+        codes.append(train(*options, "name=stopped", "resume=auto", "max_minutes=1e-9").code)
+    assert codes == [75, 75, 75, 75, 0]
+    compare(workspace)
+
+
+def test_train_yaml_may_change_meanwhile(train, workspace):
+    assert train(*BASE, "name=whole").code == 0
+    assert train(*BASE, "name=stopped", AT="13", WITH="SIGTERM").code == 75
+    path = workspace / "configs/train.yaml"
+    changed = path.read_text().replace("lr: 0.003", "lr: 0.5").replace("batch_size: 64", "batch_size: 8")
+    changed = changed.replace("- model: cnn", "- model: mlp").replace("epochs: 20", "epochs: 1")
+    path.write_text(changed.replace("seed: 0", "seed: 3"))
+    assert train(f"resume={the_run(workspace, 'stopped')}").code == 0
+    compare(workspace)
+
+
+def test_weights_to_start_from_may_be_gone(train, workspace):
+    assert train(*BASE, "name=before").code == 0
+    weights = workspace / "weights.pt"
+    shutil.copy(the_run(workspace, "before") / "checkpoints/best.pt", weights)
+    assert train(*BASE, "name=whole", f"init_from={weights}").code == 0
+    assert train(*BASE, "name=stopped", f"init_from={weights}", AT="13", WITH="SIGTERM").code == 75
+    weights.unlink()
+    done = train(f"resume={the_run(workspace, 'stopped')}")
+    assert done.code == 0, done.out
+    compare(workspace)
+
+
+def test_changed_data_go_on_where_they_are_allowed(train, workspace, pictures):
+    options = (*BASE, "data=image_folder", f"data.root={pictures}", "batch_size=16")
+    assert train(*options, AT="4", WITH="SIGTERM").code == 75
+    next(pictures.rglob("*.png")).unlink()
+    folder = the_run(workspace)
+    done = train(f"resume={folder}", "allow_changed_data=true")
+    assert done.code == 0, done.out
+    assert "no longer bit-exact: data " in done.out
+    (resumed,) = json.loads((folder / "manifest.json").read_text())["resumed"]
+    assert resumed["step"] == 5
+    assert resumed["differences"][0].startswith("data ")
+
+
+def test_two_at_once_with_resume_auto(start, train, workspace):
+    first = start(*BASE, "resume=auto", AT="5", WITH="SIGSTOP")
+    first.wait_for("training and")
+    second = train(*BASE, "resume=auto")
+    assert second.code == 2
+    assert "in use by another process" in second.last
+    first.send(signal.SIGCONT)
+    assert first.result().code == 0
+    assert result(the_run(workspace))["steps"] == 40
+
+
 def test_a_damaged_checkpoint_is_named_and_the_one_before_is_used(train, workspace):
     assert train(*BASE, "name=whole").code == 0
     assert train(*BASE, "name=stopped", "save_every_steps=5", AT="17", WITH="SIGKILL").code == 137

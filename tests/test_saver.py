@@ -1,0 +1,155 @@
+"""Checkpoints are written by a thread, from a copy, one at a time, and training hears of failures."""
+
+import errno
+import threading
+
+import pytest
+import torch
+
+
+@pytest.fixture
+def saver(engine, tmp_path):
+    return engine("saver").Saver(tmp_path, keep_last=2)
+
+
+def state(value: float) -> dict:
+    others = "interface epoch ema loss scheduler scaler windows best pending config fingerprint"
+    return {
+        **dict.fromkeys(others.split()),
+        "format": 1,
+        "step": int(value),
+        "model": {"weight": torch.full((3, 4), value), "bias": torch.full((), value)},
+        "optimizer": {"weight": {"moments": [torch.full((2,), value)], "betas": (0.9, 0.95)}},
+    }
+
+
+@pytest.fixture
+def held(engine, monkeypatch):
+    """Writing waits for the event, so that a test can look at what happens beside it."""
+    event, names, save = threading.Event(), [], engine("checkpoint").save
+
+    def slow(state, path):
+        names.append(path.name)
+        assert event.wait(30)
+        save(state, path)
+
+    monkeypatch.setattr(engine("checkpoint"), "save", slow)
+    return event, names
+
+
+def test_training_goes_on_while_the_copy_is_written(saver, held, engine, tmp_path):
+    event, _ = held
+    first = state(1.0)
+    saver.save(first, 1)
+    assert saver.is_writing()
+    for tensor in (*first["model"].values(), *first["optimizer"]["weight"]["moments"]):
+        tensor.add_(5)  # as the next optimizer step does
+    first["optimizer"]["weight"]["moments"].append(None)
+    assert not (tmp_path / "step-00000001.pt").exists()
+    event.set()
+    saver.wait()
+    assert not saver.is_writing()
+    loaded = engine("checkpoint").load(tmp_path / "step-00000001.pt")
+    expected = state(1.0)
+    assert torch.equal(loaded["model"]["weight"], expected["model"]["weight"])
+    assert torch.equal(loaded["model"]["bias"], expected["model"]["bias"])
+    assert len(loaded["optimizer"]["weight"]["moments"]) == 1
+    assert torch.equal(loaded["optimizer"]["weight"]["moments"][0], torch.ones(2))
+    assert loaded["optimizer"]["weight"]["betas"] == (0.9, 0.95)
+
+
+def test_never_two_at_once_and_in_order(saver, held, engine, tmp_path):
+    event, names = held
+    saver.save(state(1.0), 1)
+    second = threading.Thread(target=lambda: saver.save(state(2.0), 2, best=True))
+    second.start()
+    second.join(0.2)
+    assert second.is_alive(), "the second save must wait for the first"
+    assert names == ["step-00000001.pt"]
+    event.set()
+    second.join()
+    saver.wait()
+    assert names == ["step-00000001.pt", "best.pt"]
+    for step in (3, 4):
+        saver.save(state(step), step)
+    saver.wait()
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["best.pt", "step-00000003.pt", "step-00000004.pt"]
+    assert engine("checkpoint").load(tmp_path / "best.pt")["step"] == 2
+
+
+def test_buffers_are_kept(saver):
+    def places():
+        return {place: buffer.data_ptr() for place, buffer in saver._buffers.items()}
+
+    saver.save(state(1.0), 1)
+    before = places()
+    assert len(before) == 3
+    saver.save(state(2.0), 2)
+    assert places() == before
+    grown = state(3.0)
+    grown["model"]["weight"] = torch.zeros(7, 7)
+    saver.save(grown, 3)
+    saver.wait()
+    assert places().keys() == before.keys()
+    assert len(set(places().items()) & set(before.items())) == 2
+
+
+def test_a_failed_write_is_raised_by_the_next_call_once(saver, engine, tmp_path, monkeypatch):
+    errors = engine("errors")
+    saver.save(state(1.0), 1)
+    saver.wait()
+
+    def no_space(number):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(engine("checkpoint").os, "fsync", no_space)
+    for call in (saver.wait, saver.check, lambda: saver.save(state(3.0), 3)):
+        saver.save(state(2.0), 2)
+        saver.close()
+        with pytest.raises(errors.SaveError, match=r"No space to save .*step-00000002.pt .*needs about 0\.0 MiB"):
+            call()
+        saver.check()
+    assert [p.name for p in tmp_path.iterdir()] == ["step-00000001.pt"]
+
+
+def test_the_thread_is_gone_when_a_run_ends(train, workspace):
+    """And no write is lost that was begun before the end, or before a failure."""
+    (workspace / "digits/slow.py").write_text(SLOW)
+    options = ("task._target_=.slow.Slow", "logger=none", "max_steps=6", "save_every_steps=3", "val_every_epochs=0")
+    done = train(*options, "name=whole")
+    assert done.code == 0, done.out
+    assert "threads at the end: 1" in done.out
+    done = train(*options, "name=failing", FAIL_AT="3")
+    assert done.code == 1
+    (folder,) = [p for p in (workspace / "runs/failing").iterdir() if p.name[0] != "."]
+    assert (folder / "checkpoints/step-00000003.pt").exists()
+
+
+SLOW = """
+import os, threading, time
+from .engine import checkpoint
+from .task import Classification
+
+fsync = os.fsync
+
+def slow(number):
+    time.sleep(0.5)
+    fsync(number)
+
+checkpoint.os.fsync = slow
+
+class Slow(Classification):
+    def training_step(self, model, batch, ctx):
+        if str(ctx.step) == os.environ.get("FAIL_AT"):
+            raise RuntimeError("a failure beside the writer")
+        return super().training_step(model, batch, ctx)
+
+from .engine import signals
+ignore = signals.ignore
+
+def at_the_end():
+    print("threads at the end:", sum(not t.daemon for t in threading.enumerate()), flush=True)
+    ignore()
+
+signals.ignore = at_the_end
+"""
