@@ -17,8 +17,22 @@ from .errors import UserError
 class Log:
     every: int = 50
     """Optimizer steps between two log points."""
+    by: str = "step"
+    """step: a log point every `log.every` steps and at each epoch's end; epoch: at its end only."""
+    windows: list[Any] = field(default_factory=list)
+    """Statistics besides means: {source: loss, name: loss_max, statistic: max, window: 10} …"""
+    digits: int = 4
+    """Significant digits on the console; files hold all of them."""
     level: str = "info"
     """Least level that the console shows: debug, info, warning or error."""
+    curves: bool = True
+    """Draw `curves.png` into the run folder when the run is finished."""
+    images: int = 16
+    """Pictures in each grid of inputs, predictions and mistakes that loggers show; 0 for none."""
+    graph: bool = True
+    """Let loggers draw the model's graph after the first step."""
+    histograms: int | None = None
+    """Optimizer steps between histograms of weights and gradients in the loggers."""
 
 
 @dataclass
@@ -106,6 +120,11 @@ class Config:
     # Start
     resume: str | None = None
     """A run folder to go on in, or `auto`: the newest run of this name with an equal config."""
+    allow_changed_data: bool = False
+    """Go on although the data are not those that the checkpoint was trained on."""
+
+    profile: bool = False
+    """Measure a few steps: a chrome trace in the run folder, a table in train.log."""
 
     dry_run: bool = False
     """Do everything up to the first step, show it, and leave no run."""
@@ -148,7 +167,9 @@ OPERATIONAL = frozenset(
         "device",
         "max_minutes",
         "logger",
+        "profile",
         "resume",
+        "allow_changed_data",
         "dry_run",
         "find_lr",
     ]
@@ -180,6 +201,8 @@ _ONE_OF = {
     "monitor_mode": ("min", "max"),
 }
 _LEVELS = ("debug", "info", "warning", "error")
+_STATISTICS = ("mean", "max", "min", "current", "std")
+_WINDOW_KEYS = ("source", "statistic", "window", "name")
 
 
 def nearest(name: str, names: Iterable[str]) -> str:
@@ -240,8 +263,15 @@ def check(config: Config) -> None:
         raise UserError(f"ema_decay={config.ema_decay} must be between 0 and 1, such as 0.999.")
     if config.log.every < 1:
         raise UserError(f"log.every={config.log.every} is too small: it must be at least 1.")
+    if config.log.images < 0:
+        raise UserError(f"log.images={config.log.images} is too small: it must be at least 0.")
+    if config.log.histograms is not None and config.log.histograms < 1:
+        raise UserError(
+            f"log.histograms={config.log.histograms} is too small: it must be at least 1, or null."
+        )
     if config.log.level not in _LEVELS:
         raise UserError(f"log.level={config.log.level} is not one of {', '.join(_LEVELS)}.")
+    _check_log(config.log)
     test = config.find_lr
     if not 0 < test.start < test.stop < math.inf:
         raise UserError(
@@ -265,6 +295,10 @@ def check(config: Config) -> None:
         )
     if not config.name or any(c in config.name for c in '\\:*?"<>|\0\n') or ".." in config.name:
         raise UserError(f"name={config.name!r} cannot be a folder's name.")
+    if len(os.fsencode(config.name)) > 200:
+        raise UserError(
+            f"name={config.name[:40]} … is too long: a folder's name, at most 200 bytes."
+        )
     parts = config.name.split("/")
     if config.name.startswith("~") or any(
         p.startswith(".") or p != p.strip() or not p for p in parts
@@ -277,6 +311,48 @@ def check(config: Config) -> None:
                 f"The config has no {group}._target_; choose a {group} in configs/train.yaml, "
                 f"such as {group}={_example(group)}."
             )
+
+
+def _check_log(log: Log) -> None:
+    if log.by not in ("step", "epoch"):
+        raise UserError(f"log.by={log.by} is not one of step, epoch.")
+    if not 1 <= log.digits <= 17:
+        raise UserError(f"log.digits={log.digits} is impossible: it must be between 1 and 17.")
+    names: set[str] = set()
+    for place, entry in enumerate(log.windows):
+        where = f"log.windows[{place}]"
+        if not isinstance(entry, Mapping):
+            raise UserError(f"{where}={entry} must be {{source: …, statistic: …, window: …}}.")
+        for key in entry:
+            if key not in _WINDOW_KEYS:
+                near = nearest(str(key), _WINDOW_KEYS)
+                raise UserError(f"Nothing reads the config key '{where}.{key}'{near}")
+        for key in ("source", "statistic"):
+            if key not in entry:
+                raise UserError(
+                    f"{where} has no {key}; it needs a source, a statistic and a window."
+                )
+        for key in ("source", "name"):
+            value = entry.get(key, "-")
+            if not isinstance(value, str) or not value.strip():
+                raise UserError(f"{where}.{key}={value!r} must be the name of a logged value.")
+        if entry["statistic"] not in _STATISTICS:
+            raise UserError(
+                f"{where}.statistic={entry['statistic']} is not one of {', '.join(_STATISTICS)}."
+            )
+        # The current value is the last one, in whatever window.
+        window = entry.get("window", "global" if entry["statistic"] == "current" else None)
+        if window not in ("epoch", "global") and (type(window) is not int or window < 1):
+            raise UserError(
+                f"{where}.window={window} is no window: give a number of optimizer steps, epoch or "
+                "global."
+            )
+        name = entry.get("name", entry["source"])
+        if name in names:
+            raise UserError(
+                f"{where} has the name '{name}' of an entry before it; give it another `name`."
+            )
+        names.add(name)
 
 
 def _example(group: str) -> str:

@@ -14,8 +14,8 @@ from .api import Context, recording
 from .data import Loader
 from .device import autocast, to_device
 from .distributed import WORLD_SIZE
-from .log import Windows, mean
 from .rng import Domain
+from .windows import Windows
 
 if TYPE_CHECKING:
     from .setup import Built
@@ -39,7 +39,7 @@ def evaluate(
     model.eval()
     for metric in built.metrics.values():
         metric.reset()
-    values, plan = Windows(), loader.plan
+    values, plan = Windows(built.device, derived=built.task.derived), loader.plan
     ctx = Context(step, epoch, training=False, device=built.device, metrics=built.metrics)
     key = rng.make_key(built.config.seed, Domain.VALIDATION)
     with closing(loader.read(0, plan.steps)) as batches:
@@ -56,5 +56,4 @@ def evaluate(
             if after_step is not None:
                 after_step()
     values.fetch()
-    means = {k: mean(*total) for k, total in values.sums["train"].items()}
-    return means | {k: float(metric.compute()) for k, metric in built.metrics.items()}
+    return values.means() | {k: float(metric.compute()) for k, metric in built.metrics.items()}

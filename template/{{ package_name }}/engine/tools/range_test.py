@@ -62,7 +62,7 @@ def range_test(parts: Parts) -> list[Row]:
         loop.training_step(batches)
         if loop.windows.fetch() is not None:  # infinite or not a number
             break
-        loss = loop.windows.means("train")["train/loss"]
+        loss = loop.windows.means()["loss"]
         average = _MEMORY * average + (1 - _MEMORY) * loss
         smoothed = average / (1 - _MEMORY ** (step + 1))  # the first steps count in full
         rows.append(Row(step, rising.rate(step), loss, smoothed))

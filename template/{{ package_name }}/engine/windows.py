@@ -1,0 +1,285 @@
+"""Statistics of logged values: since the last log point, over the epoch, and of `log.windows`."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping
+from operator import itemgetter
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from . import distributed
+from .api import Mean, check_scalar
+from .config import nearest
+from .errors import UserError
+from .log import logger
+
+# A statistic is folded over the values of steps: `fold(state, value, n)` is the next state, of at
+# most three floats and at first empty. Not a number stays not a number.
+
+
+def _mean(state: list[float], value: float, n: float) -> list[float]:
+    return [state[0] + value * n, state[1] + n] if state else [value * n, n]
+
+
+def _max(state: list[float], value: float, n: float) -> list[float]:
+    return [value] if not state or value > state[0] or math.isnan(value) else state
+
+
+def _min(state: list[float], value: float, n: float) -> list[float]:
+    return [value] if not state or value < state[0] or math.isnan(value) else state
+
+
+def _current(state: list[float], value: float, n: float) -> list[float]:
+    return [value]
+
+
+def _std(state: list[float], value: float, n: float) -> list[float]:
+    """Welford's recurrence: how many, their mean, and the sum of squares, which cannot shrink."""
+    count, mean, squares = state or (0.0, 0.0, 0.0)
+    count += 1
+    difference = value - mean
+    mean += difference / count
+    return [count, mean, squares + difference * (value - mean)]
+
+
+_FOLD: dict[str, Callable[[list[float], float, float], list[float]]] = {
+    "mean": _mean,
+    "max": _max,
+    "min": _min,
+    "current": _current,
+    "std": _std,
+}
+
+
+def _result(statistic: str, state: list[float]) -> float:
+    if statistic == "mean":
+        return state[0] / state[1]
+    if statistic == "std":
+        return math.sqrt(state[2] / (state[0] - 1)) if state[0] > 1 else 0.0
+    return state[0]
+
+
+class Window:
+    """One entry of `log.windows`, over the values of optimizer steps (one per step)."""
+
+    def __init__(
+        self, source: str, statistic: str, window: int | str = "global", name: str | None = None
+    ) -> None:
+        self.source, self.statistic, self.window = source, statistic, window
+        self.name = source if name is None else name
+        self.state: list[float] = []
+        """The whole of an epoch or a run, in constant memory."""
+        self.rows: deque[tuple[int, float, float]] = deque()
+        """(step, value, n) of the last steps, where `window` is a number of them."""
+
+    def add(self, step: int, value: float, n: float) -> None:
+        if isinstance(self.window, int):
+            self.rows.append((step, value, n))
+            self.forget(step)
+        else:
+            self.state = _FOLD[self.statistic](self.state, value, n)
+
+    def forget(self, step: int) -> None:
+        """Drop what is not among the last steps, of which `step` is the newest."""
+        assert isinstance(self.window, int)
+        while self.rows and self.rows[0][0] <= step - self.window:
+            self.rows.popleft()
+
+    def read(self, step: int) -> float | None:
+        """The statistic after `step`; None where the window holds no value."""
+        state = self.state
+        if isinstance(self.window, int):
+            self.forget(step)
+            for _, value, n in self.rows:
+                state = _FOLD[self.statistic](state, value, n)
+        return _result(self.statistic, state) if state else None
+
+    def state_dict(self) -> dict[str, Any]:
+        return {
+            "source": self.source,
+            "statistic": self.statistic,
+            "window": self.window,
+            "state": list(self.state),
+            "rows": torch.tensor(self.rows, dtype=torch.float64).reshape(-1, 3),
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> bool:
+        """False, and nothing loaded, where the state is that of another window."""
+        own = {"source": self.source, "statistic": self.statistic, "window": self.window}
+        if any(state[key] != value for key, value in own.items()):
+            return False
+        self.state = list(state["state"])
+        self.rows = deque((int(step), value, n) for step, value, n in state["rows"].tolist())
+        return True
+
+
+Values = Mapping[str, Tensor | Mean | list[Tensor | Mean]]
+
+
+class Windows:
+    """What was logged, as one value per optimizer step and key, and statistics over the steps.
+
+    The value of a step is the mean over its micro-batches and processes, weighted by what they
+    were taken over. Values stay on their device until `fetch`, which is one transfer; so a step
+    never waits for the GPU. Sums are taken step by step in float64: how often values are fetched
+    cannot change them.
+    """
+
+    _JOIN = 4096  # small tensors kept apart before they are joined on their device
+    _FIRST_STEPS = 50
+
+    def __init__(
+        self,
+        device: torch.device,
+        entries: Iterable[Mapping[str, Any]] = (),
+        derived: Callable[[Mapping[str, float]], Mapping[str, float]] = lambda means: {},
+    ) -> None:
+        self.device, self.derived = device, derived
+        self.windows = [Window(**entry) for entry in entries]
+        self.seen: dict[str, None] = {}
+        """Every key that was ever logged, in the order of their first time."""
+        self.step = -1
+        """The last step whose values were fetched."""
+        self._since_log: dict[str, list[float]] = {}  # the sums of value · n and of n
+        self._epoch: dict[str, list[float]] = {}
+        self._labels: list[tuple[int, str, float | None]] = []
+        self._held: list[Tensor] = []
+
+    def add(self, step: int, values: Values, count: float) -> None:
+        """Values of one micro-batch of `count` samples at optimizer step `step`.
+
+        Joined at once, which copies what may change in place before it is fetched, such as a
+        parameter. Raises `UserError`.
+        """
+        scalars: list[Tensor] = []
+        for key, given in values.items():
+            for value in given if isinstance(given, list) else (given,):
+                n: Tensor | float | None = count
+                if isinstance(value, Mean):
+                    value, n = value
+                scalars.append(self._scalar(key, value))
+                if isinstance(n, Tensor):
+                    scalars.append(self._scalar(key, n))
+                    n = None
+                self._labels.append((step, key, n))
+        if scalars:
+            self._held.append(torch.stack(scalars))
+        if len(self._held) >= self._JOIN:
+            self._held = [torch.cat(self._held)]
+
+    def _scalar(self, key: str, value: Tensor) -> Tensor:
+        """The tensor without dimensions or graph, on the device. Raises `UserError`."""
+        check_scalar(key, value)
+        value = value.detach()
+        if value.ndim:
+            value = value.reshape(())
+        if not value.is_floating_point():  # beside float32 a large integer would be rounded
+            value = value.double()
+        if value.device != self.device:
+            value = value.to(self.device, non_blocking=True)
+        return value
+
+    def fetch(self) -> int | None:
+        """Bring what was added into the sums; the first step whose loss is not finite, or None."""
+        if not self._labels and distributed.WORLD_SIZE == 1:
+            return None
+        numbers = iter(torch.cat(self._held).tolist() if self._held else [])
+        labels, self._labels, self._held = self._labels, [], []
+        mine = [
+            (step, key, next(numbers), next(numbers) if n is None else n) for step, key, n in labels
+        ]
+        # Sorting keeps the order of equal steps: sums are the same however often they are fetched.
+        merged = sorted(itertools.chain(*distributed.from_all(mine)), key=itemgetter(0))
+        bad = None
+        for step, values in itertools.groupby(merged, key=itemgetter(0)):
+            sums: dict[str, list[float]] = {}
+            for _, key, value, n in values:
+                if key == "loss" and bad is None and not math.isfinite(value):
+                    bad = step
+                both = sums.setdefault(key, [0.0, 0.0])
+                if n:  # a mean over nothing may be not a number
+                    both[0] += value * n
+                    both[1] += n
+            self._count(step, sums)
+        return bad
+
+    def _count(self, step: int, sums: Mapping[str, list[float]]) -> None:
+        """Bring a step's sums of value · n and of n into all windows."""
+        self.step = step
+        for key, (total, n) in sums.items():
+            self.seen[key] = None
+            for window in (self._since_log, self._epoch):
+                both = window.setdefault(key, [0.0, 0.0])
+                both[0] += total
+                both[1] += n
+        for entry in self.windows:
+            total, n = sums.get(entry.source, (0.0, 0.0))
+            if n:
+                entry.add(step, total / n, n)
+
+    def means(self) -> dict[str, float]:
+        """The means by key since this was last called, and what is derived from them."""
+        sums, self._since_log = self._since_log, {}
+        return self._with_derived(sums)
+
+    def _with_derived(self, sums: Mapping[str, list[float]]) -> dict[str, float]:
+        means = {key: _quotient(*both) for key, both in sums.items()}
+        return {**means, **self.derived(means)} if means else {}
+
+    def log_point(self) -> dict[str, float]:
+        """The means since the last log point, and what `log.windows` adds or puts in their place."""
+        named = {entry.name: entry.read(self.step) for entry in self.windows}
+        values = {**self.means(), **named}
+        return {f"train/{key}": value for key, value in values.items() if value is not None}
+
+    def epoch_end(self) -> dict[str, float]:
+        """The epoch's means; the windows over an epoch start anew. Called after `log_point`."""
+        for entry in self.windows:
+            if entry.window == "epoch":
+                entry.state = []
+        sums, self._epoch = self._epoch, {}
+        return {f"train_epoch/{key}": mean for key, mean in self._with_derived(sums).items()}
+
+    def refuse_unknown_sources(self, epoch_ends: bool) -> None:
+        """Raises `UserError` where an entry's source was not logged in the first steps: an epoch
+        or `_FIRST_STEPS`, because a value need not be logged in every step."""
+        for entry in self.windows:
+            if entry.source not in self.seen and (epoch_ends or self.step + 1 >= self._FIRST_STEPS):
+                raise UserError(
+                    f"log.windows has the source '{entry.source}', but the first {self.step + 1} "
+                    f"steps logged only {', '.join(self.seen)}{nearest(entry.source, self.seen)}"
+                )
+
+    def state_dict(self) -> dict[str, Any]:
+        return {
+            "train": {key: list(both) for key, both in self._since_log.items()},
+            "train_epoch": {key: list(both) for key, both in self._epoch.items()},
+            "named": {entry.name: entry.state_dict() for entry in self.windows},
+            "seen": list(self.seen),
+            "step": self.step,
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        self._since_log = {key: list(both) for key, both in state["train"].items()}
+        self._epoch = {key: list(both) for key, both in state["train_epoch"].items()}
+        self.seen, self.step = dict.fromkeys(state["seen"]), state["step"]
+        new = [
+            entry.name
+            for entry in self.windows
+            if entry.name not in state["named"]
+            or not entry.load_state_dict(state["named"][entry.name])
+        ]
+        if new:
+            logger.warning(
+                f"log.windows changed: {', '.join(new)} count from step {self.step + 2} on."
+            )
+
+
+def _quotient(total: float, n: float) -> float:
+    """total / n; not a number where nothing was counted."""
+    return total / n if n else math.nan

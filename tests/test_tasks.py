@@ -1,0 +1,190 @@
+"""Tasks that pull the interface in other directions than classification; one test code for all."""
+
+import dataclasses
+import itertools
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from test_core import torchrun
+from test_train import result, rows, the_run
+
+
+@dataclasses.dataclass(frozen=True)
+class Kit:
+    """A file in tests/tasks, the names in it, and what it must reach."""
+
+    name: str
+    data: str
+    model: str
+    task: str
+    reaches: float
+    monitor: str = "val/loss"
+    mode: str = "min"
+    options: tuple[str, ...] = ()
+
+    def overrides(self) -> tuple[str, ...]:
+        return (
+            *(f"{group}={self.name}" for group in ("data", "model")),
+            f"task._target_=.{self.name}.{self.task}",
+            f"monitor={self.monitor}",
+            f"monitor_mode={self.mode}",
+            f"name={self.name}",
+            "logger=none",
+            "batch_size=32",
+            "scheduler=constant",
+            "workers=0",
+            *self.options,
+        )
+
+    def install(self, workspace: Path) -> None:
+        shutil.copy(Path(__file__).parent / f"tasks/{self.name}.py", workspace / "digits")
+        for group, kind in (("data", self.data), ("model", self.model)):
+            path = workspace / f"configs/{group}/{self.name}.yaml"
+            path.write_text(f"_target_: .{self.name}.{kind}\n")
+        if self.name == "learned_loss":
+            (workspace / "configs/loss/learned_loss.yaml").write_text("_target_: .learned_loss.Uncertain\n")
+
+
+TURNS = "optimizer.groups=[{name: generator, match: 'generator.*'}, {name: discriminator, match: '*'}]"
+KITS = [
+    Kit(
+        "gan",
+        "Ring",
+        "Gan",
+        "Adversarial",
+        0.3,
+        options=(TURNS, "epochs=50", "batch_size=64", "optimizer.betas=[0.5,0.9]"),
+    ),
+    Kit("detection", "Scenes", "Corners", "Detection", 0.9, "val/recall", "max", ("epochs=8",)),
+    Kit("contrastive", "Kinds", "Embedding", "Contrastive", 0.8, "val/acc", "max", ("epochs=15",)),
+    Kit(
+        "learned_loss",
+        "Lines",
+        "Net",
+        "Weighed",
+        0.02,
+        "val/clean",
+        options=("loss=learned_loss", "epochs=40", "lr=0.01"),
+    ),
+    Kit("two_inputs", "Conditional", "Net", "Conditioned", 0.002, options=("epochs=30", "lr=0.01")),
+]
+
+
+@pytest.fixture(params=KITS, ids=lambda kit: kit.name)
+def kit(request, workspace):
+    request.param.install(workspace)
+    return request.param
+
+
+@pytest.fixture
+def reproduce(server, workspace):
+    return lambda *arguments: server.run(workspace / "digits/__main__.py", "reproduce", *map(str, arguments))
+
+
+def test_it_learns(kit, train, workspace):
+    done = train(*kit.overrides())
+    assert done.code == 0, done.out
+    best = result(the_run(workspace, kit.name))["best"]
+    assert best >= kit.reaches if kit.mode == "max" else best <= kit.reaches
+
+
+SHORT = ("epochs=2", "limit_train_batches=6", "log.every=4", "save_every_steps=3")
+
+
+@pytest.mark.parametrize(
+    "options", [(), ("accumulate=4", "drop_last=false", "batch_size=40", "ema_decay=0.9")], ids=["", "accumulate"]
+)
+def test_it_repeats_when_it_was_killed(kit, train, reproduce, workspace, options):
+    assert train(*kit.overrides(), *SHORT, *options).code == 0
+    done = reproduce(the_run(workspace, kit.name), "--stop-at", "5,10", "--workers", "2")
+    assert done.code == 0, done.out
+    assert done.last.startswith("identical")
+
+
+def test_two_processes_take_the_same_batches(kit, train, reproduce, workspace):
+    """As one that accumulates two micro-batches, but for rounding; and they repeat, too."""
+    assert train(*kit.overrides(), *SHORT, "accumulate=2", "log.every=1").code == 0
+    one = the_run(workspace, kit.name)
+    done = torchrun(workspace, *kit.overrides(), *SHORT, "log.every=1", "name=two")
+    assert done.returncode == 0, done.stderr
+    two = the_run(workspace, "two")
+    for ours, theirs in zip(rows(one), rows(two), strict=True):
+        assert ours.keys() == theirs.keys()
+        for key in ours:
+            if not key.startswith("time/"):
+                assert theirs[key] == pytest.approx(ours[key], rel=2e-3, abs=1e-4), (ours["step"], key)
+    done = reproduce(two, "--stop-at", "7")
+    assert done.code == 0, done.out
+
+
+def test_turns_change_one_network_each_as_two_optimizers_would(train, workspace):
+    """Three optimizers' worth of state: what rests keeps its weights, moments and step count."""
+    import torch
+
+    kit = KITS[0]
+    kit.install(workspace)
+    options = ("limit_train_batches=5", "epochs=1", "save_every_steps=1", "keep_last=9", "val_every_epochs=0")
+    assert train(*kit.overrides(), *options).code == 0
+    paths = sorted((the_run(workspace, "gan") / "checkpoints").glob("step-*.pt"))
+    states = [torch.load(path, weights_only=True) for path in paths]
+    assert [state["step"] for state in states] == [1, 2, 3, 4, 5]
+    for before, after in itertools.pairwise(states):
+        trained = ("discriminator", "generator")[before["step"] % 2]
+        for name, weights in before["model"].items():
+            moves = not torch.equal(weights, after["model"][name])
+            assert moves == name.startswith(trained), (before["step"], name)
+    for name, moments in states[-1]["optimizer"].items():
+        assert moments["step"] == (2 if name.startswith("generator") else 3)
+
+
+@pytest.mark.parametrize(
+    ("name", "code", "words"),
+    [
+        (
+            "gan",
+            ("return [(", "return ['discrimator'] or [("),
+            "optimizer.groups has generator, discriminator; did",
+        ),
+        (
+            "contrastive",
+            ("rng.choice(members, 4)", "rng.choice(members, 4) + 500"),
+            "in epoch 1; the training set has samples 0",
+        ),
+        (
+            "contrastive",
+            ("rng.choice(members, 4)", "rng.random(4)"),
+            "must return whole numbers in one dimension, not float64",
+        ),
+        ("contrastive", ("range(16)", "range(15 + epoch)"), "gave 544 samples for epoch 2 and 512 for the first one"),
+    ],
+)
+def test_mistakes(train, workspace, name, code, words):
+    kit = next(kit for kit in KITS if kit.name == name)
+    kit.install(workspace)
+    path = workspace / f"digits/{name}.py"
+    assert code[0] in path.read_text()
+    path.write_text(path.read_text().replace(*code))
+    done = train(*kit.overrides())
+    assert done.code in (1, 2)
+    assert words in done.last
+    assert "Traceback" not in done.out
+
+
+def test_every_batch_is_what_order_says(train, workspace):
+    kit = next(kit for kit in KITS if kit.name == "contrastive")
+    kit.install(workspace)
+    assert train(*kit.overrides(), "epochs=2", "log.every=1").code == 0
+    logged = rows(the_run(workspace, "contrastive"))
+    assert {row["train/kinds"] for row in logged if "train/kinds" in row} == {8.0}
+    manifest = json.loads((the_run(workspace, "contrastive") / "manifest.json").read_text())
+    assert manifest["result"]["steps"] == 32
+
+
+def test_a_model_with_two_inputs_is_exported(train, server, workspace):
+    kit = next(kit for kit in KITS if kit.name == "two_inputs")
+    kit.install(workspace)
+    assert train(*kit.overrides(), "epochs=1").code == 0
+    done = server.run(workspace / "digits/__main__.py", "export", str(the_run(workspace, "two_inputs")))
+    assert done.code == 0, done.out
