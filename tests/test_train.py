@@ -43,7 +43,8 @@ def test_a_run_folder_holds_what_the_contract_names(train, workspace):
     assert train("epochs=3", "keep_last=2", "log.every=7").code == 0
     folder = the_run(workspace)
     names = {p.name for p in folder.iterdir() if not p.name.startswith(".")}
-    assert names == {"config.yaml", "manifest.json", "metrics.jsonl", "train.log", "tensorboard", "checkpoints"}
+    files = {"config.yaml", "manifest.json", "metrics.jsonl", "train.log", "curves.png"}
+    assert names == files | {"tensorboard", "checkpoints"}
     assert sorted(p.name for p in (folder / "checkpoints").iterdir())[0] == "best.pt"
     assert len(list((folder / "checkpoints").glob("step-*.pt"))) == 2
 

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import torch
-from tqdm import tqdm
 
 from .api import Logger
+from .config import Config
+from .console import Columns, Line, duration, number, number_width, progress_bar
 from .data import Plan
 from .distributed import is_main
-from .log import MetricsFile, columns, duration, logger
+from .eta import Eta
+from .log import MetricsFile, logger
 
 
 class Report:
@@ -22,33 +24,49 @@ class Report:
     def __init__(
         self,
         folder: Path,
+        config: Config,
         plan: Plan,
+        validation: Plan | None,
         total_steps: int,
         device: torch.device,
         done: int,
         validate_again: bool,
-        bar: bool,
-        digits: int = 4,
     ) -> None:
         self.plan, self.total_steps, self.device = plan, total_steps, device
-        self.digits = digits
-        self.first_step, self.started = done, time.perf_counter()
+        self.digits = config.log.digits
+        self.rates, self.times = Columns(), Columns()
+        self.values = Columns(number_width(self.digits))
+        self.validated = Columns(number_width(self.digits))
+        every = {"save": (config.save_every_epochs * plan.steps, config.save_every_steps or 0)}
+        if validation is not None:
+            by_epochs = config.val_every_epochs * plan.steps
+            every["validation"] = (config.val_every_steps or by_epochs, 0)
+        self.eta = Eta(done, total_steps, every, validation.steps if validation else 0)
         self.loggers: list[Logger] = []
         self.metrics = None
         if is_main():
             self.metrics = MetricsFile(folder / "metrics.jsonl", done, validate_again)
-        self.bar = tqdm(
-            total=total_steps,
-            initial=done,
-            unit="step",
-            leave=False,
-            dynamic_ncols=True,
-            disable=not (bar and is_main() and sys.stderr.isatty()),
-        )
+        is_shown = is_main() and config.log.level in ("debug", "info")
+        self.bar = progress_bar(total_steps, done, is_shown)
         self.restart_clock(done)
 
     def restart_clock(self, step: int) -> None:
-        self.clock, self.clock_step, self.data_seconds = time.perf_counter(), step, 0.0
+        self.clock, self.clock_step, self.data_seconds = self.eta.training(), step, 0.0
+
+    def stepped(self) -> None:
+        """To be called after every step."""
+        self.eta.stepped()
+        self.bar.update()
+
+    @contextmanager
+    def aside(self, what: str) -> Iterator[None]:
+        """The block is a "validation" or a "save", whose time is no step's."""
+        self.bar.set_description_str(what)
+        began = time.perf_counter()
+        with self.eta.aside(what):
+            yield
+        logger.debug(f"{what} took {time.perf_counter() - began:.3f} s")
+        self.bar.set_description_str("")
 
     def train(
         self,
@@ -58,30 +76,42 @@ class Report:
         rates: Mapping[str, float],
     ) -> None:
         """A log point: the window's means, an epoch's where one ends, each group's rate."""
-        now = time.perf_counter()
         steps = max(1, step - self.clock_step)
         times = {
-            "time/step": (now - self.clock) / steps,
+            "time/step": (self.eta.training() - self.clock) / steps,
             "time/data": self.data_seconds / steps,
         }
         lrs = {f"lr/{name}": lr for name, lr in rates.items()}
         self.write(step, {**window, **epoch, **lrs, **times})
-        per_step = (now - self.started) / max(1, step - self.first_step)
-        low, high = min(rates.values()), max(rates.values())
-        lr = f"{low:.1e}" if low == high else f"{low:.1e}…{high:.1e}"
-        line = f"{self.place(step)}  lr {lr}  {columns(window, self.digits)}"
-        line += f"  eta {duration(per_step * (self.total_steps - step))}"
-        line += f"  time {times['time/step']:.3f}  data {times['time/data']:.3f}"
+        low, high = (f"{f(rates.values()):.1e}" for f in (min, max))
+        shown = {
+            "eta": duration(self.eta.left(step)),
+            "time": f"{times['time/step']:.3f}",
+            "data": f"{times['time/data']:.3f}",
+        }
         if self.device.type == "cuda":
-            line += f"  mem {torch.cuda.max_memory_allocated(self.device) / 2**30:.1f}G"
-        logger.info(line)
+            shown["mem"] = f"{torch.cuda.max_memory_allocated(self.device) / 2**30:.1f}G"
+        eta, *rest = self.times.align(shown)
+        cells = self.rates.align({"lr": low if low == high else f"{low}…{high}"})
+        cells += self.values.align(self.numbers(window))
+        self.say(Line(self.place(step), [*cells, eta], rest))
         self.restart_clock(step)
 
     def validation(self, step: int, values: Mapping[str, float], best: str | None) -> None:
         """`best` names the value that is the best so far."""
-        line = f"{self.place(step)}  val    {columns(values, self.digits)}"
-        line += f"  best {best}" if best else ""
-        logger.info(line, extra={"colour": "\x1b[32m" if best else ""})
+        # As wide as the cell of the rate, so that equal columns stand below each other.
+        cells = self.rates.align({"lr": ""})
+        cells = [("val", " " * (len(cells[0][1]) - 1))] if cells else [("val", "")]
+        cells += self.validated.align(self.numbers(values))
+        self.say(Line(self.place(step), cells, [], f"new best {best}" if best else ""))
+
+    def numbers(self, values: Mapping[str, float]) -> dict[str, str]:
+        """As the console shows them, by the part of each tag after the slash; the loss first."""
+        shown = {tag.split("/", 1)[1]: number(v, self.digits) for tag, v in values.items()}
+        return {"loss": shown["loss"], **shown} if "loss" in shown else shown
+
+    def say(self, line: Line) -> None:
+        logger.info(line.plain(), extra={"line": line})
 
     def write(self, step: int, values: Mapping[str, float]) -> None:
         """To `metrics.jsonl` and every logger."""
@@ -106,8 +136,9 @@ class Report:
         return f"Epoch {self.epoch(step):{len(str(epochs))}}/{epochs} [{within:{len(str(steps))}}/{steps}]"
 
     def close(self) -> None:
-        self.bar.close()
-        if self.metrics is not None:
-            self.metrics.close()
-        for sink in self.loggers:
-            sink.close()
+        with ExitStack() as stack:  # each is closed, whatever becomes of the others
+            for sink in self.loggers:
+                stack.callback(sink.close)
+            if self.metrics is not None:
+                stack.callback(self.metrics.close)
+            stack.callback(self.bar.close)

@@ -1,0 +1,494 @@
+"""What people read: the console, train.log, and curves.png."""
+
+import fcntl
+import importlib
+import io
+import json
+import logging
+import math
+import multiprocessing
+import os
+import pty
+import re
+import struct
+import subprocess
+import sys
+import termios
+import warnings
+from pathlib import Path
+
+import pytest
+
+QUICK = ("logger=none", "model=mlp", "log.curves=false")
+
+UGLY = (0.5, -0.5, math.nan, 1e-12, 123456789.0, -1e-100, math.inf, 0.0, 99999.6, -0.0012345, 7.0, 12.0)
+
+NOISY = """
+    def training_step(self, model, batch, ctx):
+        import logging
+        import warnings
+
+        from torch import tensor
+
+        from .engine.api import record
+
+        record("ugly value 数", tensor({ugly}[ctx.step % {count}], dtype=float))
+        warnings.warn(f"step {{ctx.step}}\\n is odd")
+        logging.getLogger("some.library").warning("seen %d batches", ctx.step)
+        logging.getLogger("some.library").info("never shown")
+        return self.usual_step(model, batch, ctx)
+
+    def usual_step("""
+
+
+def make_noisy(workspace: Path) -> None:
+    """A task whose steps record ugly values, warn, and use a library that logs."""
+    path = workspace / "digits/task.py"
+    ugly = "(" + ", ".join(f"float('{value}')" for value in UGLY) + ")"
+    step = NOISY.format(ugly=ugly, count=len(UGLY))
+    path.write_text(path.read_text().replace("\n    def training_step(", step, 1))
+
+
+def the_run(workspace: Path) -> Path:
+    (folder,) = [p for p in (workspace / "runs/default").iterdir() if p.name[0] != "."]
+    return folder
+
+
+# ---------------------------------------------------------------- whole runs
+
+
+def test_columns_stay_in_place_whatever_the_values(train, workspace):
+    make_noisy(workspace)
+    done = train(*QUICK, "epochs=12", "log.every=1", "limit_train_batches=2")
+    assert done.code == 0, done.out
+    lines = [line for line in done.out.splitlines() if line.startswith("Epoch")]
+    points = [line for line in lines if "  eta " in line]
+    assert len(points) == 24
+    assert len(lines) == 36
+    for label in ("lr", "loss", "acc", "ugly value 数", "eta", "time", "data"):
+        assert len({line.index(f"  {label} ") for line in points}) == 1, label
+    assert len({line.index("  loss ") for line in lines}) == 1  # validation below training
+    shown = " ".join(points)
+    for text in ("nan", "1.00e-12", "1.23e+08", "-1e-100", "inf", "100000", "-0.00123"):
+        assert text in shown
+    assert "new best acc" in done.out
+
+
+def test_a_pipe_gets_plain_lines_and_the_file_all_of_them(train, workspace):
+    make_noisy(workspace)
+    done = train(*QUICK, "-q", "epochs=1", "limit_train_batches=3", "log.every=1")
+    assert done.code == 0, done.out
+    # Said once, though it was said in every step with another number; nothing but warnings with -q.
+    assert re.fullmatch(r"UserWarning: step 0 is odd \(task.py, line \d+\)\nsome.library: seen 0 batches\n", done.out)
+    text = (the_run(workspace) / "train.log").read_text()
+    pattern = r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3} (DEBUG|INFO|WARNING|ERROR) +rank 0  \S.*|.* rank 0    .*"
+    assert all(re.fullmatch(pattern, line) for line in text.splitlines())
+    assert text.count("WARNING rank 0  UserWarning: step 0 is odd") == text.count("UserWarning") == 1
+    assert text.count("WARNING rank 0  some.library: seen 0 batches") == text.count("some.library") == 1
+    assert text.count("  Epoch 1/1 [") == 4
+    assert re.search(r"DEBUG   rank 0  validation took \d+\.\d+ s", text)
+    assert "\x1b" not in text
+
+
+def test_more_is_said_on_request(train, workspace):
+    done = train(*QUICK, "-v", "epochs=1", "limit_train_batches=1")
+    assert done.code == 0, done.out
+    assert "validation took" in done.out
+    assert "save took" in done.out
+    assert "\x1b" not in done.out
+    assert "\r" not in done.out
+
+
+def test_contradicting_levels(train, workspace):
+    done = train("-q", "-v", "lr=0.1")
+    assert (done.code, done.out.count("\n")) == (2, 1), done.out
+    assert "-q and -v contradict each other" in done.out
+    done = train("log.level=info", "-v")
+    assert (done.code, done.out.count("\n")) == (2, 1), done.out
+    assert not (workspace / "runs").exists()
+
+
+def test_why_a_run_ended_is_in_its_log(train, workspace):
+    done = train(*QUICK, "max_minutes=0.0001")
+    assert done.code == 75, done.out
+    assert done.out.count("Stopped by max_minutes") == 1
+    assert "INFO    rank 0  Stopped by max_minutes" in (the_run(workspace) / "train.log").read_text().splitlines()[-1]
+
+
+def screen(output: str) -> list[str]:
+    """The lines that a terminal shows of `output`, in which a carriage return goes back to the start."""
+    lines, place = [""], 0
+    for part in re.split(r"(\r|\n)", re.sub(r"\x1b\[[\d;]*m", "", output)):
+        if part == "\n":
+            lines.append("")
+        elif part == "\r":
+            place = 0
+        else:
+            lines[-1] = lines[-1][:place] + part + lines[-1][place + len(part) :]
+            place += len(part)
+    return [line.rstrip() for line in lines]
+
+
+def on_terminal(command: list[str], cwd: Path, columns: int, **env: str) -> tuple[int, str]:
+    """The exit code and what a command writes to a terminal of this width."""
+    parent, child = pty.openpty()
+    fcntl.ioctl(child, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
+    plain = {k: v for k, v in os.environ.items() if k not in ("CI", "NO_COLOR", "COLUMNS", "LINES")}
+    plain |= {"TERM": "xterm", "OMP_NUM_THREADS": "1"} | env
+    process = subprocess.Popen(command, cwd=cwd, stdin=child, stdout=child, stderr=child, env=plain)
+    os.close(child)
+    chunks = []
+    while True:
+        try:
+            chunk = os.read(parent, 65536)
+        except OSError:  # the other side is closed
+            break
+        if not chunk:
+            break
+        chunks.append(chunk)
+    os.close(parent)
+    return process.wait(), b"".join(chunks).decode()
+
+
+def test_a_terminal_shows_whole_lines_colour_and_a_bar_that_goes_away(workspace):
+    make_noisy(workspace)
+    command = [sys.executable, "train.py", *QUICK, "epochs=3", "log.every=1", "limit_train_batches=7"]
+    code, output = on_terminal(command, workspace, 80)
+    assert code == 0, output
+    assert re.search(r"\r +\d+% █* +.*/21 steps", output)  # the bar …
+    assert "\x1b[2mloss\x1b[0m" in output
+    assert "\x1b[32mnew best acc\x1b[0m" in output
+    assert "\x1b[33mUserWarning: step" in output
+    shown = screen(output)
+    assert "steps " not in "\n".join(line for line in shown if "CNN" not in line and " steps on " not in line)  # … gone
+    said = [line.split(" rank 0  ", 1)[1] for line in (the_run(workspace) / "train.log").read_text().splitlines()
+            if " DEBUG " not in line]  # fmt: skip
+    shown = [line for line in shown if line]
+    # What the file has in one line starts here in one line, of 80 columns, and may end in another.
+    starts = [line for line in shown if not line.startswith(" " * 10)]
+    assert len(starts) == len(said)
+    for mine, line in zip(starts, said, strict=True):
+        assert re.sub(" +", " ", line).startswith(re.sub(" +", " ", mine)), mine
+        assert len(mine) <= 80 or not mine.startswith("Epoch")
+
+
+def test_a_pipe_beside_a_terminal_gets_no_bar(workspace):
+    """`python train.py | tee log`: the bar would be torn by lines that tee writes."""
+    code = "import sys; sys.path.insert(0, '.'); from digits.engine.console import progress_bar\n"
+    code += "bar = progress_bar(5, 0, True); bar.update(); bar.refresh(); bar.close()"
+    whole = on_terminal([sys.executable, "-c", code], workspace, 80)
+    assert "1/5 steps" in whole[1]
+    assert "/5 steps" not in on_terminal([sys.executable, "-c", code], workspace, 80, CI="true")[1]
+    piped = on_terminal(["bash", "-c", '"$0" -c "$1" | cat', sys.executable, code], workspace, 80)
+    assert piped == (0, "")
+
+
+# ---------------------------------------------------------------- parts of it
+
+
+@pytest.mark.parametrize(
+    ("value", "digits", "text"),
+    [
+        (0.83812, 4, "0.8381"),
+        (12.3456, 4, "12.35"),
+        (0, 4, "0.000"),
+        (-0.00123456, 4, "-0.00123"),
+        (123456.7, 4, "123457"),
+        (1e-12, 4, "1.00e-12"),
+        (-1.2345e-100, 4, "-1e-100"),
+        (math.nan, 4, "nan"),
+        (-math.inf, 4, "-inf"),
+        (0.83812345, 7, "0.8381234"),
+        (0.83812, 2, "0.84"),
+    ],
+)
+def test_numbers(engine, value, digits, text):
+    assert engine("console").number(value, digits) == text
+
+
+def test_every_number_fits_its_column(engine):
+    console = engine("console")
+    for digits in (1, 2, 4, 6, 17):
+        for exponent in range(-310, 309, 3):
+            for mantissa in (1.0, -1.0, 9.99999999, -9.99999999, 1.23456789012345678):
+                text = console.number(mantissa * 10.0**exponent, digits)
+                assert len(text) <= console.number_width(digits), text
+                if 10.0**exponent > 0:
+                    assert float(text) == pytest.approx(mantissa * 10.0**exponent, rel=0.5)
+
+
+def test_flags_stand_beside_the_overrides(engine):
+    spelled = engine("launch")._spelled_out
+    assert spelled(["lr=1,2", "-m", "-q"]) == ["log.level=warning", "lr=1,2", "-m"]
+    assert spelled(["-v", "-m", "lr=1"]) == ["-m", "log.level=debug", "lr=1"]
+    assert spelled(["-q", "-q"]) == ["log.level=warning"]
+    assert spelled(["--cfg=job", "-v"]) == ["--cfg=job", "log.level=debug"]
+    assert spelled(["log.level=info", "seed=1"]) == ["log.level=info", "seed=1"]
+
+
+def test_columns_remember_their_width_and_leave_gaps(engine):
+    columns = engine("console").Columns()
+    assert columns.align({"a": "1", "b": "2"}) == [("a", "1"), ("b", "2")]
+    assert columns.align({"b": "234"}) == [(" ", " "), ("b", "234")]
+    assert columns.align({"a": "1", "b": "2"}) == [("a", "1"), ("b", "2  ")]
+
+
+def a_line(engine):
+    Line = engine("console").Line
+    cells = [("lr", "1.0e-02"), ("loss", "0.8381  "), ("eta", "0:04:12")]
+    return Line("Epoch 3/20 [120/450]", cells, [("time", "0.019"), ("data", "0.004"), ("mem", "3.1G")])
+
+
+def test_a_narrow_terminal_loses_times_and_wraps_values(engine):
+    line = a_line(engine)
+    whole = "Epoch 3/20 [120/450]  lr 1.0e-02  loss 0.8381    eta 0:04:12  time 0.019  data 0.004  mem 3.1G"
+    assert line.plain() == line.fitted(len(whole), colour=False) == whole
+    assert line.fitted(len(whole) - 1, colour=False) == whole.removesuffix("  mem 3.1G")
+    short = whole.partition("  time")[0]
+    assert line.fitted(len(short), colour=False) == short
+    wrapped = line.fitted(len(short) - 1, colour=False)
+    assert wrapped == "Epoch 3/20 [120/450]  lr 1.0e-02  loss 0.8381\n                      eta 0:04:12"
+    coloured = line.fitted(len(short) - 1, colour=True)
+    assert re.sub(r"\x1b\[\d+m", "", coloured) == wrapped
+    assert coloured.count("\x1b[2m") == coloured.count("\x1b[0m") == 3
+
+
+def test_wide_letters_count_twice(engine):
+    line = engine("console").Line("Epoch", [("损失", "1.0"), ("b", "2")], [])
+    assert line.fitted(21, colour=False) == "Epoch  损失 1.0  b 2"
+    assert line.fitted(18, colour=False) == "Epoch  损失 1.0\n       b 2"
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.fixture
+def console(engine, monkeypatch):
+    """`console(stdout, **env)`: what a warning looks like there."""
+
+    def console(stdout, **env):
+        for key in ("CI", "NO_COLOR"):
+            monkeypatch.delenv(key, raising=False)
+        for key, value in {"TERM": "xterm", **env}.items():
+            monkeypatch.setenv(key, value)
+        monkeypatch.setattr(sys, "stdout", stdout)
+        record = logging.makeLogRecord({"levelno": logging.WARNING, "msg": "low 数"})
+        engine("console").Console().handle(record)
+        return stdout.getvalue() if isinstance(stdout, io.StringIO) else stdout.buffer.getvalue()
+
+    return console
+
+
+def test_colour_is_for_terminals(console):
+    assert console(Terminal()) == "\x1b[33mlow 数\x1b[0m\n"
+    assert console(io.StringIO()) == "low 数\n"  # such as a notebook
+    assert console(Terminal(), NO_COLOR="1") == console(Terminal(), CI="true") == "low 数\n"
+    assert console(Terminal(), TERM="dumb") == "low 数\n"
+    assert console(Terminal(), NO_COLOR="", CI="false") == "\x1b[33mlow 数\x1b[0m\n"
+
+
+def test_a_loader_worker_clears_the_bar_before_its_line(engine, monkeypatch):
+    """Without the lock of the bar, which a killed worker would never give back."""
+    console = engine("console").Console()
+    console._owner = -1
+    record = logging.makeLogRecord({"levelno": logging.INFO, "msg": "low"})
+    monkeypatch.setenv("COLUMNS", "20")
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.delenv("CI", raising=False)
+    for stdout, expected in ((Terminal(), "\r" + " " * 19 + "\rlow\n"), (io.StringIO(), "low\n")):
+        monkeypatch.setattr(sys, "stdout", stdout)
+        console.handle(record)
+        assert stdout.getvalue() == expected
+
+
+def test_letters_that_the_console_lacks(console):
+    assert console(io.TextIOWrapper(io.BytesIO(), "ascii")) == b"low ?\n"
+
+
+def test_loggers_that_keep_what_they_say(engine, tmp_path, monkeypatch):
+    """Such as torch's: they write to the terminal themselves, again and again."""
+    log, stderr = engine("log"), io.StringIO()
+    monkeypatch.setattr(sys, "stdout", io.StringIO())
+    monkeypatch.setattr(sys, "stderr", stderr)
+    other = logging.getLogger("shy.library")
+    other.propagate = False
+    other.addHandler(logging.StreamHandler(stderr))
+    log.open_log("info")
+    other.warning("before there is a folder, 1")
+    log.open_file(tmp_path)
+    for number in range(2, 5):
+        other.warning("before there is a folder, %d", number)
+    other.error("twice\nthe same")
+    other.error("twice\nthe same")
+    log.close_log()
+    expected = ["shy.library: before there is a folder, 1", *["shy.library: twice the same"] * 2]
+    assert sys.stdout.getvalue().splitlines() == expected
+    assert [line.split(" rank 0  ")[1] for line in (tmp_path / "train.log").read_text().splitlines()] == expected
+    assert stderr.getvalue() == ""
+    other.warning("afterwards")
+    assert stderr.getvalue() == "afterwards\n"
+
+
+def test_loader_workers_do_not_repeat_a_warning(engine):
+    log = engine("log")
+    log.open_log("error")
+    try:
+        process = multiprocessing.get_context("fork").Process(target=log._is_new, args=("a picture is odd: 3",))
+        process.start()
+        process.join()
+        assert not log._is_new("a picture is odd: 4.5")
+        assert log._is_new("a picture is even: 4")
+        assert log._is_new("a picture is odd: 4", "elsewhere.py")
+    finally:
+        log.close_log()
+
+
+# ---------------------------------------------------------------- the time that is left
+
+
+def test_steps_that_something_is_due_after(engine):
+    due = engine("eta").due
+    for every in ((3,), (0,), (4, 6), (0, 5), (3, 3)):
+        for first in range(1, 14):
+            for last in range(first, 14):
+                steps = {s for s in range(first, last + 1) for n in every if n and s % n == 0} | {last}
+                assert due(first, last, every) == len(steps), (every, first, last)
+
+
+class Clock:
+    now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def drive(eta, clock, steps: range, validate_every: int, seconds=(2.0, 30.0, 5.0)) -> None:
+    """Steps of 2 s (the first one 50), each validation 30 s with a save of 5 s in it."""
+    for step in steps:
+        clock.now += 50 if step == steps[0] else seconds[0]
+        eta.stepped()
+        if step % validate_every == 0 and step != steps[-1]:
+            with eta.aside("validation"):
+                clock.now += seconds[1]
+                with eta.aside("save"):
+                    clock.now += seconds[2]
+
+
+@pytest.mark.parametrize("done", [0, 40])
+def test_eta_counts_validations_and_saves(engine, done):
+    """Also of a resumed run, of which only what was done since counts."""
+    clock = Clock()
+    eta = engine("eta").Eta(done, 100, {"validation": (10, 0), "save": (100, 0)}, 5, clock)
+    drive(eta, clock, range(done + 1, done + 6), 10)
+    # Nothing was validated yet: each of its 5 batches counts as a step.
+    left = 100 - done - 5
+    assert eta.left(done + 5) == left * 2 + math.ceil(left / 10) * 5 * 2
+    clock = Clock()
+    eta = engine("eta").Eta(done, 100, {"validation": (10, 0), "save": (100, 0)}, 5, clock)
+    drive(eta, clock, range(done + 1, done + 31), 10)
+    left = 100 - done - 30  # the validation after the last step is still to come
+    assert eta.left(done + 30) == left * 2 + (left // 10 + 1) * 35
+    assert eta.training() == 50 + 29 * 2
+
+
+def test_eta_is_known_after_the_first_step(engine):
+    clock = Clock()
+    eta = engine("eta").Eta(0, 3, {"save": (0, 0)}, 0, clock)
+    clock.now += 4
+    assert eta.left(1) == 8
+    with eta.aside("save"):
+        clock.now += 7
+    assert eta.left(3) == 7
+
+
+# ---------------------------------------------------------------- curves.png
+
+
+@pytest.fixture
+def figures(engine, monkeypatch, tmp_path):
+    """`figures(rows)`: the axes that `draw_curves` makes of rows, drawn for real."""
+    curves = importlib.import_module("digits.engine.tools.curves")
+    drawn = []
+    save = curves.save_figure
+
+    def saved(figure, path):
+        drawn.append(figure)
+        save(figure, path)
+
+    monkeypatch.setattr(curves, "save_figure", saved)
+
+    def figures(rows, monitor="val/acc", best=None):
+        (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+        path = curves.draw_curves(tmp_path, monitor, best)
+        assert path == tmp_path / "curves.png"
+        assert path.read_bytes().startswith(b"\x89PNG")
+        return drawn[-1].axes
+
+    return figures
+
+
+def labels(axes) -> list[str]:
+    return [line.get_label() for line in axes.lines]
+
+
+def test_curves_of_loss_metrics_and_rates(figures):
+    rows = [
+        {"step": 1, "train/loss": 2.0, "train/acc": 0.1, "train/grad_norm": 50.0, "lr/a": 0.1, "lr/b": 0.01},
+        {"step": 2, "train/loss": 1.0, "train/acc": 0.5, "train/grad_norm": 40.0, "lr/a": 0.2, "lr/b": 0.02},
+        {"step": 2, "val/loss": 1.5, "val/acc": 0.75},
+        {"step": 3, "train/loss": 0.01, "train_epoch/loss": 1.2, "lr/a": 0.3, "lr/b": 0.03},
+        {"step": 3, "val/loss": 1.4, "val/acc": 0.7},
+    ]
+    loss, metrics, rates = figures(rows, best=0.75)
+    assert labels(loss) == ["training", "validation"]
+    assert list(loss.lines[0].get_xdata()) == [1, 2, 3]
+    assert list(loss.lines[1].get_ydata()) == [1.5, 1.4]
+    assert loss.get_yscale() == "log"
+    assert labels(metrics) == ["training", "validation", "best acc 0.75"]
+    assert (metrics.lines[2].get_xdata()[0], metrics.lines[2].get_ydata()[0]) == (2, 0.75)
+    assert metrics.get_ylabel() == "acc"
+    assert labels(rates) == ["a", "b"]
+    assert list(rates.lines[1].get_ydata()) == [0.01, 0.02, 0.03]
+    assert loss.get_shared_x_axes().joined(loss, rates)
+
+
+def test_curves_of_ugly_runs(figures, caplog):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        (loss, rates) = figures([{"step": 1, "train/loss": 2.0, "lr/all": 0.1}])
+        assert loss.lines[0].get_marker() == rates.lines[0].get_marker() == "o"  # a line would be invisible
+        loss, metrics, _ = figures(
+            [
+                {"step": 1, "train/loss": math.nan, "val/准确率 a": math.inf, "lr/all": 0.0},
+                {"step": 2, "train/loss": 1.0, "val/准确率 a": 0.5, "lr/all": 0.0},
+            ]
+        )
+        assert [math.isnan(y) for y in loss.lines[0].get_ydata()] == [True, False]
+        assert metrics.get_ylabel() == "准确率 a"
+        assert [math.isnan(y) for y in metrics.lines[0].get_ydata()] == [True, False]
+        many = {f"lr/group{n}": 0.1 / (n + 1) for n in range(100)} | {f"val/metric{n}": float(n) for n in range(30)}
+        _, metrics, rates = figures([{"step": s, "train/loss": 1.0, **many} for s in (1, 2)])
+        assert len(rates.lines) == 100
+        assert rates.get_legend() is metrics.get_legend() is None
+        figures([])
+    assert not caplog.records
+
+
+def test_curves_need_no_torch(project):
+    code = "import sys; sys.path.insert(0, '.'); import digits.engine.tools.curves; print('torch' in sys.modules)"
+    assert subprocess.check_output([sys.executable, "-c", code], cwd=project, text=True) == "False\n"
+
+
+def test_a_run_does_not_fail_with_its_picture(train, workspace):
+    plots = workspace / "digits/engine/tools/plots.py"
+    plots.write_text(
+        plots.read_text().replace("figure.savefig(", "raise OSError(28, 'No space left'); figure.savefig(")
+    )
+    done = train("epochs=1", "limit_train_batches=1", "logger=none", "model=mlp")
+    assert done.code == 0, done.out
+    assert done.out.count("No curves.png was drawn: ") == 1
+    assert done.out.count("No space left") == 1
+    assert "Traceback" not in done.out
+    assert json.loads((the_run(workspace) / "manifest.json").read_text())["status"] == "finished"
