@@ -8,7 +8,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -17,14 +17,19 @@ from torch.utils.data import Dataset
 
 from .errors import UserError
 
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
 __all__ = [
     "BatchDataset",
     "Context",
     "Data",
     "Logger",
     "Mean",
+    "Pictures",
     "Task",
     "UserError",
+    "class_pictures",
     "class_predictions",
     "record",
     "recording",
@@ -74,13 +79,23 @@ class Data(ABC):
     def split(self, name: str) -> Dataset[Any] | None:
         """The map-style data set of "train", "val" or "test"; None where there is no such split."""
 
+    def order(self, epoch: int, key: int) -> np.ndarray | None:
+        """Which samples of "train" an epoch takes, in their order: int64 indices, as many in every
+        epoch; a batch is `batch_size` of them in a row. None: every sample once, shuffled.
+
+        For weighted, balanced or paired sampling. `epoch` is from 1; `key` its randomness, a 64-bit
+        int: draw from `np.random.default_rng(key)`, so that the order is the same in every run.
+        """
+        return None
+
     endings: tuple[str, ...] = PICTURES
     """Which files below a folder `predict FOLDER` takes, by the ends of their names."""
 
     def files(self, paths: Sequence[str]) -> Dataset[Any]:
         """Files as samples for `predict`, map-style and in this order, prepared as for validation.
 
-        A sample looks like one of a split; -1 stands where its label would be.
+        A sample looks like one of a split; -1, or not a number, stands where its label would be.
+        Where files hold several samples, the data set has `names`, one for each: "points.csv:7".
         """
         raise UserError(
             f"{type(self).__name__} cannot read files; give it a method `files` (see Data.files in "
@@ -134,11 +149,27 @@ class Task(ABC):
     ) -> Mapping[str, Tensor | Mean]:
         """Values of one micro-batch: scalars, or a `Mean` where the average is not over samples."""
 
+    def trains(self, ctx: Context) -> Sequence[str] | None:
+        """Which of the optimizer's groups (`optimizer.groups`) this step changes; None: all.
+
+        For networks that are trained in turn, such as a GAN's two: the other groups keep weights
+        and optimizer state as if the step had not been.
+        """
+        return None
+
     def validation_step(
         self, model: nn.Module, batch: Any, ctx: Context
     ) -> Mapping[str, Tensor | Mean]:
         """As `training_step`, with `model` in eval mode and without gradients."""
         return self.training_step(model, batch, ctx)
+
+    def derived(self, means: Mapping[str, float]) -> Mapping[str, float]:
+        """What follows from means: a root of a mean square, a ratio of two means.
+
+        Called with the means by key at each log point, and of each epoch and validation, over all
+        processes; what it returns is logged beside them.
+        """
+        return {}
 
     def metrics(self, info: Mapping[str, Any]) -> dict[str, Any]:
         """torchmetrics objects by name, for what is no mean over samples (F1, mAP, IoU …).
@@ -159,8 +190,27 @@ class Task(ABC):
             "Task.predict_step in engine/api.py)."
         )
 
+    def images(self, model: nn.Module, batch: Any, ctx: Context) -> Mapping[str, Tensor | Pictures]:
+        """What loggers show of a batch, by name.
+
+        Called with the first training batch (`ctx.training`), and with each batch of a validation
+        after `validation_step`, with `model` in eval mode. There, calling `model` again with the
+        same tensors returns what it returned before and costs nothing. A tensor is one picture
+        ([C, H, W], [H, W, C] or [H, W]) or a batch of them ([B, C, H, W] or [B, H, W, C]).
+        """
+        return {}
+
+    def show(self, model: nn.Module, batch: Any, ctx: Context) -> Mapping[str, str | Figure]:
+        """What loggers show once per validation, by name: a text, or a figure of matplotlib.
+
+        Called at a validation's end with its first batch and `model` in eval mode; `ctx.metrics`
+        hold the whole validation. What is drawn at random is the same in every validation.
+        """
+        return {}
+
     def example(self, batch: Any) -> tuple[Any, ...]:
-        """What `export` calls the model with, from a batch: tensors whose first size is the batch's."""
+        """What `export` and the graph call the model with, from a batch: tensors whose first size
+        is the batch's."""
         return (batch[0] if isinstance(batch, list | tuple) else batch,)
 
 
@@ -181,6 +231,38 @@ def class_predictions(
             row["target"] = names[label]
         rows.append({**row, "probabilities": dict(zip(names, values, strict=True))})
     return rows
+
+
+class Pictures(NamedTuple):
+    """Pictures for `Task.images`, shown as a grid with what is known of each written below.
+
+    Of a whole validation, those with the highest `score` above 0 are shown; without scores the
+    first ones.
+    """
+
+    images: Tensor
+    """[B, C, H, W], [B, H, W, C] or [B, H, W]. Integers are from 0 to 255; of floats outside of
+    0…1 each channel is scaled by its smallest and largest value in the batch."""
+    target: Tensor | None = None
+    """int64 [B], the class; for mixed labels [B, classes], of which the largest counts."""
+    label: Tensor | None = None
+    """int64 [B], the predicted class."""
+    probability: Tensor | None = None
+    """float [B], of the predicted class."""
+    score: Tensor | None = None
+    """float [B]."""
+
+
+def class_pictures(images: Tensor, logits: Tensor, labels: Tensor) -> dict[str, Pictures]:
+    """For `Task.images`: the first predictions, and of the wrong ones those with the highest loss.
+
+    logits: float [B, classes]; labels: int64 [B].
+    """
+    likelihoods = logits.float().log_softmax(dim=1)
+    likeliest, predicted = likelihoods.max(dim=1)
+    loss = -likelihoods.gather(1, labels[:, None]).squeeze(1)
+    shown = Pictures(images, labels, predicted, likeliest.exp())
+    return {"predictions": shown, "mistakes": shown._replace(score=loss * (predicted != labels))}
 
 
 _recorded: list[dict[str, list[Tensor | Mean]]] = []
@@ -226,11 +308,40 @@ def recording() -> Iterator[dict[str, list[Tensor | Mean]]]:
 
 
 class Logger(ABC):
-    """A place where values go besides `metrics.jsonl`; one file each in `configs/logger/`."""
+    """A place where values go besides `metrics.jsonl`; one file each in `configs/logger/`.
+
+    Only `scalars` is mandatory. Parameters of `__init__` are filled by name from the logger's
+    config, and with `folder`, the run's (Path), and `next_step`, the first step that is not done
+    yet (int, 1 in a new run): a killed process may have logged some steps from there on.
+    """
+
+    @classmethod  # noqa: B027
+    def check(cls, section: Mapping[str, Any]) -> None:
+        """Called before there is a run folder, with the logger's config. Raises `UserError` where
+        nothing could be logged."""
 
     @abstractmethod
     def scalars(self, step: int, values: Mapping[str, float]) -> None:
         """Called at log points and after a validation, never in between."""
+
+    def begin(self, step: int, config: Mapping[str, Any], manifest: Mapping[str, Any]) -> None:  # noqa: B027
+        """Called once, after the first step of this process: the whole config, as nested plain
+        values, and what `manifest.json` says."""
+
+    def graph(self, model: nn.Module, example: tuple[Any, ...]) -> None:  # noqa: B027
+        """What to call the model with to follow its graph; `model` is a copy, in eval mode."""
+
+    def images(self, step: int, images: Mapping[str, np.ndarray]) -> None:  # noqa: B027
+        """Pictures by tag, uint8, shape [H, W, 3]."""
+
+    def texts(self, step: int, texts: Mapping[str, str]) -> None:  # noqa: B027
+        """Texts by tag, of any number of lines."""
+
+    def histograms(self, step: int, values: Mapping[str, Tensor]) -> None:  # noqa: B027
+        """Weights and gradients by tag, of any shape, on their device."""
+
+    def finish(self, step: int, values: Mapping[str, float]) -> None:  # noqa: B027
+        """Called where the run has come to its end, with the best of `monitor` as best/<key>."""
 
     def flush(self) -> None:  # noqa: B027 - not every logger holds something back
         """Called before each checkpoint: what was logged so far must survive a kill -9."""

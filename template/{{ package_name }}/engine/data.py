@@ -43,23 +43,37 @@ class Plan:
         drop_last: bool = True,
         accumulate: int = 1,
         limit: int | None = None,
+        order: Callable[[int], np.ndarray] | None = None,
     ) -> None:
+        """`order`: the indices of an epoch (from 0), `size` of them; without it all are shuffled."""
         self.size, self.batch_size, self.seed = size, batch_size, seed
-        self.shuffle = shuffle
+        self.shuffle, self.order = shuffle, order
         self.parts = accumulate * WORLD_SIZE
         """Micro-batches of a step, over all processes."""
         full, rest = divmod(size, batch_size)
         self.steps = full + (1 if rest and not drop_last else 0)
         self.steps = min(self.steps, limit or self.steps)
-        self._order: tuple[int, Permutation] | None = None
+        self._order: tuple[int, Permutation | np.ndarray] | None = None
 
     def _slice(self, epoch: int, start: int, stop: int) -> np.ndarray:
         if not self.shuffle:
             return np.arange(start, min(stop, self.size))
         if self._order is None or self._order[0] != epoch:
-            key = rng.make_key(self.seed, Domain.ORDER, epoch)
-            self._order = (epoch, Permutation(self.size, key))
-        return self._order[1].slice(start, stop)
+            if self.order is None:
+                key = rng.make_key(self.seed, Domain.ORDER, epoch)
+                self._order = (epoch, Permutation(self.size, key))
+            else:
+                self._order = (epoch, self._own(self.order(epoch), epoch))
+        order = self._order[1]
+        return order.slice(start, stop) if isinstance(order, Permutation) else order[start:stop]
+
+    def _own(self, order: np.ndarray, epoch: int) -> np.ndarray:
+        if len(order) != self.size:
+            raise UserError(
+                f"The data's order(…) gave {len(order)} samples for epoch {epoch + 1} and "
+                f"{self.size} for the first one; every epoch must have as many."
+            )
+        return order
 
     def samples(self, step: int) -> np.ndarray:
         """All samples of optimizer step `step` (counted over the run), int64."""
@@ -89,6 +103,28 @@ class Plan:
             for part in range(RANK, self.parts, WORLD_SIZE)
             if len(cut[part])
         ]
+
+
+def own_order(
+    order: Callable[[int, int], np.ndarray | None], seed: int, samples: int, epoch: int
+) -> np.ndarray:
+    """What `Data.order` gives for `epoch` (from 0) of a training set of so many samples.
+
+    Raises `UserError` where that is no order.
+    """
+    indices = np.asarray(order(epoch + 1, rng.make_key(seed, Domain.ORDER, epoch)))
+    if indices.ndim != 1 or not np.issubdtype(indices.dtype, np.integer):
+        raise UserError(
+            f"The data's order(…) must return whole numbers in one dimension, not {indices.dtype} "
+            f"of shape {list(indices.shape)}."
+        )
+    for index in (indices.min(initial=0), indices.max(initial=0)):
+        if not 0 <= index < samples:
+            raise UserError(
+                f"The data's order(…) names sample {index} in epoch {epoch + 1}; the training set "
+                f"has samples 0 to {samples - 1}."
+            )
+    return indices.astype(np.int64)
 
 
 class _Span(Sampler[Batch]):
@@ -179,6 +215,10 @@ class Loader:
             batches = iter(loader)
         try:
             yield from batches
+        except (ConnectionError, EOFError) as error:
+            if "in DataLoader worker process" in str(error):  # the data set's own
+                raise
+            raise RuntimeError("A DataLoader worker exited unexpectedly") from error
         finally:
             del batches  # else a traceback keeps the workers until the interpreter kills them
 

@@ -16,13 +16,15 @@ from .api import Context, Mean, recording
 from .device import autocast, to_device
 from .distributed import WORLD_SIZE, Vote
 from .errors import NotFiniteError, Stopped, UserError
-from .log import Windows
-from .optim import load_optimizer_state, optimizer_state
+from .optim import groups_but, load_optimizer_state, optimizer_state
+from .profiling import Profiler
 from .report import Report
 from .rng import Domain
 from .runs import Run, to_yaml
 from .saver import Saver
 from .validation import evaluate
+from .watch import Watch
+from .windows import Windows
 
 if TYPE_CHECKING:
     from .setup import Parts
@@ -50,9 +52,10 @@ class Loop:
         short for more still comes to an end."""
         self.divisor: Tensor | float | None = None
         """What the gradients of losses that are a `Mean` are still to be divided by."""
-        self.windows = Windows()
+        self.windows = Windows(parts.device, parts.config.log.windows, parts.task.derived)
         self.saver = Saver(run.checkpoints, self.config.keep_last)
         self.config_text = to_yaml(self.config)
+        self.watch = Watch(parts, run, [], 0)
         self.vote = Vote()
         self.scaler = torch.amp.GradScaler(parts.device.type, enabled=parts.precision == "fp16")
         self.step_key = rng.make_key(self.config.seed, Domain.STEP)
@@ -69,12 +72,13 @@ class Loop:
         counts = p.train.plan.counts(self.step)
         for micro, count in enumerate(counts):
             batch = self.next_batch(batches, micro)
-            with self.gradients_shared(micro == len(counts) - 1), recording() as recorded:
-                with autocast(p.precision, p.device):
+            with self.gradients_shared(micro == len(counts) - 1):
+                with autocast(p.precision, p.device), recording() as recorded:
                     values = p.task.training_step(self.forward, batch, self.context())
                 self.backward(values["loss"], count)
             self.windows.add(self.step, {**recorded, **values}, count)
         self.average_gradients()
+        self.leave_out_groups()
         self.clip_gradients()
         self.scaler.step(p.optimizer)
         self.scaler.update()
@@ -92,6 +96,7 @@ class Loop:
         if p.mix is not None:
             rng.seed_all(rng.mix(self.batch_key, number))
             batch = p.mix(*batch)
+        self.watch.keep(batch)
         rng.seed_all(rng.mix(self.step_key, number))
         return batch
 
@@ -118,6 +123,14 @@ class Loop:
             torch._foreach_div_(
                 [q.grad for q in p.parameters.values() if q.grad is not None], share
             )
+
+    def leave_out_groups(self) -> None:
+        """Without gradients a parameter keeps its weights and optimizer state in this step."""
+        trained = self.parts.task.trains(self.context())
+        if trained is not None:
+            for group in groups_but(self.parts.optimizer, trained):
+                for parameter in group["params"]:
+                    parameter.grad = None
 
     def clip_gradients(self) -> None:
         """By value, by norm, or both; logs the norm that there was."""
@@ -149,32 +162,40 @@ class Loop:
         p, config = self.parts, self.config
         self.report = Report(
             self.run.folder,
+            config,
             p.train.plan,
+            p.val.plan if p.val is not None else None,
             p.total_steps,
             p.device,
             self.step,
             validate_again=self.pending,
-            bar=config.log.level in ("debug", "info"),
         )
         try:
             if distributed.is_main():
                 self.report.loggers = p.open_loggers(self.run.folder, self.step + 1)
+            self.watch = Watch(p, self.run, self.report.loggers, self.step)
             p.scheduler.begin(p.optimizer, self.step)
             if self.pending:
-                self.validate()
-                self.save()
+                with self.report.aside("validation"):
+                    self.validate()
+                    self.save()
             self.stop_if_asked()
             self.saver.wait()  # loader workers are forked next, which no other thread should see
             p.model.train()
-            with closing(p.train.read(self.step, p.total_steps)) as batches:
+            left = p.total_steps - self.step
+            profiler = Profiler(config.profile, self.run.folder, p.device, left)
+            batches = p.train.read(self.step, p.total_steps)
+            with closing(batches), closing(profiler):
                 while self.step < p.total_steps and not self.out_of_patience():
                     self.training_step(batches)
                     self.has_advanced = True
-                    self.report.bar.update()
+                    profiler.step()
+                    self.report.stepped()
                     self.after_step()
             if self.saved_at != self.step:
                 self.save()
             self.saver.wait()
+            self.watch.finish(self.step, self.best)
         finally:
             self.saver.close()
             self.report.close()
@@ -183,6 +204,7 @@ class Loop:
     def after_step(self) -> None:
         """Log, validate, save and stop, where it is time to."""
         self.saver.check()
+        self.watch.stepped(self.context())
         config, steps_per_epoch = self.config, self.parts.train.plan.steps
         epochs, rest = divmod(self.step, steps_per_epoch)
 
@@ -197,17 +219,22 @@ class Loop:
         self.pending = self.parts.val is not None and is_due
         self.stop_if_asked()
         if self.pending:
-            self.validate()
+            with self.report.aside("validation"):
+                self.validate()
         if self.saved_at != self.step and due(config.save_every_epochs, config.save_every_steps):
             self.save()
 
     def log(self, epoch_ends: bool) -> None:
         """A log point: the only place between validations where the host waits for the device."""
         self.refuse_not_finite()
+        ends = epoch_ends or self.step == self.parts.total_steps
+        self.windows.refuse_unknown_sources(ends)
+        if self.config.log.by == "epoch" and not ends:
+            return
         self.report.train(
             self.step,
-            self.windows.means("train"),
-            self.windows.means("train_epoch") if epoch_ends else {},
+            self.windows.log_point(),
+            self.windows.epoch_end() if epoch_ends else {},
             self.parts.scheduler.rates(self.step - 1),
         )
 
@@ -256,7 +283,8 @@ class Loop:
         epoch = self.report.epoch(self.step)
         self.saver.wait()  # loader workers are forked next, which no other thread should see
         # A stop in between saves; the resumed run validates, as `pending` is in the checkpoint.
-        values = evaluate(p, model, p.val, self.step, epoch, after_step=self.stop_if_asked)
+        with self.watch.validation(model, self.step) as look:
+            values = evaluate(p, model, p.val, self.step, epoch, self.stop_if_asked, look)
         p.model.train()
         results = {f"val/{key}": value for key, value in values.items()}
         self.pending, self.has_advanced = False, True
@@ -294,8 +322,9 @@ class Loop:
         self.refuse_not_finite()
         self.saved_at = self.step
         if distributed.is_main():
-            self.report.flush()  # else a kill after the save would lose what was logged before it
-            self.saver.save(self.state_dict(), self.step, best)
+            with self.report.aside("save"):
+                self.report.flush()  # else a kill after the save loses what was logged before it
+                self.saver.save(self.state_dict(), self.step, best)
 
     def state_dict(self) -> dict[str, Any]:
         p = self.parts

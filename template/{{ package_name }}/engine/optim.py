@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from .build import build
+from .build import build, fits, hints
 from .config import nearest
 from .errors import UserError
 
@@ -41,8 +41,11 @@ def build_optimizer(
     """
     groups = assign(section.get("groups"), parameters)
     if section.get("layer_decay") is not None:
-        groups = _by_layer(groups, model, float(section["layer_decay"]))
-    if section.get("no_decay_norm_bias"):
+        groups = _by_layer(groups, model, section["layer_decay"])
+    apart = section.get("no_decay_norm_bias", False)
+    if not isinstance(apart, bool):
+        raise UserError(f"optimizer.no_decay_norm_bias={apart} must be true or false.")
+    if apart:
         groups = _without_decay(groups, parameters)
     for group in groups:
         if group["lr_scale"] == 0:
@@ -59,12 +62,17 @@ def build_optimizer(
     given = {"params": groups, "lr": lr}
     optimizer: Optimizer = build(options, "optimizer", Optimizer, list(allowed), given=given)
     known = {*optimizer.defaults, "name", "names", "lr_scale", "base_lr", "params"}
+    wanted = hints(type(optimizer))
     for group in groups:
-        for key in group:
+        for key, value in group.items():
             if key not in known:
                 raise UserError(
                     f"Nothing reads '{key}' of the optimizer group '{group['name']}'"
                     f"{nearest(key, known)}"
+                )
+            if key not in ("params", "lr") and not fits(value, wanted.get(key)):
+                raise UserError(
+                    f"{key}={value!r} of the optimizer group '{group['name']}' is of the wrong type."
                 )
     return optimizer
 
@@ -113,7 +121,7 @@ def assign(
                 f"{', '.join(patterns)}; the first match wins, so put it earlier."
             )
         left = [n for n in left if n not in taken]
-        options = {k: v for k, v in spec.items() if k not in ("name", "match", "lr_scale")}
+        options = {str(k): v for k, v in spec.items() if k not in ("name", "match", "lr_scale")}
         for key in options:
             if key in _RESERVED:
                 raise UserError(
@@ -153,10 +161,10 @@ def _prefixes(names: Iterable[str]) -> list[str]:
     return list(found)
 
 
-def _by_layer(groups: list[dict[str, Any]], model: nn.Module, decay: float) -> list[dict[str, Any]]:
+def _by_layer(groups: list[dict[str, Any]], model: nn.Module, decay: Any) -> list[dict[str, Any]]:
     """Each group split by layer; a layer's rate is `decay` times that of the layer after it
     (Clark et al. 2020)."""
-    if not 0 < decay <= 1:
+    if not fits(decay, float) or not 0 < decay <= 1:
         raise UserError(f"optimizer.layer_decay={decay} must be above 0 and at most 1.")
     layers = layers_in_order(model)
     last = len(layers) - 1
@@ -247,6 +255,24 @@ def _without_decay(
             name = f"{group['name']}/no_decay" if rest else group["name"]
             split.append({**group, "name": name, "names": plain, "weight_decay": 0.0})
     return split
+
+
+def groups_but(optimizer: Optimizer, names: Iterable[str]) -> list[dict[str, Any]]:
+    """The parameter groups that are not among `names`; what a group was split into counts as it.
+
+    Raises `UserError` for a name that no group has.
+    """
+    left = list(optimizer.param_groups)
+    for name in names:
+        kept = [g for g in left if g["name"] != name and not g["name"].startswith(f"{name}/")]
+        if len(kept) == len(left):
+            known = [group["name"] for group in optimizer.param_groups]
+            raise UserError(
+                f"The task's trains(…) names the group '{name}', but optimizer.groups has "
+                f"{', '.join(known)}{nearest(name, known)}"
+            )
+        left = kept
+    return left
 
 
 def table(optimizer: Optimizer) -> list[str]:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,14 +13,15 @@ import torch
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Optimizer
+from torch.utils.data import Dataset
 
 from . import rng, runs
 from .api import Context, Data, Logger, Mean, Task, recording
 from .build import bind, build, told
 from .config import Config
-from .data import Loader, Plan, check_size
+from .data import Loader, Plan, check_size, own_order
 from .device import autocast, choose_device, choose_precision, describe, set_flags, to_device
-from .distributed import WORLD_SIZE, main_first, sum_over_processes
+from .distributed import WORLD_SIZE, is_main, main_first, sum_over_processes
 from .errors import UserError
 from .init_from import init_from
 from .optim import Averaged, build_optimizer, named_parameters
@@ -62,7 +65,12 @@ class Parts(Built):
         forward = self.model
         if WORLD_SIZE > 1:
             devices = [self.device] if self.device.type == "cuda" else None
-            forward = self.replicated = DistributedDataParallel(forward, device_ids=devices)
+            forward = self.replicated = DistributedDataParallel(
+                forward,
+                device_ids=devices,
+                # Networks trained in turn leave one another without gradients.
+                find_unused_parameters=type(self.task).trains is not Task.trains,
+            )
         if self.config.compile:
             # The compiled module shares the weights; the state dict stays that of the plain one.
             # Dynamic kernels would depend on the shapes seen so far, which a resumed run has not.
@@ -111,9 +119,15 @@ def build_model(config: Config) -> Built:
     return Built(config, device, precision, data, model, loss, task, metrics)
 
 
+def split_of(built: Built, name: str) -> Dataset[Any] | None:
+    """A split of the data. One that is drawn is the same whoever asks for it, and in what order."""
+    rng.seed_all(rng.make_key(built.config.seed, Domain.INIT, 4))
+    return built.data.split(name)
+
+
 def held_out(built: Built, split: str, batch_size: int | None = None) -> Loader | None:
     """Reads a split in its order, every sample once; None where the data have no such split."""
-    config, dataset = built.config, built.data.split(split)
+    config, dataset = built.config, split_of(built, split)
     if dataset is None:
         return None
     size = len(dataset)  # type: ignore[arg-type]
@@ -141,8 +155,11 @@ def build_parts(config: Config, initialise: bool = True) -> Parts:
     device, data, model, loss = built.device, built.data, built.model, built.loss
     allowed, info = config.allowed_packages, dict(data.info)
     for name, section in config.logger.items():  # opened later, in the run's folder
-        bind(section, f"logger.{name}", Logger, allowed, {"folder": None, "next_step": 0})
-    train_set = data.split("train")
+        offered = {"folder": None, "next_step": 0}
+        sink, _ = bind(section, f"logger.{name}", Logger, allowed, offered)
+        if is_main() and isinstance(sink, type) and issubclass(sink, Logger):
+            sink.check(section)
+    train_set = split_of(built, "train")
     if train_set is None:
         raise UserError(f"{config.data['_target_']} has no train split.")
     try:
@@ -152,6 +169,10 @@ def build_parts(config: Config, initialise: bool = True) -> Parts:
             f"The train split of {config.data['_target_']} has no length: streaming data sets are "
             "left out, because their order cannot be repeated; give samples by index."
         ) from None
+    order = None
+    if data.order(1, 0) is not None:
+        order = partial(own_order, data.order, config.seed, size)
+        size = len(order(0))
     check_size(size, config.batch_size, config.accumulate, config.drop_last)
     train_plan = Plan(
         size,
@@ -160,6 +181,7 @@ def build_parts(config: Config, initialise: bool = True) -> Parts:
         drop_last=config.drop_last,
         accumulate=config.accumulate,
         limit=config.limit_train_batches,
+        order=order,
     )
     pin = device.type == "cuda"
     train = Loader(train_set, train_plan, data.collate, Domain.SAMPLE, config.workers, pin)
@@ -223,9 +245,25 @@ def check_one_batch(parts: Parts) -> None:
     ctx = Context(0, 1, training=False, device=parts.device, metrics=parts.metrics)
     rng.seed_all(rng.make_key(parts.config.seed, Domain.VALIDATION))
     batch = to_device(batch, parts.device, parts.config.channels_last)
+    computed = autocast(parts.precision, parts.device)
+    with goes_through(parts, batch), computed, recording() as recorded:
+        values = parts.task.validation_step(parts.model, batch, ctx)
+    _check_values(values)
+    with goes_through(parts, batch):
+        derived = parts.task.derived({k: _number(v) for k, v in {**recorded, **values}.items()})
+    names = [f"val/{key}" for key in (*recorded, *values, *derived, *parts.metrics)]
+    if parts.val is not None and parts.config.monitor not in names:
+        raise UserError(
+            f"monitor={parts.config.monitor} is not among the validation values "
+            f"{', '.join(names)}; set monitor to one of them."
+        )
+
+
+@contextlib.contextmanager
+def goes_through(parts: Parts, batch: Any) -> Iterator[None]:
+    """Tells in one sentence what goes wrong while `batch` is computed. Raises `UserError`."""
     try:
-        with autocast(parts.precision, parts.device), recording() as recorded:
-            values = parts.task.validation_step(parts.model, batch, ctx)
+        yield
     except (RuntimeError, ValueError, AssertionError, IndexError) as error:
         if parts.config.log.level == "debug":
             raise
@@ -233,13 +271,12 @@ def check_one_batch(parts: Parts) -> None:
             f"A first batch ({shapes(batch)}) does not go through the model and the task: "
             f"{told(error)} With log.level=debug you see the traceback."
         ) from error
-    _check_values(values)
-    names = [f"val/{key}" for key in (*recorded, *values, *parts.metrics)]
-    if parts.val is not None and parts.config.monitor not in names:
-        raise UserError(
-            f"monitor={parts.config.monitor} is not among the validation values "
-            f"{', '.join(names)}; set monitor to one of them."
-        )
+
+
+def _number(value: Any) -> float:
+    """One of the values that were given under a key."""
+    value = value[0] if isinstance(value, list) else value
+    return float(value.value if isinstance(value, Mean) else value)
 
 
 def _check_values(values: Any) -> None:
