@@ -13,6 +13,7 @@ From the command line to a run:
     signals.py      stop requests
     runs.py         run folders: create, lock, find, describe
     train.py        one run from its job to its result
+    resume.py       going on with a run: which checkpoint, and is it still the same run
 
 What a run is made of:
 
@@ -28,9 +29,17 @@ What a run is made of:
     distributed.py  several processes
     init_from.py    weights to start from
     checkpoint.py   writing and reading one plain dict, safely
-    log.py          window means, the log, metrics.jsonl
+    saver.py        saving in a thread, from a copy
+    windows.py      statistics of logged values over steps
+    log.py          the log, metrics.jsonl
     report.py       what is shown and kept at a log point
-    loggers.py      TensorBoard
+    console.py      lines in columns, colour, the bar
+    eta.py          how much of the run's time is left
+    loggers/        TensorBoard, Weights & Biases, MLflow
+    watch.py        what loggers show besides numbers: pictures, graph, histograms
+    grids.py        pictures side by side, with captions
+    profiling.py    where the time of a few steps goes
 
-`datasets/`, `models/` and `losses.py` are built-in choices; `tools/` is what the core never imports.
+`datasets/`, `models/` and `losses.py` are built-in choices; `tools/` is what the core never imports,
+but for the picture that train.py draws at the very end.
 """

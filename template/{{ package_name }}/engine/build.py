@@ -36,20 +36,25 @@ def build(
     target, filled = bind(section, key, kind, allowed, offered, given)
     arguments = {k: v for k, v in section.items() if k != "_target_"}
     arguments = {k: _nested(v, f"{key}.{k}", allowed) for k, v in arguments.items()}
+    wanted = hints(target)
     try:
+        for name, value in arguments.items():
+            if wanted.get(name) is float:  # where 1 will not do for 1.0, as in MixUp
+                arguments[name] = float(value)
         return target(**arguments, **filled, **(given or {}))
     except Exit:
         raise
-    except _TOLD as error:
+    except REFUSALS as error:
         raise UserError(
             f"{section['_target_']} does not take what the config's section '{key}' says: "
             f"{told(error)}"
         ) from error
 
 
-_TOLD = (
+REFUSALS = (
     ArithmeticError,
     AssertionError,
+    AttributeError,
     IndexError,
     KeyError,
     MemoryError,
@@ -78,7 +83,7 @@ def bind(
     if not _is_kind(target, kind):
         raise UserError(f"{key}._target_={name} is no {kind.__name__}; nothing else fits there.")
     parameters = _parameters(target)
-    hints = _hints(target)
+    wanted = hints(target)
     takes_any = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
     for argument, value in section.items():
         if argument == "_target_":
@@ -93,10 +98,10 @@ def bind(
                 f"Nothing reads the config key '{key}.{argument}': {name} has no parameter "
                 f"'{argument}'{nearest(argument, parameters)}"
             )
-        if not fits(value, hints.get(argument)):
+        if not fits(value, wanted.get(argument)):
             raise UserError(
                 f"{key}.{argument}={value!r} is of the wrong type: {name} wants "
-                f"{_show(hints[argument])}."
+                f"{_show(wanted[argument])}."
             )
     filled: dict[str, Any] = {}
     for parameter in parameters.values():
@@ -185,7 +190,7 @@ def locate(name: str, key: str, allowed: Sequence[str] = ()) -> Any:
 def _is_kind(target: Any, kind: type) -> bool:
     if isinstance(target, type):
         return kind is object or issubclass(target, kind)
-    returned = _hints(target).get("return")
+    returned = hints(target).get("return")
     return isinstance(returned, type) and issubclass(returned, kind)
 
 
@@ -224,7 +229,8 @@ def _parameters(target: Callable[..., Any]) -> dict[str, inspect.Parameter]:
     return dict(inspect.signature(target).parameters)
 
 
-def _hints(target: Any) -> dict[str, Any]:
+def hints(target: Any) -> dict[str, Any]:
+    """The types that a class or function wants its arguments to be of."""
     try:
         return typing.get_type_hints(
             inspect.getattr_static(target, "__init__") if isinstance(target, type) else target

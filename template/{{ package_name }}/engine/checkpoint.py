@@ -15,7 +15,7 @@ from typing import IO, Any
 
 import torch
 
-from .errors import SaveError
+from .errors import NO_SPACE, SaveError
 
 FORMAT = 1
 """Layout of the file."""
@@ -155,7 +155,7 @@ def _broken(file: IO[bytes]) -> str | None:
                 return f"the checksum of '{name}' is wrong"
             # No checksum covers the archive's own directory, and torch reads a record that is
             # marked as a folder there as one of uninitialised bytes.
-            marked = next((i.filename for i in archive.infolist() if i.external_attr), None)
+            marked = next((i.filename for i in archive.infolist() if i.external_attr & 16), None)
             return None if marked is None else f"'{marked}' is marked as a folder"
     except Exception as error:  # whatever a broken file makes the reader raise
         # EINVAL: the file names a place before its own start. All else is the disk's fault.
@@ -196,7 +196,7 @@ def _tensors(value: Any) -> Iterator[torch.Tensor]:
 def _save_error(error: OSError, path: Path, temporary: Path, needed: int) -> SaveError:
     with contextlib.suppress(OSError):
         temporary.unlink(missing_ok=True)
-    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+    if error.errno in NO_SPACE:
         free = shutil.disk_usage(path.parent).free
         return SaveError(
             f"No space to save {path} ({error.strerror}): it needs about {needed / 2**20:.1f} MiB, "

@@ -1,5 +1,7 @@
 """Exit codes, and the exceptions that end a run with one of them."""
 
+import errno
+
 FINISHED = 0
 FAILED = 1
 MISTAKE = 2
@@ -8,10 +10,18 @@ STOPPED = 75
 NOT_FINITE = 76
 
 
+NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+"""What the system calls a full disk, a full quota, and a file as large as is allowed."""
+
+
 class Exit(Exception):
     """Ends the run: `code` is the exit code, the text is the one sentence a person reads."""
 
     code = FAILED
+
+
+class Failed(Exit):
+    """The run failed for a reason that one sentence can tell."""
 
 
 class UserError(Exit):

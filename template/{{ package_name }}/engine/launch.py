@@ -28,6 +28,8 @@ _HELP = """Train a model. Override any config key as KEY=VALUE:
   python train.py sweep=optuna              search for good values
   python train.py dry_run=true              everything up to the first step
   python train.py resume=auto               go on where the last run stopped
+  python train.py -q                        say warnings and errors only
+  python train.py -v                        debug messages and tracebacks, too
 
 Choices, one file each in configs/:
 
@@ -91,7 +93,11 @@ def launch(work: Callable[[Job], float | None]) -> int:
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises instead of printing and exiting with 1
 
     try:
+        sys.argv[1:] = _spelled_out(sys.argv[1:])
         import hydra
+    except UserError as error:
+        say(str(error))
+        return error.code
     except ModuleNotFoundError as error:
         say(
             f"The package '{error.name}' is not installed: run this as `uv run python …`, or make the "
@@ -163,6 +169,21 @@ def launch(work: Callable[[Job], float | None]) -> int:
     return code
 
 
+_FLAGS = {"-q": "log.level=warning", "-v": "log.level=debug"}
+
+
+def _spelled_out(arguments: list[str]) -> list[str]:
+    """Our flags as the overrides they stand for; Hydra has its own. Raises `UserError`."""
+    levels = {a for a in arguments if a in _FLAGS or a.lstrip("+").startswith("log.level=")}
+    if len(levels) > 1 and levels & _FLAGS.keys():
+        raise UserError(f"{' and '.join(sorted(levels))} contradict each other; give one of them.")
+    rest = [a for a in arguments if a not in _FLAGS]
+    # Hydra takes overrides in a row only: `lr=0.1 -m -q` would become two rows of them.
+    place = next((i for i, a in enumerate(rest) if "=" in a and a[0] != "-"), len(rest))
+    rest[place:place] = [_FLAGS[a] for a in levels & _FLAGS.keys()]
+    return rest
+
+
 def _follow(work: Callable[[Job], float | None]) -> int:
     """What processes other than the first do: the jobs that it sends. It alone composes."""
     distributed.start()
@@ -220,8 +241,9 @@ def compose(*overrides: str) -> Config:
 
 
 def say(sentence: str) -> None:
-    """Tell the person at the terminal."""
-    print(sentence, file=sys.stderr, flush=True)
+    """Tell the person at the terminal; escapes what would not print, but for the lines of a table."""
+    shown = "".join(c if c.isprintable() or c == "\n" else ascii(c)[1:-1] for c in sentence)
+    print(shown, file=sys.stderr, flush=True)
 
 
 def to_config(composed: Any) -> Config:

@@ -21,7 +21,7 @@ from typing import IO, Any
 
 from .config import EXTENDING, OPERATIONAL, Config, from_dict
 from .distributed import WORLD_SIZE, is_main
-from .errors import SaveError, UserError
+from .errors import NO_SPACE, SaveError, UserError
 from .paths import ROOT, RUNS
 
 _STAMP = "%Y-%m-%d_%H-%M-%S"
@@ -121,7 +121,8 @@ def create(config: Config, manifest: Mapping[str, Any], run_name: str | None) ->
     try:
         (hidden / "checkpoints").mkdir(parents=True)
     except OSError as error:
-        raise UserError(f"No run folder can be made in {parent}: {error}.") from error
+        kind = SaveError if error.errno in NO_SPACE else UserError
+        raise kind(f"No run folder can be made in {parent}: {error}.") from error
     try:
         (hidden / "config.yaml").write_text(to_yaml(config), encoding="utf-8")
         write_json(hidden / "manifest.json", manifest)
@@ -197,9 +198,9 @@ def find(config: Config) -> Path | None:
     """The run that `resume=` names, or None where `auto` has none to go on with."""
     assert config.resume is not None
     if config.resume != "auto":
-        folder = Path(config.resume).expanduser()
+        folder = Path(os.path.expanduser(config.resume))
         folder = folder if folder.is_absolute() else ROOT / folder
-        if not (folder / "manifest.json").is_file() or not (folder / "config.yaml").is_file():
+        if not all(os.path.isfile(folder / name) for name in ("manifest.json", "config.yaml")):
             newest = all_runs(config.name)
             hint = f", such as {newest[0].relative_to(ROOT)}" if newest else ""
             raise UserError(

@@ -259,11 +259,22 @@ def check_one_batch(parts: Parts) -> None:
         )
 
 
+def too_large(config: Config) -> str:
+    """What to say where the GPU's memory is not enough."""
+    peak = torch.cuda.max_memory_allocated() / 2**30
+    return (
+        f"The GPU's memory is too small for batch_size={config.batch_size} with accumulate="
+        f"{config.accumulate} (peak {peak:.1f} GiB): lower batch_size, or raise accumulate to keep it."
+    )
+
+
 @contextlib.contextmanager
 def goes_through(parts: Parts, batch: Any) -> Iterator[None]:
     """Tells in one sentence what goes wrong while `batch` is computed. Raises `UserError`."""
     try:
         yield
+    except torch.OutOfMemoryError as error:
+        raise UserError(too_large(parts.config)) from error
     except (RuntimeError, ValueError, AssertionError, IndexError) as error:
         if parts.config.log.level == "debug":
             raise

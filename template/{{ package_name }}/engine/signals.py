@@ -45,9 +45,14 @@ _GRACE = 120  # seconds
 def held_back() -> Iterator[None]:
     """Signals wait until the block is over; processes started in it wait for `in_worker`."""
     before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+    of_children = signal.getsignal(signal.SIGCHLD) or signal.SIG_DFL
     try:
         yield
     finally:
+        # torch's own handler raises at whatever line this process is when a worker dies; without
+        # it, that is noticed where a batch is waited for.
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGCHLD, of_children)
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 

@@ -1,0 +1,270 @@
+"""A run that lacks something (room on the disk, a right, memory, a worker, its data) says so and loses nothing."""
+
+import json
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+from test_resume import compare
+from test_train import rows, the_run
+
+# A task that does something to its own run at step AT, so that a test can choose the moment.
+DOING = '''
+import os, resource, time
+from pathlib import Path
+
+import torch
+from .task import Classification
+
+
+class Doing(Classification):
+    def training_step(self, model, batch, ctx):
+        if ctx.step == int(os.environ.get("AT", -1)):
+            while ctx.step > 10 and not list(Path("runs/stopped").glob("*/checkpoints/step-00000010.pt")):
+                time.sleep(0.001)  # saves go on beside the training
+            globals()[os.environ["DO"]](Path(os.environ.get("ON", ".")))
+        return super().training_step(model, batch, ctx)
+
+
+def fill(folder):
+    """The disk that `folder` is on, but for FREE bytes."""
+    with open(folder / ".filler", "wb", buffering=0) as file:
+        try:
+            while file.write(bytes(1 << 16)):
+                pass
+        except OSError:
+            file.truncate(max(0, file.tell() - int(os.environ["FREE"])))
+
+
+def limit(pattern):
+    """From now on, no file may grow beyond the one of this pattern, which is or becomes the largest."""
+    (file,) = Path("runs/stopped").glob(f"*/{pattern}")
+    if file.suffix:
+        with open(file, "ab") as text:
+            text.write(b"\\n" * 300_000)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (file.stat().st_size, resource.RLIM_INFINITY))
+
+
+def unwritable(folder):
+    (folder,) = Path("runs/stopped").glob("*/checkpoints")
+    folder.chmod(0o555)
+
+
+def exhaust(_):
+    raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB.")
+'''
+BASE = ("task._target_=.doing.Doing", "model=mlp", "epochs=2", "log.every=1", "save_every_steps=10")
+
+# What binds other users does not bind root: so it gives up that power.
+BOUND = """
+import ctypes, os
+if os.geteuid() == 0:
+    libc = ctypes.CDLL(None)
+    header, sets = (ctypes.c_uint32 * 2)(0x20080522, 0), (ctypes.c_uint32 * 6)()
+    assert libc.capget(header, sets) == 0
+    sets[0] &= ~0b110  # effective: CAP_DAC_OVERRIDE and CAP_DAC_READ_SEARCH
+    assert libc.capset(header, sets) == 0
+"""
+
+
+@pytest.fixture
+def workspace(workspace):
+    (workspace / "digits/doing.py").write_text(DOING)
+    return workspace
+
+
+@pytest.fixture
+def bound(workspace):
+    """Runs heed the permissions of files."""
+    script = workspace / "train.py"
+    script.write_text(script.read_text().replace("import sys\n", f"import sys\n{BOUND}", 1))
+
+
+@pytest.fixture
+def small_disk(workspace):
+    """The runs called "stopped" are on a disk of one MiB."""
+    folder = workspace / "runs/stopped"
+    folder.mkdir(parents=True)
+    mount = ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(folder)]
+    if shutil.which("mount") is None or subprocess.run(mount, capture_output=True).returncode:
+        pytest.skip("needs the right to mount a file system")
+    yield folder
+    subprocess.run(["umount", str(folder)], check=True)
+
+
+def told(done, code: int) -> str:
+    """How the run ended, in one sentence; whatever it was doing, nobody sees a traceback."""
+    assert done.code == code, done.out
+    assert "Traceback" not in done.out, done.out
+    assert "Logging error" not in done.out
+    assert "Exception" not in done.out
+    return done.last
+
+
+def status(workspace: Path) -> str:
+    return json.loads((the_run(workspace, "stopped") / "manifest.json").read_text())["status"]
+
+
+@pytest.mark.parametrize("free", [0, 30_000])
+@pytest.mark.parametrize("logger", ["none", "tensorboard"])
+def test_a_full_disk(train, workspace, small_disk, free, logger):
+    options = (*BASE, f"logger={logger}")
+    assert train(*options, "name=whole").code == 0
+    done = train(*options, "name=stopped", AT="12", DO="fill", ON=str(small_disk), FREE=str(free))
+    assert "No space left" in told(done, 74)
+    assert [p.name for p in (the_run(workspace, "stopped") / "checkpoints").iterdir()] == ["step-00000010.pt"]
+    again = train("resume=auto", *options, "name=stopped")
+    assert "No space left" in told(again, 74), "the disk is full still"
+    (small_disk / ".filler").unlink()
+    done = train("resume=auto", *options, "name=stopped")
+    assert done.code == 0, done.out
+    assert "from step 10" in done.out
+    compare(workspace)
+
+
+def test_a_save_without_room_names_what_it_needs(train, workspace, small_disk):
+    done = train(*BASE, "logger=none", "name=stopped", AT="12", DO="fill", ON=str(small_disk), FREE="60000")
+    sentence = told(done, 74)
+    assert "No space to save" in sentence
+    assert "it needs about 0.1 MiB, 0.1 MiB are free" in sentence
+    assert status(workspace) == "save failed"
+
+
+@pytest.mark.parametrize("file", ["metrics.jsonl", "train.log", "tensorboard/*"])
+def test_a_file_that_cannot_grow(train, workspace, file):
+    options = (*BASE, f"logger={'tensorboard' if 'tensorboard' in file else 'none'}")
+    assert train(*options, "name=whole").code == 0
+    options = (*options, "name=stopped")
+    done = train(*options, AT="12", DO="limit", ON=file)
+    assert "too large" in told(done, 74)
+    done = train(*options, "resume=auto")
+    assert done.code == 0, done.out
+    assert "from step 10" in done.out
+    compare(workspace)
+    assert [row["step"] for row in rows(the_run(workspace, "stopped")) if "train/loss" in row] == [*range(1, 41)]
+
+
+def test_a_checkpoint_folder_that_becomes_read_only(train, workspace, bound):
+    options = (*BASE, "logger=none")
+    assert train(*options, "name=whole").code == 0
+    sentence = told(train(*options, "name=stopped", AT="12", DO="unwritable"), 74)
+    assert "Could not save" in sentence
+    assert "Permission denied" in sentence
+    (the_run(workspace, "stopped") / "checkpoints").chmod(0o755)
+    assert train(*options, "name=stopped", "resume=auto").code == 0
+    compare(workspace)
+
+
+@pytest.mark.parametrize("parent", [".", "runs"])
+def test_no_place_for_a_new_run(train, workspace, bound, parent):
+    (workspace / "runs").mkdir()
+    (workspace / parent).chmod(0o555)
+    if parent == ".":
+        (workspace / "runs").rmdir()
+    done = train(*BASE, "logger=none")
+    (workspace / parent).chmod(0o755)
+    assert "No run folder can be made" in told(done, 2)
+    assert "Permission denied" in done.last
+    assert len(done.out.strip().splitlines()) == 1
+    assert not list((workspace / "runs").glob("*"))
+
+
+def test_a_run_folder_that_is_read_only(train, workspace, bound):
+    options = (*BASE, "logger=none", "name=stopped")
+    assert train(*options, "max_minutes=0.0001").code == 75
+    folder = the_run(workspace, "stopped")
+    places = [folder, folder / "checkpoints"]
+    files = [p for p in folder.rglob("*") if p.is_file()]
+    before = {p: p.read_bytes() for p in files}
+    for path in (*files, *places):
+        path.chmod(0o555)
+    done = train(f"resume={folder}")
+    assert "cannot be written" in told(done, 2)
+    assert len(done.out.strip().splitlines()) == 1
+    for path in files:  # the files can be written, but none can be made
+        path.chmod(0o644)
+    assert "cannot be written" in told(train(f"resume={folder}"), 74)
+    for path in places:
+        path.chmod(0o755)
+    assert {p: p.read_bytes() for p in before if p.suffix == ".pt"} == {
+        p: data for p, data in before.items() if p.suffix == ".pt"
+    }
+    assert train(f"resume={folder}", "max_minutes=null").code == 0
+
+
+# One sample at a time, so that there are loader workers; one of them ends at sample KILLED.
+SAMPLES = """
+import os, signal
+import numpy as np
+import torch
+from torch.utils.data import Dataset, get_worker_info
+from .engine.api import Data
+
+
+class Numbers(Dataset):
+    def __len__(self):
+        return 320
+
+    def __getitem__(self, index):
+        if get_worker_info() is not None and str(index) == os.environ.get("KILLED"):
+            os.kill(os.getpid(), signal.SIGKILL)
+        return torch.randn(1, 4, 4), index % 10
+
+
+class Samples(Data):
+    info = {"shape": (1, 4, 4), "classes": 10}
+
+    def split(self, name):
+        return Numbers() if name in ("train", "val") else None
+
+    def fingerprint(self):
+        return open("version").read() if os.path.exists("version") else "1"
+"""
+
+
+@pytest.fixture
+def samples(workspace) -> tuple[str, ...]:
+    (workspace / "digits/samples.py").write_text(SAMPLES)
+    (workspace / "configs/data/samples.yaml").write_text("_target_: .samples.Samples\n")
+    return ("data=samples", "logger=none", "batch_size=16", "workers=2")
+
+
+def test_a_killed_worker(train, workspace, samples):
+    options = (*BASE, *samples, "val_every_epochs=0")
+    assert train(*options, "name=whole").code == 0
+    done = train(*options, "name=stopped", KILLED="77")
+    sentence = told(done, 1)
+    assert "loader worker was killed" in sentence
+    assert "workers" in sentence
+    folder = the_run(workspace, "stopped")
+    assert f"resume=runs/stopped/{folder.name}" in sentence
+    assert status(workspace) == "failed"
+    done = train(f"resume={folder}")
+    assert done.code == 0, done.out
+    compare(workspace)
+
+
+def test_changed_data_can_be_allowed(train, workspace, samples):
+    options = (*BASE, *samples, "name=stopped")
+    assert train(*options, "max_minutes=0.0001").code == 75
+    folder = the_run(workspace, "stopped")
+    (workspace / "version").write_text("2")
+    before = {p: p.read_bytes() for p in folder.rglob("*.pt")}
+    assert "allow_changed_data=true" in told(train(f"resume={folder}", "max_minutes=null"), 2)
+    assert {p: p.read_bytes() for p in folder.rglob("*.pt")} == before
+    done = train(f"resume={folder}", "max_minutes=null", "allow_changed_data=true")
+    assert done.code == 0, done.out
+    assert "no longer bit-exact: data 1 → 2" in done.out
+
+
+def test_out_of_memory_names_the_batch_size(train, workspace):
+    options = (*BASE, "logger=none", "batch_size=32", "accumulate=2")
+    assert train(*options, "name=whole").code == 0
+    sentence = told(train(*options, "name=stopped", AT="12", DO="exhaust"), 1)
+    assert "batch_size=32" in sentence
+    assert "accumulate=2" in sentence
+    assert "peak 0.0 GiB" in sentence
+    assert status(workspace) == "failed"
+    assert train(*options, "name=stopped", "resume=auto").code == 0
+    compare(workspace)
