@@ -4,14 +4,18 @@ PROJECT is a rendered project whose default run was made. Needs tmux and a Chrom
 """
 
 import os
+import shutil
 import socket
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 IMAGES = Path(__file__).parent / "images"
-CHROMIUM = os.environ.get("CHROMIUM", "/usr/bin/chromium")
+CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")
 COLUMNS, LINES = 110, 26
 
 
@@ -42,41 +46,75 @@ def draw_terminal(text: str, browser) -> None:
     page.locator("svg").screenshot(path=IMAGES / "terminal.png")
 
 
-def draw_tensorboard(project: Path, browser) -> None:
-    from playwright.sync_api import Error
-
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    command = [sys.executable, "-m", "tensorboard.main", "--logdir", "runs", "--port", str(port)]
-    server = subprocess.Popen(command, cwd=project, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    try:
-        page = browser.new_page(viewport={"width": 1400, "height": 800})
-        for _ in range(60):
-            try:
-                page.goto(f"http://127.0.0.1:{port}/?tagFilter=epoch%7Cval%7Clr#timeseries")
-                break
-            except Error:  # TensorBoard does not answer yet
-                time.sleep(1)
-        page.wait_for_timeout(8_000)
-        page.get_by_role("button", name="Settings").last.click()
-        page.wait_for_timeout(4_000)
-        page.screenshot(path=IMAGES / "tensorboard.png")
-    finally:
-        server.terminate()
-
-
-def main() -> None:
+@contextmanager
+def chromium() -> Iterator[Any]:
+    """A browser without a window."""
     from playwright.sync_api import sync_playwright
 
-    project = Path(sys.argv[1]).resolve()
-    IMAGES.mkdir(exist_ok=True)
     flags = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"]
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=flags)
-        draw_terminal(terminal(project), browser)
-        draw_tensorboard(project, browser)
+        yield browser
         browser.close()
+
+
+@contextmanager
+def tensorboard(folder: Path) -> Iterator[str]:
+    """The address of a TensorBoard that shows the runs below `folder`."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [sys.executable, "-m", "tensorboard.main", "--logdir", str(folder), "--port", str(port)]
+    server = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        while True:
+            assert server.poll() is None, "TensorBoard does not start"
+            with socket.socket() as probe:
+                if probe.connect_ex(("127.0.0.1", port)) == 0:
+                    break
+            time.sleep(0.2)
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        server.terminate()
+        server.wait()
+
+
+def open_tab(page: Any, address: str, tab: str, *texts: str) -> None:
+    """Show a tab of TensorBoard and wait for what it must say. Raises TimeoutError."""
+    query = "?tagFilter=epoch%7Cval%7Clr" if tab == "timeseries" else ""
+    page.goto("about:blank")
+    page.goto(f"{address}/{query}#{tab}")
+    for text in texts:
+        page.get_by_text(text).first.wait_for(timeout=60_000)
+
+
+def draw_tensorboard(folder: Path, browser: Any) -> None:
+    page = browser.new_page(viewport={"width": 1400, "height": 800})
+    with tensorboard(folder) as address:
+        for tab, texts in TABS.items():
+            open_tab(page, address, tab, *texts)
+            page.wait_for_timeout(4_000)  # charts are drawn after their titles
+            if tab == "timeseries":
+                page.get_by_role("button", name="Settings").last.click()
+                page.wait_for_timeout(2_000)
+            page.screenshot(path=IMAGES / ("tensorboard.png" if tab == "timeseries" else f"tensorboard-{tab}.png"))
+
+
+TABS = {
+    "timeseries": ("val",),
+    "custom_scalars": ("training and validation",),
+    "images": ("train/inputs",),
+    "hparams": ("Trial ID", "best/acc"),
+}
+"""The tabs that the README and the docs show, and what tells that they are there."""
+
+
+def main() -> None:
+    project = Path(sys.argv[1]).resolve()
+    IMAGES.mkdir(exist_ok=True)
+    with chromium() as browser:
+        draw_terminal(terminal(project), browser)
+        draw_tensorboard(project / "runs", browser)
 
 
 if __name__ == "__main__":

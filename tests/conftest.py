@@ -13,7 +13,19 @@ import pytest
 from forkserver import Command, Result, Server
 
 ROOT = Path(__file__).resolve().parents[1]
+POINTS = {path.name.split("'")[1]: path for path in (ROOT / "template").glob("{% if starting_point == *")}
+"""The folder of what is rendered for each starting point alone."""
+CONFIGS = {
+    f"{path.parent.name}/{path.stem}": path
+    for folder in (ROOT / "template", POINTS["image_classification"])
+    for path in sorted(folder.glob("configs/*/*.yaml"))
+}
+"""Every choice of the default project by "group/name"."""
 LEFTOVERS = {".git", ".venv", "__pycache__", ".pytest_cache", ".ruff_cache", ".mypy_cache"}
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--runs", type=int, default=10, help="how many runs test_chaos.py stops, kills and damages")
 
 
 def working_tree() -> list[Path]:

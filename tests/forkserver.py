@@ -53,12 +53,13 @@ class Command:
 
 
 class Server:
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, prepare: str = "") -> None:
+        """`prepare` is Python that the server runs once, such as imports that all commands share."""
         self.folder, self.count = folder, 0
         env = {k: v for k, v in os.environ.items() if k != "PYTHONDONTWRITEBYTECODE"}
         env |= {"OMP_NUM_THREADS": "1"}
         self.process = subprocess.Popen(
-            [sys.executable, __file__], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=env
+            [sys.executable, __file__, prepare], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=env
         )
 
     def ask(self, question: dict[str, object]) -> dict[str, int]:
@@ -121,12 +122,15 @@ def _child(question: dict[str, object]) -> None:
 
 def _serve() -> None:
     import hydra  # noqa: F401
+    import matplotlib.backends.backend_agg
+    import matplotlib.figure  # noqa: F401
     import torch
     import torch._dynamo
     import torch.utils.data
     import torch.utils.tensorboard  # noqa: F401
     import torchvision  # noqa: F401
 
+    exec(sys.argv[1], {})
     for line in sys.stdin:
         question = json.loads(line)
         if "wait" in question:

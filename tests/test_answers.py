@@ -18,6 +18,7 @@ import copier
 import jinja2.sandbox
 import pytest
 import yaml
+from conftest import POINTS
 from packaging.requirements import Requirement
 
 Render = Callable[..., Path]
@@ -30,6 +31,7 @@ PROFILES = {
     "gitlab": {"package_name": "x", "ci": "gitlab"},
     "none": {"package_name": "a_1_", "description": "", "author": "", "ci": "none"},
     "unicode": {"project_name": "图像分类 🐈", "author": "Zoë"},
+    **{point: {"starting_point": point} for point in POINTS},
 }
 
 NASTY = {
@@ -524,12 +526,14 @@ def test_an_update_renews_the_templates_files_and_leaves_yours_alone(template: P
     git(source, "init", "--quiet")
     for version in ["v1", "v2"]:
         body = "\n".join(["# probe", *(f"# line {n}" for n in range(9)), f"# {version}", ""])
-        write(source / "template", "{{ package_name }}", [*YOURS, *OURS], body)
-        for path in YOURS + OURS:  # a real file with .jinja after the same name would win
-            file = source / "template" / path.replace("PACKAGE", "{{ package_name }}")
-            file.with_name(f"{file.name}.jinja").unlink(missing_ok=True)
+        shared, point = source / "template", source / "template" / POINTS["image_classification"].name
+        for folder, paths in ((point, YOURS), (shared, OURS)):
+            write(folder, "{{ package_name }}", paths, body)
+            for path in paths:  # a real file with .jinja after the same name would win
+                file = folder / path.replace("PACKAGE", "{{ package_name }}")
+                file.with_name(f"{file.name}.jinja").unlink(missing_ok=True)
         if version == "v2":
-            write(source / "template", "{{ package_name }}", ["configs/experiment/late.yaml"], "")
+            write(point, "{{ package_name }}", ["configs/experiment/late.yaml"], "")
             write(source / "template", "{{ package_name }}", ["PACKAGE/engine/late.py"], "")
         commit(source, version)
 

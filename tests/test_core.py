@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from conftest import CONFIGS
 from test_train import result, rows, the_run
 from torch import nn
 
@@ -475,10 +476,9 @@ def test_wrong_combinations(train, workspace, overrides, named):
 
 # ---------------------------------------------------------------- every shipped choice
 
-TEMPLATE = Path(__file__).parents[1] / "template/configs"
 CHOICES = sorted(
     (path.parent.name, path.stem)
-    for path in TEMPLATE.glob("*/*.yaml")
+    for path in CONFIGS.values()
     if path.parent.name not in ("data", "sweep") and path.stem not in ("torch", "torchvision")
 )
 

@@ -7,8 +7,10 @@ import sys
 from pathlib import Path
 
 import pytest
+from conftest import POINTS, ROOT
 
-STARTING_POINTS = ["image_classification"]
+TEMPLATE = ROOT / "template"
+STARTING_POINTS = sorted(POINTS)
 PROFILES = list(itertools.product(STARTING_POINTS, ["github", "gitlab", "none"]))
 NAMES = ["digits", "x", "n" * 40]
 
@@ -46,9 +48,10 @@ def test_every_profile_trains(render, server, tmp_path, starting_point, ci):
 
 def test_no_jinja_in_python_below_the_package():
     """Such a file can be opened, linted and run in the template as it is."""
-    package = Path(__file__).parents[1] / "template/{{ package_name }}"
-    assert list(package.rglob("*.py"))
-    for path in package.rglob("*"):
+    package = "{{ package_name }}"
+    paths = [path for folder in (TEMPLATE, *POINTS.values()) for path in (folder / package).rglob("*")]
+    assert any(path.name == "loop.py" for path in paths)
+    for path in paths:
         assert path.suffix != ".jinja"
         if path.suffix == ".py":
             assert "{%" not in path.read_text(), path
@@ -56,14 +59,13 @@ def test_no_jinja_in_python_below_the_package():
 
 
 def test_the_core_stays_small():
-    engine = Path(__file__).parents[1] / "template/{{ package_name }}/engine"
+    engine = TEMPLATE / "{{ package_name }}/engine"
     for path in engine.glob("*.py"):
         assert len(path.read_text().splitlines()) <= 420, path
 
 
-CONFIGS = Path(__file__).parents[1] / "template/configs"
-
-
-@pytest.mark.parametrize("path", sorted(CONFIGS.glob("*/*.yaml")), ids=lambda p: f"{p.parent.name}={p.stem}")
+@pytest.mark.parametrize(
+    "path", sorted(TEMPLATE.glob("**/configs/*/*.yaml")), ids=lambda p: f"{p.parent.name}={p.stem}"
+)
 def test_every_choice_says_how_to_choose_it(path):
     assert f"python train.py {path.parent.name}={path.stem}" in path.read_text()

@@ -23,7 +23,7 @@ from .runs import Run
 _HELP = """Train a model. Override any config key as KEY=VALUE:
 
   python train.py lr=0.001 epochs=5
-  python train.py model=resnet18 data=image_folder data.root=PATH
+  python train.py optimizer=sgd scheduler=step
   python train.py -m lr=0.1,0.01            one run for each value
   python train.py sweep=optuna              search for good values
   python train.py dry_run=true              everything up to the first step
@@ -88,7 +88,7 @@ def launch(work: Callable[[Job], float | None]) -> int:
     if not distributed.is_main():
         os.chdir(ROOT)
         return _follow(work)
-    signals.install()
+    signals.install_once()
     os.chdir(ROOT)
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises instead of printing and exiting with 1
 
@@ -187,7 +187,7 @@ def _spelled_out(arguments: list[str]) -> list[str]:
 def _follow(work: Callable[[Job], float | None]) -> int:
     """What processes other than the first do: the jobs that it sends. It alone composes."""
     distributed.start()
-    signals.install()
+    signals.install_once()
     code = FINISHED
     while (job := distributed.from_main(None)) is not None:
         try:
@@ -241,9 +241,10 @@ def compose(*overrides: str) -> Config:
 
 
 def say(sentence: str) -> None:
-    """Tell the person at the terminal; escapes what would not print, but for the lines of a table."""
-    shown = "".join(c if c.isprintable() or c == "\n" else ascii(c)[1:-1] for c in sentence)
-    print(shown, file=sys.stderr, flush=True)
+    """Tell the person at the terminal; escapes what would not print, but for the lines of a table,
+    which begin with two spaces."""
+    escaped = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in sentence)
+    print(escaped.replace("\\n  ", "\n  "), file=sys.stderr, flush=True)
 
 
 def to_config(composed: Any) -> Config:

@@ -120,6 +120,7 @@ class Loop:
         if self.divisor is not None:
             divisor = torch.as_tensor(self.divisor, device=p.device, dtype=torch.float32)
             share = distributed.sum_over_processes(divisor.clone()) / WORLD_SIZE
+            share.clamp_(min=1e-30)  # of nothing at all the gradients are 0, and stay 0
             torch._foreach_div_(
                 [q.grad for q in p.parameters.values() if q.grad is not None], share
             )

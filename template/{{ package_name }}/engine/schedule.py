@@ -17,7 +17,10 @@ import torch
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
+from .build import REFUSALS, build, fits, hints, locate, told
 from .errors import UserError
+
+_MOST = 10_000_000  # units of a scheduler of torch, which takes a minute to go through
 
 
 @dataclass(frozen=True)
@@ -320,9 +323,9 @@ class TorchSchedule(Schedule):
         self.alone = torch.optim.SGD([torch.zeros(())], lr=self.horizon.lr, momentum=0.9)
         try:
             self.inner = self.kind(self.alone, **self.options)
-        except (TypeError, ValueError) as error:
+        except REFUSALS as error:
             raise UserError(
-                f"scheduler: {self.kind.__name__} refuses its arguments: {error}."
+                f"scheduler: {self.kind.__name__} refuses its arguments: {told(error)}"
             ) from None
         self.scales = [self._current()]
 
@@ -336,9 +339,9 @@ class TorchSchedule(Schedule):
                 warnings.simplefilter("ignore")
                 try:
                     self.inner.step()
-                except ValueError as error:
+                except REFUSALS as error:
                     raise UserError(
-                        f"scheduler: {self.kind.__name__} ends early: {error}."
+                        f"scheduler: {self.kind.__name__} ends early: {told(error)}"
                     ) from None
             self.scales.append(self._current())
         return self.scales[place]
@@ -346,8 +349,6 @@ class TorchSchedule(Schedule):
 
 def build_schedule(section: Mapping[str, Any], horizon: Horizon, allowed: list[str]) -> Schedule:
     """The schedule of the config's `scheduler` section. Raises `UserError`."""
-    from .build import build, locate
-
     kind = locate(section["_target_"], "scheduler._target_", allowed)
     if not (isinstance(kind, type) and issubclass(kind, LRScheduler)):
         schedule: Schedule = build(section, "scheduler", Schedule, allowed, {"horizon": horizon})
@@ -356,8 +357,16 @@ def build_schedule(section: Mapping[str, Any], horizon: Horizon, allowed: list[s
         raise UserError("scheduler._target_: take scheduler=plateau, which reads `monitor`.")
     ours = ("warmup_steps", "warmup_epochs", "warmup_fraction", "interval")
     warmup = {key: section[key] for key in ours if key in section}
+    for key, value in warmup.items():
+        if not fits(value, hints(Schedule)[key]):
+            raise UserError(f"scheduler.{key}={value!r} is of the wrong type.")
     options = {k: v for k, v in section.items() if k != "_target_" and k not in ours}
     schedule = TorchSchedule(kind, options, {"horizon": horizon, **warmup})
+    if schedule.units(horizon.total_steps) > _MOST:
+        raise UserError(
+            f"scheduler._target_: {kind.__name__} would have to be stepped more than {_MOST:,} times "
+            "before the run; shorten the run, set scheduler.interval=epoch, or take another scheduler."
+        )
     # A scheduler that ends before the run is found out now, not then.
     schedule.scale_at(horizon.total_steps)
     return schedule

@@ -275,7 +275,7 @@ def goes_through(parts: Parts, batch: Any) -> Iterator[None]:
         yield
     except torch.OutOfMemoryError as error:
         raise UserError(too_large(parts.config)) from error
-    except (RuntimeError, ValueError, AssertionError, IndexError) as error:
+    except (RuntimeError, ValueError, AssertionError, LookupError) as error:
         if parts.config.log.level == "debug":
             raise
         raise UserError(

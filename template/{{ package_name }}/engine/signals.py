@@ -32,6 +32,12 @@ def install() -> None:
             signal.signal(number, _handle)
 
 
+def install_once() -> None:
+    """The same, keeping a request that has come since `install`."""
+    if _owner != os.getpid() or signal.getsignal(signal.SIGTERM) is not _handle:
+        install()
+
+
 def ignore() -> None:
     """When all is done: the interpreter, while it ends, would restore the default handlers."""
     for number in SIGNALS:

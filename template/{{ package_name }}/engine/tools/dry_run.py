@@ -5,13 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 from .. import runs
-from ..api import Mean, recording
+from ..api import recording
+from ..console import number
 from ..device import autocast
 from ..distributed import is_main
 from ..launch import Job
-from ..log import number
 from ..optim import table
-from ..setup import Parts, build_parts, check_one_batch, shapes
+from ..setup import Parts, build_parts, check_one_batch, goes_through, shapes
 from .plots import new_figure, save_figure
 from .steps import unrecorded_loop
 
@@ -57,12 +57,16 @@ def _one_batch(parts: Parts) -> str:
     """The first training batch forward and backward, without a step of the optimizer."""
     loop = unrecorded_loop(parts)
     parts.model.train()
-    batch = loop.next_batch(parts.train.read(0, 1), 0)
-    with recording() as recorded, autocast(parts.precision, parts.device):
-        values = {**parts.task.training_step(loop.forward, batch, loop.context()), **recorded}
-    loop.backward(values["loss"], parts.train.plan.counts(0)[0])
-    shown = {k: (v.value if isinstance(v, Mean) else v).item() for k, v in values.items()}
-    text = ", ".join(f"{key} {number(value)}" for key, value in shown.items())
+    batch = parts.train.first()  # in this process: an unreadable sample is told without a traceback
+    with goes_through(parts, batch):
+        batch = loop.next_batch(iter([batch]), 0)
+        with recording() as recorded, autocast(parts.precision, parts.device):
+            values = parts.task.training_step(loop.forward, batch, loop.context())
+        count = parts.train.plan.counts(0)[0]
+        loop.backward(values["loss"], count)
+    loop.windows.add(0, {**recorded, **values}, count)
+    loop.windows.fetch()
+    text = ", ".join(f"{key} {number(value)}" for key, value in loop.windows.means().items())
     unused = [name for name, p in parts.parameters.items() if p.grad is None]
     if unused:
         text += f"; no gradient reaches {', '.join(unused[:5])}{' …' if len(unused) > 5 else ''}"

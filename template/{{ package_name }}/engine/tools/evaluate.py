@@ -10,9 +10,9 @@ import numpy as np
 
 from .. import rng
 from ..api import Context, Task
+from ..console import number
 from ..device import autocast
 from ..errors import UserError, own_words
-from ..log import number
 from ..rng import Domain
 from ..runs import write_json
 from ..setup import held_out
@@ -31,7 +31,9 @@ def evaluate(run: Opened, split: str, batch_size: int | None, out: Path) -> None
     with writing_to(out):
         pass  # where that is impossible, it is told before the work is done
     rows: list[dict[str, Any]] = []
-    predicts = type(built.task).predict_step is not Task.predict_step
+    # Only a table of classes is made of predictions, which may take long, as a generated text does.
+    has_classes = "class_names" in built.data.info or "classes" in built.data.info
+    predicts = has_classes and type(built.task).predict_step is not Task.predict_step
     key = rng.make_key(built.config.seed, Domain.PREDICTION)
 
     def predict(batch: Any, ctx: Context) -> None:

@@ -15,6 +15,7 @@ import torch
 
 from .. import rng
 from ..api import Context
+from ..build import told
 from ..data import Loader, Plan
 from ..device import autocast, to_device
 from ..errors import UserError, own_words
@@ -67,18 +68,21 @@ def find_files(paths: Sequence[str], endings: tuple[str, ...]) -> list[str]:
 def predictions(
     run: Opened, files: Sequence[str], batch_size: int | None = None
 ) -> Iterator[dict[str, Any]]:
-    """One row per file, in their order: its path and what the task predicts."""
+    """One row per sample, in their order: its file's path and what the task predicts."""
     built = run.built
     config, device = built.config, built.device
+    try:
+        dataset = built.data.files(files)
+    except (OSError, ValueError) as error:
+        raise UserError(f"The files cannot be read: {told(error)}") from error
+    names = getattr(dataset, "names", None) or files
     size = batch_size or config.batch_size
-    plan = Plan(len(files), size, config.seed, shuffle=False, drop_last=False)
+    plan = Plan(len(names), size, config.seed, shuffle=False, drop_last=False)
     pin = device.type == "cuda"
     workers = 0 if plan.steps == 1 else config.workers  # one batch is read sooner than they start
-    dataset = built.data.files(files)
     loader = Loader(dataset, plan, built.data.collate, Domain.PREDICTION, workers, pin)
     ctx = Context(run.step, run.epoch, training=False, device=device)
     key = rng.make_key(config.seed, Domain.PREDICTION)
-    names = iter(files)
     done = 0
     try:
         for batch in loader.read(0, plan.steps):
@@ -87,9 +91,9 @@ def predictions(
                 said = built.task.predict_step(
                     run.model, to_device(batch, device, config.channels_last), ctx
                 )
-            done += len(said)
             for row in said:
-                yield {"path": next(names), **row}
+                yield {"path": names[done], **row}
+                done += 1
     except UserError as error:  # perhaps a worker's
         raise UserError(own_words(error)) from error
 

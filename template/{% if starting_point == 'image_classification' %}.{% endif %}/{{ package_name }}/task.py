@@ -5,7 +5,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from .engine.api import Context, Task, class_predictions
+from .engine.api import Context, Pictures, Task, class_pictures, class_predictions
 from .metrics import accuracy
 
 
@@ -27,3 +27,11 @@ class Classification(Task):
     ) -> list[dict[str, Any]]:
         images, labels = batch
         return class_predictions(model(images), labels, self.class_names)
+
+    def images(
+        self, model: nn.Module, batch: tuple[Tensor, Tensor], ctx: Context
+    ) -> dict[str, Pictures]:
+        images, labels = batch
+        if ctx.training:
+            return {"inputs": Pictures(images, labels)}
+        return class_pictures(images, model(images), labels)

@@ -1,0 +1,20 @@
+"""Your metrics: functions of a batch, whose values a task returns to have them logged."""
+
+import torch
+from torch import Tensor
+
+from .engine.api import Mean
+from .losses import masked_mean
+
+
+def end_point(flow: Tensor, target: Tensor, valid: Tensor) -> dict[str, Mean]:
+    """The mean distance to the true displacement, in pixels, and the share of pixels within 1 and 3.
+
+    flow, target: float [B, 2, H, W]; valid: bool [B, H, W], the pixels that count.
+    """
+    distance = torch.linalg.vector_norm(flow.float() - target, dim=1)
+    return {
+        "epe": masked_mean(distance, valid),
+        "1px": masked_mean((distance < 1).float(), valid),
+        "3px": masked_mean((distance < 3).float(), valid),
+    }

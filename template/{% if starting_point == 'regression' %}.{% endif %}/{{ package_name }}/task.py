@@ -1,0 +1,36 @@
+"""What one step computes. Everything a step returns is logged; "loss" is minimised."""
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from torch import Tensor, nn
+
+from .data.plots import draw_fit
+from .engine.api import Context, Task
+from .metrics import squared_error
+
+Batch = tuple[Tensor, Tensor]
+
+
+class Regression(Task):
+    """A number from a number. A batch is (x, y), each float32 [B, 1]."""
+
+    def __init__(self, loss: nn.Module, points: Batch) -> None:
+        self.loss, self.points = loss, points
+
+    def training_step(self, model: nn.Module, batch: Batch, ctx: Context) -> dict[str, Tensor]:
+        x, y = batch
+        predicted = model(x)
+        return {"loss": self.loss(predicted, y), "mse": squared_error(predicted, y)}
+
+    def derived(self, means: Mapping[str, float]) -> dict[str, float]:
+        return {"rmse": math.sqrt(means["mse"])}
+
+    def predict_step(self, model: nn.Module, batch: Batch, ctx: Context) -> list[dict[str, Any]]:
+        x, _ = batch
+        pairs = zip(x.flatten().tolist(), model(x).flatten().tolist(), strict=True)
+        return [{"x": x, "y": y} for x, y in pairs]
+
+    def show(self, model: nn.Module, batch: Batch, ctx: Context) -> dict[str, Any]:
+        return {"fit": draw_fit(model, self.points, ctx.device)}

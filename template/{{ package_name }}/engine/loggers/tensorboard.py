@@ -1,0 +1,159 @@
+"""TensorBoard's event files."""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+import shlex
+from collections.abc import Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+import yaml
+from PIL import Image
+from torch import Tensor, nn
+
+from ..api import Logger
+from . import flat, histogram
+
+if TYPE_CHECKING:
+    from torch.utils.tensorboard import SummaryWriter
+
+
+class TensorBoard(Logger):
+    """Event files in the run folder; a resumed run continues its curves without overlap.
+
+    `flush_secs`: values are on the disk after so many seconds, to watch a run, and before each
+    checkpoint.
+    """
+
+    def __init__(self, folder: Path, next_step: int, flush_secs: int = 10) -> None:
+        self.folder, self.next_step, self.flush_secs = folder, next_step, flush_secs
+        self.tags: set[str] = set()
+        self.layout: dict[str, dict[str, list[Any]]] = {}
+
+    @cached_property
+    def writer(self) -> SummaryWriter:
+        # Imported with the first value, not before the first step, which it would keep waiting.
+        from torch.utils.tensorboard import SummaryWriter
+
+        # Whatever a killed process logged from `next_step` on will be logged again.
+        return SummaryWriter(
+            str(self.folder / "tensorboard"),
+            purge_step=self.next_step,
+            flush_secs=self.flush_secs,
+        )
+
+    def scalars(self, step: int, values: Mapping[str, float]) -> None:
+        from tensorboard.compat.proto.summary_pb2 import Summary
+
+        # One event for all values: add_scalar costs ten times as much per value.
+        items = [Summary.Value(tag=tag, simple_value=v) for tag, v in values.items()]
+        self._write(Summary(value=items), step)
+        self.tags.update(values)
+        layout = charts(self.tags)
+        if layout != self.layout:
+            self.layout = layout
+            self.writer.add_custom_scalars(layout)
+
+    def begin(self, step: int, config: Mapping[str, Any], manifest: Mapping[str, Any]) -> None:
+        from torch.utils.tensorboard.summary import hparams
+
+        facts = {key: value for key, value in manifest.items() if key != "command"}
+        texts = {
+            "command": _block(shlex.join(["python", *manifest["command"]])),
+            "config": _block(yaml.safe_dump(config, sort_keys=False, allow_unicode=True), "yaml"),
+            "manifest": _block(json.dumps(facts, indent=2, ensure_ascii=False), "json"),
+        }
+        for tag, text in texts.items():
+            self.writer.add_text(tag, text, step)
+        # Without the first summary, which names columns, the HPARAMS tab takes those of all runs.
+        _, start, _ = hparams(flat(config), {})
+        self._write(start, 0)
+
+    def graph(self, model: nn.Module, example: tuple[Any, ...]) -> None:
+        from tensorboard.compat.proto.event_pb2 import Event
+        from tensorboard.compat.proto.graph_pb2 import GraphDef
+        from torch.utils.tensorboard._pytorch_graph import parse
+
+        # What add_graph does, without the check that calls the model twice more.
+        traced = torch.jit.trace(model, example, strict=False, check_trace=False)
+        graph = GraphDef(node=parse(traced.inlined_graph, traced, example))
+        event = Event(graph_def=graph.SerializeToString())
+        self.writer._get_file_writer().add_event(event)
+
+    def images(self, step: int, images: Mapping[str, np.ndarray]) -> None:
+        from tensorboard.compat.proto.summary_pb2 import Summary
+
+        items = []
+        for tag, pixels in images.items():
+            file = io.BytesIO()  # add_image would compress a grid four times as long
+            Image.fromarray(pixels).save(file, "PNG", compress_level=3)
+            image = Summary.Image(
+                height=pixels.shape[0],
+                width=pixels.shape[1],
+                colorspace=3,
+                encoded_image_string=file.getvalue(),
+            )
+            items.append(Summary.Value(tag=tag, image=image))
+        self._write(Summary(value=items), step)
+
+    def texts(self, step: int, texts: Mapping[str, str]) -> None:
+        for tag, text in texts.items():
+            self.writer.add_text(tag, _block(text), step)
+
+    def histograms(self, step: int, values: Mapping[str, Tensor]) -> None:
+        for tag, tensor in values.items():
+            numbers, counts, edges = histogram(tensor)
+            self.writer.add_histogram_raw(
+                tag,
+                min=float(numbers.min()) if numbers.size else 0.0,
+                max=float(numbers.max()) if numbers.size else 0.0,
+                num=numbers.size,
+                sum=float(numbers.sum()),
+                sum_squares=float(np.square(numbers).sum()),
+                bucket_limits=edges[1:].tolist(),
+                bucket_counts=counts.tolist(),
+                global_step=step,
+            )
+
+    def finish(self, step: int, values: Mapping[str, float]) -> None:
+        from torch.utils.tensorboard.summary import hparams
+
+        self.scalars(step, values)
+        _, _, end = hparams({}, {})
+        self._write(end, 0)
+
+    def flush(self) -> None:
+        if "writer" in vars(self):
+            self.writer.flush()
+
+    def close(self) -> None:
+        if "writer" in vars(self):
+            self.writer.close()
+
+    def _write(self, summary: Any, step: int) -> None:
+        self.writer._get_file_writer().add_summary(summary, step)
+
+
+def charts(tags: set[str]) -> dict[str, dict[str, list[Any]]]:
+    """The layout of the CUSTOM SCALARS tab: training and validation of one value in one chart,
+    and the rates of all groups in one."""
+    keys: dict[str, list[str]] = {}
+    for tag in sorted(tags):
+        place, _, key = tag.partition("/")
+        if place in ("train", "train_epoch", "val"):
+            keys.setdefault(key, []).append(f"^{re.escape(tag)}$")
+    layout = {"training and validation": {key: ["Multiline", found] for key, found in keys.items()}}
+    if any(tag.startswith("lr/") for tag in tags):
+        layout["learning rate"] = {"lr": ["Multiline", ["^lr/"]]}
+    return layout
+
+
+def _block(text: str, language: str = "") -> str:
+    """Markdown that shows a text as it is."""
+    return f"```{language}\n{text.rstrip()}\n```"

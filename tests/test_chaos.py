@@ -1,0 +1,123 @@
+"""Whatever happens to a run between its start and its end, it ends as the run to which nothing happened.
+
+`pytest tests/test_chaos.py --runs 100` does it a hundred times; every run has its own seed, options and fates.
+"""
+
+import json
+import os
+import random
+import signal
+import time
+from pathlib import Path
+
+import pytest
+from test_exactness import DATA, MODEL, SHORT, STOPS, TASK, WATCHED, assert_equal, batches
+from test_train import the_run
+
+MODELS = (MODEL, ("model=cnn", "model.width=4"), ("model=mlp", "model.hidden=[16,8]", "model.dropout=0.5"))
+SETS = (
+    DATA,
+    ("data=synthetic", "data.size=90", "data.shape=[3,12,8]", "data.classes=3"),
+    ("data=digits",),
+    ("data=image_folder", "data.root='PICTURES'", "data.flip=true", "data.size=12"),
+)
+OPTIONS = (
+    ("ema_decay=0.9",),
+    ("accumulate=2",),
+    ("accumulate=4", "clip_grad_norm=0.5"),
+    ("mix=mixup",),
+    ("mix=cutmix",),
+    ("drop_last=false",),
+    ("optimizer=sgd",),
+    ("scheduler=plateau", "scheduler.patience=0", "scheduler.factor=0.5"),
+    ("scheduler=warmup_stable_decay",),
+    ("optimizer.layer_decay=0.7", "optimizer.no_decay_norm_bias=true"),
+    ("loss=terms",),
+    ("precision=bf16",),
+    ("val_every_steps=4",),
+    ("early_stopping_patience=3", "val_every_steps=3"),
+)
+MOST = 40  # commands of a run: the last ones are left alone, so that every run ends
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if "seed" in metafunc.fixturenames:
+        metafunc.parametrize("seed", range(metafunc.config.getoption("runs")))
+
+
+def damage(path: Path, draw: random.Random) -> str:
+    """Do to a checkpoint what a failing disk or a hasty hand does; returns what it was."""
+    size, kind = path.stat().st_size, draw.choice(("bit", "truncated", "emptied", "deleted"))
+    kind = kind if size else "deleted"  # emptied before, and no command came to see it
+    if kind == "deleted":
+        path.unlink()
+    elif kind == "bit":
+        with open(path, "r+b") as file:
+            place = draw.randrange(size)
+            file.seek(place)
+            byte = file.read(1)[0]
+            file.seek(place)
+            file.write(bytes([byte ^ 1 << draw.randrange(8)]))
+    else:
+        os.truncate(path, 0 if kind == "emptied" else draw.randrange(size))
+    return kind
+
+
+def some_options(draw: random.Random) -> list[str]:
+    """Of `OPTIONS` some that go together: none sets a group or key that another sets."""
+    taken: list[str] = []
+    for some in draw.sample(OPTIONS, 4):
+        # A margin loss wants one label a picture, not the shares that a mix makes.
+        groups = {option.split("=")[0].split(".")[0].replace("mix", "loss") for option in some}
+        if not any(option.split("=")[0].split(".")[0].replace("mix", "loss") in groups for option in taken):
+            taken += some
+    return taken
+
+
+def test_chaos(server, workspace, pictures, seed):
+    (workspace / "digits/watched.py").write_text(WATCHED)
+    draw = random.Random(seed)
+    choices = (*draw.choice(MODELS), *draw.choice(SETS), *some_options(draw))
+    options = (*TASK, *SHORT, "epochs=6", *(o.replace("PICTURES", str(pictures)) for o in choices), f"seed={seed}")
+    script = workspace / "train.py"
+    done = server.run(script, *options, "name=whole", BATCHES=str(workspace / "whole.batches"))
+    assert done.code == 0, (options, done.out)
+
+    fates: list[str] = []
+    reached = 0
+    for number in range(MOST + 1):
+        how = (
+            f"workers={draw.choice((0, 0, 1, 2, 4))}",
+            f"save_every_steps={draw.choice((1, 2, 5, 'null'))}",
+            f"save_every_epochs={draw.choice((0, 1))}",
+            f"keep_last={draw.choice((2, 3))}",
+        )
+        by = draw.choice(list(STOPS))
+        env = {"BATCHES": str(workspace / "stopped.batches"), "WITH": by}
+        if number == MOST:
+            by = "nothing"
+        elif draw.random() < 0.7:  # in one of the next steps
+            env["AT"] = str(reached + draw.randint(0, 8))
+        command = server.start(script, *options, *how, "name=stopped", "resume=auto", **env)
+        if number < MOST and "AT" not in env:  # at any moment
+            time.sleep(draw.random() * draw.choice((0.1, 0.5, 2)))
+            command.send(getattr(signal, by))
+        done = command.result()
+        fates.append(f"{by} {done.code}")
+        early = done.code in (130, 138, 143) or "KeyboardInterrupt" in done.out  # before signals are handled
+        assert early or done.code in (0, 75, 137), (options, fates, done.out)
+        assert early or "Traceback" not in done.out, (options, fates, done.out)
+        if done.code == 0:
+            break
+        if (workspace / "stopped.batches").exists():
+            reached = max(batches(workspace, "stopped"))
+        checkpoints = sorted(workspace.glob("runs/stopped/[!.]*/checkpoints/step-*.pt"))
+        # A command killed after it had finished the run leaves nothing for the next one to mend.
+        manifests = [json.loads(path.read_text()) for path in workspace.glob("runs/stopped/[!.]*/manifest.json")]
+        is_finished = any(manifest["status"] == "finished" for manifest in manifests)
+        if len(checkpoints) > 1 and not is_finished and draw.random() < 0.5:
+            fates.append(damage(checkpoints[-1], draw))
+    print(f"{len(fates)} fates: {', '.join(fates)}")  # shown with -rP
+    assert done.code == 0, fates
+    assert_equal(the_run(workspace, "whole"), the_run(workspace, "stopped"))
+    assert batches(workspace, "stopped") == batches(workspace, "whole")

@@ -1,0 +1,506 @@
+"""Every choice that ships, stopped and resumed: equal to the run that never was, in everything it keeps.
+
+The choices are the files in configs/, so that a new one is tested as soon as it is there.
+"""
+
+import json
+import pickle
+import random
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conftest import CONFIGS
+from test_train import logged, result, rows, the_run
+
+# Notes what every training batch held, and stops or kills its own run at the step AT.
+WATCHED = """
+import hashlib, os, signal
+from .task import Classification
+
+class Watched(Classification):
+    def training_step(self, model, batch, ctx):
+        if ctx.training:
+            digest = hashlib.sha256(b"".join(part.numpy().tobytes() for part in batch)).hexdigest()
+            with open(os.environ["BATCHES"], "a") as file:
+                file.write(f"{os.getpid()} {ctx.step} {digest}\\n")
+            if os.environ.get("AT") == str(ctx.step):
+                os.environ["AT"] = ""  # once, however many micro-batches the step has
+                os.kill(os.getpid(), getattr(signal, os.environ["WITH"]))
+        return super().training_step(model, batch, ctx)
+"""
+TASK = ("task._target_=.watched.Watched", "logger=none")
+# 18 steps in three epochs of whatever data, with a log point and a save within each epoch.
+SHORT = ("epochs=3", "batch_size=16", "limit_train_batches=6", "limit_val_batches=2", "log.every=5")
+DATA = ("data=synthetic", "data.size=100", "data.shape=[1,8,8]")
+MODEL = ("model=mlp", "model.hidden=[8]", "model.dropout=0.2")
+KEPT = ("save_every_steps=4",)
+BASE = (*TASK, *SHORT, *DATA, *MODEL, *KEPT)
+STOPS = {"SIGTERM": 75, "SIGINT": 75, "SIGUSR1": 75, "SIGKILL": 137}
+
+
+@pytest.fixture
+def workspace(workspace):
+    (workspace / "digits/watched.py").write_text(WATCHED)
+    return workspace
+
+
+@pytest.fixture
+def run(train, workspace):
+    """`run(name, *overrides)`: a run that notes its batches; `at` and `by` stop it."""
+
+    def run(name: str, *overrides: str, at: int | None = None, by: str = "", code: int = 0) -> str:
+        env = {"BATCHES": str(workspace / f"{name}.batches"), "AT": "" if at is None else str(at), "WITH": by}
+        done = train(*overrides, f"name={name}", **env)
+        assert done.code == code, (name, overrides, at, by, done.out)
+        assert "Traceback" not in done.out, done.out
+        return done.out
+
+    return run
+
+
+def batches(workspace: Path, name: str) -> dict[int, list[str]]:
+    """What each step was trained on: of a step that was done again, the last time."""
+    seen: dict[int, tuple[str, list[str]]] = {}
+    for line in (workspace / f"{name}.batches").read_text().splitlines():
+        process, step, digest = line.split()
+        if seen.get(int(step), ("", []))[0] != process:
+            seen[int(step)] = (process, [])
+        seen[int(step)][1].append(digest)
+    return {step: digests for step, (_, digests) in seen.items()}
+
+
+def checkpoints(folder: Path) -> dict[str, dict]:
+    """The newest and the best checkpoint; not the config in them, whose operational keys may differ."""
+    newest = max((folder / "checkpoints").glob("step-*.pt"))
+    found = {}
+    for path in (newest, folder / "checkpoints/best.pt"):
+        state = torch.load(path, weights_only=True)
+        found[path.name] = {key: value for key, value in state.items() if key != "config"}
+    return found
+
+
+def difference(a: object, b: object, place: str = "") -> str | None:
+    """Where two states differ first, bit by bit; None where they are equal."""
+    if type(a) is not type(b):
+        return f"{place}: {a!r} and {b!r}"
+    if isinstance(a, torch.Tensor):
+        same = a.dtype == b.dtype and a.shape == b.shape and torch.equal(a, b)
+        return None if same else f"{place}: {a} and {b}"
+    if isinstance(a, dict):
+        if list(a) != list(b):
+            return f"{place}: keys {list(a)} and {list(b)}"
+        return next((d for key in a if (d := difference(a[key], b[key], f"{place}/{key}"))), None)
+    if isinstance(a, list | tuple):
+        if len(a) != len(b):
+            return f"{place}: {len(a)} and {len(b)} items"
+        pairs = zip(a, b, strict=True)
+        return next((d for n, (x, y) in enumerate(pairs) if (d := difference(x, y, f"{place}/{n}"))), None)
+    return None if a == b else f"{place}: {a!r} and {b!r}"
+
+
+def assert_equal(whole: Path, other: Path) -> None:
+    """Two run folders hold the same run."""
+    assert result(other) == result(whole)
+    assert logged(other) == logged(whole)
+    assert difference(checkpoints(whole), checkpoints(other)) is None
+    left = [path.name for path in (other / "checkpoints").iterdir() if path.name.startswith(".")]
+    assert left == [], "a half-written file is left"
+
+
+def stop_and_resume(run, workspace: Path, options: tuple[str, ...], draw: random.Random, stops: int = 2) -> Path:
+    """A whole run, the same stopped at random steps, by random signals, with random workers; returns the first."""
+    run("whole", *options, "workers=0")
+    whole = the_run(workspace, "whole")
+    for at in sorted(draw.sample(range(result(whole)["steps"]), stops)):
+        by = draw.choice(list(STOPS))
+        run("stopped", *options, f"workers={draw.choice((0, 1, 2))}", "resume=auto", at=at, by=by, code=STOPS[by])
+    run("stopped", *options, f"workers={draw.choice((0, 1, 2))}", "resume=auto")
+    assert_equal(whole, the_run(workspace, "stopped"))
+    assert batches(workspace, "stopped") == batches(workspace, "whole")
+    return whole
+
+
+# ---------------------------------------------------------------- every choice
+
+FILES = sorted(CONFIGS)
+
+# What is run beside the file's own choice, where the general options do not suit it.
+SMALL_BATCH = ("batch_size=4", "epochs=2", "limit_train_batches=2", "data.shape=[3,32,32]", "optimizer=sgd")
+BESIDE = {
+    "data/cifar10": ("data.root=DATA", "data.val_size=20", *MODEL),
+    "data/fashion_mnist": ("data.root=DATA", "data.val_size=20", *MODEL),
+    "data/mnist": ("data.root=DATA", "data.val_size=20", *MODEL),
+    "data/digits": MODEL,
+    "data/image_folder": ("data.root=PICTURES", "data.flip=true", *MODEL),
+    "data/synthetic": (*DATA[1:], *MODEL),
+    "model/cnn": ("model.width=4",),
+    "model/mlp": MODEL[1:],
+    "model/convnext_tiny": (*SMALL_BATCH, "optimizer.momentum=0", "optimizer.nesterov=false"),
+    "model/resnet18": SMALL_BATCH,
+    "model/resnet50": (*SMALL_BATCH, "optimizer.momentum=0", "optimizer.nesterov=false"),
+    "model/torchvision": ("model.name=mobilenet_v3_small", *SMALL_BATCH),
+    "scheduler/plateau": ("scheduler.patience=0", "scheduler.factor=0.5", "val_every_steps=3"),
+    "scheduler/torch": ("scheduler._target_=torch.optim.lr_scheduler.CosineAnnealingLR", "+scheduler.T_max=3"),
+    "scheduler/step": ("scheduler.step_size=1",),
+    "scheduler/multistep": ("scheduler.milestones=[1,2,8]",),
+    "scheduler/warmup_stable_decay": ("scheduler.warmup_fraction=0.3", "scheduler.decay_fraction=0.6"),
+    "scheduler/constant": ("scheduler.warmup_steps=5",),
+    "loss/cross_entropy": ("loss.label_smoothing=0.1",),
+    "experiment/label_smoothing": ("epochs=3",),
+}
+
+
+def cases() -> list[tuple[str, tuple[str, ...]]]:
+    """A config file and the overrides that choose it; a schedule once per step and once per epoch."""
+    found = []
+    for file in FILES:
+        group, name = file.split("/")
+        if group == "sweep":  # chooses how runs are started: see the tests of sweeps below
+            continue
+        beside = BESIDE.get(file, ())
+        general = tuple(o for key, o in (("data", DATA), ("model", MODEL)) if key != group for o in o)
+        general = () if group == "data" else general  # which are pictures of another shape
+        options = (*TASK, *SHORT, *general, *KEPT, f"{group}={name}", *beside)
+        options = tuple(o for o in options if o != TASK[1]) if group == "logger" else options
+        text = CONFIGS[file].read_text()
+        if group == "scheduler" and "\ninterval:" in text:
+            found += [(f"{file} by {unit}", (*options, f"scheduler.interval={unit}")) for unit in ("step", "epoch")]
+        else:
+            found.append((file, options))
+    return found
+
+
+def write_torchvision_files(root: Path, name: str, workspace: Path) -> None:
+    """Sixty-odd pictures in torchvision's layout of MNIST, FashionMNIST or CIFAR-10."""
+    noise = np.random.default_rng(0)
+    if name == "cifar10":
+        folder = root / "cifar-10-batches-py"
+        folder.mkdir(parents=True)
+        for file, count in (("data_batch_1", 120), ("test_batch", 10)):
+            pixels = noise.integers(0, 256, (count, 3072), dtype=np.uint8)
+            (folder / file).write_bytes(pickle.dumps({"data": pixels, "labels": [n % 10 for n in range(count)]}))
+        (folder / "batches.meta").write_bytes(pickle.dumps({"label_names": [f"class {n}" for n in range(10)]}))
+        with open(workspace / "digits/__init__.py", "a") as file:  # ours are not the published files
+            file.write(
+                "\nfrom torchvision.datasets import CIFAR10\n"
+                "CIFAR10.train_list, CIFAR10.test_list = [['data_batch_1', None]], [['test_batch', None]]\n"
+                "CIFAR10.meta = {'filename': 'batches.meta', 'key': 'label_names', 'md5': None}\n"
+            )
+        return
+    folder = root / {"mnist": "MNIST", "fashion_mnist": "FashionMNIST"}[name] / "raw"
+    folder.mkdir(parents=True)
+    for part, count in (("train", 120), ("t10k", 10)):
+        images = noise.integers(0, 256, (count, 28, 28), dtype=np.uint8)
+        labels = np.arange(count, dtype=np.uint8) % 10
+        for kind, array in (("images-idx3-ubyte", images), ("labels-idx1-ubyte", labels)):
+            header = bytes([0, 0, 8, array.ndim]) + b"".join(size.to_bytes(4, "big") for size in array.shape)
+            (folder / f"{part}-{kind}").write_bytes(header + array.tobytes())
+
+
+@pytest.mark.parametrize(("choice", "options"), cases(), ids=[name for name, _ in cases()])
+def test_every_choice_resumes_exactly(run, workspace, request, tmp_path, choice, options):
+    group, name = choice.split()[0].split("/")
+    assert (workspace / f"configs/{group}/{name}.yaml").is_file()
+    if "data.root=DATA" in options:
+        write_torchvision_files(tmp_path / "data", name, workspace)
+        options = tuple(o.replace("DATA", str(tmp_path / "data")) for o in options)
+    if "data.root=PICTURES" in options:
+        pictures = request.getfixturevalue("pictures")
+        options = tuple(o.replace("=PICTURES", f"='{pictures}'") for o in options)
+    whole = stop_and_resume(run, workspace, options, random.Random(choice))
+    if group == "scheduler":  # else it would not matter what the resumed run knows of it
+        assert len({rate for row in rows(whole) for key, rate in row.items() if key.startswith("lr/")}) > 1
+
+
+def test_the_choices_above_are_those_of_a_project(project):
+    own = {str(p.relative_to(project / "configs"))[:-5] for p in (project / "configs").glob("*/*.yaml")}
+    assert own == set(FILES)
+    assert BESIDE.keys() <= own
+
+
+# ---------------------------------------------------------------- every option
+
+ALL = ("ema_decay=0.8", "accumulate=4", "clip_grad_norm=0.5", "drop_last=false", "mix=mixup", "mix.alpha=1.0")
+OPTIONS = [
+    ("ema_decay=0.8",),
+    ("accumulate=4",),
+    ("clip_grad_norm=0.1",),
+    ("clip_grad_value=0.01",),
+    ("drop_last=false", "limit_train_batches=null"),
+    ("precision=bf16",),
+    ("channels_last=true", "model=cnn", "~model.hidden", "model.width=4"),
+    ("optimizer.layer_decay=0.5",),
+    ("optimizer.no_decay_norm_bias=true",),
+    ("optimizer.groups=[{name: head, match: 'layers.4.*'}, {name: rest, match: '*', lr_scale: 0.1}]",),
+    ("optimizer.groups=[{name: head, match: 'layers.4.*'}, {name: frozen, match: '*', lr_scale: 0}]",),
+    ("early_stopping_patience=0", "val_every_steps=2"),
+    ("val_every_steps=5",),
+    ("val_every_epochs=0",),
+    ("save_every_steps=null", "save_every_epochs=0"),
+    ("max_steps=14",),
+    ("deterministic=false",),
+    ("seed=12345678901234567",),
+    (*ALL, "optimizer.layer_decay=0.5", "precision=bf16", "scheduler=plateau", "scheduler.patience=0"),
+]
+
+
+# Statistics of `log.windows`: within a log interval, over one, over an epoch and over the whole run.
+STATISTICS = [
+    f"{{source: loss, name: {statistic}_{window}, statistic: {statistic}, window: {window}}}"
+    for statistic in ("mean", "max", "min", "std", "current")
+    for window in (3, 8, "epoch", "global")
+]
+OPTIONS += [(f"log.windows=[{','.join(STATISTICS)}]",), ("log.by=epoch",)]
+
+
+@pytest.mark.parametrize("options", OPTIONS, ids=lambda options: " ".join(options)[:60])
+def test_every_option_resumes_exactly(run, workspace, options):
+    if "model=cnn" in options:
+        base, options = tuple(o for o in BASE if o not in MODEL), tuple(o for o in options if o != "~model.hidden")
+    else:
+        base = BASE
+    whole = stop_and_resume(run, workspace, (*base, *options), random.Random(" ".join(options)))
+    if "log.windows" in options[0]:
+        assert sum(any(key.endswith("std_8") for key in row) for row in rows(whole)) > 2
+
+
+# ---------------------------------------------------------------- samples, and what else draws
+
+# A user's data set: torchvision's random transforms, numpy and `random` draw for every sample, and its collate
+# function for every batch. Its splits are made by drawing, too.
+MINE = """
+import random
+import numpy as np, torch
+from torch.utils.data import Dataset, default_collate
+from torchvision.transforms import v2
+from ..engine.api import Data
+from ..engine.datasets.image_folder import ImageFolder
+
+class Crops(Dataset):
+    def __init__(self, inner):
+        self.inner = inner
+        self.order = torch.randperm(len(inner)).tolist()
+        crop = v2.RandomResizedCrop(12, scale=(0.5, 1.0))
+        self.change = v2.Compose([crop, v2.RandomHorizontalFlip(), v2.ColorJitter(0.3)])
+
+    def __len__(self):
+        return len(self.inner)
+
+    def __getitem__(self, index):
+        image, label = self.inner[self.order[index]]
+        return self.change(image) * random.uniform(0.5, 1) + np.random.normal(0, 0.1), label
+
+class Mine(Data):
+    def __init__(self, root, collate):
+        self.folder = ImageFolder(
+            root, val_fraction=0.2, size=16, max_size=16, channels=1, shift=0.1, flip=False, mean=0.5, std=0.5)
+        self.info = {"classes": 3, "shape": (1, 12, 12)}
+        self.collate = {"noisy": noisy, "idle": idle, None: None}[collate]
+
+    def split(self, name):
+        part = self.folder.split(name)
+        return part and Crops(part)
+
+def noisy(samples):
+    images, labels = default_collate(samples)
+    return images * random.uniform(0.9, 1) + torch.rand(1) + float(np.random.rand()), labels
+
+def idle(samples):
+    noisy(samples)
+    return default_collate(samples)
+"""
+
+
+@pytest.fixture
+def mine(workspace, pictures) -> tuple[str, ...]:
+    """The overrides of a run on this data set."""
+    (workspace / "digits/data/mine.py").write_text(MINE)
+    (workspace / "configs/data/mine.yaml").write_text("_target_: .data.mine.Mine\nroot: ???\ncollate: noisy\n")
+    return (*TASK, *SHORT, *MODEL, *KEPT, "data=mine", f"data.root='{pictures}'")
+
+
+def test_samples_come_in_the_same_order_with_the_same_pixels(run, workspace, mine):
+    run("whole", *mine, "workers=0")
+    run("stopped", *mine, "workers=4", at=1, by="SIGKILL", code=137)
+    for workers, at, by in ((1, 4, "SIGTERM"), (2, 9, "SIGKILL"), (4, 12, "SIGUSR1"), (0, 13, "SIGKILL")):
+        run("stopped", *mine, "resume=auto", f"workers={workers}", at=at, by=by, code=STOPS[by])
+    run("stopped", *mine, "resume=auto", "workers=1")
+    assert_equal(the_run(workspace, "whole"), the_run(workspace, "stopped"))
+    seen = batches(workspace, "whole")
+    assert batches(workspace, "stopped") == seen
+    assert len({digest for digests in seen.values() for digest in digests}) == len(seen) == 18
+
+
+# Whatever draws at a time of its own: a logger, a metric, a hook of the model.
+NOISY = """
+import random
+import numpy as np, torch
+from .engine.api import Logger
+from .watched import Watched
+
+def draw():
+    torch.rand(3), np.random.rand(3), random.random()
+
+class Noisy(Logger):
+    def __init__(self):
+        draw()
+    def scalars(self, step, values):
+        draw()
+    def close(self):
+        draw()
+
+class Metric:
+    def __init__(self):
+        draw()
+    def to(self, device):
+        return self
+    def reset(self):
+        draw()
+    def update(self, *values):
+        draw()
+    def compute(self):
+        draw()
+        return torch.tensor(1.0)
+
+class NoisyTask(Watched):
+    def metrics(self, info):
+        return {"noise": Metric()}
+    def validation_step(self, model, batch, ctx):
+        if ctx.metrics:
+            ctx.metrics["noise"].update(batch)
+        draw()
+        return super().validation_step(model, batch, ctx)
+"""
+
+# Two other runs, then the one that is asked for, in one process.
+AFTER_OTHERS = """
+import os, random, sys
+import numpy as np, torch
+from digits.engine import launch, signals
+from digits.engine.train import train
+
+others = (
+    ["name=other", "seed=7", "model.hidden=[16,16]", "mix=mixup", "data.collate=null", "clip_grad_norm=0.1"],
+    ["name=another", "precision=bf16", "deterministic=false", "model.dropout=0.5", "scheduler=plateau"],
+)
+signals.install()
+for extra in (*others, []):
+    overrides = [*sys.argv[1:], *extra]
+    config = launch.compose(*overrides)
+    os.environ["BATCHES"] = config.name + ".batches"
+    train(launch.Job(config, overrides, None, None))
+    torch.rand(5), np.random.rand(5), random.random()
+"""
+
+
+def shared_values(folder: Path) -> dict[tuple[int, str], float]:
+    """What two runs have in common that log and validate at other steps."""
+    return {
+        (row["step"], key): value
+        for row in rows(folder)
+        for key, value in row.items()
+        if key.startswith(("train_epoch/", "val/", "lr/")) and key != "val/noise"
+    }
+
+
+@pytest.mark.parametrize(
+    "others",
+    [
+        ("workers=1",),
+        ("workers=2",),
+        ("workers=4",),
+        ("val_every_epochs=0",),
+        ("val_every_steps=1",),
+        ("log.every=1",),
+        ("log.every=1000", "log.level=debug"),
+        ("save_every_steps=1",),
+        ("save_every_steps=null", "save_every_epochs=0", "keep_last=1"),
+        ("logger=tensorboard",),
+        ("+logger.noisy._target_=.noisy.Noisy", "log.every=1"),
+        ("task._target_=.noisy.NoisyTask", "val_every_steps=2"),
+        ("task._target_=.noisy.NoisyTask", "+logger.noisy._target_=.noisy.Noisy", "log.every=2", "val_every_steps=3"),
+    ],
+    ids=" ".join,
+)
+def test_what_does_not_matter_changes_nothing(run, workspace, mine, others):
+    (workspace / "digits/noisy.py").write_text(NOISY)
+    mine = (*mine, "ema_decay=0.8", "drop_last=false", "accumulate=2")
+    run("whole", *mine, "workers=0")
+    run("other", *mine, "workers=0", *others)
+    one, two = the_run(workspace, "whole"), the_run(workspace, "other")
+    assert_unchanged(workspace, one, two)
+
+
+def assert_unchanged(workspace: Path, one: Path, two: Path) -> None:
+    """The same batches, weights, optimizer, and values where both have some."""
+    assert batches(workspace, one.parent.name) == batches(workspace, two.parent.name)
+    for key in ("weights_sha256", "ema_sha256", "steps", "last"):
+        assert result(one)[key] == result(two)[key], key
+    newest = [next(iter(checkpoints(folder).values())) for folder in (one, two)]
+    for key in ("model", "ema", "loss", "optimizer", "scheduler", "scaler"):
+        assert difference(newest[0][key], newest[1][key], key) is None
+    a, b = shared_values(one), shared_values(two)
+    both = a.keys() & b.keys()
+    assert len(both) > 10
+    assert {key: a[key] for key in both} == {key: b[key] for key in both}
+
+
+def test_a_collate_function_that_draws_disturbs_nothing_else(run, workspace, mine):
+    mine = (*mine, "ema_decay=0.8")
+    run("plain", *mine, "data.collate=null")
+    for workers in (0, 2):
+        run(f"idle{workers}", *mine, "data.collate=idle", f"workers={workers}")
+        assert_unchanged(workspace, the_run(workspace, "plain"), the_run(workspace, f"idle{workers}"))
+
+
+def test_earlier_runs_in_the_process_change_nothing(run, server, workspace, mine):
+    mine = (*mine, "ema_decay=0.8")
+    run("whole", *mine)
+    (workspace / "after_others.py").write_text(AFTER_OTHERS)
+    done = server.run(workspace / "after_others.py", *mine, "name=last")
+    assert done.code == 0, done.out
+    assert {p.name for p in (workspace / "runs").iterdir()} == {"whole", "other", "another", "last"}
+    assert_equal(the_run(workspace, "whole"), the_run(workspace, "last"))
+    assert batches(workspace, "last") == batches(workspace, "whole")
+
+
+# ---------------------------------------------------------------- many points of one history
+
+
+def test_twenty_random_stops_and_every_epochs_end(run, workspace, pictures):
+    """60 steps in three epochs, stopped after random steps and at each epoch's first and last."""
+    options = (*TASK, *MODEL, "data=image_folder", f"data.root='{pictures}'", "data.flip=true", "epochs=3")
+    options = (*options, "batch_size=4", "limit_train_batches=20", "log.every=7", "ema_decay=0.9")
+    draw = random.Random(4)
+    run("whole", *options, "workers=0")
+    assert result(the_run(workspace, "whole"))["steps"] == 60
+    ends = {0, 19, 20, 39, 40, 59}
+    for at in sorted(ends | set(draw.sample(sorted(set(range(60)) - ends), 20))):
+        by = draw.choice(("SIGTERM", "SIGINT", "SIGUSR1"))
+        workers = f"workers={draw.choice((0, 1, 2, 4))}"
+        run("stopped", *options, "resume=auto", workers, at=at, by=by, code=75)
+    run("stopped", *options, "resume=auto", "workers=0")
+    assert_equal(the_run(workspace, "whole"), the_run(workspace, "stopped"))
+    assert batches(workspace, "stopped") == batches(workspace, "whole")
+
+
+# ---------------------------------------------------------------- sweeps
+
+
+def test_the_jobs_of_a_sweep_resume_exactly(run, workspace):
+    options = ("-m", "lr=0.01,0.02", *BASE, "ema_decay=0.8")
+    run("whole", *options)
+    # A stop ends the sweep; where its first job is past that step or finished, its second one is stopped.
+    for at, by in ((5, "SIGTERM"), (13, "SIGKILL"), (14, "SIGTERM"), (3, "SIGKILL"), (3, "SIGTERM"), (17, "SIGUSR1")):
+        run("stopped", *options, "resume=auto", "workers=1", at=at, by=by, code=STOPS[by])
+    run("stopped", *options, "resume=auto")
+    folders = [[p for p in (workspace / "runs" / n).iterdir() if p.name[0] != "."] for n in ("whole", "stopped")]
+    assert [len(jobs) for jobs in folders] == [2, 2]
+    for whole, stopped in zip(*(sorted(jobs, key=rate) for jobs in folders), strict=True):
+        assert_equal(whole, stopped)
+
+
+def rate(folder: Path) -> str:
+    return next(o for o in json.loads((folder / "manifest.json").read_text())["overrides"] if o.startswith("lr="))
