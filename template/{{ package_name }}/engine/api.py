@@ -175,7 +175,7 @@ class Task(ABC):
         """torchmetrics objects by name, for what is no mean over samples (F1, mAP, IoU …).
 
         `validation_step` updates them on the device; the engine resets them before a validation
-        and logs `compute()`, a scalar, as val/<name> after it.
+        and logs `compute()`, a scalar or a dict of them, as val/<name> or val/<name>/<key> after it.
         """
         return {}
 

@@ -60,7 +60,8 @@ class Eta:
 
     @contextmanager
     def aside(self, what: str) -> Iterator[None]:
-        """The block is a "validation" or a "save"; one within another belongs to the outer one."""
+        """The block is a "validation", a "save" or what happens once; one within another belongs to
+        the outer one."""
         if self._is_aside:
             yield
             return
@@ -69,8 +70,8 @@ class Eta:
             yield
         finally:
             self._is_aside = False
-            self._seconds[what] += self._now() - began
-            self._count[what] += 1
+            self._seconds[what] = self._seconds.get(what, 0.0) + self._now() - began
+            self._count[what] = self._count.get(what, 0) + 1
 
     def left(self, step: int) -> float:
         """Seconds until the run's end, after `step` steps and before what is due after them."""

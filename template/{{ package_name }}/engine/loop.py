@@ -205,7 +205,10 @@ class Loop:
     def after_step(self) -> None:
         """Log, validate, save and stop, where it is time to."""
         self.saver.check()
-        self.watch.stepped(self.context())
+        if not self.watch.has_begun:  # not before the first step, which it would keep waiting
+            with self.report.aside("start"):
+                self.watch.begin(self.context())
+        self.watch.stepped(self.step)
         config, steps_per_epoch = self.config, self.parts.train.plan.steps
         epochs, rest = divmod(self.step, steps_per_epoch)
 

@@ -60,7 +60,7 @@ class Report:
 
     @contextmanager
     def aside(self, what: str) -> Iterator[None]:
-        """The block is a "validation" or a "save", whose time is no step's."""
+        """The block is a "validation", a "save" or what happens once: its time is no step's."""
         self.bar.set_description_str(what)
         began = time.perf_counter()
         with self.eta.aside(what):

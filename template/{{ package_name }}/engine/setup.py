@@ -252,7 +252,9 @@ def check_one_batch(parts: Parts) -> None:
     with goes_through(parts, batch):
         derived = parts.task.derived({k: _number(v) for k, v in {**recorded, **values}.items()})
     names = [f"val/{key}" for key in (*recorded, *values, *derived, *parts.metrics)]
-    if parts.val is not None and parts.config.monitor not in names:
+    several = tuple(f"val/{key}/" for key in parts.metrics)  # of a metric that gives more than one
+    monitor = parts.config.monitor
+    if parts.val is not None and monitor not in names and not monitor.startswith(several):
         raise UserError(
             f"monitor={parts.config.monitor} is not among the validation values "
             f"{', '.join(names)}; set monitor to one of them."
@@ -275,7 +277,14 @@ def goes_through(parts: Parts, batch: Any) -> Iterator[None]:
         yield
     except torch.OutOfMemoryError as error:
         raise UserError(too_large(parts.config)) from error
-    except (RuntimeError, ValueError, AssertionError, LookupError) as error:
+    except (
+        RuntimeError,
+        TypeError,
+        ValueError,
+        AssertionError,
+        AttributeError,
+        LookupError,
+    ) as error:
         if parts.config.log.level == "debug":
             raise
         raise UserError(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
@@ -56,4 +56,16 @@ def evaluate(
             if after_step is not None:
                 after_step()
     values.fetch()
-    return values.means() | {k: float(metric.compute()) for k, metric in built.metrics.items()}
+    return values.means() | computed(built.metrics)
+
+
+def computed(metrics: Mapping[str, Any]) -> dict[str, float]:
+    """What torchmetrics objects say; of one that gives several values, each scalar as name/key."""
+    found = {}
+    for name, metric in metrics.items():
+        value = metric.compute()
+        several = value if isinstance(value, Mapping) else {"": value}
+        for key, one in several.items():
+            if not isinstance(one, torch.Tensor) or one.numel() == 1:
+                found[f"{name}/{key}" if key else name] = float(one)
+    return found

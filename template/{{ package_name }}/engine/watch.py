@@ -58,16 +58,15 @@ class Watch:
         if self.batch is None and not self.has_begun:
             self.batch = batch
 
-    def stepped(self, ctx: Context) -> None:
-        """Called after every optimizer step; `ctx` is of the next one."""
-        if not self.has_begun:  # not before the first step, which it would keep waiting
-            self.has_begun, batch, self.batch = True, self.batch, None
-            self._begin(batch, ctx)
+    def stepped(self, step: int) -> None:
+        """Called after every optimizer step, with how many are done."""
         every = self.parts.config.log.histograms
-        if every is not None and ctx.step % every == 0:
-            self._histograms(ctx.step)
+        if every is not None and step % every == 0:
+            self._histograms(step)
 
-    def _begin(self, batch: Any, ctx: Context) -> None:
+    def begin(self, ctx: Context) -> None:
+        """Called after the first step of this process; `ctx` is of the next one."""
+        self.has_begun, batch, self.batch = True, self.batch, None
         config, manifest = dataclasses.asdict(self.parts.config), self.run.manifest()
         for sink in self.loggers:
             sink.begin(ctx.step, config, manifest)
