@@ -6,6 +6,11 @@ from pathlib import Path
 
 from . import common
 
+HEAD = """# What it costs
+
+`python -m benchmarks` measures this on your machine (in an environment that can run the tests; `--quick` takes
+half a minute). Everything in a row was measured in turn in one process: times are medians with the middle half
+of the measurements, ratios are of medians. Ratios hold on other machines, times do not."""
 NAMES = {"resume": "keyed randomness, reaching a batch, saving"}
 
 
@@ -17,8 +22,8 @@ def main() -> None:
     parser.add_argument("--out", type=Path, help="write the tables to this Markdown file too")
     options = parser.parse_args()
     common.render()
-    pieces = [f"Measured on {common.machine()}."]
-    print(pieces[0], flush=True)
+    pieces = [HEAD, f"Measured on {common.machine()}."]
+    print(pieces[1], flush=True)
     for name in options.names or NAMES:
         for table in importlib.import_module(f".{name}", __package__).run(options.quick):
             pieces.append(table.markdown())

@@ -486,6 +486,7 @@ CHOICES = sorted(
 @pytest.mark.parametrize(("group", "choice"), CHOICES, ids=["=".join(c) for c in CHOICES])
 def test_every_choice_trains_three_steps(train, workspace, group, choice):
     data = ["data=synthetic", "data.size=96"] if group == "model" else []  # some shrink 8×8 to nothing
+    data += ["logger.wandb.mode=offline"] if choice == "wandb" else []
     done = train(f"{group}={choice}", *data, "max_steps=3", "name=choice", "batch_size=16", "limit_val_batches=2",
                  "val_every_steps=2")  # fmt: skip
     assert done.code == 0, done.out
