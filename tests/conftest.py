@@ -77,6 +77,12 @@ def project(render: Callable[..., Path], tmp_path_factory: pytest.TempPathFactor
 
 
 @pytest.fixture(scope="session")
+def mypy_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Shared by all checks of types, which are kept on one worker: torch's types are read once."""
+    return tmp_path_factory.getbasetemp().parent / "mypy"
+
+
+@pytest.fixture(scope="session")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     server = Server(tmp_path_factory.mktemp("commands"))
     yield server

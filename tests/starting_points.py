@@ -33,8 +33,10 @@ class Point:
         return the_run(self.project, name)
 
     def assert_exact(self) -> None:
-        """Killed and stopped on the way, with workers and without: the same run."""
-        done = self.train(*self.short, "name=exact", "workers=0", "save_every_steps=3", "log.every=2")
+        """Killed and stopped on the way, between accumulated steps, with workers and without: the same run."""
+        windows = "log.windows=[{source: loss, name: most, statistic: max, window: 3}]"
+        options = ("accumulate=4", "workers=0", "save_every_steps=3", "log.every=2", windows)
+        done = self.train(*self.short, "name=exact", *options)
         assert done.code == 0, done.out
         done = self.tool("reproduce", self.run("exact"), "--stop-at", "4,7", "--workers", "2")
         assert done.code == 0, done.out

@@ -147,6 +147,7 @@ BESIDE = {
     "scheduler/multistep": ("scheduler.milestones=[1,2,8]",),
     "scheduler/warmup_stable_decay": ("scheduler.warmup_fraction=0.3", "scheduler.decay_fraction=0.6"),
     "scheduler/constant": ("scheduler.warmup_steps=5",),
+    "logger/wandb": ("logger.wandb.mode=offline",),
     "loss/cross_entropy": ("loss.label_smoothing=0.1",),
     "experiment/label_smoothing": ("epochs=3",),
 }

@@ -50,7 +50,9 @@ def test_the_page_and_the_script_share_their_defaults(project, server):
     assert server.run(project / "train.py", "dry_run=true").code == 0
 
 
-def test_types_and_style(project):
-    for command in (["ruff", "check", "."], ["ruff", "format", "--check", "spirals"], ["mypy"]):
+@pytest.mark.xdist_group("mypy")
+def test_types_and_style(project, mypy_cache):
+    types = ["mypy", "--cache-dir", str(mypy_cache)]
+    for command in (["ruff", "check", "."], ["ruff", "format", "--check", "spirals"], types):
         done = subprocess.run([sys.executable, "-m", *command], cwd=project, capture_output=True, text=True)
         assert done.returncode == 0, done.stdout + done.stderr

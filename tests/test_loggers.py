@@ -332,8 +332,8 @@ def test_every_layout_of_pictures(train, workspace, regression):
     for name in names:
         (shown,) = pictures(read, f"train/{name}").values()
         down, right = (2, 3) if name.startswith("n") else (1, 1)
-        assert shown.shape == (down * (6 * 8 + 8) + 8, right * (12 * 8 + 8) + 8, 3)
-        ramp = shown[8 + 3, 8 : 8 + 96 : 8, 0]
+        assert shown.shape == (down * (6 * 12 + 8) + 8, right * (12 * 12 + 8) + 8, 3)  # twelvefold
+        ramp = shown[8 + 3, 8 : 8 + 144 : 12, 0]
         assert ramp.tolist() == ([0] * 6 + [255] * 6 if name == "名 字" else expected.tolist())
 
 

@@ -29,9 +29,10 @@ def test_ruff(render, tmp_path, starting_point, ci, name):
     check(project, "ruff", "format", "--no-cache", "--check", ".")
 
 
+@pytest.mark.xdist_group("mypy")
 @pytest.mark.parametrize("starting_point", STARTING_POINTS)
-def test_mypy(render, tmp_path, starting_point):
-    check(render(tmp_path / "p", starting_point=starting_point), "mypy")
+def test_mypy(render, tmp_path, mypy_cache, starting_point):
+    check(render(tmp_path / "p", starting_point=starting_point), "mypy", "--cache-dir", str(mypy_cache))
 
 
 @pytest.mark.parametrize("starting_point", STARTING_POINTS)
@@ -42,7 +43,7 @@ def test_its_own_tests(render, tmp_path, starting_point):
 @pytest.mark.parametrize(("starting_point", "ci"), PROFILES)
 def test_every_profile_trains(render, server, tmp_path, starting_point, ci):
     project = render(tmp_path / "p", starting_point=starting_point, ci=ci)
-    done = server.run(project / "train.py", "epochs=1")
+    done = server.run(project / "train.py", "epochs=1", "max_steps=5", "limit_val_batches=2")
     assert done.code == 0, done.out
 
 

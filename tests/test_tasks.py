@@ -90,7 +90,10 @@ def test_it_learns(kit, train, workspace):
     assert best >= kit.reaches if kit.mode == "max" else best <= kit.reaches
 
 
-SHORT = ("epochs=2", "limit_train_batches=6", "log.every=4", "save_every_steps=3")
+MOST = "{source: loss, name: most, statistic: max, window: 3}"
+SPREAD = "{source: loss, name: spread, statistic: std, window: global}"
+WINDOWS = f"log.windows=[{MOST},{SPREAD}]"
+SHORT = ("epochs=2", "limit_train_batches=6", "log.every=4", "save_every_steps=3", WINDOWS)
 
 
 @pytest.mark.parametrize(

@@ -257,6 +257,10 @@ def check(config: Config) -> None:
         value = getattr(config, key)
         if value not in choices:
             raise UserError(f"{key}={value} is not one of {', '.join(choices)}.")
+    if config.workers is not None and config.workers > 1024:
+        raise UserError(
+            f"workers={config.workers} is too large: it must be at most 1024 processes."
+        )
     if config.seed >= 1 << 63:
         raise UserError(f"seed={config.seed} is too large: it must be below 2^63.")
     if config.ema_decay is not None and not 0 < config.ema_decay < 1:
