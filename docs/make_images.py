@@ -64,8 +64,9 @@ def tensorboard(folder: Path) -> Iterator[str]:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    command = [sys.executable, "-m", "tensorboard.main", "--logdir", str(folder), "--port", str(port)]
-    server = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    # A relative path, as TensorBoard shows it on its pages.
+    command = [sys.executable, "-m", "tensorboard.main", "--logdir", folder.name, "--port", str(port)]
+    server = subprocess.Popen(command, cwd=folder.parent, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
         while True:
             assert server.poll() is None, "TensorBoard does not start"

@@ -352,6 +352,7 @@ def test_random_overrides(project_with_a_run, engine, chunk):
 REFUSED = [
     ("optimizer.layer_decay=x", "optimizer.layer_decay=x"),
     ("workers=100000", "at most 1024"),
+    ("~={_target_: os.system}", "is not an override"),
     ("optimizer.layer_decay=[1]", "optimizer.layer_decay=[1]"),
     ("optimizer.no_decay_norm_bias=[1]", "true or false"),
     ("optimizer.groups=[{match: '*', weight_decay: x}]", "weight_decay='x'"),

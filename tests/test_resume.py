@@ -12,7 +12,7 @@ from test_train import logged, result, rows, the_run
 
 # A task that stops or kills its own run, so that a test can choose the moment.
 STOPPING = '''
-import os, signal
+import os, signal, threading
 from .task import Classification
 
 class Stopping(Classification):
@@ -30,6 +30,9 @@ class Stopping(Classification):
     def maybe(self, phase, step):
         at = os.environ.get("AT", "")
         if at and phase == os.environ.get("PHASE", "train") and step == int(at):
+            for thread in threading.enumerate():  # what was saved is on the disk, also where it is slow
+                if thread is not threading.main_thread() and not thread.daemon:
+                    thread.join()
             os.kill(os.getpid(), getattr(signal, os.environ["WITH"]))
 '''
 BASE = ("task._target_=.stopping.Stopping", "epochs=2", "logger=none", "log.every=6")

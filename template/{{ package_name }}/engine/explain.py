@@ -31,7 +31,7 @@ def explain(error: BaseException, arguments: Sequence[str]) -> str:
         return f"{mark.name}, line {mark.line + 1}, is no YAML: {getattr(broken, 'problem', '')}."
     if type(error).__name__ == "OverrideParseException":
         return _unparsable(str(getattr(error, "override", "")))
-    nameless = [a for a in arguments if a.startswith("=")]
+    nameless = [a for a in arguments if re.match(r"[~+]*=", a)]
     if nameless:
         return _unparsable(nameless[0])
     choice = re.search(r"Could not find '([\w-]+(?:/[\w-]+)*)/([^'/]+)'", text)
@@ -69,7 +69,7 @@ def _is_no_choice(argument: str) -> bool:
 
 def _unparsable(word: str) -> str:
     key, _, value = word.partition("=")
-    if not key or not value:
+    if not key.strip("~+") or not value:
         return f"'{word}' is not an override: write KEY=VALUE, such as lr=0.001."
     quoted = value.replace("'", "\\'")
     return (
