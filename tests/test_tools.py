@@ -341,5 +341,3 @@ def test_the_core_does_not_import_the_tools(project):
         for line in path.read_text().splitlines():
             is_curves = line.strip() == "from .tools.curves import draw_curves"
             assert is_curves or not ("import" in line and ".tools" in line), f"{path.name}: {line}"
-                "import" in line and ".tools" in line
-            ), f"{path.name}: {line}"
