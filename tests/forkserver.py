@@ -9,6 +9,7 @@ import json
 import os
 import runpy
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -80,6 +81,17 @@ class Server:
 
     def run(self, script: Path, *arguments: str, cwd: Path | None = None, **env: str) -> Result:
         return self.start(script, *arguments, cwd=cwd, **env).result()
+
+    def run_together(self, script: Path, *arguments: str, processes: int = 2, **env: str) -> Result:
+        """The same command in processes that know of each other, as torchrun starts them, on the CPU."""
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = str(free.getsockname()[1])
+        env = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": str(processes), **env}
+        env["CUDA_VISIBLE_DEVICES"] = ""
+        ranks = [{"RANK": str(rank), "LOCAL_RANK": str(rank)} for rank in range(processes)]
+        results = [command.result() for command in [self.start(script, *arguments, **env, **rank) for rank in ranks]]
+        return Result(max(result.code for result in results), "".join(result.out for result in results))
 
     def close(self) -> None:
         assert self.process.stdin is not None

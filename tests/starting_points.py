@@ -5,8 +5,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+import pytest
 from forkserver import Result, Server
-from test_core import torchrun
 from test_train import result, rows, the_run
 
 
@@ -32,6 +32,18 @@ class Point:
     def run(self, name: str) -> Path:
         return the_run(self.project, name)
 
+    def default_run(self) -> Path:
+        """The run of `python train.py`, made here, with all that it shows."""
+        done = self.server.run(self.project / "train.py")
+        assert done.code == 0, done.out
+        assert "shown:" not in done.out, "neither pictures nor the graph failed"
+        return self.run("default")
+
+    def assert_small(self, lines: dict[str, int]) -> None:
+        """Files of the example have at most so many lines."""
+        for name, most in lines.items():
+            assert len((self.project / "digits" / name).read_text().splitlines()) <= most, name
+
     def assert_exact(self) -> None:
         """Killed and stopped on the way, between accumulated steps, with workers and without: the same run."""
         windows = "log.windows=[{source: loss, name: most, statistic: max, window: 3}]"
@@ -49,8 +61,10 @@ class Point:
             done = self.train(*self.short, *overrides, f"name={name}", "log.every=1")
             assert done.code == 0, done.out
             runs.append(self.run(name))
-        shared = torchrun(self.project, *self.short, "accumulate=4", "logger=none", "log.every=1", "name=two")
-        assert shared.returncode == 0, shared.stderr
+        shared = self.server.run_together(
+            self.project / "train.py", *self.short, "accumulate=4", "logger=none", "log.every=1", "name=two"
+        )
+        assert shared.code == 0, shared.out
         runs.append(self.run("two"))
         values = [[row for row in rows(run) if "train/loss" in row or "val/loss" in row] for run in runs]
         for several in values[1:]:
@@ -78,6 +92,16 @@ class Point:
         said = [json.loads(line) for line in out.read_text().splitlines()]
         assert [list(row) for row in said] == [columns] * count
         return said
+
+
+def point_fixture(name: str, *short: str) -> Callable[..., Point]:
+    """A module's fixture `point`: a project that starts with `name`."""
+
+    @pytest.fixture(scope="module")
+    def point(render: Callable[..., Path], server: Server, tmp_path_factory: pytest.TempPathFactory) -> Point:
+        return Point(render_point(render, tmp_path_factory.mktemp(name) / "p", name), server, short)
+
+    return point
 
 
 def shown(folder: Path) -> tuple[dict[str, int], dict[str, list[str]]]:

@@ -2,7 +2,7 @@
 
 Every run of the tests draws the same cases. For others, and more:
 
-    OVERRIDES_SEED=7 OVERRIDES_CASES=5000 uv run pytest tests/test_overrides.py
+    OVERRIDES_SEED=7 OVERRIDES_CASES=1000 uv run pytest tests/test_overrides.py
 """
 
 import dataclasses
@@ -21,7 +21,7 @@ from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis import strategies as st
 
 SEED = int(os.environ.get("OVERRIDES_SEED", "0"))
-CASES = int(os.environ.get("OVERRIDES_CASES", "1000"))
+CASES = int(os.environ.get("OVERRIDES_CASES", "300"))
 CHUNKS = 10
 """Parts that can run beside each other."""
 
@@ -235,7 +235,7 @@ def overrides(draw: Draw, defaults: dict[str, str], keys: list[str]) -> list[str
     some = good if draw(st.booleans()) else st.one_of(good, odd, odd)
     found = draw(st.lists(some, min_size=1, max_size=4, unique_by=lambda one: one[0].partition("=")[0]))
     # A flag is another thing, and compiling and a sweep's jobs take long.
-    slow = ("compile=true", "compile=1", "compile=True", "sweep=optuna")
+    slow = ("compile=true", "compile=True", "compile=reduce-overhead", "experiment=fast", "sweep=optuna")
     flat = [one for ones in found for one in ones]
     return [one for one in flat if not one.startswith("-") and one.lstrip("+") not in slow][:6] or ["seed=1"]
 
@@ -364,7 +364,7 @@ REFUSED = [
     ("name='a\nb'", "a\\nb"),
     ("optimizer.layer_decay=\n", "layer_decay=\\n"),
     ("precision='a\nb'", "precision=a\\nb"),
-    ("scheduler=torch scheduler._target_=torch.optim.lr_scheduler.LRScheduler", "NotImplementedError"),
+    ("scheduler=torch scheduler._target_=torch.optim.lr_scheduler.LRScheduler", "name one of them, such as torch"),
     ("scheduler=torch scheduler._target_=torch.optim.lr_scheduler.StepLR +scheduler.step_size=0", "ZeroDivisionError"),
     ("scheduler=torch scheduler._target_=torch.optim.lr_scheduler.StepLR +scheduler.step_size=x", "TypeError"),
     (

@@ -2,7 +2,7 @@
 
 import pytest
 from PIL import Image
-from starting_points import Point, assert_nothing_of_others, render_point, shown
+from starting_points import assert_nothing_of_others, point_fixture, shown
 from test_train import result, rows
 
 # Large motion leaves each picture with another number of pixels that stay in view.
@@ -12,17 +12,11 @@ SHORT = (
 )  # fmt: skip
 
 
-@pytest.fixture(scope="module")
-def point(render, server, tmp_path_factory):
-    project = render_point(render, tmp_path_factory.mktemp("dense") / "p", "dense_prediction")
-    return Point(project, server, SHORT)
+point = point_fixture("dense_prediction", *SHORT)
 
 
 def test_it_learns_and_shows_motion(point):
-    done = point.server.run(point.project / "train.py")
-    assert done.code == 0, done.out
-    assert "shown:" not in done.out, "neither pictures nor the graph failed"
-    run = point.run("default")
+    run = point.default_run()
     assert result(run)["best"] <= 0.5
     last = [row for row in rows(run) if "val/epe" in row][-1]
     assert last["val/1px"] >= 0.9
@@ -53,8 +47,7 @@ def test_nothing_of_other_starting_points(point):
 
 
 def test_it_is_small(point):
-    for name, lines in {"task.py": 50, "models/flow_net.py": 75, "losses.py": 60}.items():
-        assert len((point.project / "digits" / name).read_text().splitlines()) <= lines, name
+    point.assert_small({"task.py": 50, "models/flow_net.py": 75, "losses.py": 60})
 
 
 def test_exact(point):

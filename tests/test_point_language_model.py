@@ -4,22 +4,17 @@ import math
 
 import pytest
 import torch
-from starting_points import Point, assert_nothing_of_others, render_point, shown
+from starting_points import assert_nothing_of_others, point_fixture, shown
 from test_train import result, rows
 
 TINY = ("data.size=200", "model.width=16", "model.depth=1")
 
 
-@pytest.fixture(scope="module")
-def point(render, server, tmp_path_factory):
-    project = render_point(render, tmp_path_factory.mktemp("language") / "p", "language_model")
-    return Point(project, server, (*TINY, "epochs=2", "limit_train_batches=6", "lr=0.001"))
+point = point_fixture("language_model", *TINY, "epochs=2", "limit_train_batches=6", "lr=0.001")
 
 
 def test_it_learns_and_shows_samples(point):
-    done = point.server.run(point.project / "train.py")
-    assert done.code == 0, done.out
-    run = point.run("default")
+    run = point.default_run()
     # The grammar's own perplexity is 1.195; without looking back it could not get below 1.4.
     assert 1.19 < result(run)["best"] < 1.25
     for row in rows(run):

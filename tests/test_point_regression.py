@@ -1,20 +1,14 @@
 """The starting point `regression`: what it reaches, shows and repeats."""
 
 import pytest
-from starting_points import Point, assert_nothing_of_others, render_point, shown
+from starting_points import assert_nothing_of_others, point_fixture, shown
 from test_train import result, rows
 
-
-@pytest.fixture(scope="module")
-def point(render, server, tmp_path_factory):
-    project = render_point(render, tmp_path_factory.mktemp("regression") / "p", "regression")
-    return Point(project, server, ("batch_size=16", "epochs=2", "val_every_epochs=1"))
+point = point_fixture("regression", "batch_size=16", "epochs=2", "val_every_epochs=1")
 
 
 def test_it_learns_and_shows_the_fit(point):
-    done = point.server.run(point.project / "train.py")
-    assert done.code == 0, done.out
-    run = point.run("default")
+    run = point.default_run()
     assert result(run)["best"] <= 1.2 * 0.3, "further off than the noise of the points"
     for row in rows(run):
         for place in ("train", "val"):
@@ -33,8 +27,7 @@ def test_nothing_of_other_starting_points(point):
 
 
 def test_it_is_small(point):
-    for name, lines in {"task.py": 40, "models/net.py": 20, "data/parabola.py": 55, "data/plots.py": 25}.items():
-        assert len((point.project / "digits" / name).read_text().splitlines()) <= lines, name
+    point.assert_small({"task.py": 40, "models/net.py": 20, "data/parabola.py": 55, "data/plots.py": 25})
 
 
 def test_exact(point):

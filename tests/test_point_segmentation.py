@@ -2,7 +2,7 @@
 
 import pytest
 from PIL import Image
-from starting_points import Point, assert_nothing_of_others, render_point, shown
+from starting_points import assert_nothing_of_others, point_fixture, shown
 from test_train import result, rows
 
 SHORT = (
@@ -11,17 +11,11 @@ SHORT = (
 )  # fmt: skip
 
 
-@pytest.fixture(scope="module")
-def point(render, server, tmp_path_factory):
-    project = render_point(render, tmp_path_factory.mktemp("segmentation") / "p", "segmentation")
-    return Point(project, server, SHORT)
+point = point_fixture("segmentation", *SHORT)
 
 
 def test_it_learns_and_shows_masks(point):
-    done = point.server.run(point.project / "train.py")
-    assert done.code == 0, done.out
-    assert "shown:" not in done.out, "neither pictures nor the graph failed"
-    run = point.run("default")
+    run = point.default_run()
     assert result(run)["best"] >= 0.85
     for row in rows(run):
         for place in ("train", "val"):
@@ -40,8 +34,7 @@ def test_nothing_of_other_starting_points(point):
 
 
 def test_it_is_small(point):
-    for name, lines in {"task.py": 60, "models/unet.py": 60, "losses.py": 45}.items():
-        assert len((point.project / "digits" / name).read_text().splitlines()) <= lines, name
+    point.assert_small({"task.py": 60, "models/unet.py": 60, "losses.py": 45})
 
 
 def test_exact(point):

@@ -3,7 +3,6 @@
 import json
 
 import pytest
-from test_core import torchrun
 from test_train import result, the_run
 
 
@@ -103,8 +102,8 @@ def test_mistakes(train, reproduce, workspace):
     assert not (workspace / "runs/default/reproduced").exists()
 
 
-def test_a_run_of_two_processes(reproduce, workspace):
-    assert torchrun(workspace, *BASE, "accumulate=2").returncode == 0
+def test_a_run_of_two_processes(reproduce, train_together, workspace):
+    assert train_together(*BASE, "accumulate=2").code == 0
     done = reproduce(the_run(workspace), "--stop-at", "9")
     assert done.code == 0, done.out
     assert "identical" in done.last

@@ -7,8 +7,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from test_core import torchrun
-from test_train import result, rows, the_run
+from test_train import logged, result, rows, the_run
 
 
 @dataclasses.dataclass(frozen=True)
@@ -104,20 +103,36 @@ def test_it_repeats_when_it_was_killed(kit, train, reproduce, workspace):
     assert done.last.startswith("identical")
 
 
-def test_two_processes_take_the_same_batches(kit, train, reproduce, workspace):
+# What `reproduce` calls for each of the processes that train a run again.
+CHILD = """
+import sys
+from digits.engine.tools.reproduce import _train
+
+sys.exit(_train(*sys.argv[1:]))
+"""
+
+
+def test_two_processes_take_the_same_batches(kit, train, train_together, server, workspace):
     """As one that accumulates two micro-batches, but for rounding; and they repeat, too."""
     assert train(*kit.overrides(), *SHORT, "accumulate=2", "log.every=1").code == 0
     one = the_run(workspace, kit.name)
-    done = torchrun(workspace, *kit.overrides(), *SHORT, "log.every=1", "name=two")
-    assert done.returncode == 0, done.stderr
+    done = train_together(*kit.overrides(), *SHORT, "log.every=1", "name=two")
+    assert done.code == 0, done.out
     two = the_run(workspace, "two")
     for ours, theirs in zip(rows(one), rows(two), strict=True):
         assert ours.keys() == theirs.keys()
         for key in ours:
             if not key.startswith("time/"):
                 assert theirs[key] == pytest.approx(ours[key], rel=2e-3, abs=1e-4), (ours["step"], key)
-    done = reproduce(two, "--stop-at", "7")
-    assert done.code == 0, done.out
+    again = shutil.copytree(two, two.with_name("again"), ignore=shutil.ignore_patterns("*.pt", "metrics.jsonl"))
+    manifest = (again / "manifest.json").read_text()
+    (again / "manifest.json").write_text(manifest.replace('"status": "finished"', '"status": "running"'))
+    (workspace / "child.py").write_text(CHILD)
+    for stop, code in ((("7", "SIGTERM"), 75), ((), 0)):
+        done = server.run_together(workspace / "child.py", str(again), *stop)
+        assert done.code == code, done.out
+    assert result(again) == result(two)
+    assert logged(again) == logged(two)
 
 
 def test_turns_change_one_network_each_as_two_optimizers_would(train, workspace):

@@ -139,7 +139,7 @@ def validation_pictures(engine, digits, tmp_path) -> tuple[Path, list[int]]:
     folder.mkdir()
     images = Digits(shift=1).split("val")
     for number in range(len(images)):
-        Image.fromarray(images.padded[number, :, :, 0]).save(folder / f"{number:03}.png")
+        Image.fromarray(images.canvases[number, 0]).save(folder / f"{number:03}.png")
     return folder, images.labels.tolist()
 
 
@@ -230,8 +230,8 @@ def test_exported_models_compute_what_the_model_does(tool, engine, digits, ema_r
 
 
 def test_export_to_onnx(tool, engine, run, tmp_path):
-    onnxruntime = pytest.importorskip("onnxruntime")
-    pytest.importorskip("onnxscript")
+    import onnxruntime
+
     engine("rng")
     from digits.engine.tools.open_run import open_run
 
@@ -310,6 +310,8 @@ def test_mistakes_are_one_sentence(tool, digits, run, tmp_path):
     refused(tool("evaluate"), "RUN")
     refused(tool("evaluate", run, "--batch-size", "0"), "'0'")
     refused(tool("evaluate", run, "--checkpoint", "step-1.pt"), "step-1.pt", "best.pt")
+    torch.save({"weights": 1}, tmp_path / "other.pt")
+    refused(tool("evaluate", run, "--checkpoint", tmp_path / "other.pt"), "other.pt is not a checkpoint of a run")
     refused(tool("evaluate", run, "--device", "tpu"), "tpu")
     refused(tool("predict", run, tmp_path / "none.png"), "none.png")
     refused(tool("predict", run, run / "checkpoints"), "No file below")

@@ -69,7 +69,8 @@ def reproduce(options: argparse.Namespace) -> None:
 
 def _open(options: argparse.Namespace, **replaced: Any) -> tuple[Path, Any]:
     """The run's folder and the opened run."""
-    from .engine.tools.folders import one_run, read_config
+    from .engine.runs import read_config
+    from .engine.tools.folders import one_run
 
     folder = one_run(options.run)
     read_config(folder)  # a mistake in it is told before torch is loaded

@@ -34,6 +34,7 @@ What a run is made of:
     log.py          the log, metrics.jsonl
     report.py       what is shown and kept at a log point
     console.py      lines in columns, colour, the bar
+    table.py        rows of text as aligned lines
     eta.py          how much of the run's time is left
     loggers/        TensorBoard, Weights & Biases, MLflow
     watch.py        what loggers show besides numbers: pictures, graph, histograms

@@ -6,7 +6,6 @@ import contextlib
 import json
 import logging
 import mmap
-import os
 import re
 import sys
 import threading
@@ -19,6 +18,8 @@ from typing import Any, TextIO
 
 from . import distributed
 from .console import Console
+from .paths import write_whole
+from .runs import read_metrics
 
 logger = logging.getLogger("run")
 
@@ -26,30 +27,26 @@ logger = logging.getLogger("run")
 class MetricsFile:
     """`metrics.jsonl`: one line per log point and per validation; each step once, also resumed."""
 
-    def __init__(self, path: Path, done_steps: int, validate_again: bool) -> None:
-        kept = []
-        if path.exists():
-            for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
-                try:
-                    row = json.loads(line)
-                    to_come = row["step"] > done_steps
-                except (ValueError, KeyError, TypeError):  # the line that a killed process wrote
-                    continue
-                if row["step"] == done_steps and validate_again:
-                    to_come = any(key.startswith("val/") for key in row)
-                if not to_come:
-                    kept.append(line + "\n")
-            temporary = path.with_name(f".{path.name}.tmp")
-            temporary.write_text("".join(kept), encoding="utf-8")
-            os.replace(temporary, path)
+    def __init__(self, folder: Path, done_steps: int, validate_again: bool) -> None:
+        def is_kept(row: Mapping[str, Any]) -> bool:
+            validates_again = validate_again and any(key.startswith("val/") for key in row)
+            return row["step"] < done_steps + (not validates_again)
+
+        path = folder / "metrics.jsonl"
+        kept = [_line(row) for row in read_metrics(folder) if is_kept(row)]
+        write_whole(path, "".join(kept))
         self._file = open(path, "a", encoding="utf-8")  # noqa: SIM115 - open as long as the run
 
     def write(self, row: Mapping[str, Any]) -> None:
-        self._file.write(json.dumps(row, ensure_ascii=False) + "\n")
+        self._file.write(_line(row))
         self._file.flush()
 
     def close(self) -> None:
         self._file.close()
+
+
+def _line(row: Mapping[str, Any]) -> str:
+    return json.dumps(row, ensure_ascii=False) + "\n"
 
 
 class _File(logging.FileHandler):

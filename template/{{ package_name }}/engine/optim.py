@@ -15,6 +15,7 @@ from torch.optim import Optimizer
 from .build import build, fits, hints
 from .config import nearest
 from .errors import UserError
+from .table import align
 
 _OURS = ("groups", "layer_decay", "no_decay_norm_bias")
 _RESERVED = ("params", "lr", "base_lr", "initial_lr")
@@ -284,16 +285,7 @@ def table(optimizer: Optimizer) -> list[str]:
         rows.append(
             (group["name"], f"{count:,}", f"{len(group['params'])}", f"{group['base_lr']:g}", decay)
         )
-    widths = [max(len(row[i]) for row in rows) for i in range(5)]
-    return [
-        "  ".join(
-            [
-                row[0].ljust(widths[0]),
-                *(c.rjust(w) for c, w in zip(row[1:], widths[1:], strict=True)),
-            ]
-        )
-        for row in rows
-    ]
+    return align(rows)
 
 
 def optimizer_state(

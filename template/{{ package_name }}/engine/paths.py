@@ -1,4 +1,4 @@
-"""Where the project lies, and which files lie somewhere."""
+"""Where the project lies; paths as people read them, and files."""
 
 from __future__ import annotations
 
@@ -12,6 +12,18 @@ ROOT = Path(__file__).resolve().parents[2]
 
 CONFIGS = ROOT / "configs"
 RUNS = ROOT / "runs"
+
+
+def shown(path: Path, start: Path = ROOT) -> str:
+    """As a person would type it from `start`: relative where it lies below it."""
+    return str(path.relative_to(start) if path.is_relative_to(start) else path)
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Write a text file that is whole or absent. A kill may leave `.NAME.tmp` beside it."""
+    temporary = path.with_name(f".{path.name}.tmp")
+    temporary.write_text(text, encoding="utf-8")
+    os.replace(temporary, path)
 
 
 def files_below(folder: str | Path, endings: tuple[str, ...]) -> list[str]:

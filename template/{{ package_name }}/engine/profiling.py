@@ -11,7 +11,7 @@ from torch.profiler import ProfilerActivity, profile, schedule
 
 from .distributed import is_main
 from .log import logger
-from .paths import ROOT
+from .paths import shown
 
 
 class Profiler:
@@ -58,8 +58,7 @@ class Profiler:
         path = self.folder / "trace.json"
         profiled.export_chrome_trace(str(path))
         logger.debug(f"Profile of {self.count} steps:\n{table}")
-        shown = path.relative_to(ROOT) if path.is_relative_to(ROOT) else path
         logger.info(
-            f"Profiled {self.count} steps: the table is in train.log, the trace in {shown} (open "
+            f"Profiled {self.count} steps: the table is in train.log, the trace in {shown(path)} (open "
             "it at ui.perfetto.dev or in chrome://tracing)"
         )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +10,7 @@ from .config import EXTENDING, OPERATIONAL, Config
 from .errors import Failed, UserError
 from .log import logger
 from .loop import Loop
+from .paths import write_whole
 from .runs import Run
 
 
@@ -52,10 +52,7 @@ def restore(loop: Loop, run: Run) -> None:
         logger.warning(
             f"{', '.join(extended)} changed: the schedule from here on is that of the longer run."
         )
-        text = runs.to_yaml(loop.config)
-        temporary = run.folder / ".config.yaml.tmp"
-        temporary.write_text(text, encoding="utf-8")
-        os.replace(temporary, run.folder / "config.yaml")
+        write_whole(run.folder / "config.yaml", runs.to_yaml(loop.config))
     resumed = {
         "step": loop.step,
         "time": runs.now(),

@@ -22,7 +22,7 @@ from typing import IO, Any
 from .config import EXTENDING, OPERATIONAL, Config, from_dict
 from .distributed import WORLD_SIZE, is_main
 from .errors import NO_SPACE, SaveError, UserError
-from .paths import ROOT, RUNS
+from .paths import ROOT, RUNS, shown, write_whole
 
 _STAMP = "%Y-%m-%d_%H-%M-%S"
 _VERSIONS = ("torch", "torchvision", "numpy", "hydra-core", "tensorboard")
@@ -43,8 +43,7 @@ class Run:
     @property
     def shown(self) -> str:
         """The folder as a person would type it from the project's root."""
-        is_inside = self.folder.is_relative_to(ROOT)
-        return str(self.folder.relative_to(ROOT) if is_inside else self.folder)
+        return shown(self.folder)
 
     def manifest(self) -> dict[str, Any]:
         """What `manifest.json` holds. Raises `UserError` where somebody damaged it."""
@@ -71,10 +70,30 @@ class Run:
 
 def write_json(path: Path, values: Mapping[str, Any]) -> None:
     """Write a JSON file that is whole or absent."""
-    temporary = path.with_name(f".{path.name}.tmp")
-    text = json.dumps(values, indent=2, ensure_ascii=False, default=str)
-    temporary.write_text(text + "\n", encoding="utf-8")
-    os.replace(temporary, path)
+    write_whole(path, json.dumps(values, indent=2, ensure_ascii=False, default=str) + "\n")
+
+
+def read_metrics(folder: Path) -> list[dict[str, Any]]:
+    """The rows of a run's `metrics.jsonl`, without what a killed process left half-written."""
+    path, rows = folder / "metrics.jsonl", []
+    text = path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
+    for line in text.splitlines():
+        with contextlib.suppress(ValueError):
+            row = json.loads(line)
+            if isinstance(row, dict) and isinstance(row.get("step"), int):
+                rows.append(row)
+    return rows
+
+
+def flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """A nested mapping's values by dotted key; an empty mapping is a value."""
+    values: dict[str, Any] = {}
+    for key, value in tree.items():
+        if isinstance(value, Mapping) and value:
+            values |= flat(value, f"{prefix}{key}.")
+        else:
+            values[f"{prefix}{key}"] = value
+    return values
 
 
 def to_yaml(config: Config) -> str:
@@ -91,9 +110,9 @@ def read_config(folder: Path) -> Config:
     """
     path = folder / "config.yaml"
     try:
-        return parse_config(path.read_text(encoding="utf-8"), str(path))
+        return parse_config(path.read_text(encoding="utf-8"), shown(path))
     except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} cannot be read: {error}.") from error
+        raise UserError(f"{shown(path)} cannot be read: {error}.") from error
 
 
 def parse_config(text: str, source: str) -> Config:
@@ -202,7 +221,7 @@ def find(config: Config) -> Path | None:
         folder = folder if folder.is_absolute() else ROOT / folder
         if not all(os.path.isfile(folder / name) for name in ("manifest.json", "config.yaml")):
             newest = all_runs(config.name)
-            hint = f", such as {newest[0].relative_to(ROOT)}" if newest else ""
+            hint = f", such as {shown(newest[0])}" if newest else ""
             raise UserError(
                 f"resume={config.resume} is no run: {folder} holds no config.yaml and "
                 f"manifest.json; name a run folder{hint}."

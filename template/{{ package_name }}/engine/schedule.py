@@ -353,6 +353,11 @@ def build_schedule(section: Mapping[str, Any], horizon: Horizon, allowed: list[s
     if not (isinstance(kind, type) and issubclass(kind, LRScheduler)):
         schedule: Schedule = build(section, "scheduler", Schedule, allowed, {"horizon": horizon})
         return schedule
+    if kind is LRScheduler:
+        raise UserError(
+            "scheduler._target_: LRScheduler is only what schedulers are made from; name one of them, "
+            "such as torch.optim.lr_scheduler.StepLR."
+        )
     if kind is torch.optim.lr_scheduler.ReduceLROnPlateau:
         raise UserError("scheduler._target_: take scheduler=plateau, which reads `monitor`.")
     ours = ("warmup_steps", "warmup_epochs", "warmup_fraction", "interval")

@@ -23,7 +23,8 @@ from .config import Config
 from .errors import FAILED, FINISHED, MISTAKE, STOPPED, Exit, UserError
 from .explain import explain
 from .launch import say, to_config
-from .paths import ROOT
+from .paths import ROOT, shown
+from .table import align
 
 
 class CheckEveryJob(Callback):
@@ -123,7 +124,7 @@ class Outcome:
             "monitor": self.config.monitor if self.config else None,
             "best": result.get("best"),
             "last": result.get("last"),
-            "run": None if folder is None else _shown(folder),
+            "run": None if folder is None else shown(folder),
         }
 
 
@@ -143,17 +144,14 @@ def report(outcomes: Sequence[Outcome], folder: Path) -> None:
             writer.writerows(rows)
     shared = set.intersection(*(set(outcome.overrides) for outcome in outcomes))
     columns = ("job", "overrides", "status", "steps", "best", "last", "run")
-    table: list[Sequence[str]] = [columns]
+    lines: list[Sequence[str]] = [columns]
     for outcome, row in zip(outcomes, rows, strict=True):
         own = [o for o in outcome.overrides if o not in shared or len(outcomes) == 1]
         status = row["status"] + (f" ({row['code']})" if row["code"] else "")
-        shown = {**row, "overrides": _LONG.sub(_short, " ".join(own)), "status": status}
-        table.append([_cell(shown[column]) for column in columns])
-    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
-    for line in table:
-        cells = [cell.ljust(width) for cell, width in zip(line, widths, strict=True)]
-        print("  ".join(cells).rstrip())
-    print(_best(outcomes, rows) + f"Table: {_shown(folder)}/results.csv", flush=True)
+        told = {**row, "overrides": _LONG.sub(_short, " ".join(own)), "status": status}
+        lines.append([_cell(told[column]) for column in columns])
+    print(*align(lines, left=len(columns)), sep="\n")
+    print(_best(outcomes, rows) + f"Table: {shown(ROOT / folder)}/results.csv", flush=True)
 
 
 _LONG = re.compile(r"(?<==)-?\d+\.\d{5,}(e-?\d+)?")
@@ -173,11 +171,6 @@ def _best(outcomes: Sequence[Outcome], rows: Sequence[dict[str, Any]]) -> str:
     monitor, mode = by.pop()
     best = (max if mode == "max" else min)(judged, key=lambda row: row["best"])
     return f"Best: job {best['job']} with {monitor} {best['best']:.4g}. "
-
-
-def _shown(path: Path) -> str:
-    path = path if path.is_absolute() else ROOT / path
-    return str(path.relative_to(ROOT) if path.is_relative_to(ROOT) else path)
 
 
 def _cell(value: Any) -> str:

@@ -13,22 +13,17 @@ import numpy as np
 from torch import Tensor
 
 from ..config import OPERATIONAL
+from ..runs import flat
 
 
-def flat(config: Mapping[str, Any]) -> dict[str, bool | int | float | str]:
+def hyperparameters(config: Mapping[str, Any]) -> dict[str, bool | int | float | str]:
     """What of a config makes a result, by dotted key: numbers and words; lists as text."""
-    values: dict[str, bool | int | float | str] = {}
-
-    def add(tree: Mapping[str, Any], prefix: str) -> None:
-        for key, value in tree.items():
-            if isinstance(value, Mapping):
-                add(value, f"{prefix}{key}.")
-            elif value is not None and value != []:
-                is_plain = isinstance(value, bool | int | float | str)
-                values[f"{prefix}{key}"] = value if is_plain else json.dumps(value)
-
-    add({key: value for key, value in config.items() if key not in OPERATIONAL}, "")
-    return values
+    kept = flat({key: value for key, value in config.items() if key not in OPERATIONAL})
+    return {
+        key: value if isinstance(value, bool | int | float | str) else json.dumps(value)
+        for key, value in kept.items()
+        if value not in (None, [], {})
+    }
 
 
 def histogram(values: Tensor) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -19,8 +19,9 @@ from mlflow.tracking import MlflowClient
 
 from ..api import Logger
 from ..errors import UserError
-from ..paths import RUNS
-from . import flat
+from ..paths import RUNS, shown
+from ..runs import write_json
+from . import hyperparameters
 
 STORE = f"sqlite:///{RUNS}/mlflow.db"
 for _name in ("mlflow", "alembic"):  # a new store would be told of in ten lines
@@ -55,7 +56,6 @@ class MLflow(Logger):
         tracking_uri: str | None = None,
         experiment: str | None = None,
     ) -> None:
-        shown = folder.relative_to(RUNS) if folder.is_relative_to(RUNS) else folder
         uri = tracking_uri or os.environ.get("MLFLOW_TRACKING_URI") or STORE
         files = (RUNS / ".mlflow").as_uri() if uri.startswith("sqlite:") else None
         self.progress = Progress(folder / "mlflow.json")
@@ -63,7 +63,7 @@ class MLflow(Logger):
         try:
             self.client = MlflowClient(uri)
             if not self._continues():
-                name = experiment or str(shown.parent)
+                name = experiment or shown(folder.parent, RUNS)
                 found = self.client.get_experiment_by_name(name)
                 number = (
                     found.experiment_id if found else self.client.create_experiment(name, files)
@@ -87,7 +87,7 @@ class MLflow(Logger):
     def begin(self, step: int, config: Mapping[str, Any], manifest: Mapping[str, Any]) -> None:
         if self.client.get_run(self.run_id).data.params:  # begun before the run was resumed
             return
-        params = [Param(key, str(value)[:6000]) for key, value in flat(config).items()]
+        params = [Param(key, str(value)[:6000]) for key, value in hyperparameters(config).items()]
         for start in range(0, len(params), 100):  # at most so many at once
             self.client.log_batch(self.run_id, params=params[start : start + 100])
         self.client.log_dict(self.run_id, dict(config), "config.yaml")
@@ -136,12 +136,7 @@ class Progress:
         try:
             stored = json.loads(path.read_text(encoding="utf-8"))
             self.run_id, self.last = stored["run_id"], (stored["step"], stored["validated"])
-        except (
-            OSError,
-            ValueError,
-            KeyError,
-            TypeError,
-        ):  # a new run, or a kill while it was written
+        except (OSError, ValueError, KeyError, TypeError):  # a new run, or somebody edited it
             return
 
     def begin(self, run_id: str) -> None:
@@ -160,10 +155,7 @@ class Progress:
     def _save(self) -> None:
         self.path.parent.mkdir(exist_ok=True)
         step, validated = self.last
-        state = {"run_id": self.run_id, "step": step, "validated": validated}
-        temporary = self.path.with_name(f".{self.path.name}.tmp")
-        temporary.write_text(json.dumps(state), encoding="utf-8")
-        temporary.replace(self.path)
+        write_json(self.path, {"run_id": self.run_id, "step": step, "validated": validated})
 
 
 def _validates(values: Mapping[str, float]) -> bool:

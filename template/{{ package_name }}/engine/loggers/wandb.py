@@ -16,7 +16,7 @@ import wandb
 
 from ..api import Logger
 from ..errors import UserError
-from ..paths import RUNS
+from ..paths import RUNS, shown
 from . import histogram
 
 MODES = ("online", "offline", "disabled")
@@ -58,12 +58,12 @@ class Wandb(Logger):
         settings: dict[str, Any] = {"silent": True, "console": "off", "disable_git": True}
         if "x_transaction_log_flush_interval" in wandb.Settings.model_fields:
             settings["x_transaction_log_flush_interval"] = 0.2  # seconds; a kill -9 loses no more
-        shown = folder.relative_to(RUNS) if folder.is_relative_to(RUNS) else folder
+        name = Path(shown(folder, RUNS))
         options: dict[str, Any] = {
-            "project": project or os.environ.get("WANDB_PROJECT") or "-".join(shown.parent.parts),
+            "project": project or os.environ.get("WANDB_PROJECT") or "-".join(name.parent.parts),
             "entity": entity,
             "id": stored.read_text(),
-            "name": str(shown),
+            "name": str(name),
             "dir": str(folder),
             "mode": mode,
             "resume": "allow",
@@ -89,11 +89,11 @@ class Wandb(Logger):
 
     def histograms(self, step: int, values: Mapping[str, Tensor]) -> None:
         counted = {tag: histogram(value) for tag, value in values.items()}
-        shown = {
+        drawn = {
             tag: wandb.Histogram(np_histogram=(counts, edges))
             for tag, (_, counts, edges) in counted.items()
         }
-        self.run.log({"step": step, **shown})
+        self.run.log({"step": step, **drawn})
 
     def finish(self, step: int, values: Mapping[str, float]) -> None:
         self.run.summary.update(dict(values))

@@ -10,7 +10,9 @@ from typing import Any
 
 from ..config import OPERATIONAL
 from ..errors import UserError
-from .folders import runs_below, shown, table
+from ..paths import shown
+from ..table import align
+from .folders import runs_below
 from .plots import new_figure, save_figure
 from .summary import Summary, read
 
@@ -31,7 +33,7 @@ def compare(folders: Sequence[Path], out: Path, tag: str | None) -> None:
     if tag and not drawable:
         raise UserError(f"None of the runs has logged {tag}; name another tag as --key.")
     head = ["run", *keys, "status", "steps", *_columns(monitors), "weights"]
-    print(table([head, *(line(run, keys) for run in runs)]))
+    print(*align([head, *(line(run, keys) for run in runs)]), sep="\n")
     for sentence in over_seeds(runs):
         print(sentence)
     if drawable:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from ..runs import read_metrics
 from .plots import new_panels, save_figure
 
 _LEGEND = 10  # a longer legend would hide the curves
@@ -16,7 +16,7 @@ _KINDS = (("train/", "training"), ("val/", "validation"))
 
 def draw_curves(folder: Path, monitor: str, best: float | None) -> Path:
     """Draw the `metrics.jsonl` of a run folder; returns the picture. Raises `UserError`."""
-    rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text("utf-8").splitlines()]
+    rows = read_metrics(folder)
     keys = dict.fromkeys(tag.split("/", 1)[1] for row in rows for tag in row if _is_drawn(tag))
     losses = [key for key in keys if "loss" in key.lower()]
     validated = {tag[4:] for row in rows for tag in row if tag.startswith("val/")}

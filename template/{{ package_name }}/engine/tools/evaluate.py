@@ -13,11 +13,13 @@ from ..api import Context, Task
 from ..console import number
 from ..device import autocast
 from ..errors import UserError, own_words
+from ..paths import shown
 from ..rng import Domain
 from ..runs import write_json
 from ..setup import held_out
+from ..table import align
 from ..validation import evaluate as evaluate_split
-from .folders import shown, table, writing_to
+from .folders import writing_to
 from .open_run import Opened
 from .plots import new_figure, save_figure
 
@@ -58,7 +60,7 @@ def evaluate(run: Opened, split: str, batch_size: int | None, out: Path) -> None
     print(f"{run.checkpoint.name}, step {run.step}, {samples:,} samples of the {split} split")
     if samples < plan.size:
         print(f"limit_val_batches leaves out {plan.size - samples:,} more.")
-    print(table([[name, number(value)] for name, value in result["values"].items()]))
+    print(*align([[name, number(value)] for name, value in result["values"].items()]), sep="\n")
     with writing_to(out):
         if rows and all("label" in row and "target" in row for row in rows):
             info = built.data.info
@@ -102,7 +104,7 @@ def _class_table(classes: dict[str, dict[str, float]]) -> str:
     counted = [row for row in classes.values() if row["support"]]
     means = [sum(row[key] for row in counted) / len(counted) for key in head[1:4]]
     total = sum(row["support"] for row in counted)
-    return table([head, *body, ["mean", *(f"{m:.4f}" for m in means), str(total)]])
+    return "\n".join(align([head, *body, ["mean", *(f"{m:.4f}" for m in means), str(total)]]))
 
 
 def draw_confusion(matrix: np.ndarray, names: list[str], split: str, path: Path) -> None:

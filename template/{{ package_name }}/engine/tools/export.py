@@ -15,8 +15,9 @@ from torch import Tensor, nn
 from ..build import told
 from ..device import to_device
 from ..errors import Exit, UserError
+from ..paths import shown
 from ..setup import held_out
-from .folders import shown, writing_to
+from .folders import writing_to
 from .formats import FORMATS, Arguments, Forward, first, per_sample, tensors
 from .open_run import Opened
 

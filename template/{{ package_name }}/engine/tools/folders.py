@@ -1,17 +1,14 @@
-"""Run folders as people name them, and how results are shown and written. Without torch."""
+"""Run folders as people name them, and where results are written. Without torch."""
 
 from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 
-from .. import runs
-from ..config import Config
 from ..errors import UserError
-from ..explain import first_line
-from ..paths import ROOT
+from ..paths import shown
 
 
 def is_run(folder: Path) -> bool:
@@ -44,24 +41,6 @@ def one_run(folder: Path) -> Path:
     raise UserError(f"{shown(folder)} is no run: it holds no config.yaml and manifest.json{hint}.")
 
 
-def read_config(folder: Path) -> Config:
-    """The config of a run. Raises `UserError`."""
-    from omegaconf.errors import OmegaConfBaseException
-    from yaml import YAMLError
-
-    try:
-        return runs.read_config(folder)
-    except (OSError, AssertionError, YAMLError, OmegaConfBaseException, TypeError) as error:
-        raise UserError(
-            f"{shown(folder / 'config.yaml')} cannot be read: {first_line(error)}"
-        ) from error
-
-
-def shown(path: Path) -> str:
-    """As a person would type it from the project's root."""
-    return str(path.relative_to(ROOT) if path.is_relative_to(ROOT) else path)
-
-
 @contextlib.contextmanager
 def writing_to(folder: Path) -> Iterator[None]:
     """Makes `folder`; an I/O error within the block becomes one sentence. Raises `UserError`."""
@@ -75,15 +54,3 @@ def writing_to(folder: Path) -> Iterator[None]:
             f"Nothing can be written to {shown(folder)} ({error.strerror or error}); name another folder "
             "as --out."
         ) from error
-
-
-def table(rows: Sequence[Sequence[str]]) -> str:
-    """Columns as wide as their widest cell; the first to the left, the others to the right."""
-    widths = [max(len(cell) for cell in column) for column in zip(*rows, strict=True)]
-    return "\n".join(
-        "  ".join(
-            cell.rjust(width) if place else cell.ljust(width)
-            for place, (cell, width) in enumerate(zip(row, widths, strict=True))
-        )
-        for row in rows
-    )

@@ -13,8 +13,9 @@ from ..device import choose_device
 from ..errors import UserError
 from ..launch import say
 from ..loop import load_weights
+from ..paths import shown
+from ..runs import read_config
 from ..setup import Built, build_model
-from .folders import read_config, shown
 
 
 @dataclass(frozen=True)
@@ -79,7 +80,7 @@ def open_run(
 
 
 def load_state(folder: Path, which: str) -> tuple[Path, dict[str, Any]]:
-    """The checkpoint that `which` names; a damaged one is passed over for the next newest."""
+    """The checkpoint that `which` names; what cannot be used is passed over for the next."""
     checkpoints = folder / "checkpoints"
     newest = checkpoint.newest_first(checkpoints)
     best = checkpoints / "best.pt"
@@ -103,7 +104,7 @@ def load_state(folder: Path, which: str) -> tuple[Path, dict[str, Any]]:
     for path in paths:
         try:
             return path, checkpoint.load(path)
-        except checkpoint.Damaged as error:
+        except checkpoint.Unusable as error:
             if path is paths[-1]:
                 raise UserError(
                     f"No checkpoint of {shown(folder)} can be used: {error}."

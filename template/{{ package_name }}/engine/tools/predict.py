@@ -16,12 +16,13 @@ import torch
 from .. import rng
 from ..api import Context
 from ..build import told
-from ..data import Loader, Plan
+from ..data import Loader
 from ..device import autocast, to_device
 from ..errors import UserError, own_words
-from ..paths import files_below
+from ..paths import files_below, shown
+from ..plan import Plan
 from ..rng import Domain
-from .folders import shown, writing_to
+from .folders import writing_to
 from .open_run import Opened
 
 FORMATS = (".csv", ".jsonl")
@@ -78,9 +79,8 @@ def predictions(
     names = getattr(dataset, "names", None) or files
     size = batch_size or config.batch_size
     plan = Plan(len(names), size, config.seed, shuffle=False, drop_last=False)
-    pin = device.type == "cuda"
     workers = 0 if plan.steps == 1 else config.workers  # one batch is read sooner than they start
-    loader = Loader(dataset, plan, built.data.collate, Domain.PREDICTION, workers, pin)
+    loader = Loader(dataset, plan, built.data.collate, Domain.PREDICTION, workers, device)
     ctx = Context(run.step, run.epoch, training=False, device=device)
     key = rng.make_key(config.seed, Domain.PREDICTION)
     done = 0

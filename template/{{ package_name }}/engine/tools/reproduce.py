@@ -6,7 +6,6 @@ module this file is such a child: `python -m PACKAGE.engine.tools.reproduce FOLD
 
 from __future__ import annotations
 
-import json
 import math
 import os
 import signal
@@ -19,8 +18,7 @@ from typing import Any
 
 from .. import launch, runs
 from ..errors import FAILED, FINISHED, STOPPED, Exit, UserError
-from ..paths import ROOT
-from .folders import read_config, shown
+from ..paths import ROOT, shown
 
 
 class Different(Exit):
@@ -35,7 +33,7 @@ def reproduce(folder: Path, stops: Sequence[int], workers: int | None, device: s
     Raises `UserError` before training, `Different` after it.
     """
     old = runs.Run(folder, None)
-    manifest, config = old.manifest(), read_config(folder)
+    manifest, config = old.manifest(), runs.read_config(folder)
     result = manifest.get("result")
     if manifest["status"] != "finished" or not result:
         raise UserError(
@@ -107,8 +105,7 @@ def first_difference(old: runs.Run, new: runs.Run) -> str | None:
 def _logged(folder: Path) -> dict[tuple[int, int, str], float]:
     """Values by (start of what they are a mean over, step, key); times and rates of work aside."""
     values, before = {}, 0
-    for line in (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines():
-        row = json.loads(line)
+    for row in runs.read_metrics(folder):
         step = row.pop("step")
         for key, value in row.items():
             if not key.startswith("time/"):
@@ -126,18 +123,10 @@ def _first_tensor(old: runs.Run, new: runs.Run) -> str:
     paths = [checkpoint.newest_first(run.checkpoints)[:1] for run in (old, new)]
     if not all(paths) or paths[0][0].name != paths[1][0].name:
         return ""
-    states = [dict(_leaves(checkpoint.load(path[0]))) for path in paths]
+    states = [runs.flat(checkpoint.load(path[0])) for path in paths]
     names = [name for name, value in states[0].items() if not _equal(value, states[1].get(name))]
     names = [name for name in names if name.startswith(("model.", "ema.", "loss.", "optimizer."))]
     return f" {len(names)} tensors differ, the first is {names[0]}." if names else ""
-
-
-def _leaves(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:
-    if isinstance(value, Mapping):
-        for key, inner in value.items():
-            yield from _leaves(inner, f"{name}.{key}" if name else str(key))
-    else:
-        yield name, value
 
 
 def _equal(a: Any, b: Any) -> bool:

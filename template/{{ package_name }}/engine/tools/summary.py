@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ..errors import UserError
-from ..paths import ROOT
-from .folders import shown
+from ..paths import RUNS, shown
+from ..runs import flat, read_metrics
 
 
 @dataclass(frozen=True)
@@ -31,8 +30,7 @@ class Summary:
 
     @property
     def shown(self) -> str:
-        inside = self.folder.is_relative_to(ROOT / "runs")
-        return str(self.folder.relative_to(ROOT / "runs") if inside else self.folder)
+        return shown(self.folder, RUNS)
 
     @property
     def steps(self) -> int:
@@ -73,23 +71,4 @@ def read(folder: Path) -> Summary:
         raise UserError(
             f"The files of the run {shown(folder)} cannot be read: {error!r}."
         ) from error
-    rows = []
-    path = folder / "metrics.jsonl"
-    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
-    for text in lines:
-        try:
-            rows.append(json.loads(text))
-        except ValueError:  # the line that a killed process was writing
-            break
-    return Summary(folder, config, status, rows, result)
-
-
-def flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """A nested mapping by dotted key."""
-    values: dict[str, Any] = {}
-    for key, value in tree.items():
-        if isinstance(value, Mapping) and value:
-            values |= flat(value, f"{prefix}{key}.")
-        else:
-            values[f"{prefix}{key}"] = value
-    return values
+    return Summary(folder, config, status, read_metrics(folder), result)
