@@ -1,11 +1,12 @@
-"""What exact resume costs: keyed randomness, reaching a batch, saving."""
+"""What exact resume costs: keyed randomness and saving. Reaching a batch: see growth.py."""
 
 from __future__ import annotations
 
+import argparse
 import random
 import tempfile
 import time
-import tracemalloc
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -14,8 +15,9 @@ import torch
 from .common import Table, interleaved, per_call, ratio, shown
 
 
-def run(quick: bool) -> list[Table]:
-    return [_seeding(quick), _seeking(quick), _saving(quick), _beside(quick)]
+def run(options: argparse.Namespace) -> Iterator[Table]:
+    for table in (_seeding, _saving, _beside):
+        yield table(options.quick)
 
 
 def _seeding(quick: bool) -> Table:
@@ -41,36 +43,6 @@ def _seeding(quick: bool) -> Table:
     times = interleaved([per_call(work, 2000) for work in works.values()], 5 if quick else 25)
     table = Table("Keyed seeding", ["what", "time (middle half)"])
     table.rows = [(name, shown(seconds)) for name, seconds in zip(works, times, strict=True)]
-    return table
-
-
-def _seeking(quick: bool) -> Table:
-    from digits.engine.data import Plan
-
-    table = Table(
-        "Reaching a batch of 128 in the middle of epoch 7 of a new process",
-        ["samples", "order as a keyed bijection", "its peak memory", "torch.randperm", "ratio"],
-        note="A batch costs what it costs wherever it lies: nothing before it is generated or read.",
-    )
-    for exponent in (3, 6, 9) if quick else (3, 4, 5, 6, 7, 8, 9):
-        size = 10**exponent
-
-        def keyed(size: int = size) -> None:
-            Plan(size, 128, seed=1).samples(7 * (size // 128) + size // 256)
-
-        def randperm(size: int = size) -> None:
-            torch.randperm(size)[size // 2 : size // 2 + 128]
-
-        tracemalloc.start()
-        keyed()
-        peak = tracemalloc.get_traced_memory()[1] / 2**20
-        tracemalloc.stop()
-        if exponent <= 7:
-            ours, theirs = interleaved([keyed, randperm], 5 if quick else 15)
-            row = (shown(theirs), ratio(ours, theirs))
-        else:
-            (ours,), row = interleaved([keyed], 5), ("needs 8 bytes a sample", "")
-        table.rows.append((f"10^{exponent}", shown(ours), f"{peak:.2f} MiB", *row))
     return table
 
 

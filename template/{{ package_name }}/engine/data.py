@@ -1,130 +1,27 @@
-"""Which samples make up which batch, and reading them: both depend on (seed, epoch, number) alone."""
+"""Reading batches: what a sample is depends on (seed, epoch, number) alone."""
 
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable, Generator, Iterator
-from typing import Any, NamedTuple
+from contextlib import closing
+from functools import partial
+from itertools import islice
+from typing import Any
 
 import numpy as np
 import torch
-from torch.utils.data import DataLoader, Dataset, Sampler, default_collate
+from torch.utils.data import DataLoader, Dataset, Sampler, Subset, default_collate
 
 from . import rng, signals
 from .api import BatchDataset
-from .distributed import RANK, WORLD_SIZE
+from .device import map_tensors, prefetched
+from .distributed import WORLD_SIZE
 from .errors import UserError
-from .rng import Domain, Permutation
-
-
-class Batch(NamedTuple):
-    """One micro-batch, before it is read."""
-
-    epoch: int
-    number: int
-    """Place of the micro-batch in the epoch, over all processes."""
-    indices: np.ndarray
-    """int64, which samples of the data set."""
-
-
-class Plan:
-    """Which samples make up which batch.
-
-    Step s of an epoch takes samples s·B … (s+1)·B - 1 of the epoch's order, in equal micro-batches.
-    Any batch is reached without going through those before it.
-    """
-
-    def __init__(
-        self,
-        size: int,
-        batch_size: int,
-        seed: int = 0,
-        shuffle: bool = True,
-        drop_last: bool = True,
-        accumulate: int = 1,
-        limit: int | None = None,
-        order: Callable[[int], np.ndarray] | None = None,
-    ) -> None:
-        """`order`: the indices of an epoch (from 0), `size` of them; without it all are shuffled."""
-        self.size, self.batch_size, self.seed = size, batch_size, seed
-        self.shuffle, self.order = shuffle, order
-        self.parts = accumulate * WORLD_SIZE
-        """Micro-batches of a step, over all processes."""
-        full, rest = divmod(size, batch_size)
-        self.steps = full + (1 if rest and not drop_last else 0)
-        self.steps = min(self.steps, limit or self.steps)
-        self._order: tuple[int, Permutation | np.ndarray] | None = None
-
-    def _slice(self, epoch: int, start: int, stop: int) -> np.ndarray:
-        if not self.shuffle:
-            return np.arange(start, min(stop, self.size))
-        if self._order is None or self._order[0] != epoch:
-            if self.order is None:
-                key = rng.make_key(self.seed, Domain.ORDER, epoch)
-                self._order = (epoch, Permutation(self.size, key))
-            else:
-                self._order = (epoch, self._own(self.order(epoch), epoch))
-        order = self._order[1]
-        return order.slice(start, stop) if isinstance(order, Permutation) else order[start:stop]
-
-    def _own(self, order: np.ndarray, epoch: int) -> np.ndarray:
-        if len(order) != self.size:
-            raise UserError(
-                f"The data's order(…) gave {len(order)} samples for epoch {epoch + 1} and "
-                f"{self.size} for the first one; every epoch must have as many."
-            )
-        return order
-
-    def samples(self, step: int) -> np.ndarray:
-        """All samples of optimizer step `step` (counted over the run), int64."""
-        epoch, place = divmod(step, self.steps)
-        return self._slice(epoch, place * self.batch_size, (place + 1) * self.batch_size)
-
-    def total(self, step: int) -> int:
-        """How many samples optimizer step `step` has, over all processes."""
-        return min(self.batch_size, self.size - step % self.steps * self.batch_size)
-
-    def counts(self, step: int) -> list[int]:
-        """How many samples each of this process's micro-batches of optimizer step `step` has."""
-        full, rest = divmod(self.total(step), self.parts)
-        counts = [full + (1 if part < rest else 0) for part in range(RANK, self.parts, WORLD_SIZE)]
-        return [count for count in counts if count]
-
-    def batches(self, step: int) -> list[Batch]:
-        """This process's micro-batches of optimizer step `step`.
-
-        The step's samples are cut into `parts` micro-batches that do not depend on the number of
-        processes; each process takes every WORLD_SIZE-th.
-        """
-        epoch, place = divmod(step, self.steps)
-        cut = np.array_split(self.samples(step), self.parts)
-        return [
-            Batch(epoch, place * self.parts + part, cut[part])
-            for part in range(RANK, self.parts, WORLD_SIZE)
-            if len(cut[part])
-        ]
-
-
-def own_order(
-    order: Callable[[int, int], np.ndarray | None], seed: int, samples: int, epoch: int
-) -> np.ndarray:
-    """What `Data.order` gives for `epoch` (from 0) of a training set of so many samples.
-
-    Raises `UserError` where that is no order.
-    """
-    indices = np.asarray(order(epoch + 1, rng.make_key(seed, Domain.ORDER, epoch)))
-    if indices.ndim != 1 or not np.issubdtype(indices.dtype, np.integer):
-        raise UserError(
-            f"The data's order(…) must return whole numbers in one dimension, not {indices.dtype} "
-            f"of shape {list(indices.shape)}."
-        )
-    for index in (indices.min(initial=0), indices.max(initial=0)):
-        if not 0 <= index < samples:
-            raise UserError(
-                f"The data's order(…) names sample {index} in epoch {epoch + 1}; the training set "
-                f"has samples 0 to {samples - 1}."
-            )
-    return indices.astype(np.int64)
+from .log import logger
+from .plan import Batch, Plan
+from .rng import Domain
 
 
 class _Span(Sampler[Batch]):
@@ -146,17 +43,56 @@ class _Reader(Dataset[Any]):
     ) -> None:
         self.dataset, self.collate = dataset, collate or default_collate
         self.seed, self.domain = seed, domain
+        self.takes_keys = isinstance(dataset, BatchDataset)
+        self.fetches = _fetches(dataset)
 
     def __getitem__(self, batch: Batch) -> Any:
         key = rng.make_key(self.seed, self.domain, batch.epoch)
-        if isinstance(self.dataset, BatchDataset):
+        if self.takes_keys:
             return self.dataset.batch(batch.indices, rng.mix_array(key, batch.indices))
-        samples = []
-        for index in batch.indices.tolist():
-            rng.seed_all(rng.mix(key, index))
-            samples.append(self.dataset[index])
+        indices = batch.indices.tolist()
+        if self.fetches:
+            rng.seed_all(rng.mix(key, indices[0]))
+            samples = self.dataset.__getitems__(indices)
+        else:
+            samples = []
+            for index in indices:
+                rng.seed_all(rng.mix(key, index))
+                samples.append(self.dataset[index])
         rng.seed_all(rng.make_key(self.seed, Domain.BATCH, self.domain, batch.epoch, batch.number))
         return self.collate(samples)
+
+    def together(self, batches: list[Batch]) -> Iterator[Any]:
+        """Micro-batches of one epoch, of a `BatchDataset` with `sample_bytes`, in one call."""
+        if len(batches) == 1:
+            yield self[batches[0]]
+            return
+        key = rng.make_key(self.seed, self.domain, batches[0].epoch)
+        indices = np.concatenate([batch.indices for batch in batches])
+        block, stop = self.dataset.batch(indices, rng.mix_array(key, indices)), 0
+        for batch in batches:
+            start, stop = stop, stop + len(batch.indices)
+            yield map_tensors(partial(_rows, start=start, stop=stop), block)
+
+
+def _fetches(dataset: Any) -> bool:
+    """Whether a data set reads the samples of a batch itself. torch's own wrappers all have the
+    method, and most read one sample after the other with it."""
+    while isinstance(dataset, Subset):
+        dataset = dataset.dataset
+    own = not type(dataset).__module__.startswith("torch.utils.data")
+    return own and hasattr(dataset, "__getitems__")
+
+
+def _rows(tensor: torch.Tensor, start: int, stop: int) -> torch.Tensor:
+    """A view, or a copy where the view would not lie in memory as a tensor of its own does:
+    kernels may add up in another order where memory is aligned otherwise."""
+    part = tensor[start:stop]
+    return part if part.storage_offset() * part.itemsize % 256 == 0 else part.clone()
+
+
+def _pinned(tensor: torch.Tensor) -> torch.Tensor:
+    return tensor if tensor.is_cuda else tensor.pin_memory()
 
 
 def _start_worker(worker: int) -> None:
@@ -168,12 +104,28 @@ def _itself(batch: Any) -> Any:
     return batch
 
 
-def worker_count(wanted: int | None, dataset: Any) -> int:
-    """How many loader processes; 0 for data that are read in whole batches from memory."""
-    if isinstance(dataset, BatchDataset):
-        return 0
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return min(8, cores or 1) if wanted is None else wanted
+def on_device(dataset: Any, device: torch.device) -> Any:
+    """The data set, kept on `device`, where its batches are made. Raises `UserError`."""
+    if not (isinstance(dataset, BatchDataset) and hasattr(dataset, "to")):
+        raise UserError(
+            "data_on_device=true needs data in memory that have a method `to` (such as mnist, "
+            f"cifar10, or image_folder with data.in_memory=true), not {type(dataset).__name__}; set "
+            "it to false."
+        )
+    try:
+        return dataset if device.type == "cpu" else dataset.to(device)
+    except torch.OutOfMemoryError:
+        raise UserError(
+            "The data do not fit into the GPU's memory; set data_on_device=false."
+        ) from None
+
+
+_TOGETHER = 4096, 4 << 20
+"""At most so many samples and bytes of a `BatchDataset` are read in one call."""
+_QUICK = 0.002
+"""Seconds: a batch that is read sooner costs a worker as much to hand over."""
+_START = 0.3
+"""Seconds that workers take to start, about."""
 
 
 class Loader:
@@ -186,28 +138,69 @@ class Loader:
         collate: Callable[[list[Any]], Any] | None,
         domain: Domain,
         workers: int | None,
-        pin_memory: bool,
+        device: torch.device,
     ) -> None:
-        self.plan = plan
+        self.plan, self.device, self.workers = plan, device, workers
         self.reader = _Reader(dataset, collate, plan.seed, domain)
-        self.workers = worker_count(workers, dataset)
-        self.pin_memory = pin_memory
+        self.in_workers = getattr(dataset, "in_workers", not self.reader.takes_keys)
+        self.seconds: float | None = None
+        """What reading a micro-batch took; `first` measures it."""
 
     def read(self, start: int, stop: int) -> Generator[Any, None, None]:
-        """The micro-batches of steps `start` … `stop` - 1, read in their order; `close` ends the
-        workers."""
-        span = _Span(self.plan, start, stop)
-        if self.workers == 0 and not self.pin_memory:
-            yield from (self.reader[batch] for batch in span)
-            return
+        """The micro-batches of steps `start` … `stop` - 1, read in their order, on a GPU copied to
+        it; `close` ends the workers."""
+        workers = self.worker_count(stop - start)
+        batches = self._with(workers, start, stop) if workers else self._here(start, stop)
+        with closing(batches):
+            yield from batches if self.device.type == "cpu" else prefetched(batches, self.device)
+
+    def worker_count(self, steps: int) -> int:
+        """How many loader processes read so many steps. Results do not depend on it."""
+        if not self.in_workers:
+            return 0
+        if self.workers is not None:
+            return self.workers
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+        count = min(8, max(1, (cores or 1) // WORLD_SIZE))
+        if self.seconds is None:
+            return count
+        total = self.seconds * steps * self.plan.parts / WORLD_SIZE
+        count = 0 if self.seconds < _QUICK or total < _START else count
+        if self.reader.domain == Domain.SAMPLE:
+            logger.info(
+                f"Reading a batch took {1e3 * self.seconds:.1f} ms: {count} loader workers, and "
+                f"{torch.get_num_threads()} threads that compute (workers=… chooses)"
+            )
+        return count
+
+    def _here(self, start: int, stop: int) -> Generator[Any, None, None]:
+        for block in self._blocks(start, stop):
+            for batch in self.reader.together(block):
+                yield batch if self.device.type == "cpu" else map_tensors(_pinned, batch)
+
+    def _blocks(self, start: int, stop: int) -> Iterator[list[Batch]]:
+        """The micro-batches of these steps, cut into what is read in one call: a read of a small
+        batch costs about as much as one of ten. A block ends with its epoch."""
+        size, samples = getattr(self.reader.dataset, "sample_bytes", None), 0
+        if size is not None and self.reader.takes_keys:
+            samples = min(_TOGETHER[0], _TOGETHER[1] // max(1, size))
+        count = max(1, samples * self.plan.parts // self.plan.batch_size)
+        while start < stop:
+            end = min(stop, (start // self.plan.steps + 1) * self.plan.steps)
+            span = iter(_Span(self.plan, start, end))
+            while block := list(islice(span, count)):
+                yield block
+            start = end
+
+    def _with(self, workers: int, start: int, stop: int) -> Generator[Any, None, None]:
         loader = DataLoader(
             self.reader,
             batch_size=None,
-            sampler=span,
+            sampler=_Span(self.plan, start, stop),
             collate_fn=_itself,
-            num_workers=self.workers,
+            num_workers=workers,
             worker_init_fn=_start_worker,
-            pin_memory=self.pin_memory,
+            pin_memory=self.device.type == "cuda",
             # Without a generator of its own the iterator would draw from the global one.
             generator=torch.Generator(),
         )
@@ -224,27 +217,7 @@ class Loader:
 
     def first(self) -> Any:
         """The first micro-batch, read in this process."""
-        return self.reader[self.plan.batches(0)[0]]
-
-
-def check_size(size: int, batch_size: int, accumulate: int, drop_last: bool) -> None:
-    """Refuse a training set that gives no batch. Raises `UserError`."""
-    if size == 0:
-        raise UserError("The training set is empty.")
-    parts = accumulate * WORLD_SIZE
-    if batch_size % parts:
-        raise UserError(
-            f"batch_size={batch_size} cannot be divided into equal parts for {WORLD_SIZE} processes "
-            f"with accumulate={accumulate}; make it a multiple of {parts}."
-        )
-    if drop_last and size < batch_size:
-        raise UserError(
-            f"batch_size={batch_size} is larger than the training set of {size} samples; lower "
-            "it, or set drop_last=false."
-        )
-    rest = size % batch_size
-    if WORLD_SIZE > 1 and not drop_last and 0 < rest < parts:
-        raise UserError(
-            f"drop_last=false leaves a last batch of {rest} samples for {parts} micro-batches on "
-            f"{WORLD_SIZE} processes; change batch_size or set drop_last=true."
-        )
+        began = time.perf_counter()
+        batch = self.reader[self.plan.batches(0)[0]]
+        self.seconds = time.perf_counter() - began
+        return batch

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -74,21 +74,61 @@ def autocast(precision: str, device: torch.device) -> AbstractContextManager[Any
     return nullcontext()
 
 
-def to_device(batch: Any, device: torch.device, channels_last: bool = False) -> Any:
-    """`batch` with every tensor in it moved; nested lists, tuples and mappings keep their type."""
+def map_tensors(function: Callable[[torch.Tensor], torch.Tensor], batch: Any) -> Any:
+    """`batch` with `function` of every tensor in it; nested lists and tuples keep their type,
+    mappings become dicts, everything else stays as it is."""
     if isinstance(batch, torch.Tensor):
-        if device.type != "cpu":
-            batch = batch.to(device, non_blocking=True)  # asynchronous from pinned memory
-        if channels_last and batch.ndim == 4:
-            batch = batch.contiguous(memory_format=torch.channels_last)
-        return batch
+        return function(batch)
     if isinstance(batch, Mapping):
-        return {k: to_device(v, device, channels_last) for k, v in batch.items()}
+        return {k: map_tensors(function, v) for k, v in batch.items()}
     if isinstance(batch, tuple) and hasattr(batch, "_fields"):
-        return type(batch)(*(to_device(v, device, channels_last) for v in batch))
+        return type(batch)(*(map_tensors(function, v) for v in batch))
     if isinstance(batch, list | tuple):
-        return type(batch)(to_device(v, device, channels_last) for v in batch)
+        return type(batch)(map_tensors(function, v) for v in batch)
     return batch
+
+
+def to_device(batch: Any, device: torch.device, channels_last: bool = False) -> Any:
+    """`batch` with every tensor in it moved, see `map_tensors`; images laid out as NHWC where
+    `channels_last` says so."""
+    if device.type == "cpu" and not channels_last:
+        return batch
+
+    def move(tensor: torch.Tensor) -> torch.Tensor:
+        if device.type != "cpu":
+            tensor = tensor.to(device, non_blocking=True)  # asynchronous from pinned memory
+        if channels_last and tensor.ndim == 4:
+            tensor = tensor.contiguous(memory_format=torch.channels_last)
+        return tensor
+
+    return map_tensors(move, batch)
+
+
+def prefetched(batches: Iterable[Any], device: torch.device) -> Iterator[Any]:
+    """`batches` on a GPU: each is copied on a stream of its own while the GPU computes with the
+    one before."""
+    side = torch.cuda.Stream(device)
+    waiting: tuple[Any, torch.cuda.Event] | None = None
+
+    def hand_over(batch: Any, copied: torch.cuda.Event) -> Any:
+        computing = torch.cuda.current_stream(device)
+        computing.wait_event(copied)  # the GPU waits, not the host
+
+        def belongs(tensor: torch.Tensor) -> torch.Tensor:
+            # Its memory came from the side stream and may be reused only when this one is done.
+            tensor.record_stream(computing)
+            return tensor
+
+        return map_tensors(belongs, batch)
+
+    for batch in batches:
+        with torch.cuda.stream(side):
+            following = to_device(batch, device), side.record_event()
+        if waiting is not None:
+            yield hand_over(*waiting)
+        waiting = following
+    if waiting is not None:
+        yield hand_over(*waiting)
 
 
 def describe(device: torch.device) -> str:

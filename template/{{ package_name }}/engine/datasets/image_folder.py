@@ -6,6 +6,7 @@ import copy
 import hashlib
 import os
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +18,11 @@ from torch.utils.data import Dataset
 
 from ..api import PICTURES, Data
 from ..errors import UserError
+from ..log import logger
+from ..memory import free_bytes
 from ..paths import files_below
 from ..rng import Permutation
-from .arrays import normalisation
+from .arrays import Canvases, cut_canvas, draw, mirror, normalisation, normalise, own_key
 from .pictures import UNREADABLE, read, unreadable
 
 _VALIDATION = ("val", "valid", "validation")
@@ -36,6 +39,8 @@ class ImageFolder(Data):
 
     Size and channels are those of the pictures: where sizes differ, the median height and width,
     scaled down to at most `max_size` pixels; three channels where any picture has colour.
+
+    `in_memory`: each split is read once, at the start, and kept as bytes; its batches are the same.
     """
 
     def __init__(
@@ -49,6 +54,7 @@ class ImageFolder(Data):
         flip: bool,
         mean: float | list[float],
         std: float | list[float],
+        in_memory: bool = False,
     ) -> None:
         if not 0 < val_fraction < 1:
             raise UserError(f"data.val_fraction={val_fraction} must be between 0 and 1.")
@@ -69,7 +75,7 @@ class ImageFolder(Data):
         if min(height, width) < 1:
             raise UserError(f"data.size={size} must be at least 1 pixel.")
         channels = channels or found_channels
-        self.folder, self._samples = folder, splits
+        self.folder, self._samples, self.in_memory = folder, splits, in_memory
         self.info = {
             "shape": (channels, height, width),
             "classes": len(names),
@@ -88,7 +94,10 @@ class ImageFolder(Data):
         }
 
     def split(self, name: str) -> Dataset[Any] | None:
-        return self.splits.get(name)
+        pictures = self.splits.get(name)
+        if pictures is None or not self.in_memory:
+            return pictures
+        return pictures.in_memory(name)
 
     def files(self, paths: Sequence[str]) -> Dataset[Any]:
         pictures = copy.copy(self.splits["val"])
@@ -111,8 +120,10 @@ class Pictures(Dataset[Any]):
     """Reads pictures by path: image float32 [C, H, W], normalised by mean and std, and label.
 
     A picture is scaled to cover H×W, then cut: in the middle, or with `shift` up to that share of
-    its size beside it. Draws come from torch's generator, which the engine sets for each sample.
+    its size beside it. It is a `BatchDataset` (see api.py) that loader workers read.
     """
+
+    in_workers = True
 
     def __init__(
         self,
@@ -123,32 +134,60 @@ class Pictures(Dataset[Any]):
         shift: float,
         flip: bool,
     ) -> None:
-        self.samples, self.shape, self.shift, self.flip = samples, shape, shift, flip
+        self.samples, self.shape, self.flip = samples, shape, flip
+        self.shift = (int(shape[1] * shift), int(shape[2] * shift))
         self.offset, self.scale = normalisation(mean, std, shape[0])
 
     def __len__(self) -> int:
         return len(self.samples)
 
     def __getitem__(self, index: int) -> tuple[Tensor, int]:
-        path, label = self.samples[index]
+        """Image float32 [C, H, W] and label; what is drawn comes from torch's generator."""
+        images, labels = self.batch(np.array([index]), own_key(self.shift, self.flip))
+        return images[0], int(labels[0])
+
+    def batch(self, indices: np.ndarray, keys: np.ndarray) -> tuple[Tensor, Tensor]:
+        """images float32 [B, C, H, W], labels int64 [B]."""
+        _, height, width = self.shape
+        down, right, mirrored = draw(keys, self.shift, self.flip)
+        images = np.empty((len(indices), *self.shape), np.uint8)
+        for image, index, y, x in zip(
+            images, indices.tolist(), down.tolist(), right.tolist(), strict=True
+        ):
+            image[:] = self.canvas(index)[:, y : y + height, x : x + width]
+        mirror(images, mirrored)
+        labels = torch.tensor([self.samples[index][1] for index in indices.tolist()])
+        return normalise(torch.from_numpy(images), self.offset, self.scale), labels
+
+    def canvas(self, index: int) -> np.ndarray:
+        """All of a picture that any window shows: uint8 [C, H + 2·down, W + 2·right]."""
         channels, height, width = self.shape
-        pixels = read(path, channels, height, width)
-        top, left = (pixels.shape[0] - height) // 2, (pixels.shape[1] - width) // 2
-        if self.shift:
-            down, right = (int(s * self.shift) for s in (height, width))
-            inner_height, inner_width = pixels.shape[:2]
-            framed = np.zeros(
-                (inner_height + 2 * down, inner_width + 2 * right, channels), dtype=np.uint8
+        down, right = self.shift
+        pixels = read(self.samples[index][0], channels, height, width)
+        return cut_canvas(pixels, height + 2 * down, width + 2 * right)
+
+    def in_memory(self, name: str) -> Canvases:
+        """The same pictures, read now. Raises `UserError` where they do not fit."""
+        channels, height, width = self.shape
+        down, right = self.shift
+        shape = (len(self), channels, height + 2 * down, width + 2 * right)
+        size, free = int(np.prod(shape)), free_bytes()
+        if free is not None and size > free:
+            raise UserError(
+                f"data.in_memory=true needs {size / 2**30:.2f} GiB for the {len(self)} pictures of "
+                f"{name}, and {free / 2**30:.2f} GiB are free; lower data.size or set it to false."
             )
-            framed[down : down + inner_height, right : right + inner_width] = pixels
-            pixels = framed
-            top += int(torch.randint(2 * down + 1, ()))
-            left += int(torch.randint(2 * right + 1, ()))
-        pixels = pixels[top : top + height, left : left + width]
-        if self.flip and torch.rand(()) < 0.5:
-            pixels = pixels[:, ::-1]
-        tensor = torch.from_numpy(np.array(pixels.transpose(2, 0, 1), order="C"))
-        return tensor.to(torch.float32).sub_(self.offset).mul_(self.scale), label
+        canvases = np.empty(shape, np.uint8)
+
+        def fill(index: int) -> None:
+            canvases[index] = self.canvas(index)
+
+        logger.info(f"Reading {len(self):,} pictures of {name} into memory: {size / 2**20:.1f} MiB")
+        with ThreadPoolExecutor() as pool:  # decoding and scaling let other threads run
+            for _ in pool.map(fill, range(len(self))):
+                pass
+        labels = np.array([label for _, label in self.samples])
+        return Canvases(canvases, labels, self.shift, self.flip, self.offset, self.scale)
 
 
 def _find_samples(folder: Path, val_fraction: float) -> tuple[list[str], dict[str, list[Sample]]]:
