@@ -4,12 +4,14 @@ import importlib
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
 
 import copier
 import pytest
+import releases
 from forkserver import Command, Result, Server
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -26,6 +28,8 @@ LEFTOVERS = {".git", ".venv", "__pycache__", ".pytest_cache", ".ruff_cache", ".m
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--runs", type=int, default=10, help="how many runs test_chaos.py stops, kills and damages")
+    parser.addoption("--edits", type=int, default=30, help="how many owners test_edits.py lets edit and update")
+    parser.addoption("--plain", action="store_true", help="lets plain Copier update what they edited, too")
 
 
 def working_tree() -> list[Path]:
@@ -54,7 +58,7 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def render(template: Path) -> Callable[..., Path]:
     """`render(dst, **answers)` renders a project into `dst`; other questions take their default."""
 
-    def render(dst: Path, source: Path = template, **answers: object) -> Path:
+    def render(dst: Path, source: Path = template, vcs_ref: str = "HEAD", **answers: object) -> Path:
         copier.run_copy(
             str(source),
             dst,
@@ -63,7 +67,7 @@ def render(template: Path) -> Callable[..., Path]:
             quiet=True,
             settings=copier.Settings(),  # not those of whoever runs the tests
             unsafe=False,
-            vcs_ref="HEAD",
+            vcs_ref=vcs_ref,
         )
         return dst
 
@@ -74,6 +78,29 @@ def render(template: Path) -> Callable[..., Path]:
 def project(render: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A rendered project with default answers but for its name. Tests leave its files as they are."""
     return render(tmp_path_factory.mktemp("projects") / "digits", project_name="Digits", package_name="digits")
+
+
+@pytest.fixture(scope="session")
+def repository(template: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A git repository of the template: every release and, as the newest version, the working tree. To be read only."""
+    return releases.repository(tmp_path_factory.mktemp("repository") / "ostinato", template)
+
+
+@pytest.fixture(scope="session")
+def scaffold(
+    repository: Path, render: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory
+) -> Callable[..., Path]:
+    """`scaffold(version, **answers)`: that version as it is rendered, made once. Tests leave its files as they are."""
+    made: dict[str, Path] = {}
+
+    def scaffold(version: str, **answers: object) -> Path:
+        key = repr((version, sorted(answers.items())))
+        if key not in made:
+            folder = tmp_path_factory.mktemp("scaffolds") / "project"
+            made[key] = render(folder, repository, version, **answers)
+        return made[key]
+
+    return scaffold
 
 
 @pytest.fixture(scope="session")
@@ -103,6 +130,12 @@ def train(server: Server, workspace: Path) -> Callable[..., Result]:
         return server.run(workspace / "train.py", *overrides, cwd=cwd, **env)
 
     return train
+
+
+@pytest.fixture
+def train_together(server: Server, workspace: Path) -> Callable[..., Result]:
+    """The same in two processes; what torchrun itself does is tested in test_core.py and test_stops.py."""
+    return lambda *overrides, **env: server.run_together(workspace / "train.py", *overrides, **env)
 
 
 @pytest.fixture
@@ -143,3 +176,22 @@ def engine(project: Path) -> Callable[[str], ModuleType]:
     """`engine("optim")`: a module of the rendered project's engine, imported into this process."""
     sys.path.insert(0, str(project))
     return lambda name: importlib.import_module(f"digits.engine.{name}")
+
+
+@pytest.fixture
+def looped(engine, project, tmp_path, monkeypatch):
+    """`looped(*overrides)`: a Loop over built parts that has not begun, in this process."""
+    monkeypatch.chdir(project)
+    launch, setup, loop, runs = (engine(m) for m in ("launch", "setup", "loop", "runs"))
+    monkeypatch.setattr(runs, "RUNS", tmp_path)
+
+    def looped(*overrides):
+        config = launch.compose("log.level=error", *overrides)
+        parts = setup.build_parts(config)
+        run = runs.create(config, {**runs.describe([]), "fingerprint": parts.fingerprint}, None)
+        return loop.Loop(parts, run, time.monotonic())
+
+    yield looped
+    import torch
+
+    torch.use_deterministic_algorithms(False)

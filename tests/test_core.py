@@ -24,20 +24,9 @@ def device(request):
 
 
 @pytest.fixture
-def looped(engine, project, tmp_path, monkeypatch, device):
-    """`looped(*overrides)`: a Loop over built parts that has not begun, in this process."""
-    monkeypatch.chdir(project)
-    launch, setup, loop, runs = (engine(m) for m in ("launch", "setup", "loop", "runs"))
-    monkeypatch.setattr(runs, "RUNS", tmp_path)
-
-    def looped(*overrides):
-        config = launch.compose("logger=none", "log.level=error", f"device={device}", "precision=fp32", *overrides)
-        parts = setup.build_parts(config)
-        run = runs.create(config, {"started": ""}, None)
-        return loop.Loop(parts, run, 0.0)
-
-    yield looped
-    torch.use_deterministic_algorithms(False)
+def looped(looped, device):
+    """On each device, and in its precision that is exact."""
+    return lambda *overrides: looped("logger=none", f"device={device}", "precision=fp32", *overrides)
 
 
 def batches_of(loop, steps):
@@ -99,7 +88,7 @@ def test_the_order_of_a_step(looped):
         inner = getattr(owner, name)
         setattr(owner, name, lambda *a, **k: (order.append(label), inner(*a, **k))[1])
 
-    spy(p.optimizer, "zero_grad", "zero_grad")
+    spy(p, "zero_grad", "zero_grad")
     spy(loop, "next_batch", "batch")
     spy(loop, "backward", "backward")
     spy(loop, "clip_gradients", "clip")
@@ -387,12 +376,12 @@ def test_two_gpus_train(workspace):
     assert result(the_run(workspace))["steps"] == 40
 
 
-def test_two_processes_train_what_one_does(train, workspace):
+def test_two_processes_train_what_one_does(train, train_together, workspace):
     (workspace / "digits/models/normed.py").write_text(GROUP_NORM)
     (workspace / "configs/model/normed.yaml").write_text("_target_: .models.normed.Normed\n")
     options = ("model=normed", "epochs=2", "logger=none", "optimizer=sgd", "log.every=7")
-    done = torchrun(workspace, *options, "name=two", "accumulate=2", "drop_last=false", "batch_size=100")
-    assert done.returncode == 0, done.stdout + done.stderr
+    done = train_together(*options, "name=two", "accumulate=2", "drop_last=false", "batch_size=100")
+    assert done.code == 0, done.out
     done = train(*options, "name=one", "accumulate=4", "drop_last=false", "batch_size=100")
     assert done.code == 0, done.out
     one, two = the_run(workspace, "one"), the_run(workspace, "two")
@@ -432,15 +421,17 @@ def test_a_run_of_two_processes_stops_and_goes_on_with_one(train, workspace):
     assert [row["step"] for row in rows(folder) if "val/acc" in row] == [20, 40]
 
 
-def test_a_mistake_under_torchrun_is_said_once(workspace):
+def test_a_mistake_under_torchrun_is_said_once(train_together, workspace):
     done = torchrun(workspace, "lrr=1")
     assert done.returncode != 0
     assert (done.stdout + done.stderr).count("did you mean 'lr'?") == 1
-    done = torchrun(workspace, "batch_size=33")
-    assert (done.stdout + done.stderr).count("batch_size=33") == 1
-    assert "multiple of 2" in done.stderr
-    done = torchrun(workspace, "sync_batchnorm=true")
-    assert (done.stdout + done.stderr).count("between GPUs only") == 1
+    done = train_together("batch_size=33")
+    assert done.code == 2
+    assert done.out.count("batch_size=33") == 1
+    assert "multiple of 2" in done.out
+    done = train_together("sync_batchnorm=true")
+    assert done.code == 2
+    assert done.out.count("between GPUs only") == 1
     assert not (workspace / "runs").exists()
 
 

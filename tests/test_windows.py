@@ -6,14 +6,13 @@ import json
 import math
 import random
 import statistics
-import time
 from pathlib import Path
 from types import ModuleType
 
 import pytest
 import torch
 import yaml
-from test_core import NEEDS_COMPILER, NEEDS_GPU, torchrun
+from test_core import NEEDS_COMPILER, NEEDS_GPU
 from test_train import logged, rows, the_run
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -221,14 +220,14 @@ def test_log_points_at_the_ends_of_epochs(train, noting, tmp_path):
     check(the_run(noting), tmp_path / "notes", [13, 20])
 
 
-def test_two_processes_log_what_all_of_them_saw(noting, tmp_path):
+def test_two_processes_log_what_all_of_them_saw(train_together, noting, tmp_path):
     notes = tmp_path / "notes"
     options = (*OPTIONS, "accumulate=2", "logger=none", "name=two")
-    stopped = torchrun(noting, *options, NOTES=str(notes), AT="16", ON="1")
+    stopped = train_together(*options, NOTES=str(notes), AT="16", ON="1")
     folder = the_run(noting, "two")
-    assert json.loads((folder / "manifest.json").read_text())["status"] == "stopped", stopped.stdout + stopped.stderr
-    done = torchrun(noting, f"resume={folder}", NOTES=str(notes))
-    assert done.returncode == 0, done.stdout + done.stderr
+    assert json.loads((folder / "manifest.json").read_text())["status"] == "stopped", stopped.out
+    done = train_together(f"resume={folder}", NOTES=str(notes))
+    assert done.code == 0, done.out
     assert sorted(path.name for path in notes.iterdir()) == ["0.jsonl", "1.jsonl"]
     check(folder, notes, EVERY_7)
 
@@ -339,6 +338,48 @@ def test_values_are_kept_as_they_are_when_they_are_logged(windows, engine):
             weight += 1
     ours.fetch()
     assert ours.means() == {"first": 20, "weight": 2, "tokens": 2**24 + 1, "half": 2}
+
+
+def test_a_share_is_what_it_is_in_each_step_however_many_are_counted_at_once(windows, engine):
+    Share = engine("api").Share
+    drawn = torch.Generator().manual_seed(0)
+    steps = [torch.rand(samples, generator=drawn) for samples in (8, 8, 8, 3, 8, 1)]
+    calls = []
+
+    def is_high(values):
+        calls.append(len(values))
+        return values > 0.5
+
+    def low(first, second):
+        return first[:, 0] < second
+
+    shares = [(values > 0.5).double().mean().item() for values in steps]
+    for keep in (0, 10, 1000):
+        calls.clear()
+        entries = [{"source": key, "name": f"{key}s", "statistic": "max", "window": 1} for key in ("high", "low", "x")]
+        ours = windows.Windows(torch.device("cpu"), entries, keep=keep)
+        for step, values in enumerate(steps):
+            both = {"high": Share(is_high, values), "low": Share(low, values[:, None], 1 - values)}
+            ours.add(step, {"loss": torch.tensor(0.0), **both, "x": torch.tensor(float(step))}, len(values))
+            values.add_(0)
+            if keep == 10:
+                ours.fetch()
+                named = ours.log_point()
+                assert (named["train/highs"], named["train/xs"]) == (shares[step], step)
+        ours.fetch()
+        total = sum(share * len(values) for share, values in zip(shares, steps, strict=True))
+        means = ours.epoch_end()
+        assert means["train_epoch/high"] == pytest.approx(total / 36, abs=1e-12)
+        assert means["train_epoch/high"] + means["train_epoch/low"] == pytest.approx(1)
+    assert sorted(calls) == [1, 3, 32], "one call for all batches of a size"
+
+
+def test_a_share_that_is_none_is_named(windows, engine):
+    api = engine("api")
+    ours = windows.Windows(torch.device("cpu"))
+    ours.add(0, {"acc": api.Share(lambda x: x, torch.rand(4))}, 4)
+    with pytest.raises(api.UserError, match=r"The Share 'acc' is of torch.float32 .* must return bool"):
+        ours.fetch()
 
 
 def test_constant_memory_over_epochs_and_runs(windows):
@@ -693,9 +734,9 @@ def test_recording_in_a_compiled_run(train, recording):
         assert plain == pytest.approx(compiled, rel=1e-3, abs=1e-5)
 
 
-def test_recording_on_two_processes(recording, train):
-    done = torchrun(recording, *RECORDED, "name=two")
-    assert done.returncode == 0, done.stdout + done.stderr
+def test_recording_on_two_processes(recording, train, train_together):
+    done = train_together(*RECORDED, "name=two")
+    assert done.code == 0, done.out
     assert train(*RECORDED, "name=one", "accumulate=2").code == 0
     for one, two in zip(values_of(recording, "one"), values_of(recording, "two"), strict=True):
         assert one == pytest.approx(two, rel=1e-4, abs=1e-6)
@@ -756,23 +797,6 @@ class Waits(TorchDispatchMode):
                 self.where = before
 
         return placed
-
-
-@pytest.fixture
-def looped(engine, project, tmp_path, monkeypatch):
-    """`looped(*overrides)`: a Loop over built parts that has not begun, in this process."""
-    monkeypatch.chdir(project)
-    launch, setup, loop, runs = (engine(m) for m in ("launch", "setup", "loop", "runs"))
-    monkeypatch.setattr(runs, "RUNS", tmp_path)
-
-    def looped(*overrides):
-        config = launch.compose("log.level=error", *overrides)
-        parts = setup.build_parts(config)
-        run = runs.create(config, {**runs.describe([]), "fingerprint": parts.fingerprint}, None)
-        return loop.Loop(parts, run, time.monotonic())
-
-    yield looped
-    torch.use_deterministic_algorithms(False)
 
 
 def counted(loop, monkeypatch) -> Waits:

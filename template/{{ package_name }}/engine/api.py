@@ -5,8 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, runtime_checkable
 
@@ -27,6 +26,7 @@ __all__ = [
     "Logger",
     "Mean",
     "Pictures",
+    "Share",
     "Task",
     "UserError",
     "class_pictures",
@@ -49,6 +49,27 @@ class Mean(NamedTuple):
 
     value: Tensor
     n: Tensor | float
+
+
+class Share:
+    """The share of samples for which `holds(*tensors)` is true, such as an accuracy.
+
+    tensors: one row per sample, [B, …]; `holds` returns bool, [B], and looks at each row alone. It
+    is called at log points for the samples of many steps at once: a step does not wait for it.
+    """
+
+    __slots__ = ("holds", "tensors")
+
+    def __init__(self, holds: Callable[..., Tensor], *tensors: Tensor) -> None:
+        self.holds, self.tensors = holds, [tensor.detach() for tensor in tensors]
+
+    def size(self) -> int:
+        """How many numbers it holds."""
+        return sum([tensor.numel() for tensor in self.tensors])
+
+    def value(self) -> Tensor:
+        """float64, a scalar."""
+        return self.holds(*self.tensors).double().mean()
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +140,11 @@ def _size(dataset: Dataset[Any] | None) -> int | None:
 class BatchDataset(Protocol):
     """A data set that builds whole batches at once, for what fits in memory.
 
-    It is read in the main process, without loader workers.
+    It is read in the main process, or by loader workers where it has an attribute `in_workers` that
+    is true. Where it has `sample_bytes` (int: about how large a sample of a batch is), each sample
+    is one row of every tensor of a batch and does not depend on the others, so several small batches
+    may be read with one call and cut. A method `to(device)` that returns the same data set on a GPU
+    serves `data_on_device=true`.
     """
 
     def __len__(self) -> int: ...
@@ -146,8 +171,9 @@ class Task(ABC):
     @abstractmethod
     def training_step(
         self, model: nn.Module, batch: Any, ctx: Context
-    ) -> Mapping[str, Tensor | Mean]:
-        """Values of one micro-batch: scalars, or a `Mean` where the average is not over samples."""
+    ) -> Mapping[str, Tensor | Mean | Share]:
+        """Values of one micro-batch: scalars, a `Mean` where the average is not over samples, a
+        `Share` of its samples."""
 
     def trains(self, ctx: Context) -> Sequence[str] | None:
         """Which of the optimizer's groups (`optimizer.groups`) this step changes; None: all.
@@ -159,7 +185,7 @@ class Task(ABC):
 
     def validation_step(
         self, model: nn.Module, batch: Any, ctx: Context
-    ) -> Mapping[str, Tensor | Mean]:
+    ) -> Mapping[str, Tensor | Mean | Share]:
         """As `training_step`, with `model` in eval mode and without gradients."""
         return self.training_step(model, batch, ctx)
 
@@ -296,14 +322,18 @@ def check_scalar(name: str, value: Any) -> None:
         raise UserError(f"'{name}' was logged as {shape}; it must be a tensor with one value.")
 
 
-@contextmanager
-def recording() -> Iterator[dict[str, list[Tensor | Mean]]]:
-    """Collects what `record` gets within the block."""
-    values: dict[str, list[Tensor | Mean]] = {}
-    _recorded.append(values)
-    try:
-        yield values
-    finally:
+class recording:
+    """Collects what `record` gets within the block: `with recording() as values`."""
+
+    # A class, because a step should cost little and a generator's block takes ten times as long.
+    __slots__ = ("values",)
+
+    def __enter__(self) -> dict[str, list[Tensor | Mean]]:
+        self.values: dict[str, list[Tensor | Mean]] = {}
+        _recorded.append(self.values)
+        return self.values
+
+    def __exit__(self, *error: object) -> None:
         _recorded.pop()
 
 

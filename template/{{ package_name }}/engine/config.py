@@ -88,10 +88,14 @@ class Config:
     """Lay out images and convolutions as NHWC in memory."""
     sync_batchnorm: bool = False
     """With several processes, batch norm takes its statistics over all of them."""
-    compile: bool = False
-    """Compile the model with `torch.compile`."""
+    compile: str = "false"
+    """true: compile the model with `torch.compile`; reduce-overhead: with CUDA graphs, for small
+    models on a GPU."""
     workers: int | None = None
-    """Loader processes; null takes one per CPU core, at most 8. Results do not depend on it."""
+    """Loader processes; null takes one per CPU core, at most 8, or none for what is read quickly.
+    Results do not depend on it."""
+    data_on_device: bool = False
+    """Keep data that are in memory on the GPU and augment them there. Batches do not depend on it."""
 
     # Validation and checkpoints
     monitor: str = "val/loss"
@@ -158,6 +162,7 @@ GROUPS = ("data", "model", "loss", "mix", "optimizer", "scheduler", "logger", "t
 OPERATIONAL = frozenset(
     [
         "workers",
+        "data_on_device",
         "log",
         "save_every_epochs",
         "save_every_steps",
@@ -197,6 +202,7 @@ _AT_LEAST = {
 _ABOVE_ZERO = ("lr", "clip_grad_norm", "clip_grad_value", "max_minutes")
 _ONE_OF = {
     "precision": ("auto", "fp32", "tf32", "bf16", "fp16"),
+    "compile": ("false", "true", "reduce-overhead"),
     "deterministic": ("true", "warn", "false"),
     "monitor_mode": ("min", "max"),
 }
@@ -239,6 +245,7 @@ def from_dict(values: Mapping[str, Any]) -> Config:
         known[name] = section(**given)
     config = Config(**known)
     config.deterministic = config.deterministic.lower()  # Hydra reads a bare true as a bool
+    config.compile = config.compile.lower()
     check(config)
     return config
 

@@ -56,6 +56,8 @@ def duration(seconds: float) -> str:
 
 def width(text: str) -> int:
     """Columns on a terminal: Chinese, Japanese and Korean letters take two."""
+    if text.isascii():
+        return len(text)
     return sum(1 + (unicodedata.east_asian_width(letter) in "WF") for letter in text)
 
 
@@ -125,6 +127,13 @@ class Console(logging.Handler):
     def __init__(self) -> None:
         super().__init__()
         self._owner = os.getpid()
+        self._known: tuple[TextIO, bool] | None = None
+        """The stream that was last written to, and whether a person watches it."""
+
+    def _is_watched(self) -> bool:
+        if self._known is None or self._known[0] is not sys.stdout:
+            self._known = (sys.stdout, is_terminal(sys.stdout))
+        return self._known[1]
 
     def emit(self, record: logging.LogRecord) -> None:
         if getattr(record, "file_only", False):
@@ -136,7 +145,7 @@ class Console(logging.Handler):
             if os.getpid() == self._owner:
                 tqdm.write(text, file=sys.stdout)
             else:  # a loader worker, which must not hold the bar's lock: it may be killed
-                bar = "\r" + " " * (_columns() - 1) + "\r" if is_terminal(sys.stdout) else ""
+                bar = "\r" + " " * (_columns() - 1) + "\r" if self._is_watched() else ""
                 sys.stdout.write(f"{bar}{text}\n")
             sys.stdout.flush()
         except (OSError, ValueError):  # nobody reads any more; the run goes on, and so does its log
@@ -146,7 +155,7 @@ class Console(logging.Handler):
 
     def _text(self, record: logging.LogRecord) -> str:
         line: Line | None = getattr(record, "line", None)
-        if not is_terminal(sys.stdout):
+        if not self._is_watched():
             return self.format(record)
         colour = not os.environ.get("NO_COLOR")
         if line is not None:

@@ -8,37 +8,17 @@ from __future__ import annotations
 import os
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from . import distributed, runs, signals
+from . import distributed, help, runs, signals
 from .config import Config, from_dict
 from .errors import FAILED, FINISHED, MISTAKE, STOPPED, Exit, Stopped, UserError
 from .explain import explain, first_line
 from .paths import CONFIGS, ROOT
 from .runs import Run
-
-_HELP = """Train a model. Override any config key as KEY=VALUE:
-
-  python train.py lr=0.001 epochs=5
-  python train.py optimizer=sgd scheduler=step
-  python train.py -m lr=0.1,0.01            one run for each value
-  python train.py sweep=optuna              search for good values
-  python train.py dry_run=true              everything up to the first step
-  python train.py resume=auto               go on where the last run stopped
-  python train.py -q                        say warnings and errors only
-  python train.py -v                        debug messages and tracebacks, too
-
-Choices, one file each in configs/:
-
-$APP_CONFIG_GROUPS
-Keys and their defaults:
-
-$CONFIG
-$FLAGS_HELP
-"""
 
 
 @dataclass
@@ -62,7 +42,6 @@ class Schema(Config):
             },
             "output_subdir": None,
             "job": {"chdir": False},
-            "help": {"template": _HELP},
             "callbacks": {"check": {"_target_": f"{__package__}.sweep.CheckEveryJob"}},
         }
     )
@@ -94,6 +73,9 @@ def launch(work: Callable[[Job], float | None]) -> int:
 
     try:
         sys.argv[1:] = _spelled_out(sys.argv[1:])
+        if help.FLAGS & set(sys.argv[1:]):
+            print(help.text(composed(a for a in sys.argv[1:] if a[:1] != "-")), end="")
+            return FINISHED
         import hydra
     except UserError as error:
         say(str(error))
@@ -117,16 +99,19 @@ def launch(work: Callable[[Job], float | None]) -> int:
     outcomes: list[Outcome] = []
     sweep_folders: list[Path] = []
 
-    def job(composed: DictConfig) -> float | None:
+    def hydras_job(composed: DictConfig) -> float | None:
         settings = HydraConfig.get()
         # As typed: an interpolation among them may be a mistake, which is told below.
         overrides: Any = OmegaConf.to_container(settings.overrides.task, resolve=False)
         outcome = Outcome(overrides)
-        outcomes.append(outcome)
         if settings.mode == RunMode.MULTIRUN:
             sweep_folders[:] = [Path(settings.sweep.dir)]
             outcome.number = settings.job.num
             outcome.folder_name = f"{Path(settings.sweep.dir).name}_{settings.job.num}"
+        return job(composed, outcome)
+
+    def job(composed: DictConfig, outcome: Outcome) -> float | None:
+        outcomes.append(outcome)
         value = None
         try:
             if signals.requested():
@@ -147,7 +132,12 @@ def launch(work: Callable[[Job], float | None]) -> int:
         return value
 
     try:
-        hydra.main(version_base="1.3", config_path=str(CONFIGS), config_name="train")(job)()
+        alone = _composed_alone(sys.argv[1:])
+        if alone is not None:
+            job(alone, Outcome(sys.argv[1:]))
+        else:
+            main = hydra.main(version_base="1.3", config_path=str(CONFIGS), config_name="train")
+            main(hydras_job)()
     except Exit as error:
         say(str(error))
         return error.code
@@ -164,6 +154,7 @@ def launch(work: Callable[[Job], float | None]) -> int:
     code = STOPPED if STOPPED in codes else max(codes, default=FINISHED)
     signals.ignore()  # everything is recorded: a late signal must not change the exit code
     if code in (FINISHED, STOPPED):  # after a failure the others are not in step with this process
+        distributed.start()  # where no job did: the others wait to hear that there is none
         distributed.from_main(None)
         distributed.finish()
     return code
@@ -226,6 +217,31 @@ def compose(*overrides: str) -> Config:
 
     Raises `UserError`.
     """
+    return to_config(composed(overrides))
+
+
+def _composed_alone(arguments: list[str]) -> Any:
+    """The DictConfig of a single run; None where Hydra has more to do than to compose it.
+
+    Hydra would compose it twice, which takes as long as importing it. Raises `UserError`.
+    """
+    if any(argument.startswith("-") or "hydra" in argument for argument in arguments):
+        return None
+    from hydra.core.hydra_config import HydraConfig
+    from omegaconf import open_dict
+
+    config = composed(arguments, with_hydra=True)
+    if config.hydra.mode is not None:
+        return None
+    HydraConfig.instance().set_config(config)  # for interpolations
+    with open_dict(config):
+        del config["hydra"]
+    return config
+
+
+def composed(overrides: Iterable[str], with_hydra: bool = False) -> Any:
+    """The DictConfig that Hydra makes of `overrides`, not yet checked; `with_hydra` with Hydra's own
+    settings. Raises `UserError`."""
     import hydra
     from hydra.core.config_store import ConfigStore
     from hydra.core.global_hydra import GlobalHydra
@@ -233,11 +249,11 @@ def compose(*overrides: str) -> Config:
     ConfigStore.instance().store(name="schema", node=Schema)
     GlobalHydra.instance().clear()
     with hydra.initialize_config_dir(str(CONFIGS), version_base="1.3"):
+        overrides = list(overrides)
         try:
-            composed = hydra.compose("train", overrides=list(overrides))
+            return hydra.compose("train", overrides, return_hydra_config=with_hydra)
         except Exception as error:
             raise UserError(explain(error, overrides)) from error
-    return to_config(composed)
 
 
 def say(sentence: str) -> None:

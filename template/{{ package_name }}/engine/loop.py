@@ -52,7 +52,9 @@ class Loop:
         short for more still comes to an end."""
         self.divisor: Tensor | float | None = None
         """What the gradients of losses that are a `Mean` are still to be divided by."""
-        self.windows = Windows(parts.device, parts.config.log.windows, parts.task.derived)
+        # What a CUDA graph gave is overwritten by its next run.
+        keep = 0 if parts.config.compile == "reduce-overhead" else 1 << 20
+        self.windows = Windows(parts.device, parts.config.log.windows, parts.task.derived, keep)
         self.saver = Saver(run.checkpoints, self.config.keep_last)
         self.config_text = to_yaml(self.config)
         self.watch = Watch(parts, run, [], 0)
@@ -60,6 +62,7 @@ class Loop:
         self.scaler = torch.amp.GradScaler(parts.device.type, enabled=parts.precision == "fp16")
         self.step_key = rng.make_key(self.config.seed, Domain.STEP)
         self.batch_key = rng.make_key(self.config.seed, Domain.BATCH)
+        self.in_turn = parts.in_turn
         self.forward = parts.wrapped_model()
 
     # ---------------------------------------------------------------- one step
@@ -67,7 +70,7 @@ class Loop:
     def training_step(self, batches: Iterator[Any]) -> None:
         """One optimizer step, over all its micro-batches."""
         p = self.parts
-        p.optimizer.zero_grad(set_to_none=True)
+        p.zero_grad()
         self.divisor = None
         counts = p.train.plan.counts(self.step)
         for micro, count in enumerate(counts):
@@ -100,8 +103,8 @@ class Loop:
         rng.seed_all(rng.mix(self.step_key, number))
         return batch
 
-    def backward(self, loss: Tensor | Mean, count: int) -> None:
-        """Adds a micro-batch's gradients, weighted by what its loss was averaged over."""
+    def backward(self, loss: Any, count: int) -> None:
+        """Adds a micro-batch's gradients, weighted by what its loss, a tensor or `Mean`, was averaged over."""
         total = self.parts.train.plan.total(self.step)
         if count == total:  # the only micro-batch: its mean is the mean
             loss = loss.value if isinstance(loss, Mean) else loss
@@ -127,6 +130,8 @@ class Loop:
 
     def leave_out_groups(self) -> None:
         """Without gradients a parameter keeps its weights and optimizer state in this step."""
+        if not self.in_turn:
+            return
         trained = self.parts.task.trains(self.context())
         if trained is not None:
             for group in groups_but(self.parts.optimizer, trained):

@@ -12,10 +12,10 @@ import torch
 from .api import Logger
 from .config import Config
 from .console import Columns, Line, duration, number, number_width, progress_bar
-from .data import Plan
 from .distributed import is_main
 from .eta import Eta
 from .log import MetricsFile, logger
+from .plan import Plan
 
 
 class Report:
@@ -45,7 +45,7 @@ class Report:
         self.loggers: list[Logger] = []
         self.metrics = None
         if is_main():
-            self.metrics = MetricsFile(folder / "metrics.jsonl", done, validate_again)
+            self.metrics = MetricsFile(folder, done, validate_again)
         is_shown = is_main() and config.log.level in ("debug", "info")
         self.bar = progress_bar(total_steps, done, is_shown)
         self.restart_clock(done)

@@ -16,15 +16,16 @@ from torch.optim import Optimizer
 from torch.utils.data import Dataset
 
 from . import rng, runs
-from .api import Context, Data, Logger, Mean, Task, recording
+from .api import Context, Data, Logger, Mean, Share, Task, recording
 from .build import bind, build, told
 from .config import Config
-from .data import Loader, Plan, check_size, own_order
+from .data import Loader, on_device
 from .device import autocast, choose_device, choose_precision, describe, set_flags, to_device
 from .distributed import WORLD_SIZE, is_main, main_first, sum_over_processes
 from .errors import UserError
 from .init_from import init_from
 from .optim import Averaged, build_optimizer, named_parameters
+from .plan import Plan, check_size, own_order
 from .rng import Domain
 from .schedule import Horizon, Schedule, build_schedule
 
@@ -60,6 +61,17 @@ class Parts(Built):
     replicated: Any = None
     """The model in DistributedDataParallel, where there are several processes."""
 
+    @property
+    def in_turn(self) -> bool:
+        """Whether a step may leave groups of parameters out."""
+        return type(self.task).trains is not Task.trains
+
+    def zero_grad(self) -> None:
+        """Forget the gradients; what `optimizer.zero_grad()` does, without its bookkeeping, which
+        takes longer than a small layer's gradients."""
+        for parameter in self.parameters.values():
+            parameter.grad = None
+
     def wrapped_model(self) -> nn.Module:
         """What a training step calls: the model, shared with other processes and compiled."""
         forward = self.model
@@ -69,12 +81,13 @@ class Parts(Built):
                 forward,
                 device_ids=devices,
                 # Networks trained in turn leave one another without gradients.
-                find_unused_parameters=type(self.task).trains is not Task.trains,
+                find_unused_parameters=self.in_turn,
             )
-        if self.config.compile:
+        if self.config.compile != "false":
             # The compiled module shares the weights; the state dict stays that of the plain one.
             # Dynamic kernels would depend on the shapes seen so far, which a resumed run has not.
-            forward = torch.compile(forward, dynamic=False)  # type: ignore[assignment]
+            mode = None if self.config.compile == "true" else self.config.compile
+            forward = torch.compile(forward, dynamic=False, mode=mode)  # type: ignore[assignment]
         return forward
 
     def average_loss_gradients(self) -> None:
@@ -122,7 +135,10 @@ def build_model(config: Config) -> Built:
 def split_of(built: Built, name: str) -> Dataset[Any] | None:
     """A split of the data. One that is drawn is the same whoever asks for it, and in what order."""
     rng.seed_all(rng.make_key(built.config.seed, Domain.INIT, 4))
-    return built.data.split(name)
+    dataset = built.data.split(name)
+    if dataset is None or not built.config.data_on_device:
+        return dataset
+    return on_device(dataset, built.device)  # type: ignore[no-any-return]
 
 
 def held_out(built: Built, split: str, batch_size: int | None = None) -> Loader | None:
@@ -142,8 +158,9 @@ def held_out(built: Built, split: str, batch_size: int | None = None) -> Loader 
         accumulate=1 if batch_size else config.accumulate,
         limit=config.limit_val_batches if split == "val" else None,
     )
-    pin = built.device.type == "cuda"
-    return Loader(dataset, plan, built.data.collate, Domain.VALIDATION, config.workers, pin)
+    return Loader(
+        dataset, plan, built.data.collate, Domain.VALIDATION, config.workers, built.device
+    )
 
 
 def build_parts(config: Config, initialise: bool = True) -> Parts:
@@ -183,8 +200,7 @@ def build_parts(config: Config, initialise: bool = True) -> Parts:
         limit=config.limit_train_batches,
         order=order,
     )
-    pin = device.type == "cuda"
-    train = Loader(train_set, train_plan, data.collate, Domain.SAMPLE, config.workers, pin)
+    train = Loader(train_set, train_plan, data.collate, Domain.SAMPLE, config.workers, device)
     val = held_out(built, "val")
     total_steps = min(config.epochs * train_plan.steps, config.max_steps or 1 << 62)
 
@@ -241,6 +257,7 @@ def check_one_batch(parts: Parts) -> None:
     """One validation batch in eval mode: shapes, keys and `monitor`. Raises `UserError`."""
     loader = parts.val or parts.train
     batch = loader.first()
+    parts.train.seconds = loader.seconds  # by which it chooses how many workers read
     parts.model.eval()
     ctx = Context(0, 1, training=False, device=parts.device, metrics=parts.metrics)
     rng.seed_all(rng.make_key(parts.config.seed, Domain.VALIDATION))
@@ -296,6 +313,8 @@ def goes_through(parts: Parts, batch: Any) -> Iterator[None]:
 def _number(value: Any) -> float:
     """One of the values that were given under a key."""
     value = value[0] if isinstance(value, list) else value
+    if isinstance(value, Share):
+        return float(value.value())
     return float(value.value if isinstance(value, Mean) else value)
 
 
@@ -304,6 +323,8 @@ def _check_values(values: Any) -> None:
         raise UserError("The task's step must return a dict with the key 'loss'.")
     for key, value in values.items():
         tensor = value.value if isinstance(value, Mean) else value
+        if isinstance(value, Share) and key != "loss":
+            tensor = value.value()
         if not isinstance(tensor, torch.Tensor) or tensor.numel() != 1:
             shape = tuple(tensor.shape) if isinstance(tensor, torch.Tensor) else type(tensor)
             raise UserError(

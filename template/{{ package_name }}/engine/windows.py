@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from . import distributed
-from .api import Mean, check_scalar
+from .api import Mean, Share, check_scalar
 from .config import nearest
 from .errors import UserError
 from .log import logger
@@ -118,7 +118,7 @@ class Window:
         return True
 
 
-Values = Mapping[str, Tensor | Mean | list[Tensor | Mean]]
+Values = Mapping[str, Tensor | Mean | Share | list[Tensor | Mean]]
 
 
 class Windows:
@@ -138,7 +138,10 @@ class Windows:
         device: torch.device,
         entries: Iterable[Mapping[str, Any]] = (),
         derived: Callable[[Mapping[str, float]], Mapping[str, float]] = lambda means: {},
+        keep: int = 1 << 20,
     ) -> None:
+        """`keep`: how many numbers of shares may wait to be counted."""
+        self.keep = keep
         self.device, self.derived = device, derived
         self.windows = [Window(**entry) for entry in entries]
         self.seen: dict[str, None] = {}
@@ -149,6 +152,8 @@ class Windows:
         self._epoch: dict[str, list[float]] = {}
         self._labels: list[tuple[int, str, float | None]] = []
         self._held: list[Tensor] = []
+        self._shares: list[tuple[int, str, float, Share]] = []
+        self._kept = 0  # numbers in them
 
     def add(self, step: int, values: Values, count: float) -> None:
         """Values of one micro-batch of `count` samples at optimizer step `step`.
@@ -158,6 +163,10 @@ class Windows:
         """
         scalars: list[Tensor] = []
         for key, given in values.items():
+            if isinstance(given, Share):
+                self._shares.append((step, key, count, given))
+                self._kept += given.size()
+                continue
             for value in given if isinstance(given, list) else (given,):
                 n: Tensor | float | None = count
                 if isinstance(value, Mean):
@@ -171,6 +180,29 @@ class Windows:
             self._held.append(torch.stack(scalars))
         if len(self._held) >= self._JOIN:
             self._held = [torch.cat(self._held)]
+        if self._kept > self.keep:
+            self._count_shares()
+
+    def _count_shares(self) -> None:
+        """Bring the shares kept so far among the values: those of one kind in one call."""
+        kinds: dict[Any, list[tuple[int, str, float, Share]]] = {}
+        for entry in self._shares:
+            share = entry[3]
+            shapes = [tensor.shape for tensor in share.tensors]
+            kinds.setdefault((share.holds, *shapes), []).append(entry)
+        for (holds, *shapes), entries in kinds.items():
+            columns = zip(*(entry[3].tensors for entry in entries), strict=True)
+            held, samples = holds(*map(torch.cat, columns)), shapes[0][0]
+            if held.dtype != torch.bool or held.shape != (len(entries) * samples,):
+                raise UserError(
+                    f"The Share '{entries[0][1]}' is of {held.dtype} in the shape "
+                    f"{list(held.shape)}; its function must return bool, one for each sample."
+                )
+            # Counts are exact, however many steps are counted at once.
+            counts = held.reshape(-1, samples).sum(1, dtype=torch.float64)
+            self._held.append((counts / samples).to(self.device))
+            self._labels += [(step, key, count) for step, key, count, _ in entries]
+        self._shares, self._kept = [], 0
 
     def _scalar(self, key: str, value: Tensor) -> Tensor:
         """The tensor without dimensions or graph, on the device. Raises `UserError`."""
@@ -186,6 +218,7 @@ class Windows:
 
     def fetch(self) -> int | None:
         """Bring what was added into the sums; the first step whose loss is not finite, or None."""
+        self._count_shares()
         if not self._labels and distributed.WORLD_SIZE == 1:
             return None
         numbers = iter(torch.cat(self._held).tolist() if self._held else [])

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import io
+import itertools
 import json
+import os
 import re
 import shlex
+import socket
+import time
 from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,10 +22,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from ..api import Logger
-from . import flat, histogram
-
-if TYPE_CHECKING:
-    from torch.utils.tensorboard import SummaryWriter
+from . import histogram, hyperparameters
 
 
 class TensorBoard(Logger):
@@ -37,16 +38,9 @@ class TensorBoard(Logger):
         self.layout: dict[str, dict[str, list[Any]]] = {}
 
     @cached_property
-    def writer(self) -> SummaryWriter:
-        # Imported with the first value, not before the first step, which it would keep waiting.
-        from torch.utils.tensorboard import SummaryWriter
-
-        # Whatever a killed process logged from `next_step` on will be logged again.
-        return SummaryWriter(
-            str(self.folder / "tensorboard"),
-            purge_step=self.next_step,
-            flush_secs=self.flush_secs,
-        )
+    def file(self) -> EventFile:
+        # Opened with the first value, not before the first step, which its imports would delay.
+        return EventFile(self.folder / "tensorboard", self.next_step, self.flush_secs)
 
     def scalars(self, step: int, values: Mapping[str, float]) -> None:
         from tensorboard.compat.proto.summary_pb2 import Summary
@@ -54,11 +48,15 @@ class TensorBoard(Logger):
         # One event for all values: add_scalar costs ten times as much per value.
         items = [Summary.Value(tag=tag, simple_value=v) for tag, v in values.items()]
         self._write(Summary(value=items), step)
+        if values.keys() <= self.tags:
+            return
         self.tags.update(values)
         layout = charts(self.tags)
         if layout != self.layout:
             self.layout = layout
-            self.writer.add_custom_scalars(layout)
+            from torch.utils.tensorboard.summary import custom_scalars
+
+            self._write(custom_scalars(layout), 0)
 
     def begin(self, step: int, config: Mapping[str, Any], manifest: Mapping[str, Any]) -> None:
         from torch.utils.tensorboard.summary import hparams
@@ -69,22 +67,19 @@ class TensorBoard(Logger):
             "config": _block(yaml.safe_dump(config, sort_keys=False, allow_unicode=True), "yaml"),
             "manifest": _block(json.dumps(facts, indent=2, ensure_ascii=False), "json"),
         }
-        for tag, text in texts.items():
-            self.writer.add_text(tag, text, step)
+        self._texts(step, texts)
         # Without the first summary, which names columns, the HPARAMS tab takes those of all runs.
-        _, start, _ = hparams(flat(config), {})
+        _, start, _ = hparams(hyperparameters(config), {})
         self._write(start, 0)
 
     def graph(self, model: nn.Module, example: tuple[Any, ...]) -> None:
-        from tensorboard.compat.proto.event_pb2 import Event
         from tensorboard.compat.proto.graph_pb2 import GraphDef
         from torch.utils.tensorboard._pytorch_graph import parse
 
         # What add_graph does, without the check that calls the model twice more.
         traced = torch.jit.trace(model, example, strict=False, check_trace=False)
         graph = GraphDef(node=parse(traced.inlined_graph, traced, example))
-        event = Event(graph_def=graph.SerializeToString())
-        self.writer._get_file_writer().add_event(event)
+        self.file.write(graph_def=graph.SerializeToString())
 
     def images(self, step: int, images: Mapping[str, np.ndarray]) -> None:
         from tensorboard.compat.proto.summary_pb2 import Summary
@@ -103,13 +98,14 @@ class TensorBoard(Logger):
         self._write(Summary(value=items), step)
 
     def texts(self, step: int, texts: Mapping[str, str]) -> None:
-        for tag, text in texts.items():
-            self.writer.add_text(tag, _block(text), step)
+        self._texts(step, {tag: _block(text) for tag, text in texts.items()})
 
     def histograms(self, step: int, values: Mapping[str, Tensor]) -> None:
+        from torch.utils.tensorboard.summary import histogram_raw
+
         for tag, tensor in values.items():
             numbers, counts, edges = histogram(tensor)
-            self.writer.add_histogram_raw(
+            summary = histogram_raw(
                 tag,
                 min=float(numbers.min()) if numbers.size else 0.0,
                 max=float(numbers.max()) if numbers.size else 0.0,
@@ -118,8 +114,8 @@ class TensorBoard(Logger):
                 sum_squares=float(np.square(numbers).sum()),
                 bucket_limits=edges[1:].tolist(),
                 bucket_counts=counts.tolist(),
-                global_step=step,
             )
+            self._write(summary, step)
 
     def finish(self, step: int, values: Mapping[str, float]) -> None:
         from torch.utils.tensorboard.summary import hparams
@@ -129,15 +125,59 @@ class TensorBoard(Logger):
         self._write(end, 0)
 
     def flush(self) -> None:
-        if "writer" in vars(self):
-            self.writer.flush()
+        if "file" in vars(self):
+            self.file.flush()
 
     def close(self) -> None:
-        if "writer" in vars(self):
-            self.writer.close()
+        if "file" in vars(self):
+            self.file.close()
+
+    def _texts(self, step: int, texts: Mapping[str, str]) -> None:
+        from torch.utils.tensorboard.summary import text
+
+        for tag, words in texts.items():
+            self._write(text(tag, words), step)
 
     def _write(self, summary: Any, step: int) -> None:
-        self.writer._get_file_writer().add_summary(summary, step)
+        self.file.write(step=step, summary=summary)
+
+
+class EventFile:
+    """A file of events, written in this thread: the usual writer's thread takes turns with the
+    training loop, which costs a small step more than writing does."""
+
+    def __init__(self, folder: Path, next_step: int, flush_secs: int) -> None:
+        from tensorboard.compat.proto.event_pb2 import Event, SessionLog
+        from tensorboard.summary.writer.record_writer import RecordWriter
+
+        folder.mkdir(parents=True, exist_ok=True)
+        name = f"events.out.tfevents.{time.time():010.0f}.{socket.gethostname()}.{os.getpid()}"
+        while (path := folder / f"{name}.{next(_numbers)}").exists():
+            pass
+        self.event, self.flush_secs, self.flushed = Event, flush_secs, time.monotonic()
+        self.stream = open(path, "xb")  # noqa: SIM115 - open as long as the run
+        self.records = RecordWriter(self.stream)
+        self.write(file_version="brain.Event:2")
+        # Whatever a killed process logged from `next_step` on will be logged again.
+        self.write(step=next_step, session_log=SessionLog(status=SessionLog.START))
+        self.flush()
+
+    def write(self, **fields: Any) -> None:
+        """Append an event of now with these fields."""
+        event = self.event(wall_time=time.time(), **fields)
+        self.records.write(event.SerializeToString())
+        if time.monotonic() - self.flushed > self.flush_secs:
+            self.flush()
+
+    def flush(self) -> None:
+        self.stream.flush()
+        self.flushed = time.monotonic()
+
+    def close(self) -> None:
+        self.stream.close()
+
+
+_numbers = itertools.count()
 
 
 def charts(tags: set[str]) -> dict[str, dict[str, list[Any]]]:
