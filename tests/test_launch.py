@@ -157,7 +157,7 @@ def test_answers_before_torch_is_imported(workspace, arguments, code):
 def test_a_default_run_imports_no_more_than_it_uses(workspace):
     code, names = imported(workspace, "max_steps=1", "logger=none", "log.curves=false")
     assert code == 0
-    assert not names & {"torchvision", "tensorboard", "sklearn", "matplotlib", "pandas"}
+    assert not names & {"torchvision", "tensorboard", "sklearn", "matplotlib", "pandas", "torch._dynamo"}
 
 
 def test_help_shows_choices_and_keys(train):

@@ -24,6 +24,7 @@ What a run is made of:
     data.py         which samples make up which batch, and reading them
     rng.py          randomness as a function of (seed, domain, numbers)
     optim.py        parameter groups and the optimizer
+    fused.py        AdamW's step with less around its kernel
     schedule.py     the learning rate as a function of the step
     device.py       device, precision, determinism
     distributed.py  several processes

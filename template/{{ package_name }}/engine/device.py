@@ -56,7 +56,11 @@ def set_flags(config: Config, precision: str) -> None:
     strict = config.deterministic != "false"
     if strict:  # read by cuBLAS when it starts
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    torch.use_deterministic_algorithms(strict, warn_only=config.deterministic == "warn")
+    warn_only = config.deterministic == "warn"
+    if config.compile == "false":  # the public function imports the compiler, to tell it, too
+        torch._C._set_deterministic_algorithms(strict, warn_only=warn_only)
+    else:
+        torch.use_deterministic_algorithms(strict, warn_only=warn_only)
     # Filling fresh memory finds reads of uninitialised values but costs time at every allocation.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     torch.backends.cudnn.deterministic = strict

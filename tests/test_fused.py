@@ -1,0 +1,111 @@
+"""The optimizer's short step is torch's own, bit for bit, whatever happens between steps."""
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+from torch.optim import AdamW
+
+
+@pytest.fixture(scope="module")
+def fused(engine):
+    return engine("fused").FusedAdamW
+
+
+SHAPES = ((33, 7), (64,), (5,), (129,))
+
+
+def build(groups=1, **options):
+    """The same parameters each time, dealt to groups that differ in decay."""
+    generator = torch.Generator().manual_seed(0)
+    params = [nn.Parameter(torch.randn(shape, generator=generator)) for shape in SHAPES]
+    return AdamW(
+        [{"params": params[n::groups], "weight_decay": 0.01 * n} for n in range(groups)],
+        **{"lr": 1e-2, "fused": True, **options},
+    )
+
+
+def train(optimizer, steps=6, start=0, missing=()):
+    """missing: (step, parameter) pairs without a gradient."""
+    params = [p for group in optimizer.param_groups for p in group["params"]]
+    for step in range(start, start + steps):
+        for number, param in enumerate(params):
+            generator = torch.Generator().manual_seed(100 * step + number)
+            grad = torch.randn(param.shape, generator=generator)
+            param.grad = None if (step, number) in missing else grad
+        for group in optimizer.param_groups:
+            group["lr"] = 1e-2 / (step + 1)
+        optimizer.step()
+
+
+def assert_equal(ours, theirs):
+    ours, theirs = ours.state_dict(), theirs.state_dict()
+    assert ours["param_groups"] == theirs["param_groups"]
+    for number, state in theirs["state"].items():
+        assert all(torch.equal(value, ours["state"][number][key]) for key, value in state.items())
+
+
+def assert_same_weights(ours, theirs):
+    pairs = zip(ours.param_groups, theirs.param_groups, strict=True)
+    assert all(torch.equal(a, b) for o, t in pairs for a, b in zip(o["params"], t["params"], strict=True))
+
+
+@pytest.mark.parametrize("groups", [1, 3])
+@pytest.mark.parametrize("maximize", [False, True])
+@pytest.mark.parametrize("missing", [(), [(0, 1)], [(2, 0), (3, 2)], [(step, 3) for step in range(6)]])
+def test_equal_to_torch(fused, groups, maximize, missing):
+    ours, theirs = build(groups, maximize=maximize), build(groups, maximize=maximize)
+    fused.adopt(ours)
+    assert type(ours) is fused
+    for optimizer in (ours, theirs):
+        train(optimizer, missing=missing)
+    assert_equal(ours, theirs)
+    assert_same_weights(ours, theirs)
+
+
+def test_equal_after_loading_and_with_a_new_group(fused):
+    ours, theirs = build(), build()
+    fused.adopt(ours)
+    for optimizer in (ours, theirs):
+        train(optimizer, 3)
+        saved = copy.deepcopy(optimizer.state_dict())
+        train(optimizer, 2, start=3)
+        optimizer.load_state_dict(saved)
+        train(optimizer, 2, start=5)
+        optimizer.add_param_group({"params": [nn.Parameter(torch.ones(7))]})
+        train(optimizer, 3, start=7)
+    assert_equal(ours, theirs)
+    assert_same_weights(ours, theirs)
+
+
+def test_hooks_and_closures_are_called(fused):
+    optimizer, seen = build(), []
+    fused.adopt(optimizer)
+    train(optimizer, 1)
+    handle = optimizer.register_step_post_hook(lambda *_: seen.append("hook"))
+    train(optimizer, 2, start=1)
+    handle.remove()
+    assert optimizer.step(lambda: seen.append("closure") or torch.tensor(1.0)) == 1.0
+    assert seen == ["hook", "hook", "closure"]
+
+
+@pytest.mark.parametrize("options", [{"amsgrad": True}, {"fused": False}, {"lr": torch.tensor(0.1)}])
+def test_what_differs_is_left_to_torch(fused, options):
+    optimizer = build(**options)
+    fused.adopt(optimizer)
+    assert type(optimizer) is AdamW
+
+
+class Own(AdamW):
+    pass
+
+
+def test_your_own_kind_stays_what_it_is(fused):
+    optimizer = Own([nn.Parameter(torch.ones(2))], fused=True)
+    fused.adopt(optimizer)
+    assert type(optimizer) is Own
+
+
+def test_a_plan_of_steps_uses_it(looped):
+    assert type(looped("max_steps=1").parts.optimizer).__name__ == "FusedAdamW"
