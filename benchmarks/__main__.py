@@ -8,10 +8,21 @@ from . import common
 
 HEAD = """# What it costs
 
-`python -m benchmarks` measures this on your machine (in an environment that can run the tests; `--quick` takes
-half a minute). Everything in a row was measured in turn in one process: times are medians with the middle half
-of the measurements, ratios are of medians. Ratios hold on other machines, times do not."""
-NAMES = {"resume": "keyed randomness, reaching a batch, saving"}
+`python -m benchmarks` measures this on your machine, in an environment that can run the tests; `--quick` takes
+two minutes and installs nothing. Everything in a table was measured in turn (A B A B …): times are medians with the
+middle half of the measurements, ratios are medians of the ratios of neighbouring measurements. Ratios hold on
+other machines, times do not. CPU time counts what the process computed, whatever else the machine did. Other
+libraries are installed on demand in an environment of their own, with the same torch, flags and threads."""
+NAMES = {
+    "steps": "a training step beside bare loops and libraries",
+    "data": "pictures per CPU second",
+    "groups": "many parameter groups",
+    "startup": "until a command answers, and until its first step",
+    "template": "one epoch of MNIST beside lightning-hydra-template",
+    "resume": "keyed randomness, saving",
+    "gpu": "a residual network on a GPU",
+    "growth": "costs by size of data and model, processes, length of the run",
+}
 
 
 def main() -> None:
@@ -20,16 +31,50 @@ def main() -> None:
     parser.add_argument("names", nargs="*", choices=[[], *NAMES], metavar="NAME", help="default: all")
     parser.add_argument("--quick", action="store_true", help="fewer sizes and repeats")
     parser.add_argument("--out", type=Path, help="write the tables to this Markdown file too")
+    parser.add_argument("--template", metavar="SOURCE", help="lightning-hydra-template: a git folder or URL")
     options = parser.parse_args()
-    common.render()
-    pieces = [HEAD, f"Measured on {common.machine()}."]
-    print(pieces[1], flush=True)
+    common.project()
+    measured = f"Measured on {common.machine()}{', in quick mode' if options.quick else ''}."
+    print(measured, flush=True)
+    page = Page(options.out) if options.out else None
     for name in options.names or NAMES:
-        for table in importlib.import_module(f".{name}", __package__).run(options.quick):
+        pieces = [f"## {heading(name)}", measured]
+        for number, table in enumerate(importlib.import_module(f".{name}", __package__).run(options), start=1):
             pieces.append(table.markdown())
             print(f"\n{pieces[-1]}", flush=True)
-    if options.out:
-        options.out.write_text("\n\n".join(pieces) + "\n", encoding="utf-8")
+            if page and table.bars:
+                pieces.append(page.draw(table.bars, f"benchmark-{name}-{number}.png"))
+        if page:
+            page.put(name, "\n\n".join(pieces))
+
+
+def heading(name: str) -> str:
+    """Such as "Steps: a training step beside bare loops and libraries"."""
+    return f"{name.capitalize()}: {NAMES[name]}"
+
+
+class Page:
+    """A Markdown file with a section for each benchmark; those not measured anew stay."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        old = path.read_text(encoding="utf-8") if path.exists() else ""
+        parts = [part.strip() for part in ("\n" + old).split("\n## ")[1:]]
+        titles = {heading(name): name for name in NAMES}
+        found = {titles.get(part.split("\n", 1)[0]): f"## {part}" for part in parts}
+        self.sections = {name: found[name] for name in NAMES if name in found}
+
+    def put(self, name: str, section: str) -> None:
+        self.sections[name] = section
+        ordered = [self.sections[name] for name in NAMES if name in self.sections]
+        self.path.write_text("\n\n".join([HEAD, *ordered]) + "\n", encoding="utf-8")
+
+    def draw(self, bars: common.Bars, name: str) -> str:
+        """Draws a plot beside the page; the line that shows it."""
+        folder = self.path.parent / "images"
+        folder.mkdir(exist_ok=True)
+        bars.draw(folder / name)
+        return f"![{bars.title}](images/{name})"
 
 
 if __name__ == "__main__":

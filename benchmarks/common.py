@@ -2,19 +2,53 @@
 
 from __future__ import annotations
 
+import atexit
 import importlib.metadata
+import os
 import platform
+import shutil
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date
+from functools import cache
 from pathlib import Path
+from typing import NamedTuple
 
 ROOT = Path(__file__).resolve().parents[1]
+THREADS = int(os.environ.get("OMP_NUM_THREADS") or 1)
+"""Of every process that is measured."""
+
+
+@dataclass
+class Bars:
+    """A plot of bars: the median of each entry's values, with the middle half as a line."""
+
+    title: str
+    axis: str
+    values: Mapping[str, Sequence[float]]
+
+    def draw(self, path: Path) -> None:
+        from matplotlib.figure import Figure
+
+        figure = Figure(figsize=(8, 0.8 + 0.35 * len(self.values)), layout="constrained")
+        axes = figure.subplots()
+        middles = [statistics.median(values) for values in self.values.values()]
+        for place, (label, values) in enumerate(self.values.items()):
+            low, middle, high = _quartiles(values)
+            colour = "tab:orange" if label.startswith("ours") else "tab:blue"
+            axes.barh(place, middle, color=colour, xerr=[[middle - low], [high - middle]], ecolor="grey")
+            axes.annotate(f" {middle:.3g}", (max(middle, high), place), va="center", fontsize=8)
+        axes.set_yticks(range(len(self.values)), list(self.values), fontsize=8)
+        axes.set_xlim(0, 1.12 * max(middles))
+        axes.invert_yaxis()
+        axes.set_xlabel(self.axis)
+        axes.set_title(self.title, fontsize=10)
+        figure.savefig(path, dpi=110)
 
 
 @dataclass
@@ -25,8 +59,11 @@ class Table:
     columns: Sequence[str]
     rows: list[Sequence[str]] = field(default_factory=list)
     note: str = ""
+    bars: Bars | None = None
 
     def markdown(self) -> str:
+        if not self.rows:
+            return f"### {self.title}\n\n{self.note}"
         head = [f"### {self.title}", "", _row(self.columns), _row(["---"] * len(self.columns))]
         text = "\n".join([*head, *map(_row, self.rows)])
         return f"{text}\n\n{self.note}" if self.note else text
@@ -36,12 +73,20 @@ def _row(cells: Sequence[str]) -> str:
     return f"| {' | '.join(cells)} |"
 
 
-def render() -> Path:
+def temporary() -> Path:
+    """A new folder, which is gone when this process ends."""
+    folder = Path(tempfile.mkdtemp(prefix="ostinato-benchmarks-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return folder
+
+
+@cache
+def project() -> Path:
     """The default project of the working tree, as package `digits`, in a new temporary folder."""
     import copier
 
-    folder = Path(tempfile.mkdtemp()) / "digits"
-    template = Path(tempfile.mkdtemp())
+    folder = temporary() / "digits"
+    template = temporary()
     names = subprocess.check_output(["git", "ls-files", "-z", "-co", "--exclude-standard"], cwd=ROOT, text=True)
     for name in filter(None, names.split("\0")):
         if (ROOT / name).is_file():
@@ -51,6 +96,37 @@ def render() -> Path:
     copier.run_copy(str(template), folder, data=answers, defaults=True, quiet=True)
     sys.path.insert(0, str(folder))
     return folder
+
+
+class Cost(NamedTuple):
+    """Seconds of a process."""
+
+    wall: float
+    cpu: float
+
+
+def measure(
+    arguments: Sequence[str], code: int = 0, cwd: Path | None = None, python: str = sys.executable
+) -> tuple[Cost, str]:
+    """Runs Python in the rendered project, or in `cwd`; its cost, and what it printed.
+
+    Raises `RuntimeError` where it does not end with exit code `code`.
+    """
+    variables = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
+    variables["OMP_NUM_THREADS"] = str(THREADS)
+    variables |= {} if cwd else {"PYTHONPATH": str(project())}
+    with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as err:
+        began = time.perf_counter()
+        process = subprocess.Popen([python, *arguments], cwd=cwd or project(), env=variables, stdout=out, stderr=err)
+        _, status, usage = os.wait4(process.pid, 0)
+        cost = Cost(time.perf_counter() - began, usage.ru_utime + usage.ru_stime)
+        process.returncode = os.waitstatus_to_exitcode(status)
+        for file in (out, err):
+            file.seek(0)
+        if process.returncode != code:
+            shown = " ".join(arguments)[:200]
+            raise RuntimeError(f"python {shown} ended with {process.returncode}, not {code}: {err.read()[-2000:]}")
+        return cost, out.read()
 
 
 def interleaved(works: Sequence[Callable[[], float | None]], repeats: int) -> list[list[float]]:
@@ -80,16 +156,28 @@ def per_call(work: Callable[[], object], calls: int) -> Callable[[], float]:
     return timed
 
 
+def _quartiles(values: Sequence[float]) -> tuple[float, float, float]:
+    if len(values) < 2:
+        return (values[0],) * 3
+    low, middle, high = statistics.quantiles(values, n=4, method="inclusive")
+    return low, middle, high
+
+
 def shown(seconds: Sequence[float]) -> str:
     """The median with its unit, and how far the middle half spreads."""
     middle = statistics.median(seconds)
     unit, factor = ("µs", 1e6) if middle < 1e-3 else ("ms", 1e3) if middle < 1 else ("s", 1)
-    low, _, high = statistics.quantiles(seconds, n=4) if len(seconds) > 1 else (middle,) * 3
+    low, _, high = _quartiles(seconds)
     return f"{middle * factor:.3g} {unit} ({low * factor:.3g}–{high * factor:.3g})"
 
 
 def ratio(ours: Sequence[float], theirs: Sequence[float]) -> str:
-    """The median of ours as a multiple of the median of theirs."""
+    """Ours as a multiple of theirs: the median over turns, so that a slow minute slows both.
+
+    Where there are not as many of both, the ratio of the medians.
+    """
+    if len(ours) == len(theirs):
+        return f"{statistics.median(a / b for a, b in zip(ours, theirs, strict=True)):.2f}×"
     return f"{statistics.median(ours) / statistics.median(theirs):.2f}×"
 
 

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import argparse
 import random
-import tempfile
 import time
 from collections.abc import Iterator
-from pathlib import Path
 
 import numpy as np
 import torch
 
-from .common import Table, interleaved, per_call, ratio, shown
+from .common import Table, interleaved, per_call, ratio, shown, temporary
 
 
 def run(options: argparse.Namespace) -> Iterator[Table]:
@@ -68,7 +66,7 @@ def _saving(quick: bool) -> Table:
     )
     for mebibytes in (1, 100) if quick else (1, 10, 100, 400):
         state = _state(mebibytes)
-        folder = Path(tempfile.mkdtemp())
+        folder = temporary()
         saver = Saver(folder, keep_last=1)
         whole: list[float] = []
 
@@ -102,7 +100,7 @@ def _beside(quick: bool) -> Table:
     model = torch.nn.Sequential(torch.nn.Linear(512, 1024), torch.nn.ReLU(), torch.nn.Linear(1024, 10))
     optimizer = torch.optim.AdamW(model.parameters(), fused=True)
     images, labels = torch.randn(64, 512), torch.randint(10, (64,))
-    state, folder = _state(100), Path(tempfile.mkdtemp())
+    state, folder = _state(100), temporary()
     saver = Saver(folder, keep_last=1)
 
     def step() -> None:

@@ -1,0 +1,177 @@
+"""How many pictures a second of one core reads, augments and joins into batches."""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import statistics
+import time
+from collections.abc import Callable, Iterator
+from itertools import count, islice
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader, Dataset
+
+from .common import Bars, Table, project, temporary
+
+BATCH = 128
+
+
+def run(options: argparse.Namespace) -> Iterator[Table]:
+    yield _arrays(options.quick)
+    yield _folder(options.quick)
+
+
+class Samples(Dataset):
+    """Samples one by one through torchvision's transforms, as in its tutorials."""
+
+    def __init__(self, images: list[Any], labels: list[int], transform: Callable[[Any], Any]) -> None:
+        self.images, self.labels, self.transform = images, labels, transform
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitem__(self, index: int) -> tuple[Any, int]:
+        return self.transform(self.images[index]), self.labels[index]
+
+
+def _endless(loader: DataLoader) -> Iterator[Any]:
+    while True:
+        yield from loader
+
+
+def _rows(
+    title: str, note: str, contestants: dict[str, Iterator[Any]], batches: dict[str, int], rounds: int, base: str
+) -> Table:
+    """CPU seconds of so many batches of each, in turns."""
+    rates: dict[str, list[float]] = {name: [] for name in contestants}
+    for turn in range(rounds + 1):
+        for name, reads in contestants.items():
+            began = time.process_time()
+            for _ in islice(reads, batches[name]):
+                pass
+            if turn:
+                rates[name].append(batches[name] * BATCH / (time.process_time() - began))
+    table = Table(title, ["what", "pictures per CPU second (middle half)", "ratio"], note=note)
+    for name, values in rates.items():
+        low, middle, high = np.quantile(values, (0.25, 0.5, 0.75))
+        ratios = statistics.median(a / b for a, b in zip(values, rates[base], strict=True))
+        table.rows.append((name, f"{middle:,.0f} ({low:,.0f}–{high:,.0f})", f"{ratios:.1f}×"))
+    table.bars = Bars(title, "pictures per CPU second", rates)
+    return table
+
+
+def _ours(*overrides: str) -> Iterator[Any]:
+    """Batches as the default project reads them in its main process, without end."""
+    project()
+    from digits.engine.launch import compose
+    from digits.engine.setup import build_parts
+
+    fixed = (f"batch_size={BATCH}", "epochs=100000", "workers=0", "device=cpu", "model=mlp", "log.level=warning")
+    parts = build_parts(compose(*overrides, *fixed))
+    return parts.train.read(0, parts.total_steps)
+
+
+def _arrays(quick: bool) -> Table:
+    project()
+    from PIL import Image
+    from torchvision import transforms
+    from torchvision.transforms import v2
+
+    from .peers.pictures import MEAN, SHIFT, STD, draw
+
+    size = 2_000 if quick else 50_000
+    images, labels = draw(size)
+    random = [v2.RandomCrop(32, padding=SHIFT), v2.RandomHorizontalFlip()]
+    normalize = v2.Normalize(MEAN, STD)
+    pils, tensors = [Image.fromarray(image) for image in images], list(torch.from_numpy(images).permute(0, 3, 1, 2))
+    from_tensors = v2.Compose([*random, v2.ToDtype(torch.float32, scale=True), normalize])
+    from_pils = transforms.Compose(
+        [
+            *(transforms.RandomCrop(32, padding=SHIFT), transforms.RandomHorizontalFlip()),
+            *(transforms.ToTensor(), transforms.Normalize(MEAN, STD)),
+        ]
+    )
+
+    def loader(samples: list[Any], transform: Callable[[Any], Any]) -> Iterator[Any]:
+        dataset = Samples(samples, labels.tolist(), transform)
+        return _endless(DataLoader(dataset, batch_size=BATCH, shuffle=True, drop_last=True))
+
+    base = "DataLoader, torchvision's transforms of each PIL picture"
+    ours = "ours"
+    contestants = {
+        base: loader(pils, from_pils),
+        "DataLoader, torchvision's `transforms.v2` of each tensor": loader(tensors, from_tensors),
+        "DataLoader, the same by hand in numpy, sample by sample": loader(list(images), _by_hand),
+        ours: _ours(
+            "data._target_=benchmarks.peers.pictures.Pictures",
+            "~data.shift",
+            f"+data.size={size}",
+            "allowed_packages=[benchmarks]",
+        ),
+    }
+    batches = {name: 100 if name == ours else 10 for name in contestants}
+    return _rows(
+        f"{size:,} pictures of 3×32×32 bytes in memory: random crop, mirrored or not, normalised",
+        "Ours draws the parameters of every sample from its own key, so that they do not depend on the batch.",
+        contestants,
+        batches,
+        5 if quick else 20,
+        base,
+    )
+
+
+def _by_hand(image: np.ndarray) -> torch.Tensor:
+    from .peers.pictures import MEAN, SHIFT, STD
+
+    padded = np.pad(image, ((SHIFT, SHIFT), (SHIFT, SHIFT), (0, 0)))
+    down, right = np.random.randint(2 * SHIFT + 1, size=2)
+    cut = padded[down : down + 32, right : right + 32]
+    cut = cut[:, ::-1] if np.random.random() < 0.5 else cut
+    values = (cut.astype(np.float32) / 255 - np.float32(MEAN)) / np.float32(STD)
+    return torch.from_numpy(np.ascontiguousarray(values.transpose(2, 0, 1)))
+
+
+def _folder(quick: bool) -> Table:
+    project()
+    from PIL import Image
+    from torchvision.datasets import ImageFolder
+    from torchvision.transforms import v2
+
+    from .peers.pictures import draw
+
+    size, side = (256, 32) if quick else (2048, 96)
+    root = temporary()
+    images, _ = draw(size, side)
+    for number, image in zip(count(), images):
+        folder = root / "train" / str(number % 4)
+        folder.mkdir(parents=True, exist_ok=True)
+        small = Image.fromarray(image).resize((side // 8, side // 8)).resize((side, side))  # not all noise
+        small.save(folder / f"{number}.jpg", quality=90)
+    shutil.copytree(root / "train", root / "val")
+    shift = side // 10
+    transform = v2.Compose(
+        [
+            *(v2.RandomCrop(side, padding=shift), v2.RandomHorizontalFlip(), v2.ToImage()),
+            *(v2.ToDtype(torch.float32, scale=True), v2.Normalize([0.5] * 3, [0.5] * 3)),
+        ]
+    )
+    plain = DataLoader(ImageFolder(root / "train", transform), batch_size=BATCH, shuffle=True, drop_last=True)
+    overrides = ("data=image_folder", f"data.root={root}", f"data.size={side}", "data.flip=true", "data.channels=3")
+    base = "DataLoader, torchvision's ImageFolder and transforms"
+    contestants = {
+        base: _endless(plain),
+        "ours, `data=image_folder`": _ours(*overrides),
+        "ours, `data.in_memory=true`": _ours(*overrides, "data.in_memory=true"),
+    }
+    table = _rows(
+        f"A folder of {size:,} JPEG files of 3×{side}×{side}, random crop, mirrored or not, normalised",
+        "One process; loader workers multiply the first two rows. In memory, files are decoded once, at the start.",
+        contestants,
+        {name: 2 if "in_memory" not in name else 20 for name in contestants},
+        3 if quick else 10,
+        base,
+    )
+    return table

@@ -1,0 +1,114 @@
+"""How costs grow with data, parameters, processes and the length of a run."""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import tracemalloc
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+
+from .common import Table, interleaved, project, ratio, shown
+from .workers import Worker, in_turns
+
+
+def run(options: argparse.Namespace) -> Iterator[Table]:
+    project()
+    for table in (_seeking, _parameters, _ranks, _length):
+        yield table(options.quick)
+
+
+def _seeking(quick: bool) -> Table:
+    from digits.engine.plan import Plan
+
+    table = Table(
+        "Reaching a batch of 128 in the middle of epoch 7 of a new process",
+        ["samples", "order as a keyed bijection", "its peak memory", "torch.randperm", "ratio"],
+        note="A batch costs what it costs wherever it lies: nothing before it is generated or read.",
+    )
+    for exponent in (3, 6, 9) if quick else (3, 4, 5, 6, 7, 8, 9):
+        size = 10**exponent
+
+        def keyed(size: int = size) -> None:
+            Plan(size, 128, seed=1).samples(7 * (size // 128) + size // 256)
+
+        def randperm(size: int = size) -> None:
+            torch.randperm(size)[size // 2 : size // 2 + 128]
+
+        tracemalloc.start()
+        keyed()
+        peak = tracemalloc.get_traced_memory()[1] / 2**20
+        tracemalloc.stop()
+        if exponent <= 7:
+            ours, theirs = interleaved([keyed, randperm], 5 if quick else 15)
+            row = (shown(theirs), ratio(ours, theirs))
+        else:
+            (ours,), row = interleaved([keyed], 5), ("needs 8 bytes a sample", "")
+        table.rows.append((f"10^{exponent}", shown(ours), f"{peak:.2f} MiB", *row))
+    return table
+
+
+def _sides(settings: dict[str, Any], processes: int, rounds: int) -> tuple[dict[str, list[Any]], dict[str, str]]:
+    """Bare loop and ours, each on so many processes: wall and CPU seconds of a step, by turns."""
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    workers = [Worker(name, name, {**settings, "device": device}, processes=processes) for name in ("bare", "ours")]
+    return in_turns(workers, rounds)
+
+
+def _compared(table: Table, name: str, sides: tuple[dict[str, list[Any]], dict[str, str]]) -> None:
+    answers, failed = sides
+    if failed:
+        table.rows.append((name, f"did not run ({failed})", "", "", "", ""))
+        return
+    walls, cpus = ([[answer[i] for answer in answers[side]] for side in ("bare", "ours")] for i in (0, 1))
+    added = statistics.median(b - a for a, b in zip(*walls, strict=True))
+    cells = [shown(walls[0]), shown(walls[1]), ratio(walls[1], walls[0]), ratio(cpus[1], cpus[0])]
+    table.rows.append((name, *cells, f"{added * 1e6:.0f} µs"))
+
+
+COLUMNS = ["bare loop", "ours, every default on", "ratio", "ratio of CPU time", "added"]
+
+
+def _parameters(quick: bool) -> Table:
+    table = Table("A step by number of parameters (MLP, batch 16)", ["parameters (tensors)", *COLUMNS])
+    sizes = {(64, 1): 400, (64, 16): 100, (256, 16): 40, (512, 40): 8}
+    for (width, layers), steps in list(sizes.items())[: 1 if quick else None]:
+        hidden = [width] * layers
+        count = sum(a * b + b for a, b in zip([64, *hidden], [*hidden, 10], strict=True))
+        settings = {"inputs": 64, "hidden": hidden, "batch": 16, "steps": steps}
+        _compared(table, f"{count:,} ({2 * layers + 2})", _sides(settings, 1, 4 if quick else 20))
+    return table
+
+
+def _ranks(quick: bool) -> Table:
+    table = Table(
+        "A step by number of processes, on one machine (MLP 64–128–10, batch 32 for each process)",
+        ["processes", *COLUMNS],
+        note="The bare loop has its model in DistributedDataParallel, too; between CPUs over gloo.",
+    )
+    for processes in (2,) if quick else (1, 2):
+        settings = {"inputs": 64, "hidden": [128], "batch": 32, "steps": 200}
+        _compared(table, str(processes), _sides(settings, processes, 4 if quick else 20))
+    return table
+
+
+def _length(quick: bool) -> Table:
+    """One long run of a tiny model, looked at after 10^3, 10^4 … steps."""
+    table = Table(
+        "A long run: a log point every 50 steps, a validation and a checkpoint every 10,000",
+        ["steps", "a step, CPU time", "a log point, CPU time", "memory", "metrics.jsonl"],
+        note="Means over the 1,000 steps before.",
+    )
+    marks = [1000, 5000] if quick else [10**3, 10**4, 10**5, 10**6]
+    settings = {"inputs": 4, "hidden": [4], "batch": 4, "steps": 10_000 - 50, "device": "cpu"}
+    worker = Worker("long", "long", {**settings, "marks": marks})
+    try:
+        for mark in marks:
+            step, point, memory, lines = worker.turn()
+            cells = [shown([step]), shown([point]), f"{memory / 2**20:.1f} MiB", f"{lines / 2**20:.2f} MiB"]
+            table.rows.append((f"{mark:,}", *(cell.split(" (")[0] for cell in cells)))
+    finally:
+        worker.close()
+    return table

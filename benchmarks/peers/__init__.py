@@ -1,0 +1,1 @@
+"""The same training by different means, each a process of its own that runs when it is told to."""

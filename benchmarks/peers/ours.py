@@ -1,0 +1,73 @@
+"""The rendered project, started as `python train.py` starts it, with every default on."""
+
+from __future__ import annotations
+
+import sys
+from functools import partial
+
+import numpy as np
+import torch
+from digits.engine import signals
+from digits.engine.api import Data
+from digits.engine.launch import launch
+from digits.engine.loop import Loop
+from digits.engine.train import train
+from digits.task import Classification
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from .turns import EPOCHS, TURNS
+
+
+class Rows(Dataset):
+    """The rows of `TURNS`, in whole batches from memory."""
+
+    sample_bytes = 4 * TURNS.inputs + 8
+
+    def __init__(self, count: int) -> None:
+        self.images, self.labels = (tensor[:count] for tensor in TURNS.rows())
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
+        return self.images[index], self.labels[index]
+
+    def batch(self, indices: np.ndarray, keys: np.ndarray) -> tuple[Tensor, Tensor]:
+        chosen = torch.from_numpy(indices)
+        return self.images[chosen], self.labels[chosen]
+
+
+class RowsData(Data):
+    def __init__(self) -> None:
+        self.info = {"shape": (TURNS.inputs,), "classes": 10}
+        self.splits = {"train": Rows(TURNS.epoch * TURNS.batch * TURNS.processes), "val": Rows(10 * TURNS.batch)}
+
+    def split(self, name: str) -> Dataset | None:
+        return self.splits.get(name)
+
+
+class Timed(Classification):
+    """The default task, which tells `TURNS` of every step."""
+
+    def training_step(self, model, batch, ctx):  # type: ignore[no-untyped-def]
+        TURNS.step()
+        return super().training_step(model, batch, ctx)
+
+
+def begin(loop_type: type[Loop] = Loop, data: str | None = None) -> None:
+    """`python train.py` with the command line's overrides; on `Rows` and an MLP unless `data` names others."""
+    chosen = [data] if data else ["data._target_=benchmarks.peers.ours.RowsData", "model=mlp", "lr=0.001"]
+    if not data:
+        chosen += [f"model.hidden=[{','.join(map(str, TURNS.hidden))}]", f"batch_size={TURNS.batch * TURNS.processes}"]
+    sys.argv = [
+        *("train.py", "~data.shift", "task._target_=benchmarks.peers.ours.Timed", "allowed_packages=[benchmarks]"),
+        *(*chosen, f"epochs={EPOCHS}", f"device={TURNS.device.type}", *sys.argv[1:]),
+    ]
+    signals.install()
+    TURNS.wait()
+    sys.exit(launch(partial(train, loop_type=loop_type)))
+
+
+if __name__ == "__main__":
+    begin()

@@ -1,0 +1,35 @@
+"""The rendered project with torch's warnings of synchronisation: how many between two log points."""
+
+import sys
+import warnings
+
+import torch
+from digits.engine.loop import Loop
+
+from .ours import begin
+from .turns import TURNS
+
+FIRST, LAST = 60, 90  # log points come every 50 steps
+
+
+class Counted(Loop):
+    """Answers with the places that made the host wait for the device, if any."""
+
+    def training_step(self, *args: object) -> None:
+        if self.step == FIRST:
+            self.caught = warnings.catch_warnings(record=True)
+            self.seen = self.caught.__enter__()
+            warnings.simplefilter("always")
+            torch.cuda.set_sync_debug_mode("warn")
+        if self.step == LAST:
+            torch.cuda.set_sync_debug_mode("default")
+            self.caught.__exit__(*sys.exc_info())
+            places = [f"{w.filename}:{w.lineno}" for w in self.seen if "synchroniz" in str(w.message)]
+            TURNS.answer(places)
+            TURNS.wait()
+        super().training_step(*args)  # type: ignore[arg-type]
+
+
+if __name__ == "__main__":
+    TURNS.step = lambda: None  # type: ignore[method-assign]
+    begin(Counted, data=f"+data.size={TURNS.epoch * TURNS.batch}")

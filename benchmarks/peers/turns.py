@@ -1,0 +1,139 @@
+"""What every contestant shares: the same model, batches, optimizer and flags, and the clock.
+
+A worker trains in epochs of `steps + 2 * MARGIN` steps and calls `TURNS.step()` at the beginning of each.
+The steps in the middle of an epoch are timed; then it reports, and waits until it is told to go on.
+What an epoch's end brings (validation, saving, progress bars) is therefore not in the figures.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+MARGIN = 25
+"""Steps that are not timed at either end of an epoch."""
+
+
+class Turns:
+    """The worker's side of the conversation: one line for each turn."""
+
+    def __init__(self) -> None:
+        settings = json.loads(os.environ["BENCHMARK"])
+        self.inputs: int = settings["inputs"]
+        self.hidden: list[int] = settings["hidden"]
+        self.batch: int = settings["batch"]
+        self.steps: int = settings["steps"]
+        self.device = torch.device(settings["device"])
+        self.folder = Path(settings["folder"])
+        """An empty folder for what is logged."""
+        self.epoch = self.steps + 2 * MARGIN
+        """Steps of an epoch."""
+        self.processes = int(os.environ.get("WORLD_SIZE", "1"))
+        self.is_first = os.environ.get("RANK", "0") == "0"
+        """Only the first process of a group talks and waits; the others wait for its gradients."""
+        self.done = 0
+        # What libraries print must not get between the answers.
+        self._answers = os.fdopen(os.dup(1), "w")
+        os.dup2(2, 1)
+
+    def step(self) -> None:
+        """To be called at the beginning of every training step."""
+        place = self.done % self.epoch
+        self.done += 1
+        if place == MARGIN:
+            self._synchronize()
+            self._began = (time.perf_counter(), time.process_time())
+        elif place == MARGIN + self.steps:
+            self._synchronize()
+            wall, cpu = time.perf_counter() - self._began[0], time.process_time() - self._began[1]
+            self.answer([wall / self.steps, cpu / self.steps])
+            self.wait()
+
+    def _synchronize(self) -> None:
+        if self.device.type == "cuda":
+            torch.cuda.synchronize()
+
+    def answer(self, value: object) -> None:
+        if not self.is_first:
+            return
+        self._answers.write(json.dumps(value) + "\n")
+        self._answers.flush()
+
+    def wait(self) -> None:
+        """Until the next turn; the process ends where there is none."""
+        if self.is_first and not sys.stdin.readline():
+            os._exit(0)
+
+    def flags(self) -> None:
+        """What the default project sets."""
+        torch.use_deterministic_algorithms(True)
+        torch.utils.deterministic.fill_uninitialized_memory = False
+        torch.backends.cudnn.deterministic = True
+
+    def model(self) -> nn.Module:
+        from digits.engine.models.mlp import MLP
+
+        torch.manual_seed(0)
+        return MLP((self.inputs,), 10, self.hidden).to(self.device)
+
+    def optimizer(self, model: nn.Module) -> torch.optim.Optimizer:
+        return torch.optim.AdamW(model.parameters(), lr=1e-3, weight_decay=0.05, fused=True)
+
+    def rows(self) -> tuple[Tensor, Tensor]:
+        """An epoch of samples: float32 [N, inputs] and int64 [N], the same for everybody."""
+        draw = torch.Generator().manual_seed(0)
+        count = self.epoch * self.batch * self.processes
+        images = torch.randn(count, self.inputs, generator=draw)
+        return images, torch.randint(10, (count,), generator=draw)
+
+    def batches(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """One epoch in a new order."""
+        if self.done == 0:
+            self._rows = tuple(tensor.to(self.device) for tensor in self.rows())
+        images, labels = self._rows
+        order = torch.randperm(len(images), device=self.device)[: self.epoch * self.batch]
+        for start in range(0, len(order), self.batch):
+            self.step()
+            chosen = order[start : start + self.batch]
+            yield images[chosen], labels[chosen]
+
+    def dataset(self) -> torch.utils.data.IterableDataset:
+        """`batches` for libraries that want a data set."""
+        return Batches(self.batches)
+
+
+class Means:
+    """Means of loss and accuracy over 50 steps, kept on the device until they are read."""
+
+    def __init__(self) -> None:
+        self.sums, self.step = [0.0, 0.0], 0
+
+    def add(self, loss: Tensor, logits: Tensor, labels: Tensor) -> dict[str, float] | None:
+        """The two means after every 50 steps."""
+        accuracy = (logits.argmax(dim=1) == labels).float().mean()
+        self.sums = [self.sums[0] + loss.detach(), self.sums[1] + accuracy]
+        self.step += 1
+        if self.step % 50:
+            return None
+        sums, self.sums = self.sums, [0.0, 0.0]
+        return {"train/loss": float(sums[0]) / 50, "train/acc": float(sums[1]) / 50}
+
+
+class Batches(torch.utils.data.IterableDataset):
+    def __init__(self, batches: Callable[[], Iterator[tuple[Tensor, Tensor]]]) -> None:
+        self.batches = batches
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        return self.batches()
+
+
+TURNS = Turns()
+EPOCHS = 1_000_000
+"""Everybody trains until told to stop."""

@@ -1,0 +1,112 @@
+"""Contestants as processes that run in turns, each in its own environment."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Sequence
+from contextlib import ExitStack, suppress
+from typing import Any
+
+from .common import ROOT, THREADS, project, temporary
+
+
+class Worker:
+    """`python -m benchmarks.peers.MODULE`, told over its standard input when it is its turn."""
+
+    def __init__(
+        self,
+        name: str,
+        module: str,
+        settings: dict[str, Any],
+        python: str = sys.executable,
+        arguments: Sequence[str] = (),
+        processes: int = 1,
+    ) -> None:
+        self.name = name
+        self.folder = temporary()
+        self.log = open(self.folder / "log.txt", "w+", errors="replace")  # noqa: SIM115 - as long as the worker
+        variables = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+        variables |= {
+            "BENCHMARK": json.dumps({**settings, "folder": str(self.folder)}),
+            "OMP_NUM_THREADS": str(THREADS),
+            "PYTHONPATH": os.pathsep.join([str(ROOT), str(project())]),
+        }
+        command = [python, "-m", f"benchmarks.peers.{module}", *arguments]
+        if processes > 1:
+            variables |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(_free_port()), "WORLD_SIZE": str(processes)}
+        self.followers = []
+        for rank in range(processes):
+            named = {"RANK": str(rank), "LOCAL_RANK": str(rank)} if processes > 1 else {}
+            process = subprocess.Popen(
+                command,
+                cwd=self.folder,
+                env={**variables, **named},
+                stdin=subprocess.DEVNULL if rank else subprocess.PIPE,
+                stdout=self.log if rank else subprocess.PIPE,
+                stderr=self.log,
+                text=True,
+            )
+            if rank:
+                self.followers.append(process)
+            else:
+                self.process = process
+
+    def turn(self) -> Any:
+        """What it answers after a turn. Raises `RuntimeError` with its last words where it ended."""
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        try:
+            self.process.stdin.write("go\n")
+            self.process.stdin.flush()
+            line = self.process.stdout.readline()
+        except BrokenPipeError:
+            line = ""
+        if not line:
+            self.process.wait()
+            self.log.seek(0)
+            raise RuntimeError(next(filter(None, map(str.strip, reversed(self.log.readlines()))), "no answer"))
+        return json.loads(line)
+
+    def close(self) -> None:
+        for process in (self.process, *self.followers):
+            process.kill()
+            process.wait()
+        for stream in (self.process.stdin, self.process.stdout, self.log):
+            assert stream is not None
+            with suppress(BrokenPipeError):  # of a word that a worker did not live to read
+                stream.close()
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def in_turns(workers: Sequence[Worker], rounds: int) -> tuple[dict[str, list[Any]], dict[str, str]]:
+    """The answers of each worker, A B A B …, after one turn to warm up; and why others failed.
+
+    Closes the workers.
+    """
+    answers: dict[str, list[Any]] = {worker.name: [] for worker in workers}
+    failed: dict[str, str] = {}
+    with ExitStack() as stack:
+        for worker in workers:
+            stack.callback(worker.close)
+        for turn in range(rounds + 1):
+            for worker in workers:
+                if worker.name in failed:
+                    continue
+                try:
+                    answer = worker.turn()
+                except RuntimeError as error:
+                    failed[worker.name] = str(error)
+                    del answers[worker.name]
+                    continue
+                if turn:
+                    answers[worker.name].append(answer)
+    return answers, failed

@@ -1,0 +1,85 @@
+"""The benchmarks run, and their tables hold what they compare; not how fast anything is."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from conftest import ROOT
+
+from benchmarks.workers import Worker, in_turns
+
+
+def benchmark(*arguments: str) -> subprocess.CompletedProcess:
+    command = [sys.executable, "-m", "benchmarks", *arguments]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("docs") / "benchmarks.md"
+    done = benchmark("groups", "gpu", "data", "--quick", "--out", str(path))
+    assert done.returncode == 0, done.stderr
+    return path
+
+
+def table(text: str, title: str) -> dict[str, list[str]]:
+    """The cells of the table below a heading, by the first of each row."""
+    part = text.split(f"### {title}", 1)[1].split("\n### ")[0]
+    rows = [line.strip("| ").split(" | ") for line in part.splitlines() if line.startswith("| ")]
+    return {row[0]: row[1:] for row in rows[2:]}
+
+
+def ratio(cell: str) -> float:
+    assert re.fullmatch(r"[\d.]+×", cell), cell
+    return float(cell[:-1])
+
+
+def test_a_table_has_a_row_for_each_contestant_with_numbers_in_it(page: Path) -> None:
+    text = page.read_text()
+    groups = table(text, "Many parameter groups")
+    assert list(groups) == ["1", "50", "150"]
+    assert all(ratio(cells[2]) > 0 and ratio(cells[5]) > 0 for cells in groups.values())
+    pictures = table(text, "2,000 pictures")
+    assert ratio(next(cells[1] for name, cells in pictures.items() if name.startswith("DataLoader"))) == 1
+    assert ratio(pictures["ours"][1]) > 0
+    assert "ours, `data.in_memory=true`" in table(text, "A folder of 256 JPEG files")
+
+
+def test_a_plot_lies_beside_the_page(page: Path) -> None:
+    pictures = re.findall(r"!\[.*\]\((.*)\)", page.read_text())
+    assert len(pictures) == 3
+    assert all((page.parent / name).read_bytes().startswith(b"\x89PNG") for name in pictures)
+
+
+def test_the_page_says_on_what_machine_and_how(page: Path) -> None:
+    head = page.read_text().split("### ")[0]
+    assert re.search(r"Measured on .* torch [\d.]+.*; \d{4}-\d\d-\d\d", head)
+    assert "python -m benchmarks" in head
+
+
+@pytest.mark.skipif("__import__('torch').cuda.is_available()", reason="there is a GPU")
+def test_without_a_gpu_its_comparisons_are_left_out_in_one_sentence(page: Path) -> None:
+    assert "need a GPU, and this machine has none." in page.read_text()
+
+
+def test_a_page_keeps_the_sections_that_are_not_measured_anew(page: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "page.md"
+    text = page.read_text().replace("150 tensors", "151 tensors").replace("has none.", "has nothing.")
+    copy.write_text(text)
+    assert benchmark("gpu", "--quick", "--out", str(copy)).returncode == 0
+    assert "151 tensors" in copy.read_text()
+    assert "has nothing." not in copy.read_text()
+    assert copy.read_text().count("\n## ") == 3
+
+
+def test_contestants_take_turns_and_one_that_fails_is_named() -> None:
+    settings = {"inputs": 4, "hidden": [4], "batch": 4, "steps": 5, "device": "cpu"}
+    workers = [Worker("bare", "bare", settings), Worker("ours", "ours", settings), Worker("none", "absent", settings)]
+    answers, failed = in_turns(workers, rounds=3)
+    assert {name: len(turns) for name, turns in answers.items()} == {"bare": 3, "ours": 3}
+    assert all(wall > 0 and cpu > 0 for turns in answers.values() for wall, cpu in turns)
+    assert "absent" in failed["none"]
+    assert all(worker.process.returncode is not None for worker in workers)
