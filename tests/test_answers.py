@@ -219,7 +219,8 @@ def test_the_answers_file_holds_all_six_answers(render: Render, tmp_path: Path):
         "starting_point": "image_classification",
         "ci": "github",
     }
-    assert set(stored) == {*QUESTIONS, "_src_path"}
+    assert stored["rendered_as"] == {"package_name": "cats_dogs", "starting_point": "image_classification"}
+    assert set(stored) == {*QUESTIONS, "_src_path", "rendered_as"}
 
 
 def test_no_author_gives_no_authors(render: Render, tmp_path: Path):

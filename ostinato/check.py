@@ -1,0 +1,310 @@
+"""Is the updated project as good as before? From the quickest check to the slowest; the first failure ends it.
+
+Two copies of the project, before and after the update, lie in temporary folders: the project itself is not touched.
+"""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import time
+import tomllib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from .changelog import Changes
+from .errors import Refused, Stopped
+
+SHORT = (
+    "epochs=2",
+    "limit_train_batches=3",
+    "max_steps=6",
+    "limit_val_batches=1",
+    "log.every=1",
+    "save_every_steps=2",
+    "keep_last=3",
+    "workers=0",
+    "device=cpu",
+    "precision=fp32",
+    "compile=false",
+)
+"""The short training: past warm-ups that are a share of an epoch or run; on the CPU, where it repeats to the bit."""
+NAME = "ostinato-check"
+PATIENCE = 600
+"""Seconds that a command may take after the update, on top of ten times what it took before."""
+
+
+@dataclass
+class Trees:
+    """What is compared."""
+
+    before: Path
+    after: Path
+    changed: list[str]
+    """The paths that differ."""
+    changes: Changes
+    """What the changelog announces."""
+
+
+Say = Callable[[str], None]
+Check = Callable[[Trees, Say], None]
+"""Raises `Stopped` where the updated project is not as good as before; says what it did."""
+
+
+@dataclass
+class Done:
+    code: int
+    out: str
+    errors: str
+    seconds: float
+
+    def tail(self, lines: int) -> str:
+        return "\n".join((self.errors.strip() or self.out.strip()).splitlines()[-lines:])
+
+
+class Checks:
+    """The checks of an update."""
+
+    def __init__(self, project: Path, python: str | None = None, overrides: Sequence[str] = ()) -> None:
+        """`python` runs the project's code, see `find_python`; `overrides` are for the short training."""
+        self.project, self.python, self.overrides = project, python, list(overrides)
+        self.command: list[str] = []
+
+    def __call__(self, trees: Trees, say: Say) -> None:
+        needs = [_dependencies(folder) for folder in (trees.before, trees.after)]
+        command = find_python(self.project, self.python, trees.after if needs[0] != needs[1] else None)
+        self.command = command
+        if needs[0] != needs[1]:
+            say("  the dependencies change: run `uv sync` afterwards")
+        self._compile(trees)
+        say("  every changed Python file compiles")
+        old_values = self._configs(trees)
+        say("  every config key and choice is there, with the default it had or an announced one")
+        self._train(trees, old_values, say)
+        self._test(trees)
+        say("  the project's tests pass as before")
+
+    def run(self, folder: Path, *arguments: str, text: str = "", seconds: float = 0) -> Done:
+        """`python ARGUMENTS` in one of the folders."""
+        return _run(self.command, folder, *arguments, text=text, seconds=seconds)
+
+    def _compile(self, trees: Trees) -> None:
+        files = [path for path in trees.changed if path.endswith(".py") and (trees.after / path).is_file()]
+        if files:
+            done = self.run(trees.after, "-m", "compileall", "-q", "-i", "-", text="\n".join(files))
+            if done.code != 0:
+                raise Stopped(f"A Python file of the updated project does not compile: {done.tail(6)}")
+
+    def _configs(self, trees: Trees) -> dict[str, Any]:
+        """The values before of announced defaults that changed for this project."""
+        problems = []
+        for path in trees.changed:
+            if re.fullmatch(r"configs/.+/[^/]+\.ya?ml", path) and (trees.before / path).is_file():
+                problems += self._choice(trees, path)
+        values = [self._composed(folder) for folder in (trees.before, trees.after)]
+        removed, changed = _compared(*values)
+        problems += [f"the config key {key} is no more" for key in removed if not _named(key, trees.changes.removed)]
+        for key in changed:
+            if not _named(key, trees.changes.defaults):
+                problems.append(f"{key} is {values[1][key]!r}, and was {values[0][key]!r}")
+        if problems:
+            more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
+            raise Stopped(f"The config changes without a word in the changelog: {problems[0]}{more}.")
+        return {key: values[0][key] for key in changed}
+
+    def _choice(self, trees: Trees, path: str) -> list[str]:
+        """What is wrong with a changed file of configs/."""
+        group, choice = Path(path).parent.relative_to("configs").as_posix(), Path(path).stem
+        after = trees.after / path
+        if not after.is_file():
+            is_told = f"{group}={choice}" in trees.changes.removed
+            return [] if is_told else [f"the choice {group}={choice} is no more"]
+        try:
+            texts = [yaml.safe_load((folder / path).read_text("utf-8")) for folder in (trees.before, trees.after)]
+        except (yaml.YAMLError, UnicodeDecodeError) as error:
+            raise Stopped(f"{path} of the updated project cannot be read: {' '.join(str(error).split())}") from error
+        values = [_flat(text or {}, group) for text in texts]
+        removed, changed = _compared(*values)
+        problems = [f"{key} is no more in {path}" for key in removed if not _named(key, trees.changes.removed)]
+        for key in changed:
+            if not _named(key, trees.changes.defaults):
+                problems.append(f"{key} is {values[1][key]!r} in {path}, and was {values[0][key]!r}")
+        return problems
+
+    def _composed(self, folder: Path) -> dict[str, Any]:
+        done = self.run(folder, "train.py", "--cfg", "job", "--resolve", *self.overrides)
+        try:
+            values = yaml.safe_load(done.out)
+        except yaml.YAMLError:
+            values = None
+        if done.code != 0 or not isinstance(values, dict):
+            when = "before" if folder.name == "before" else "after"
+            raise Stopped(f"The config cannot be composed {when} the update: {done.tail(3)}")
+        return _flat(values, "")
+
+    def _train(self, trees: Trees, old_values: Mapping[str, Any], say: Say) -> None:
+        is_sayable = all(isinstance(v, str | int | float | None) for v in old_values.values())
+        old = [f"{key}={json.dumps(value)}" for key, value in old_values.items()] if is_sayable else []
+        logger = ["logger=none"] if (trees.before / "configs/logger/none.yaml").is_file() else []
+        common = [f"name={NAME}", *SHORT, *logger]
+        found: list[dict[str, Any]] = []
+        seconds = 0.0
+        for folder, more in ((trees.before, []), (trees.after, old)):
+            done = self.run(folder, "train.py", *common, *more, *self.overrides, seconds=seconds)
+            if done.code != 0:
+                if folder is trees.before:
+                    raise Stopped(
+                        f"The project does not train as it is, before the update: {done.tail(3)}\n"
+                        "Repair it, or give the short training other values: `ostinato update KEY=VALUE …`."
+                    )
+                raise Stopped(f"The updated project does not train: {done.tail(6)}")
+            seconds = PATIENCE + 10 * done.seconds
+            (run,) = (folder / "runs" / NAME).iterdir()
+            found.append(_result(run))
+        if trees.changes.numbers:
+            say("  it trains; numbers are not compared: the changelog says that they change")
+        elif not is_sayable:
+            say("  it trains; numbers are not compared: a default that the changelog names changed")
+        else:
+            _compare_results(found[0], found[1], "trains otherwise")
+            say("  it trains to the same weights and values, bit for bit")
+        if trees.changes.checkpoints:
+            say("  runs from before are not resumed: the changelog says that they cannot be")
+        else:
+            self._resume(trees, found[0], seconds)
+            say("  it goes on with a run from before")
+
+    def _resume(self, trees: Trees, whole: dict[str, Any], seconds: float) -> None:
+        """The run from before the update, stopped half-way, ends after it as it did."""
+        (run,) = (trees.before / "runs" / NAME).iterdir()
+        half = shutil.copytree(run, trees.after / "runs" / f"{NAME}-half" / run.name)
+        _, *later = sorted((half / "checkpoints").glob("step-*.pt"))
+        for path in (*later, half / "checkpoints" / "best.pt"):
+            path.unlink(missing_ok=True)
+        manifest = json.loads((half / "manifest.json").read_text(encoding="utf-8"))
+        manifest |= {"status": "stopped", "result": None}
+        (half / "manifest.json").write_text(json.dumps(manifest), encoding="utf-8")
+        done = self.run(trees.after, "train.py", f"resume={half.relative_to(trees.after)}", seconds=seconds)
+        if done.code != 0:
+            raise Stopped(f"The updated project cannot go on with a run from before the update: {done.tail(3)}")
+        if not trees.changes.numbers:
+            _compare_results(whole, _result(half), "ends a run from before the update otherwise")
+
+    def _test(self, trees: Trees) -> None:
+        arguments = "-m", "pytest", "-q", "-rfE", "-p", "no:cacheprovider"
+        done = self.run(trees.after, *arguments, seconds=6 * PATIENCE)
+        if done.code in (0, 5):  # 5: there are no tests
+            return
+        failed = _failed(done.out)
+        if done.code == 1 and failed:
+            before = _failed(self.run(trees.before, *arguments).out)
+            if not failed - before:
+                return
+            failed -= before
+        first = f"{min(failed)} fails" if failed else f"pytest ends with {done.code}"
+        more = f" (and {len(failed) - 1} more)" if len(failed) > 1 else ""
+        raise Stopped(f"A test of the updated project does not pass: {first}{more}.\n{done.tail(12)}")
+
+
+def _run(command: Sequence[str], folder: Path, *arguments: str, text: str = "", seconds: float = 0) -> Done:
+    env = {key: value for key, value in os.environ.items() if key not in ("PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV")}
+    started = time.monotonic()
+    try:
+        done = subprocess.run(
+            [*command, *arguments],
+            cwd=folder,
+            env=env,
+            input=text,
+            text=True,
+            errors="replace",
+            capture_output=True,
+            timeout=seconds or None,
+        )
+    except subprocess.TimeoutExpired:
+        raise Stopped(f"`python {' '.join(arguments[:2])}` does not end after the update.") from None
+    return Done(done.returncode, done.stdout, done.stderr, time.monotonic() - started)
+
+
+def find_python(project: Path, asked: str | None, tree: Path | None) -> list[str]:
+    """The command that runs the project's code: the one asked for; the project's environment; an active one; uv's.
+
+    `tree` holds a pyproject.toml whose dependencies are others than the project's: uv then makes an environment for it.
+    Raises `Refused` where there is none.
+    """
+    if asked is not None:
+        if shutil.which(asked) is None:
+            raise Refused(f"--python {asked} is no program.")
+        return [asked]
+    uv = os.environ.get("UV") or shutil.which("uv")
+    with_uv = [uv, "run", "--quiet", "--project", str(tree or project), "python"] if uv else None
+    if tree is not None and with_uv:
+        return with_uv
+    environments = [project / ".venv", *(Path(v) for k in ("VIRTUAL_ENV", "CONDA_PREFIX") if (v := os.environ.get(k)))]
+    for environment in environments:
+        if (environment / "bin" / "python").exists():
+            return [str(environment / "bin" / "python")]
+    if with_uv:
+        return with_uv
+    return [sys.executable]
+
+
+def _dependencies(folder: Path) -> Any:
+    try:
+        values = tomllib.loads((folder / "pyproject.toml").read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise Stopped(f"pyproject.toml cannot be read {folder.name} the update: {error}") from error
+    project = values.get("project", {})
+    return [project.get("dependencies"), project.get("optional-dependencies"), values.get("dependency-groups")]
+
+
+def _flat(values: Any, prefix: str) -> dict[str, Any]:
+    """The values by dotted key; lists and empty mappings are values."""
+    if not isinstance(values, Mapping) or not values:
+        return {prefix: values}
+    found: dict[str, Any] = {}
+    for key, value in values.items():
+        found |= _flat(value, f"{prefix}.{key}" if prefix else str(key))
+    return found
+
+
+def _compared(before: Mapping[str, Any], after: Mapping[str, Any]) -> tuple[list[str], list[str]]:
+    """The keys that are no more, and those with another value. A mapping that was empty may get keys."""
+    filled = {key for key in before if before[key] in ({}, None) and any(name.startswith(f"{key}.") for name in after)}
+    gone = [key for key in before if key not in after and key not in filled]
+    other = [k for k in before if k in after and (before[k], type(before[k])) != (after[k], type(after[k]))]
+    return gone, other
+
+
+def _named(key: str, announced: frozenset[str]) -> bool:
+    """Whether the changelog names a key, or a part of the config that it lies in."""
+    return any(key == name or key.startswith(f"{name}.") for name in announced)
+
+
+def _result(run: Path) -> dict[str, Any]:
+    """What a run came to: the manifest's result, and every value that it logged, times aside."""
+    found: dict[str, Any] = dict(json.loads((run / "manifest.json").read_text(encoding="utf-8"))["result"])
+    for line in (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines():
+        row = json.loads(line)
+        for key, value in row.items():
+            if not key.startswith(("time/", "memory/")):
+                found[f"{key} of step {row['step']}"] = value
+    return found
+
+
+def _compare_results(before: Mapping[str, Any], after: Mapping[str, Any], what: str) -> None:
+    for key, value in before.items():
+        now = after.get(key, "missing")
+        if now != value and not (now != now and value != value):  # nan equals nan here
+            raise Stopped(
+                f"The updated project {what}, without a word in the changelog: {key} is {now}, and was {value}."
+            )
+
+
+def _failed(out: str) -> set[str]:
+    return {name.split(" - ")[0] for name in re.findall(r"^(?:FAILED|ERROR) (.+)$", out, re.MULTILINE)}

@@ -1,0 +1,125 @@
+"""git, called the same way whatever the user's settings are."""
+
+import os
+import shutil
+import subprocess
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+from .errors import Refused
+
+Entry = tuple[str, str]
+"""Mode and object id of a file."""
+Tree = dict[str, Entry]
+"""The files of a tree by path, with `/` between folders."""
+
+SETTINGS = {
+    "core.hooksPath": os.devnull,
+    "core.quotePath": "false",
+    "core.autocrlf": "false",
+    "core.safecrlf": "false",
+    "diff.renames": "true",
+    "diff.renameLimit": "0",
+    "merge.renames": "true",
+    "merge.renameLimit": "0",
+    "merge.directoryRenames": "false",  # else what a user adds to a folder moves with the folder
+    "gc.auto": "0",
+}
+AT_LEAST = (2, 38)  # merge-tree --write-tree
+
+
+class GitFailed(Exception):
+    """A git command failed that should not have."""
+
+
+class Git:
+    """`git("status", "-z")` runs git in a folder and returns its output. Raises `GitFailed`."""
+
+    def __init__(self, folder: Path, **env: str) -> None:
+        self.folder, self.env = folder, env
+
+    def run(self, *arguments: str, data: bytes = b"", pass_fds: tuple[int, ...] = ()) -> tuple[int, bytes, str]:
+        settings = [word for key, value in SETTINGS.items() for word in ("-c", f"{key}={value}")]
+        done = subprocess.run(
+            ["git", *settings, *arguments],
+            cwd=self.folder,
+            input=data,
+            capture_output=True,
+            env={**os.environ, "LC_ALL": "C", **self.env},
+            pass_fds=pass_fds,
+        )
+        return done.returncode, done.stdout, done.stderr.decode(errors="replace").strip()
+
+    def output(self, *arguments: str, data: bytes = b"") -> bytes:
+        code, out, said = self.run(*arguments, data=data)
+        if code != 0:
+            raise GitFailed(f"git {' '.join(arguments[:2])}: {said or out.decode(errors='replace').strip()}")
+        return out
+
+    def __call__(self, *arguments: str, data: bytes = b"") -> str:
+        return self.output(*arguments, data=data).decode(errors="surrogateescape").rstrip("\n")
+
+    def ask(self, *arguments: str) -> str | None:
+        """The output, or None where git says no."""
+        code, out, _ = self.run(*arguments)
+        return out.decode(errors="surrogateescape").rstrip("\n") if code == 0 else None
+
+    def names(self, *arguments: str) -> list[str]:
+        """The output of a command with -z."""
+        return [name for name in self(*arguments).split("\0") if name]
+
+    def tree(self, tree: str) -> Tree:
+        files: Tree = {}
+        for row in self.names("ls-tree", "-r", "-z", "--full-tree", tree):
+            about, path = row.split("\t", 1)
+            mode, _, oid = about.split(" ")
+            files[path] = mode, oid
+        return files
+
+    def write_tree(self, files: Mapping[str, Entry], index: Path) -> str:
+        """The id of a tree with these files; `index` is a file to work in."""
+        index.unlink(missing_ok=True)
+        git = Git(self.folder, **self.env, GIT_INDEX_FILE=str(index))
+        rows = "".join(f"{mode} {oid}\t{path}\0" for path, (mode, oid) in files.items())
+        git("update-index", "-z", "--index-info", data=rows.encode(errors="surrogateescape"))
+        return git("write-tree")
+
+    def tree_of_folder(self, folder: Path, index: Path) -> Tree:
+        """Stores the files of a folder, ignored ones too, with the line endings its .gitattributes ask for."""
+        index.unlink(missing_ok=True)
+        git = Git(folder, **self.env, GIT_DIR=str(self.folder), GIT_WORK_TREE=str(folder), GIT_INDEX_FILE=str(index))
+        git("-c", f"core.attributesFile={os.devnull}", "-c", "core.fileMode=true", "add", "--force", "--all", ".")
+        return self.tree(git("write-tree"))
+
+    def checkout(self, tree: str, folder: Path, index: Path) -> Path:
+        """Writes the files of a tree into a new folder."""
+        folder.mkdir(parents=True)
+        index.unlink(missing_ok=True)
+        place = {"GIT_DIR": str(self.folder), "GIT_WORK_TREE": str(folder), "GIT_INDEX_FILE": str(index)}
+        git = Git(folder, **self.env, **place)
+        git("read-tree", tree)
+        git("checkout-index", "--all", "--force")
+        return folder
+
+    def write_blob(self, content: bytes) -> str:
+        return self("hash-object", "-w", "--stdin", data=content)
+
+    def blob(self, oid: str) -> bytes:
+        return self.output("cat-file", "blob", oid)
+
+
+def check_version() -> None:
+    """Raises `Refused` where git is missing or too old."""
+    if shutil.which("git") is None:
+        raise Refused("git is not installed: an update needs it.")
+    words = subprocess.check_output(["git", "--version"], text=True).split()
+    numbers = tuple(int(part) for part in words[2].split(".")[:2])
+    if numbers < AT_LEAST:
+        raise Refused(f"git {words[2]} is too old for an update: install git 2.38 or newer.")
+
+
+def forget_environment(names: Iterable[str] = ()) -> None:
+    """Drops what a git hook or alias that started this process told git about another repository."""
+    for name in names or subprocess.check_output(["git", "rev-parse", "--local-env-vars"], text=True).split():
+        if not name.startswith("GIT_CONFIG"):
+            os.environ.pop(name, None)

@@ -1,0 +1,293 @@
+"""The three-way merge of an update: old version, new version and project, as git trees.
+
+What others call:
+
+    from ostinato.render import ownership, rendered
+    from ostinato.merge import Merge, merge
+
+    rendered(source, version, answers, dst)            # renders a version; `source` as in `_src_path`
+    owned = ownership(checkout, answers)               # owned("digits/task.py") is True
+    result = merge(project, old, new, owned, scratch)  # `old`, `new`: rendered folders; `scratch`: a folder to make
+
+`merge` reads the project's HEAD commit alone, writes nothing to the project, and drops the user's paths (those
+for which `owned` is true) before it merges, so that they end as they were. With several versions' ownership:
+`lambda path: owned_old(path) or owned_new(path)`.
+
+Result: `Merge.commit` is a commit on top of the project's HEAD in the bare repository `Merge.scratch`, with
+conflict markers where there are conflicts; `Merge.read(path)` gives a file of it (None where there is none).
+`Merge.conflicts` (the update stops) and `Merge.notes` (it goes on, and says so) hold a sentence by path;
+`arrived`, `replaced`, `merged`, `removed` are lists of paths, `moved` pairs of old and new path.
+`Merge.report()` is all of it as text.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from .git import Git, GitFailed, Tree
+from .render import ANSWERS
+
+SIMILAR = "--find-renames=60%"
+"""How alike a file that a user moved and changed must be to be recognised."""
+NOBODY = {f"GIT_{who}_{what}": "ostinato" for who in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")}
+
+
+@dataclass
+class Merge:
+    """Paths are relative to the project's root."""
+
+    scratch: Path
+    commit: str
+    tree: str
+    """The project's folder of the commit, which is the whole of it but for a project in a subfolder."""
+    template: str
+    """A commit that holds the new version as rendered."""
+    files: Tree
+    conflicts: dict[str, str] = field(default_factory=dict)
+    notes: dict[str, str] = field(default_factory=dict)
+    arrived: list[str] = field(default_factory=list)
+    replaced: list[str] = field(default_factory=list)
+    merged: list[str] = field(default_factory=list)
+    removed: list[str] = field(default_factory=list)
+    moved: list[tuple[str, str]] = field(default_factory=list)
+
+    def read(self, path: str) -> bytes | None:
+        entry = self.files.get(path)
+        return Git(self.scratch).blob(entry[1]) if entry else None
+
+    def report(self) -> str:
+        """What arrived, was merged, removed …, a line each."""
+        rows = [("arrived", path) for path in self.arrived]
+        rows += [("moved", f"{one} → {other}") for one, other in self.moved]
+        rows += [("merged", path) for path in self.merged]
+        rows += [("removed", path) for path in self.removed]
+        if len(self.replaced) > 8:
+            rows.append(("replaced", f"{len(self.replaced)} files that you had not edited"))
+        else:
+            rows += [("replaced", path) for path in self.replaced]
+        lines = [f"  {what:<10}{path}" for what, path in rows]
+        for title, found in (("Conflicts", self.conflicts), ("For you to look at", self.notes)):
+            if found:
+                lines += ["", f"{title}:", *(f"  {path}: {sentence}" for path, sentence in sorted(found.items()))]
+        return "\n".join(lines)
+
+
+def merge(
+    project: Path,
+    old: Path,
+    new: Path,
+    owned: Callable[[str], bool],
+    scratch: Path,
+    *,
+    version: str = "new",
+    message: str = "Update the template",
+) -> Merge:
+    """Merges what changed from `old` to `new` into the project's HEAD."""
+    here = Git(project)
+    head = here("rev-parse", "HEAD")
+    prefix = here("rev-parse", "--show-prefix")
+    git = borrowing(here, scratch)
+    index = scratch / "merge-index"
+
+    base, theirs = (
+        {path: entry for path, entry in git.tree_of_folder(folder, index).items() if not owned(path)}
+        for folder in (old, new)
+    )
+    project_files = git.tree(f"{head}:{prefix}")
+    ours = {path: entry for path, entry in project_files.items() if not owned(path)}
+    result = Merge(scratch, "", "", "", {})
+
+    if theirs.get(ANSWERS) is None:
+        raise GitFailed(f"the new version renders no {ANSWERS}")
+    rendered = dict(theirs)
+    answers = theirs.pop(ANSWERS)
+    _note_edited_answers(git, base.pop(ANSWERS, None), ours.pop(ANSWERS, None), answers, result)
+
+    # What the template never had takes no part: it cannot be mistaken for a renamed file.
+    moved_by_user = _renames(git, base, ours, index, SIMILAR)
+    renamed = _renames(git, base, theirs, index, "--find-renames=50%")
+    taking_part = base.keys() | theirs.keys() | set(moved_by_user.values()) | _folders(theirs)
+    ours = {p: entry for p, entry in ours.items() if p in taking_part or _folders([p]) & theirs.keys()}
+    for path in sorted(ours.keys() & theirs.keys() - base.keys() - set(moved_by_user.values())):
+        if ours[path] != theirs[path]:
+            result.notes[path] = "you have your own, and the new version brings one: yours stays."
+            del ours[path], theirs[path]
+
+    origin = {other: one for one, other in moved_by_user.items()}
+    crlf = _without_crlf(git, base, ours, origin)
+    files, stages, told = _merge_trees(git, base, ours, theirs, index, version)
+    _settle(files, stages, told, result)
+    for path in crlf:
+        _with_crlf(git, files, {path, renamed.get(origin.get(path, path), path)})
+    _audit(git, base, ours, theirs, files, moved_by_user, renamed, result)
+
+    untouched = {path: entry for path, entry in project_files.items() if path not in ours and path != ANSWERS}
+    result.files = {**untouched, **files, ANSWERS: answers}
+    _sort(base, project_files, result, renamed)
+    result.tree = git.write_tree(result.files, index)
+    whole = result.tree
+    if prefix:
+        rest = {p: e for p, e in git.tree(head).items() if not p.startswith(prefix)}
+        whole = git.write_tree(rest | {prefix + p: e for p, e in result.files.items()}, index)
+    author = {f"GIT_{who}_{what}": value for who in ("AUTHOR", "COMMITTER") for what, value in _me(here).items()}
+    result.commit = Git(scratch, **author)("commit-tree", whole, "-p", head, "-m", message)
+    result.template = Git(scratch, **author)(
+        "commit-tree", git.write_tree(rendered, index), "-m", f"The template's files of {version}"
+    )
+    return result
+
+
+def borrowing(project: Git, scratch: Path) -> Git:
+    """A new bare repository that reads the project's objects and keeps its own to itself."""
+    kind = project.ask("rev-parse", "--show-object-format") or "sha1"
+    scratch.mkdir(parents=True)
+    git = Git(scratch)
+    git("init", "--quiet", "--bare", f"--object-format={kind}", ".")
+    paths = [project.folder / project("rev-parse", "--git-path", name) for name in ("objects", "shallow")]
+    (scratch / "objects" / "info" / "alternates").write_text(f"{paths[0].resolve()}\n", encoding="utf-8")
+    if paths[1].is_file():
+        (scratch / "shallow").write_bytes(paths[1].read_bytes())
+    return git
+
+
+def _me(project: Git) -> dict[str, str]:
+    ident = project.ask("var", "GIT_COMMITTER_IDENT")
+    if ident is None:
+        return {"NAME": "ostinato", "EMAIL": "ostinato@localhost"}
+    name, _, rest = ident.partition(" <")
+    return {"NAME": name, "EMAIL": rest.partition(">")[0]}
+
+
+def _folders(paths: Iterable[str]) -> set[str]:
+    """Every folder above the paths."""
+    return {str(parent) for path in paths for parent in Path(path).parents} - {"."}
+
+
+def _renames(git: Git, one: Tree, other: Tree, index: Path, similar: str) -> dict[str, str]:
+    trees = [git.write_tree(files, index) for files in (one, other)]
+    words = git.names("diff-tree", "-r", "-z", "--no-ext-diff", "--diff-filter=R", "--name-status", similar, *trees)
+    return dict(zip(words[1::3], words[2::3], strict=True))
+
+
+def _merge_trees(
+    git: Git, base: Tree, ours: Tree, theirs: Tree, index: Path, version: str
+) -> tuple[Tree, dict[str, set[int]], dict[str, str]]:
+    """The merged files; of each path in conflict which of base 1, ours 2 and theirs 3 have it, and what git says."""
+    writer = Git(git.folder, **NOBODY)
+    root = writer("commit-tree", git.write_tree(base, index), "-m", "base")
+    names = "yours", f"template-{version}"
+    for name, files in zip(names, (ours, theirs), strict=True):
+        commit = writer("commit-tree", git.write_tree(files, index), "-p", root, "-m", name)
+        git("update-ref", f"refs/heads/{name}", commit)
+    code, out, said = git.run("merge-tree", "--write-tree", "-z", "--messages", *names)
+    if code not in (0, 1):
+        raise GitFailed(f"git merge-tree: {said}")
+    tree, *words = out.decode(errors="surrogateescape").split("\0")
+    stages: dict[str, set[int]] = {}
+    while words and words[0]:
+        about, path = words.pop(0).split("\t", 1)
+        stages.setdefault(path, set()).add(int(about.split(" ")[2]))
+    del words[:1]
+    told: dict[str, str] = {}
+    while words and words[0]:
+        count = int(words.pop(0))
+        paths, (kind, text), words = words[:count], words[count : count + 2], words[count + 2 :]
+        if kind.startswith("CONFLICT"):
+            told |= dict.fromkeys(set(paths) & stages.keys() or paths[:1], " ".join(text.split()))
+    return git.tree(tree), stages, told
+
+
+def _settle(files: Tree, stages: dict[str, set[int]], told: dict[str, str], result: Merge) -> None:
+    """What to do about each path that git could not merge."""
+    for path, have in stages.items():
+        if have == {1, 3}:
+            files.pop(path, None)
+            result.notes[path] = "you deleted or moved it, and the template changed it: it stays as you left it."
+        elif have == {1, 2}:
+            result.conflicts[path] = "you changed it, and the new version has it no more: keep your changes elsewhere."
+        elif have == {1, 2, 3}:
+            result.conflicts[path] = "you and the template changed the same lines: choose between the markers."
+        else:
+            result.conflicts[path] = f"{told.get(path, 'git cannot merge it').rstrip('.')}."
+    for path in told.keys() - stages.keys():
+        result.conflicts.setdefault(path, f"{told[path].rstrip('.')}.")
+
+
+def _note_edited_answers(git: Git, base: object, ours: object, new: object, result: Merge) -> None:
+    """Copier writes the answers file, so it is replaced whole."""
+    if ours in (base, new) or base is None or ours is None:
+        return
+    before, mine, after = (set(git.blob(entry[1]).splitlines()) for entry in (base, ours, new))  # type: ignore[index]
+    lost = [line.decode(errors="replace") for line in mine - before - after]
+    if lost:
+        result.notes[ANSWERS] = f"Copier writes this file; what you had added is dropped: {'; '.join(lost)}"
+
+
+def _is_crlf(content: bytes) -> bool:
+    return b"\r\n" in content and content.count(b"\r\n") == content.count(b"\n")
+
+
+def _without_crlf(git: Git, base: Tree, ours: Tree, origin: dict[str, str]) -> list[str]:
+    """Takes the CRLF line endings from files that a user converted, lest every line conflict; returns which."""
+    found = []
+    for path, (mode, oid) in list(ours.items()):
+        before = base.get(origin.get(path, path))
+        if before is None or before[1] == oid or mode.startswith("12"):
+            continue
+        content = git.blob(oid)
+        if _is_crlf(content) and not _is_crlf(git.blob(before[1])):
+            ours[path] = mode, git.write_blob(content.replace(b"\r\n", b"\n"))
+            found.append(path)
+    return found
+
+
+def _with_crlf(git: Git, files: Tree, paths: set[str]) -> None:
+    for path in paths & files.keys():
+        mode, oid = files[path]
+        content = git.blob(oid).replace(b"\r\n", b"\n").replace(b"\n", b"\r\n")
+        files[path] = mode, git.write_blob(content)
+
+
+def _audit(
+    git: Git,
+    base: Tree,
+    ours: Tree,
+    theirs: Tree,
+    files: Tree,
+    moved_by_user: dict[str, str],
+    renamed: dict[str, str],
+    result: Merge,
+) -> None:
+    """Counts lines, so that nothing a user changed is lost whatever the merge did."""
+
+    def lines(tree: Tree, *paths: str) -> Counter[bytes]:
+        found: Counter[bytes] = Counter()
+        for path in {path for path in paths if path in tree}:
+            found.update(line.rstrip() for line in git.blob(tree[path][1]).splitlines())
+        return found
+
+    for path in base:
+        mine, new = moved_by_user.get(path, path), renamed.get(path, path)
+        told = {path, mine, new} & (result.conflicts.keys() | result.notes.keys())
+        if told or mine not in ours or ours[mine] == base[path]:
+            continue
+        before, after, yours = lines(base, path), lines(theirs, new), lines(ours, mine)
+        now = lines(files, path, mine, new)
+        added = yours - (before - after) - now
+        deleted = now - (yours + (after - before))
+        if added or deleted:
+            line = next(iter(added or deleted)).decode(errors="replace").strip()
+            result.conflicts[mine] = f"your change of the line {line!r} would be lost: make it again by hand."
+
+
+def _sort(base: Tree, before: Tree, result: Merge, renamed: dict[str, str]) -> None:
+    """Fills the lists of what became of which path."""
+    after = result.files
+    gone, come = before.keys() - after.keys(), after.keys() - before.keys()
+    result.moved = [(one, other) for one, other in renamed.items() if one in gone and other in come]
+    result.arrived = sorted(come - {other for _, other in result.moved})
+    result.removed = sorted(gone - {one for one, _ in result.moved})
+    for path in sorted(before.keys() & after.keys()):
+        if before[path] != after[path] and path not in result.conflicts and path != ANSWERS:
+            (result.replaced if before[path] == base.get(path) else result.merged).append(path)

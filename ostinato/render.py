@@ -1,0 +1,141 @@
+"""Versions of the template: where they come from, what they render to, what in it is the user's."""
+
+import io
+import re
+import subprocess
+import warnings
+from collections.abc import Callable, Mapping
+from contextlib import redirect_stderr
+from pathlib import Path
+from typing import Any
+
+import copier
+import yaml
+from jinja2 import FileSystemLoader
+from jinja2.sandbox import SandboxedEnvironment
+from packaging.version import InvalidVersion, Version
+from pathspec import PathSpec
+
+from .errors import Refused
+from .git import Git
+
+ANSWERS = ".copier-answers.yml"
+Answers = Mapping[str, Any]
+SHORT = {"gh": "https://github.com/", "gl": "https://gitlab.com/"}
+
+
+class Source:
+    """A clone of the template's repository, with all versions."""
+
+    def __init__(self, url: str, project: Path, folder: Path) -> None:
+        """`url` as in the answers' `_src_path`. Raises `Refused` where it cannot be reached."""
+        self.url = self.reached = url
+        host, _, rest = url.partition(":")
+        if host in SHORT:
+            self.reached = SHORT[host] + rest.lstrip("/")
+        elif url.startswith("git+"):
+            self.reached = url.removeprefix("git+")
+        elif (local := (project / Path(url).expanduser())).exists():
+            self.reached = str(local.resolve())
+        code, _, said = Git(project).run("clone", "--quiet", "--no-checkout", "--", self.reached, str(folder))
+        if code != 0:
+            why = said.splitlines()[-1].removeprefix("fatal: ") if said else "git clone failed"
+            raise Refused(
+                f"The template's source {url!r}, from _src_path in {ANSWERS}, cannot be reached: {why.rstrip('.')}. "
+                "Correct _src_path there, commit, and update again."
+            )
+        self.git = Git(folder)
+        if self.git.ask("cat-file", "-e", "HEAD:copier.yml") is None:
+            raise Refused(
+                f"The template's source {url!r}, from _src_path in {ANSWERS}, is not the template: it has no "
+                "copier.yml. Write its URL or absolute path there, commit, and update again."
+            )
+
+    def versions(self) -> list[str]:
+        """The released versions, in order."""
+        found = [tag for tag in self.git("tag", "--list").split() if as_version(tag) is not None]
+        return sorted(found, key=Version)
+
+    def newest(self) -> str:
+        """The newest version that is no pre-release. Raises `Refused`."""
+        found = [tag for tag in self.versions() if not Version(tag).is_prerelease]
+        if not found:
+            raise Refused(f"The template at {self.url} has no released version yet; --to HEAD takes its newest state.")
+        return found[-1]
+
+    def commit(self, version: str) -> str | None:
+        """The commit of a version (a tag, HEAD, a commit, or what `git describe` says), or None."""
+        if version.startswith("-"):
+            return None
+        found = self.git.ask("rev-parse", "--verify", "--quiet", f"{version}^{{commit}}")
+        return found or self.git.ask("rev-parse", "--verify", "--quiet", f"refs/remotes/origin/{version}^{{commit}}")
+
+    def describe(self, commit: str) -> str:
+        """What Copier records as `_commit`."""
+        return self.git("describe", "--tags", "--always", commit)
+
+    def checkout(self, commit: str, folder: Path) -> Path:
+        """The template's files at a commit, in a new folder without git."""
+        folder.mkdir(parents=True)
+        archive = self.git.output("archive", commit)
+        subprocess.run(["tar", "-x", "-C", str(folder)], input=archive, check=True)
+        return folder
+
+
+def as_version(name: str) -> Version | None:
+    """A tag, or a commit some steps after a tag, as a version that can be compared."""
+    steps = re.fullmatch(r"(.+)-(\d+)-g[0-9a-f]+", name)
+    try:
+        return Version(f"{Version(steps[1]).base_version}.post{steps[2]}" if steps else name)
+    except InvalidVersion:
+        return None
+
+
+def rendered(source: str, version: str, answers: Answers, dst: Path) -> Path:
+    """A version of the template with these answers; new questions take their defaults. Raises `Refused`."""
+    data = {key: value for key, value in answers.items() if not key.startswith("_")}
+    said = io.StringIO()  # Copier warns about what is meant here, such as a local template
+    try:
+        with warnings.catch_warnings(), redirect_stderr(said):
+            warnings.simplefilter("ignore")
+            copier.run_copy(
+                source,
+                dst,
+                data=data,
+                defaults=True,
+                quiet=True,
+                settings=copier.Settings(),  # not those of whoever updates
+                unsafe=False,
+                vcs_ref=version,
+            )
+    except Exception as error:  # whatever a template or an answer makes Copier raise
+        why = " ".join(str(error).split()) or type(error).__name__
+        raise Refused(f"The template at {version} cannot be rendered with the answers in {ANSWERS}: {why}") from error
+    return dst
+
+
+def answers_in(text: str) -> dict[str, Any]:
+    """What an answers file holds. Raises `Refused`."""
+    try:
+        found = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise Refused(f"{ANSWERS} cannot be read: {' '.join(str(error).split())}.") from error
+    if not isinstance(found, dict):
+        raise Refused(f"{ANSWERS} holds no answers; restore it from git's history.")
+    return found
+
+
+def ownership(template: Path, answers: Answers) -> Callable[[str], bool]:
+    """Whether a path of the rendered project is the user's, by the version in a checkout of the template.
+
+    The one source is `_exclude` in copier.yml: what Copier leaves out of an update but not out of a copy.
+    """
+    patterns = yaml.safe_load((template / "copier.yml").read_text(encoding="utf-8"))["_exclude"]
+    environment = SandboxedEnvironment(loader=FileSystemLoader(str(template)), autoescape=False)
+
+    def excluded(operation: str) -> Callable[[str], bool]:
+        texts = (environment.from_string(p).render(**answers, _copier_operation=operation) for p in patterns)
+        return PathSpec.from_lines("gitignore", (line for text in texts for line in text.splitlines())).match_file
+
+    in_update, in_copy = excluded("update"), excluded("copy")
+    return lambda path: in_update(path) and not in_copy(path)

@@ -1,0 +1,345 @@
+"""`ostinato update`: the steps, in order. The project is touched by the last one alone."""
+
+import contextlib
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from .changelog import Changes, between
+from .check import Check, Trees
+from .errors import Refused, Stopped
+from .git import Git, check_version
+from .merge import Merge, merge
+from .render import ANSWERS, Answers, Source, answers_in, as_version, ownership, rendered
+from .state import BRANCH, TEMPLATE, Note, State, held
+
+TRAILER = "Ostinato-Update:"
+UNDER_WAY = {
+    "MERGE_HEAD": "merge",
+    "rebase-merge": "rebase",
+    "rebase-apply": "rebase",
+    "CHERRY_PICK_HEAD": "cherry-pick",
+    "REVERT_HEAD": "revert",
+}
+NOT_LINKED = {"runs", "outputs", "multirun", "wandb", "mlruns", "build", "dist", "htmlcov", "venv", "node_modules"}
+"""What git ignores and the checks have no use for, besides what begins with a dot or an underscore."""
+FIXED = {
+    "package_name": "the files that are yours would keep the old name",
+    "starting_point": "the files that are yours are those of another",
+}
+"""Answers that no update changes, and why."""
+Print = Callable[[str], None]
+
+
+@dataclass
+class Plan:
+    """What is updated to what."""
+
+    url: str
+    old: str
+    """The version as recorded."""
+    new: str
+    commits: tuple[str, str]
+    answers: tuple[Answers, Answers]
+    """Before and after."""
+
+
+def find_project(folder: Path) -> Path:
+    """The nearest folder upwards that was rendered by Copier. Raises `Refused`."""
+    for place in (folder, *folder.parents):
+        if (place / ANSWERS).is_file():
+            return place
+    raise Refused(f"There is no {ANSWERS} here or in a folder above: run this in a project made from the template.")
+
+
+def update(
+    project: Path,
+    *,
+    to: str | None = None,
+    data: Mapping[str, str] | None = None,
+    dry_run: bool = False,
+    check: Check,
+    say: Print = print,
+) -> None:
+    """Updates the project, or raises `Refused` or `Stopped` and leaves it as it was.
+
+    `check` says whether the updated project is good: `Checks`, or less in tests. `data` are changed answers.
+    """
+    git = _repository(project)
+    with held(git) as state:
+        if (said := state.put_back()) is not None:
+            say(said)
+        _refuse_unclean(git)
+        temporary = Path(tempfile.mkdtemp(prefix="ostinato-update-"))
+        head = git("rev-parse", "HEAD")
+        try:
+            state.write(Note(str(temporary), head))
+            _update(git, state, temporary, to, data or {}, dry_run, check, say)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+            if (note := state.read()) is None or note.commit is None:
+                state.clear()
+
+
+def abort(project: Path, say: Print = print) -> None:
+    """Puts back what a killed update left, and deletes the branches of updates that nobody worked on."""
+    git = _repository(project)
+    with held(git) as state:
+        said = [text] if (text := state.put_back()) else []
+        here = git.ask("symbolic-ref", "--short", "HEAD")
+        for branch in git("for-each-ref", "--format=%(refname:short)", f"refs/heads/{BRANCH}*").split():
+            if branch == here or not _is_untouched(git, branch):
+                said.append(
+                    f"The branch {branch} stays: it is in use or has commits of yours; `git branch -D` deletes it."
+                )
+            else:
+                git("branch", "--quiet", "-D", branch)
+                said.append(f"Deleted the branch {branch}.")
+    say("\n".join(said) or "There is no update to abort.")
+
+
+def _repository(project: Path) -> Git:
+    check_version()
+    git = Git(project)
+    code, out, said = git.run("rev-parse", "--is-inside-work-tree")
+    if code != 0 or out.strip() != b"true":
+        if "dubious ownership" in said:
+            raise Refused(f"git does not trust {project}, which belongs to another user: see git's safe.directory.")
+        raise Refused("The project is no git repository, so an update cannot be undone: git init and commit first.")
+    if git.ask("rev-parse", "--verify", "HEAD") is None:
+        raise Refused("The project has no commit yet, so an update cannot be undone: git add and commit first.")
+    return git
+
+
+def _refuse_unclean(git: Git) -> None:
+    for name, what in UNDER_WAY.items():
+        if (git.folder / git("rev-parse", "--git-path", name)).exists():
+            raise Refused(f"A git {what} is under way: finish or abort it first.")
+    rows = git.names("status", "--porcelain", "-z", "--untracked-files=all", "--ignore-submodules=none")
+    if rows:
+        what = "is untracked" if rows[0].startswith("??") else "has changes that are not committed"
+        raise Refused(f"{rows[0][3:]} {what}: commit, stash or delete what is not committed, then update.")
+
+
+def _update(
+    git: Git,
+    state: State,
+    temporary: Path,
+    to: str | None,
+    data: Mapping[str, str],
+    dry_run: bool,
+    check: Check,
+    say: Print,
+) -> None:
+    project, head = git.folder, git("rev-parse", "HEAD")
+    answers = _recorded(git)
+    source = Source(answers[1]["_src_path"], project, temporary / "source")
+    plan = _plan(git, source, answers, to, data)
+    if plan is None:
+        say(f"The project is at {answers[1]['_commit']}, which is the newest version.")
+        return
+    branch = BRANCH + plan.new
+    _refuse_branch(git, branch)
+
+    checkouts = [source.checkout(commit, temporary / "checkouts" / str(n)) for n, commit in enumerate(plan.commits)]
+    changelog = checkouts[1] / "CHANGELOG.md"
+    text = changelog.read_text(encoding="utf-8") if changelog.is_file() else ""
+    changes = between(text, as_version(plan.old), as_version(plan.new))
+    owned_old, owned_new = (ownership(*pair) for pair in zip(checkouts, plan.answers, strict=True))
+    with contextlib.chdir(project):  # where a relative path of the source begins
+        old, new = (
+            rendered(plan.url, commit, values, temporary / name)
+            for name, commit, values in zip(("old", "new"), plan.commits, plan.answers, strict=True)
+        )
+    title = f"Update the template from {plan.old} to {plan.new}"
+    merged = merge(
+        project,
+        old,
+        new,
+        lambda path: owned_old(path) or owned_new(path),
+        temporary / "scratch",
+        version=plan.new,
+        message=f"{title}\n\n{TRAILER} {plan.new}",
+    )
+    if git("rev-parse", "HEAD:" + git("rev-parse", "--show-prefix")) == merged.tree:
+        say("Nothing changes.")
+        return
+    _refuse_in_the_way(project, merged)
+    say(f"{title}, from {plan.url}\n\n{changes.text}\nFiles:\n{merged.report()}\n")
+
+    try:
+        if merged.conflicts:
+            raise Stopped(f"{len(merged.conflicts)} of the files could not be merged.")
+        say("Checks:")
+        trees = _trees(git, merged, temporary, changes)
+        check(trees, say)
+        say("")
+    except Stopped as stop:
+        if dry_run:
+            raise Stopped(f"{stop}\nNothing was changed: this was a dry run.") from None
+        _hand_over(git, merged)
+        git("update-ref", f"refs/heads/{branch}", merged.commit)
+        raise Stopped(f"{stop}\n{_what_to_do(branch)}") from None
+    if dry_run:
+        say("The update would succeed. Nothing was changed: this was a dry run.")
+        return
+
+    _refuse_unclean(git)
+    _refuse_in_the_way(project, merged)
+    if git("rev-parse", "HEAD") != head:
+        raise Refused("Somebody committed to the project during the update: update again.")
+    _hand_over(git, merged)
+    state.fast_forward(Note(str(temporary), head, merged.commit))
+    state.clear()
+    if git.ask("rev-parse", "--verify", f"refs/heads/{branch}"):  # of an earlier try, untouched
+        git("branch", "--quiet", "-D", branch)
+    say(f"Updated to {plan.new}, in one commit. `git show` shows it, `git reset --hard HEAD~1` takes it back.")
+
+
+def _recorded(git: Git) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The answers when the project was last rendered or updated, and now. Raises `Refused`."""
+    if git.ask("ls-files", "--error-unmatch", ANSWERS) is None:
+        raise Refused(f"{ANSWERS} is not committed: git add --force and commit it first.")
+    now = answers_in((git.folder / ANSWERS).read_text(encoding="utf-8"))
+    for key in ("_commit", "_src_path"):
+        if not isinstance(now.get(key), str | int | float):
+            raise Refused(
+                f"{ANSWERS} has no {key}, so the version that the project was made from is not known: render it from a "
+                "git repository of the template, or write the version and source there."
+            )
+        now[key] = str(now[key])
+    commits = [
+        found
+        for found in (
+            git.ask("log", "-1", "--format=%H", "-G^_commit:", "--", ANSWERS),
+            git.ask("log", "-1", "--format=%H", f"--grep=^{TRAILER}", "--", ANSWERS),
+        )
+        if found
+    ]
+    last = commits[0] if commits else None
+    if len(commits) == 2 and git.ask("merge-base", "--is-ancestor", *commits) is not None:
+        last = commits[1]
+    prefix = git("rev-parse", "--show-prefix")
+    text = git.ask("show", f"{last}:{prefix}{ANSWERS}") if last else None
+    then = answers_in(text) if text else {}
+    return {**now, **{key: value for key, value in then.items() if not key.startswith("_")}}, now
+
+
+def _plan(
+    git: Git, source: Source, answers: tuple[dict[str, Any], dict[str, Any]], to: str | None, data: Mapping[str, str]
+) -> Plan | None:
+    """What to do; None where nothing is. Raises `Refused`."""
+    then, now = answers
+    for key, why in FIXED.items():
+        if key in data and data[key] != now.get(key):
+            raise Refused(f"An update cannot change {key}, because {why}: see docs/ownership.md of the template.")
+    if unknown := sorted(key for key in data if key not in now or key.startswith("_")):
+        raise Refused(f"{unknown[0]} is no answer in {ANSWERS}; it has {', '.join(k for k in now if k[0] != '_')}.")
+    _refuse_renamed(git.folder, then, now)
+    old_name = now["_commit"]
+    old = source.commit(old_name)
+    if old is None:
+        raise Refused(
+            f"The template at {source.url} has no version {old_name}, the _commit in {ANSWERS} (was it rendered from "
+            "changes that were never committed?): write the nearest version there, commit, and update."
+        )
+    new_name = to if to is not None else source.newest()
+    new = source.commit(new_name)
+    if new is None:
+        known = ", ".join(source.versions()[-5:]) or "none"
+        raise Refused(f"The template at {source.url} has no version {new_name}; the newest are {known}.")
+    if as_version(new_name) is None:
+        new_name = source.describe(new)
+    before = {**then, **{key: now[key] for key in (*FIXED, "rendered_as") if key in now}}
+    after = {**now, **data}
+    if old == new and before == after:
+        return None
+    versions = as_version(old_name), as_version(new_name)
+    if versions[0] and versions[1] and versions[1] < versions[0]:
+        if to is None:
+            return None
+        raise Refused(f"The project is at {old_name}, and {new_name} is older: an update goes forward only.")
+    return Plan(now["_src_path"], old_name, new_name, (old, new), (before, after))
+
+
+def _refuse_branch(git: Git, branch: str) -> None:
+    if git.ask("rev-parse", "--verify", f"refs/heads/{branch}") is None:
+        return
+    if not _is_untouched(git, branch):
+        raise Refused(
+            f"The branch {branch} of an earlier try holds commits of yours, or is checked out: merge it "
+            f"(git merge {branch}) or delete it (git branch -D {branch}), then update."
+        )
+
+
+def _is_untouched(git: Git, branch: str) -> bool:
+    """Whether a branch is as an update left it, and checked out nowhere."""
+    is_ours = TRAILER in git("log", "-1", "--format=%B", f"refs/heads/{branch}")
+    return is_ours and f"branch refs/heads/{branch}" not in git("worktree", "list", "--porcelain").splitlines()
+
+
+def _refuse_renamed(project: Path, then: Answers, now: Answers) -> None:
+    """Where answers were edited that no update changes."""
+    point = now.get("rendered_as", then).get("starting_point")
+    if point != now.get("starting_point"):
+        raise Refused(
+            f"starting_point in {ANSWERS} was changed to {now.get('starting_point')}, but {FIXED['starting_point']}: "
+            f"write {point} there again, commit, and update."
+        )
+    name = str(now.get("package_name"))
+    if not (project / name).is_dir():
+        raise Refused(
+            f"package_name in {ANSWERS} is {name}, but the project has no folder of that name: write its name "
+            "there, or rename the folder and its imports too (docs/ownership.md of the template), commit, and update."
+        )
+
+
+def _refuse_in_the_way(project: Path, merged: Merge) -> None:
+    """git ignores what lies where a file arrives, or the project would not be clean, and might overwrite it."""
+    for path in (*merged.arrived, *(new for _, new in merged.moved)):
+        parents = [project / parent for parent in reversed(Path(path).parents)]
+        if os.path.lexists(project / path) or any(os.path.lexists(p) and not p.is_dir() for p in parents):
+            raise Refused(
+                f"The new version brings {path}, but something that git ignores lies there: move it, then update."
+            )
+
+
+def _trees(git: Git, merged: Merge, temporary: Path, changes: Changes) -> Trees:
+    """The project before and after, with what git ignores but training may read."""
+    scratch, index = Git(merged.scratch), temporary / "check-index"
+    trees = {"before": git("rev-parse", "HEAD:" + git("rev-parse", "--show-prefix")), "after": merged.tree}
+    files = {name: scratch.tree(tree) for name, tree in trees.items()}
+    before, after = (scratch.checkout(tree, temporary / "trees" / name, index) for name, tree in trees.items())
+    for name in git.names("ls-files", "-z", "--others", "--ignored", "--exclude-standard", "--directory", "."):
+        path = Path(name)
+        if any(part in NOT_LINKED or part[0] in "._" or part.endswith((".pyc", ".egg-info")) for part in path.parts):
+            continue
+        for folder in (before, after):
+            if not os.path.lexists(folder / path):
+                (folder / path).parent.mkdir(parents=True, exist_ok=True)
+                (folder / path).symlink_to(git.folder / path)
+    paths = files["before"].keys() | files["after"].keys()
+    changed = sorted(path for path in paths if files["before"].get(path) != files["after"].get(path))
+    return Trees(before, after, changed, changes)
+
+
+def _hand_over(git: Git, merged: Merge) -> None:
+    """Copies the commits' objects into the project, and nothing else."""
+    scratch = Git(merged.scratch)
+    objects = scratch("rev-list", "--objects", merged.commit, merged.template, f"^{merged.commit}^")
+    pack = scratch.output("pack-objects", "--stdout", "-q", data=objects.encode(errors="surrogateescape") + b"\n")
+    git("unpack-objects", "-q", data=pack)
+    git("update-ref", TEMPLATE, merged.template)
+
+
+def _what_to_do(branch: str) -> str:
+    return (
+        f"Your project is as it was. The update lies on the branch {branch}:\n"
+        f"  git switch {branch}     then repair what is named above, run the tests, and commit\n"
+        f"  git switch -            then git merge {branch}\n"
+        "`ostinato update --abort` deletes that branch; the next `ostinato update` tries again."
+    )

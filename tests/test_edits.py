@@ -1,0 +1,236 @@
+"""A seeded simulator: owners edit a project of the first release, and update it to a newer version.
+
+Half of the cases update to the working tree; the other half to a version that changes more: it edits, renames, deletes
+and adds files of every kind. `pytest tests/test_edits.py -n0 -s --edits 300 --plain` prints the figures in
+docs/updates.md.
+"""
+
+import io
+import random
+import re
+import shutil
+import subprocess
+import tarfile
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import copier
+import jinja2
+import pytest
+from owner import MARK, Owner
+from releases import NEWEST, commit, files, git, versions
+from updating import Versions, checked_update, plain_update
+
+SEED = 0
+ANSWERS = {"package_name": "digits", "project_name": "Digits"}
+FURTHER = "9999.1.0"
+
+
+def evolve(template: Path) -> None:
+    """What a busy year does to the template: of its files, every fifth changes; some are renamed, some go."""
+    draw = random.Random(SEED)
+    root = template / "template"
+    engine = root / "{{ package_name }}/engine"
+    for path in sorted(engine.rglob("*.py"))[::5] + sorted(root.rglob("configs/*/*.yaml"))[::5]:
+        lines = path.read_text(encoding="utf-8").splitlines()
+        for _ in range(3):
+            place = draw.randrange(len(lines))
+            indent = re.match(r"\s*", lines[place])[0]
+            lines.insert(place, f"{indent}# new in {FURTHER}: {draw.random()}")
+        path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    for old, new in {"eta.py": "remaining.py", "grids.py": "montage.py", "tools/plots.py": "tools/figures.py"}.items():
+        (engine / old).rename(engine / new)
+    (engine / "tools/curves.py").unlink()
+    (root / "configs/scheduler/exponential.yaml").unlink()
+    (root / "configs/scheduler/sqrt.yaml").write_text("_target_: .engine.schedule.Sqrt\n")
+    (engine / "counting.py").write_text('"""New."""\n')
+    project = root / "pyproject.toml.jinja"
+    text = project.read_text(encoding="utf-8")
+    project.write_text(text.replace('    "numpy>=1.26",\n', '    "numpy>=2.0",\n'), encoding="utf-8")
+
+
+@pytest.fixture(scope="module")
+def further(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The repository with one more version."""
+    folder = tmp_path_factory.mktemp("further") / "ostinato"
+    shutil.copytree(repository, folder)
+    evolve(folder)
+    commit(folder, FURTHER)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def rendered(further: Path, tmp_path_factory: pytest.TempPathFactory) -> Versions:
+    return Versions(further, tmp_path_factory.mktemp("versions"))
+
+
+@pytest.fixture(scope="module")
+def base(rendered: Versions, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A project of the first release, under git."""
+    project = tmp_path_factory.mktemp("base") / "digits"
+    shutil.copytree(rendered.get(versions()[0], ANSWERS)[0], project)
+    git(project, "init", "--quiet")
+    git(project, "config", "core.autocrlf", "false")
+    commit(project)
+    return project
+
+
+@dataclass
+class Case:
+    owner: Owner
+    version: str
+    old: dict[str, bytes]
+    new: dict[str, bytes]
+    """The two versions as rendered."""
+
+    def lost(self, after: dict[str, bytes], reported: Callable[[str], bool]) -> list[str]:
+        """What of the owner's work is neither in the updated files nor in the report."""
+        owner = self.owner
+        found = set(re.findall(MARK, b"\n".join(after.values()).decode(errors="replace")))
+        lost = [f"{path}: {mark}" for mark, path in owner.marks.items() if mark not in found and not reported(path)]
+        renamed = self.renamed()
+        for path, line in owner.cut:
+            for now in {path, renamed.get(path, path)} & after.keys():
+                text = after[now].decode(errors="replace").replace("\r\n", "\n")
+                again = line in text.split("\n")
+                if again and "<<<<<<<" not in text and not reported(path) and not reported(now):
+                    lost.append(f"{path}: the line {line!r} is back")
+        for path in owner.deleted | owner.moved.keys():
+            for now in {path, renamed.get(path, path)} & after.keys():
+                if now not in owner.marks.values() and not reported(path) and not reported(now):
+                    lost.append(f"{now} is back")
+        for path, target in owner.moved.items():
+            if target not in after and not reported(target) and not reported(path):
+                lost.append(f"{target} is gone")
+            changed = path in self.new and self.new[path] != self.old.get(path)
+            untouched = target not in owner.marks.values() and target not in {where for where, _ in owner.cut}
+            arrives = after.get(target, b"").replace(b"\r\n", b"\n") == self.new.get(path)
+            told = reported(target) or reported(path)
+            if changed and not owner.owned(path) and untouched and not arrives and not told:
+                lost.append(f"the template's change of {path} is not in {target}")
+        return lost
+
+    def edits_the_templates(self) -> bool:
+        owner = self.owner
+        paths = {*owner.marks.values(), *(path for path, _ in owner.cut), *owner.deleted, *owner.moved}
+        return any(path in self.old and not owner.owned(path) for path in paths)
+
+    def renamed(self) -> dict[str, str]:
+        """Files that the template renamed, by their first line, which says what they are."""
+        gone = {p: t for p, t in self.old.items() if p not in self.new and t.strip()}
+        come = {t.split(b"\n")[0]: p for p, t in self.new.items() if p not in self.old}
+        return {path: come[text.split(b"\n")[0]] for path, text in gone.items() if text.split(b"\n")[0] in come}
+
+
+@dataclass
+class Figures:
+    cases: int = 0
+    template_edited: int = 0
+    with_conflict: int = 0
+    with_loss: int = 0
+    in_yours: int = 0
+    lost: list[str] = field(default_factory=list)
+    conflicts: Counter[str] = field(default_factory=Counter)
+
+    def row(self, name: str) -> str:
+        return (
+            f"| {name} | {self.cases} | {self.template_edited} | {self.with_loss} | {len(self.lost)} "
+            f"| {self.with_conflict} | {self.in_yours} |"
+        )
+
+
+@pytest.fixture
+def draw_case(base: Path, rendered: Versions, tmp_path: Path) -> Callable[[int], Case]:
+    def draw_case(number: int) -> Case:
+        """Case `number`: the project is edited and committed."""
+        version = (NEWEST, FURTHER)[number % 2]
+        (old, in_old), (new, in_new) = (rendered.get(v, ANSWERS) for v in (versions()[0], version))
+        before, after = files(old), files(new)
+        project = shutil.copytree(base, tmp_path / str(number))
+        later = sorted(after.keys() - before.keys())
+        owner = Owner(project, random.Random(f"{SEED} {number}"), number, lambda p: in_old(p) or in_new(p), later)
+        owner.work()
+        commit(project)
+        if git(project, "status", "--porcelain"):  # line endings, once .gitattributes is gone
+            git(project, "add", "--renormalize", ".")
+            commit(project)
+        return Case(owner, version, before, after)
+
+    return draw_case
+
+
+@pytest.mark.timeout(7200)
+def test_no_edit_is_lost_by_a_checked_update(draw_case, rendered: Versions, tmp_path: Path, pytestconfig):
+    figures = Figures()
+    for number in range(pytestconfig.getoption("edits")):
+        case = draw_case(number)
+        owner, project = case.owner, case.owner.project
+        before = git(project, "ls-tree", "-r", "HEAD").splitlines()
+        merged = checked_update(project, rendered, tmp_path / f"{number}.git", case.version)
+        after = contents(merged.scratch, merged.tree)
+
+        told = merged.conflicts.keys() | merged.notes.keys()
+        lost = case.lost(after, lambda path, told=told: path in told)
+        mine = [row for row in before if owner.owned(row.partition("\t")[2])]
+        now = set(git(merged.scratch, "ls-tree", "-r", merged.tree).splitlines())
+        lost += [f"{row.partition(chr(9))[2]}, which is the owner's, is another" for row in mine if row not in now]
+        for path, why in merged.conflicts.items():
+            if "between the markers" in why and b"<<<<<<<" not in after.get(path, b""):
+                lost.append(f"no markers in {path}")
+        figures.cases += 1
+        figures.template_edited += case.edits_the_templates()
+        figures.with_loss += bool(lost)
+        figures.lost += [f"case {number} {owner.did}: {what}" for what in lost]
+        figures.in_yours += sum(map(owner.owned, merged.conflicts))
+        figures.with_conflict += bool(merged.conflicts)
+        figures.conflicts.update(f"{number} {owner.did} {path}: {why}" for path, why in merged.conflicts.items())
+        shutil.rmtree(project)
+        shutil.rmtree(tmp_path / f"{number}.git")
+    print(f"\n{figures.row('checked')}")
+    print("\n".join(figures.conflicts))
+    assert figures.lost == []
+    assert figures.in_yours == 0
+    assert figures.with_conflict <= (0.05 if figures.cases >= 100 else 0.1) * figures.cases
+
+
+def contents(repository: Path, tree: str) -> dict[str, bytes]:
+    """The files of a tree."""
+    archive = subprocess.check_output(["git", "archive", tree], cwd=repository)
+    with tarfile.open(fileobj=io.BytesIO(archive)) as unpacked:
+        return {m.name: unpacked.extractfile(m).read() for m in unpacked if m.isfile()}
+
+
+@pytest.mark.timeout(7200)
+def test_what_plain_copier_loses_of_the_same_edits(draw_case, further: Path, pytestconfig, monkeypatch):
+    """For the table in docs/updates.md; says nothing about this template."""
+    if not pytestconfig.getoption("plain"):
+        pytest.skip("by hand: --plain")
+    # What takes Copier most of its time, and changes nothing here: a git process per file, and compiling anew.
+    monkeypatch.setattr(copier._main.Worker, "_sync_git_index_executable_bit", lambda *args: None)
+    compiled, compile_ = {}, jinja2.Environment.compile
+
+    def compile_once(self, source, *options, **named):
+        key = (source, options, tuple(named.items()))
+        if key not in compiled:
+            compiled[key] = compile_(self, source, *options, **named)
+        return compiled[key]
+
+    monkeypatch.setattr(jinja2.Environment, "compile", compile_once)
+    figures = Figures()
+    for number in range(pytestconfig.getoption("edits")):
+        case = draw_case(number)
+        project = case.owner.project
+        figures.cases += 1
+        figures.template_edited += case.edits_the_templates()
+        plain_update(project, case.version)
+        after = files(project)
+        lost = case.lost(after, lambda path: False)
+        figures.with_loss += bool(lost)
+        figures.lost += lost
+        conflicts = [path for path, text in after.items() if b"<<<<<<< before updating" in text]
+        figures.with_conflict += bool(conflicts)
+        figures.in_yours += sum(map(case.owner.owned, conflicts))
+        shutil.rmtree(project)
+    print(f"\n{figures.row('plain')}")

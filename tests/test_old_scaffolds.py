@@ -1,0 +1,173 @@
+"""The user's files of every release on the newest engine: what a project is after an update.
+
+The first release is tried from every starting point, the others from the default one.
+"""
+
+import ast
+import re
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from conftest import POINTS, ROOT
+from packaging.version import Version
+from releases import NEWEST, files, versions
+from test_train import logged, result, the_run
+from updating import Versions
+
+from ostinato.changelog import between
+from ostinato.render import ownership
+
+DEFAULT = "image_classification"
+SCAFFOLDS = [(v, p) for v in versions() for p in POINTS if v == versions()[0] or p == DEFAULT]
+SHORT = ("max_steps=6", "limit_val_batches=1", "log.every=2", "logger=none", "device=cpu", "workers=0")
+STOPPING = """
+import os, signal
+from .task import Classification
+
+class Stopping(Classification):
+    def training_step(self, model, batch, ctx):
+        if os.environ.get("AT") == str(ctx.step):
+            os.environ["AT"] = ""
+            os.kill(os.getpid(), signal.SIGTERM)
+        return super().training_step(model, batch, ctx)
+"""
+
+
+@pytest.fixture(scope="module")
+def rendered(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Versions:
+    return Versions(repository, tmp_path_factory.mktemp("versions"))
+
+
+@pytest.fixture
+def projects(rendered: Versions, template: Path, tmp_path: Path) -> Callable[..., tuple[Path, Path]]:
+    """`projects(version, point)`: the project as that version rendered it, and with the newest template's files."""
+
+    def projects(version: str, point: str) -> tuple[Path, Path]:
+        answers = {"package_name": "digits", "starting_point": point}
+        old = shutil.copytree(rendered.get(version, answers)[0], tmp_path / "old")
+        new = shutil.copytree(rendered.get(NEWEST, answers)[0], tmp_path / "new")
+        owned = ownership(template, answers)
+        for path in files(new):
+            if owned(path):
+                (new / path).unlink()
+        for path, content in files(old).items():
+            if owned(path):
+                (new / path).parent.mkdir(parents=True, exist_ok=True)
+                (new / path).write_bytes(content)
+        return old, new
+
+    return projects
+
+
+def numbers_change(version: str) -> bool:
+    """Whether the changelog says so for a release after `version`."""
+    return between((ROOT / "CHANGELOG.md").read_text(encoding="utf-8"), Version(version), None).numbers
+
+
+@pytest.mark.parametrize(("version", "point"), SCAFFOLDS)
+def test_it_trains_to_the_same_weights_and_its_own_tests_pass(projects, server, version: str, point: str):
+    old, new = projects(version, point)
+    for project in (old, new):
+        done = server.run(project / "train.py", *SHORT)
+        assert done.code == 0, done.out
+    if not numbers_change(version):
+        before, after = the_run(old), the_run(new)
+        assert result(before)["weights_sha256"] == result(after)["weights_sha256"]
+        shared = zip(logged(before), logged(after), strict=True)
+        assert all(first.items() <= second.items() for first, second in shared)
+    script = new / "run_tests.py"
+    script.write_text(
+        'import sys, pytest\nsys.exit(pytest.main(["-q", "-p", "no:cacheprovider", "--ignore=tests/engine"]))\n'
+    )
+    done = server.run(script)
+    assert done.code == 0, done.out
+    assert " passed" in done.last, done.out
+
+
+def defined(path: Path) -> set[str]:
+    """The names at a module's top level."""
+    found = set()
+    for node in ast.parse(path.read_text(encoding="utf-8")).body:
+        if isinstance(node, ast.ClassDef | ast.FunctionDef):
+            found.add(node.name)
+        elif isinstance(node, ast.Import | ast.ImportFrom):
+            found |= {alias.asname or alias.name for alias in node.names}
+        elif isinstance(node, ast.Assign | ast.AnnAssign):
+            targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+            found |= {ast.unparse(target) for target in targets}
+    return found
+
+
+@pytest.mark.parametrize(("version", "point"), [(v, p) for v in versions() for p in POINTS])
+def test_every_name_that_its_files_import_is_still_there(rendered: Versions, version: str, point: str):
+    answers = {"package_name": "digits", "starting_point": point}
+    old, owned = rendered.get(version, answers)
+    engine = rendered.get(NEWEST, answers)[0] / "digits/engine"
+    wanted = set()
+    for path in filter(owned, files(old)):
+        if path.endswith(".py"):
+            for node in ast.walk(ast.parse((old / path).read_text(encoding="utf-8"))):
+                if isinstance(node, ast.ImportFrom) and re.search(r"(^|\.)engine(\.|$)", node.module or ""):
+                    module = re.sub(r"^.*?engine\.?", "", node.module)
+                    wanted |= {(module, alias.name) for alias in node.names}
+    assert ("api", "Task") in wanted
+    for module, name in wanted:
+        if not module:
+            assert (engine / f"{name}.py").exists(), name
+            continue
+        assert name in defined(engine / f"{module.replace('.', '/')}.py"), f"engine.{module}.{name}"
+
+
+@pytest.mark.parametrize("version", versions())
+def test_a_run_of_the_old_engine_goes_on_with_the_new(projects, server, version: str):
+    old, new = projects(version, DEFAULT)
+    options = (*SHORT, "task._target_=.stopping.Stopping")
+    for project in (old, new):
+        (project / "digits/stopping.py").write_text(STOPPING)
+    assert server.run(old / "train.py", *options, "name=whole").code == 0
+    stopped = server.run(old / "train.py", *options, AT="3")
+    assert stopped.code == 75, stopped.out
+    shutil.copytree(old / "runs", new / "runs")
+    done = server.run(new / "train.py", f"resume={the_run(new)}")
+    if done.code == 2:  # then it says why, and leaves the run as it was
+        assert "Traceback" not in done.out
+        assert len(done.out.strip().splitlines()) == 1
+        assert files(the_run(new)) == files(the_run(old))
+        return
+    assert done.code == 0, done.out
+    if not numbers_change(version):
+        assert result(the_run(new))["weights_sha256"] == result(the_run(new, "whole"))["weights_sha256"]
+        assert "no longer bit-exact" not in done.out
+    done = server.run(new / "train.py", f"init_from={the_run(new)}/checkpoints/best.pt", "dry_run=true")
+    assert done.code == 0, done.out
+
+
+@pytest.mark.parametrize("version", versions())
+def test_new_keys_and_choices_work_in_it(projects, server, version: str):
+    old, new = projects(version, DEFAULT)
+
+    def choices(project: Path) -> set[str]:
+        """As group=choice; some need a download, an account or an argument of their own."""
+        paths = (project / "configs").glob("*/*.yaml")
+        left_out = {"experiment", "data", "logger", "sweep"}
+        return {f"{path.parent.name}={path.stem}" for path in paths if path.parent.name not in left_out}
+
+    def keys(project: Path) -> dict[str, str]:
+        """Top-level keys of the config with their defaults."""
+        tree = ast.parse((project / "digits/engine/config.py").read_text(encoding="utf-8"))
+        (config,) = (node for node in tree.body if isinstance(node, ast.ClassDef) and node.name == "Config")
+        fields = (node for node in config.body if isinstance(node, ast.AnnAssign))
+        return {ast.unparse(f.target): ast.unparse(f.value) for f in fields if isinstance(f.value, ast.Constant)}
+
+    shown = {"True": "true", "False": "false", "None": "null"}
+    added = {key: value for key, value in keys(new).items() if key not in keys(old)}
+    overrides = [f"{key}={'true' if value == 'False' else shown.get(value, value)}" for key, value in added.items()]
+    done = server.run(new / "train.py", *SHORT, *overrides)
+    assert done.code == 0, done.out
+    config = (the_run(new) / "config.yaml").read_text(encoding="utf-8")
+    assert all(re.search(rf"^{key}: ", config, re.MULTILINE) for key in added)
+    for choice in sorted(choices(new) - choices(old)):
+        done = server.run(new / "train.py", *SHORT, choice, "dry_run=true")
+        assert done.code == 0, (choice, done.out)

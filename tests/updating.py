@@ -1,0 +1,61 @@
+"""The two ways of updating a project in a test: plain Copier, and what the checked update merges."""
+
+import tarfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import copier
+import yaml
+from releases import NEWEST, commit, git
+
+from ostinato.merge import Merge, merge
+from ostinato.render import ownership, rendered
+
+QUIET: dict[str, Any] = {"defaults": True, "quiet": True, "unsafe": False, "overwrite": True}
+
+
+def plain_update(project: Path, version: str = NEWEST) -> None:
+    """`copier update`, and its result committed."""
+    copier.run_update(project, vcs_ref=version, settings=copier.Settings(), **QUIET)
+    commit(project)
+
+
+def answers_of(project: Path) -> dict[str, Any]:
+    answers: dict[str, Any] = yaml.safe_load((project / ".copier-answers.yml").read_text(encoding="utf-8"))
+    return answers
+
+
+class Versions:
+    """Versions of the template rendered with given answers, each once."""
+
+    def __init__(self, repository: Path, folder: Path) -> None:
+        self.repository, self.folder = repository, folder
+        self.made: dict[str, tuple[Path, Any]] = {}
+
+    def get(self, version: str, answers: Mapping[str, Any]) -> tuple[Path, Any]:
+        """The rendered folder, and whether a path of it is the user's."""
+        given = {key: value for key, value in answers.items() if key != "_commit"}
+        key = repr((version, sorted(given.items())))
+        if key not in self.made:
+            folder = self.folder / str(len(self.made))
+            folder.mkdir(parents=True)
+            project = rendered(str(self.repository), version, answers, folder / "project")
+            git(self.repository, "archive", f"--output={folder}/template.tar", version, "copier.yml", "includes")
+            with tarfile.open(folder / "template.tar") as archive:
+                archive.extractall(folder / "template", filter="data")
+            self.made[key] = project, ownership(folder / "template", answers)
+        return self.made[key]
+
+
+def checked_update(project: Path, versions: Versions, scratch: Path, version: str = NEWEST) -> Merge:
+    """What the checked update merges, without its tests: the part of it that touches files."""
+    answers = answers_of(project)
+    (old, in_old), (new, in_new) = (versions.get(name, answers) for name in (answers["_commit"], version))
+    return merge(project, old, new, lambda path: in_old(path) or in_new(path), scratch, version=version)
+
+
+def apply(merged: Merge, project: Path) -> None:
+    """Makes the project what was merged."""
+    git(project, "fetch", "--quiet", str(merged.scratch), merged.commit)
+    git(project, "reset", "--quiet", "--hard", merged.commit)
