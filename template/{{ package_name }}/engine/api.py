@@ -63,10 +63,6 @@ class Share:
     def __init__(self, holds: Callable[..., Tensor], *tensors: Tensor) -> None:
         self.holds, self.tensors = holds, [tensor.detach() for tensor in tensors]
 
-    def size(self) -> int:
-        """How many numbers it holds."""
-        return sum([tensor.numel() for tensor in self.tensors])
-
     def value(self) -> Tensor:
         """float64, a scalar."""
         return self.holds(*self.tensors).double().mean()

@@ -82,6 +82,8 @@ class Plan:
 
     def counts(self, step: int) -> list[int]:
         """How many samples each of this process's micro-batches of optimizer step `step` has."""
+        if self.parts == 1:
+            return [self.total(step)]
         full, rest = divmod(self.total(step), self.parts)
         counts = [full + (1 if part < rest else 0) for part in range(RANK, self.parts, WORLD_SIZE)]
         return [count for count in counts if count]

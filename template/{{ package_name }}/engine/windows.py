@@ -152,7 +152,8 @@ class Windows:
         self._epoch: dict[str, list[float]] = {}
         self._labels: list[tuple[int, str, float | None]] = []
         self._held: list[Tensor] = []
-        self._shares: list[tuple[int, str, float, Share]] = []
+        self._shares: dict[tuple[Any, ...], list[tuple[int, str, float, list[Tensor]]]] = {}
+        """By function and shapes: what can be counted together."""
         self._kept = 0  # numbers in them
 
     def add(self, step: int, values: Values, count: float) -> None:
@@ -164,8 +165,10 @@ class Windows:
         scalars: list[Tensor] = []
         for key, given in values.items():
             if isinstance(given, Share):
-                self._shares.append((step, key, count, given))
-                self._kept += given.size()
+                shapes = [tensor.shape for tensor in given.tensors]
+                alike = self._shares.setdefault((given.holds, *shapes), [])
+                alike.append((step, key, count, given.tensors))
+                self._kept += sum(map(math.prod, shapes))
                 continue
             for value in given if isinstance(given, list) else (given,):
                 n: Tensor | float | None = count
@@ -185,13 +188,8 @@ class Windows:
 
     def _count_shares(self) -> None:
         """Bring the shares kept so far among the values: those of one kind in one call."""
-        kinds: dict[Any, list[tuple[int, str, float, Share]]] = {}
-        for entry in self._shares:
-            share = entry[3]
-            shapes = [tensor.shape for tensor in share.tensors]
-            kinds.setdefault((share.holds, *shapes), []).append(entry)
-        for (holds, *shapes), entries in kinds.items():
-            columns = zip(*(entry[3].tensors for entry in entries), strict=True)
+        for (holds, *shapes), entries in self._shares.items():
+            columns = zip(*[entry[3] for entry in entries], strict=True)
             held, samples = holds(*map(torch.cat, columns)), shapes[0][0]
             if held.dtype != torch.bool or held.shape != (len(entries) * samples,):
                 raise UserError(
@@ -201,8 +199,8 @@ class Windows:
             # Counts are exact, however many steps are counted at once.
             counts = held.reshape(-1, samples).sum(1, dtype=torch.float64)
             self._held.append((counts / samples).to(self.device))
-            self._labels += [(step, key, count) for step, key, count, _ in entries]
-        self._shares, self._kept = [], 0
+            self._labels += [entry[:3] for entry in entries]
+        self._shares, self._kept = {}, 0
 
     def _scalar(self, key: str, value: Tensor) -> Tensor:
         """The tensor without dimensions or graph, on the device. Raises `UserError`."""
@@ -228,32 +226,37 @@ class Windows:
         ]
         # Sorting keeps the order of equal steps: sums are the same however often they are fetched.
         merged = sorted(itertools.chain(*distributed.from_all(mine)), key=itemgetter(0))
+        by_step: dict[str, list[tuple[int, float, float]]] = {}
+        """For each key, of each step the sums of value · n and of n."""
         bad = None
-        for step, values in itertools.groupby(merged, key=itemgetter(0)):
-            sums: dict[str, list[float]] = {}
-            for _, key, value, n in values:
-                if key == "loss" and bad is None and not math.isfinite(value):
-                    bad = step
-                both = sums.setdefault(key, [0.0, 0.0])
-                if n:  # a mean over nothing may be not a number
-                    both[0] += value * n
-                    both[1] += n
-            self._count(step, sums)
+        for step, key, value, n in merged:
+            if key == "loss" and bad is None and not math.isfinite(value):
+                bad = step
+            total = value * n if n else 0.0  # a mean over nothing may be not a number
+            rows = by_step.setdefault(key, [])
+            if rows and rows[-1][0] == step:  # another micro-batch
+                total, n = rows[-1][1] + total, rows.pop()[2] + n
+            rows.append((step, total, n))
+        for key, rows in by_step.items():
+            self._count(key, rows)
+        if merged:
+            self.step = merged[-1][0]
         return bad
 
-    def _count(self, step: int, sums: Mapping[str, list[float]]) -> None:
-        """Bring a step's sums of value · n and of n into all windows."""
-        self.step = step
-        for key, (total, n) in sums.items():
-            self.seen[key] = None
-            for window in (self._since_log, self._epoch):
-                both = window.setdefault(key, [0.0, 0.0])
-                both[0] += total
-                both[1] += n
+    def _count(self, key: str, rows: list[tuple[int, float, float]]) -> None:
+        """Bring steps' sums of value · n and of n into all windows."""
+        self.seen[key] = None
+        for window in (self._since_log, self._epoch):
+            total, n = window.get(key, (0.0, 0.0))
+            for _, more, count in rows:
+                total += more
+                n += count
+            window[key] = [total, n]
         for entry in self.windows:
-            total, n = sums.get(entry.source, (0.0, 0.0))
-            if n:
-                entry.add(step, total / n, n)
+            if entry.source == key:
+                for step, total, n in rows:
+                    if n:
+                        entry.add(step, total / n, n)
 
     def means(self) -> dict[str, float]:
         """The means by key since this was last called, and what is derived from them."""
