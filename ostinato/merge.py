@@ -107,6 +107,12 @@ def merge(
     # What the template never had takes no part: it cannot be mistaken for a renamed file.
     moved_by_user = _renames(git, base, ours, index, SIMILAR)
     renamed = _renames(git, base, theirs, index, "--find-renames=50%")
+    for path in moved_by_user.keys() & renamed.keys():
+        mine, new = moved_by_user[path], renamed[path]
+        if mine != new and mine not in theirs:
+            theirs[mine] = theirs.pop(new)
+            renamed[path] = mine
+            result.notes[mine] = f"you moved {path} here, and the new version moved it to {new}: yours stays here."
     taking_part = base.keys() | theirs.keys() | set(moved_by_user.values()) | _folders(theirs)
     ours = {p: entry for p, entry in ours.items() if p in taking_part or _folders([p]) & theirs.keys()}
     for path in sorted(ours.keys() & theirs.keys() - base.keys() - set(moved_by_user.values())):

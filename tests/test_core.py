@@ -421,6 +421,14 @@ def test_a_run_of_two_processes_stops_and_goes_on_with_one(train, workspace):
     assert [row["step"] for row in rows(folder) if "val/acc" in row] == [20, 40]
 
 
+def test_two_processes_end_where_there_is_nothing_left_to_do(train_together):
+    done = train_together("model=mlp", "max_steps=2", "logger=none", "name=two")
+    assert done.code == 0
+    again = train_together("model=mlp", "max_steps=2", "logger=none", "name=two", "resume=auto")
+    assert again.code == 0
+    assert "nothing is left to do" in again.out
+
+
 def test_a_mistake_under_torchrun_is_said_once(train_together, workspace):
     done = torchrun(workspace, "lrr=1")
     assert done.returncode != 0

@@ -35,8 +35,8 @@ def test_the_step_is_the_one_in_the_engine():
 
 def test_the_commands_are_what_ci_runs():
     ci = (ROOT / ".ci/run").read_text()
-    assert "uvx copier copy --defaults --vcs-ref HEAD . " in README
-    assert "uvx copier copy --defaults --vcs-ref HEAD . " in ci
+    assert 'uvx copier copy --defaults --vcs-ref HEAD "$PWD" ' in README
+    assert 'uvx copier copy --defaults --vcs-ref HEAD "$PWD" ' in ci
     assert ci.rstrip().endswith("uv run pytest")
     assert "uv run pytest" in README
 

@@ -279,6 +279,19 @@ def test_a_file_that_the_user_moved_gets_the_change(project, ostinato):
     assert not (project / "digits/engine/loop.py").exists()
 
 
+def test_a_file_that_both_moved_stays_where_the_user_put_it(project, ostinato):
+    git(project, "mv", "digits/engine/old_name.py", "digits/engine/my_name.py")
+    edit(project, {"digits/engine/my_name.py": changed(OLD[f"{PACKAGE}/engine/old_name.py"], 3, "name_3 = 'mine'")})
+    result = ostinato("update")
+    assert result.code == 0, result
+    text = (project / "digits/engine/my_name.py").read_text()
+    assert "name_3 = 'mine'" in text
+    assert "name_20 = 'new'" in text
+    assert not (project / "digits/engine/old_name.py").exists()
+    assert not (project / "digits/engine/new_name.py").exists()
+    assert "you moved digits/engine/old_name.py here, and the new version moved it to digits/engine/new_name" in result
+
+
 def test_a_file_moved_into_a_folder_of_the_users_is_the_users(project, ostinato):
     git(project, "mv", "digits/engine/loop.py", "digits/models/loop.py")
     commit(project)
