@@ -31,6 +31,7 @@ HERE = [
     Contestant(BARE, "bare"),
     Contestant("bare loop, means to TensorBoard every 50 steps", "logged"),
     Contestant("usual script: two `.item()`, two `add_scalar` a step", "naive"),
+    Contestant("usual script, its tqdm bar shows the loss", "naive", arguments=("bar",)),
     Contestant(OURS, "ours"),
 ]
 PEERS = [

@@ -78,7 +78,7 @@ class Checks:
 
     def __call__(self, trees: Trees, say: Say) -> None:
         needs = [_dependencies(folder) for folder in (trees.before, trees.after)]
-        command = find_python(self.project, self.python, trees.after if needs[0] != needs[1] else None)
+        command = find_python(self.project, self.python, trees.after, needs[0] != needs[1])
         self.command = command
         if needs[0] != needs[1]:
             say("  the dependencies change: run `uv sync` afterwards")
@@ -231,19 +231,19 @@ def _run(command: Sequence[str], folder: Path, *arguments: str, text: str = "", 
     return Done(done.returncode, done.stdout, done.stderr, time.monotonic() - started)
 
 
-def find_python(project: Path, asked: str | None, tree: Path | None) -> list[str]:
+def find_python(project: Path, asked: str | None, updated: Path, needs_other: bool) -> list[str]:
     """The command that runs the project's code: the one asked for; the project's environment; an active one; uv's.
 
-    `tree` holds a pyproject.toml whose dependencies are others than the project's: uv then makes an environment for it.
-    Raises `Refused` where there is none.
+    `needs_other`: the updated project has other dependencies, so that its environment is made by uv. uv makes it in
+    `updated`, as it would write a lock file into the project. Raises `Refused` where there is none.
     """
     if asked is not None:
         if shutil.which(asked) is None:
             raise Refused(f"--python {asked} is no program.")
         return [asked]
     uv = os.environ.get("UV") or shutil.which("uv")
-    with_uv = [uv, "run", "--quiet", "--project", str(tree or project), "python"] if uv else None
-    if tree is not None and with_uv:
+    with_uv = [uv, "run", "--quiet", "--project", str(updated), "python"] if uv else None
+    if needs_other and with_uv:
         return with_uv
     environments = [project / ".venv", *(Path(v) for k in ("VIRTUAL_ENV", "CONDA_PREFIX") if (v := os.environ.get(k)))]
     for environment in environments:

@@ -235,7 +235,10 @@ def test_kills_while_saving(server, workspace):
     assert kill_while_saving(server, workspace, "naive", 20)["unusable"] > 0, "these kills harm no way to save"
 
 
-BASE = ("task._target_=.stopping.Stopping", "model=mlp", "epochs=2", "logger=none", "log.every=6", "save_every_steps=5")
+BASE = (
+    "task._target_=.stopping.Stopping", "model=mlp", "epochs=2", "logger=none", "log.every=6", "save_every_steps=5",
+    "keep_last=2",
+)  # fmt: skip
 
 
 @pytest.fixture

@@ -328,7 +328,8 @@ def test_damaged_files_of_a_run_are_named(train, workspace):
 def test_a_checkpoint_of_a_newer_format_is_left_alone(train, workspace):
     import torch
 
-    assert train(*BASE, "name=stopped", "save_every_steps=5", AT="17", WITH="SIGKILL").code == 137
+    options = ("name=stopped", "save_every_steps=5", "keep_last=2")
+    assert train(*BASE, *options, AT="17", WITH="SIGKILL").code == 137
     folder = the_run(workspace, "stopped")
     newest = folder / "checkpoints/step-00000015.pt"
     state = torch.load(newest, weights_only=True)

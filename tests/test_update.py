@@ -17,6 +17,7 @@ from conftest import ROOT
 from releases import commit, git
 
 from ostinato import __main__, changelog, update
+from ostinato.check import find_python
 from ostinato.errors import Stopped
 from ostinato.render import ANSWERS, as_version, ownership, rendered
 
@@ -839,3 +840,22 @@ def test_the_updater_is_a_package_of_its_own():
     assert settings["project"]["scripts"] == {"ostinato": "ostinato.__main__:main"}
     assert settings["tool"]["hatch"]["build"]["targets"]["wheel"]["packages"] == ["ostinato"]
     assert not any(name.startswith("torch") for name in settings["project"]["dependencies"])
+
+
+def test_which_python_runs_the_projects_code(tmp_path, monkeypatch):
+    """uv is never let into the project, where it would write a lock file."""
+    project, updated, uv = tmp_path / "project", tmp_path / "updated", tmp_path / "uv"
+    own = project / ".venv/bin/python"
+    own.parent.mkdir(parents=True)
+    own.touch()
+    for name in ("VIRTUAL_ENV", "CONDA_PREFIX"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("UV", str(uv))
+    with_uv = [str(uv), "run", "--quiet", "--project", str(updated), "python"]
+    assert find_python(project, None, updated, False) == [str(own)]
+    assert find_python(project, None, updated, True) == with_uv
+    assert find_python(project, sys.executable, updated, True) == [sys.executable]
+    own.unlink()
+    assert find_python(project, None, updated, False) == with_uv
+    monkeypatch.setenv("VIRTUAL_ENV", sys.prefix)
+    assert find_python(project, None, updated, False) == [f"{sys.prefix}/bin/python"]

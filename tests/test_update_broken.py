@@ -171,6 +171,9 @@ def quickly_rendered(render, source: Path, tmp_path_factory: pytest.TempPathFact
             render(dst, checkout, **questions)
         except ValueError as error:
             raise update.Refused(f"The template at {version} cannot be rendered with the answers: {error}") from error
+        for path in dst.rglob("*"):
+            if path.is_file() and str(checkout) in (text := path.read_text(encoding="utf-8")):
+                path.write_text(text.replace(str(checkout), str(source)), encoding="utf-8")
         path = dst / update.ANSWERS
         name = git(source, "describe", "--tags", version).strip()
         text = re.sub("^_src_path:.*", f"_commit: {name}\n_src_path: {source}", path.read_text(), flags=re.MULTILINE)

@@ -1,7 +1,10 @@
-"""The usual script: loss and accuracy are read and written to TensorBoard in every step."""
+"""The usual script: loss and accuracy are read and written to TensorBoard in every step; with `bar` shown, too."""
+
+import sys
 
 from torch.nn.functional import cross_entropy
 from torch.utils.tensorboard import SummaryWriter
+from tqdm import tqdm
 
 from .turns import EPOCHS, TURNS
 
@@ -12,7 +15,8 @@ writer = SummaryWriter(str(TURNS.folder))
 step = 0
 TURNS.wait()
 for _ in range(EPOCHS):
-    for images, labels in TURNS.batches():
+    bar = tqdm(TURNS.batches(), disable="bar" not in sys.argv)
+    for images, labels in bar:
         optimizer.zero_grad()
         logits = model(images)
         loss = cross_entropy(logits, labels)
@@ -21,4 +25,6 @@ for _ in range(EPOCHS):
         accuracy = (logits.argmax(dim=1) == labels).float().mean()
         writer.add_scalar("train/loss", loss.item(), step)
         writer.add_scalar("train/acc", accuracy.item(), step)
+        if not bar.disable:
+            bar.set_postfix(loss=loss.item())
         step += 1

@@ -142,11 +142,12 @@ class Console(logging.Handler):
             text = self._text(record)
             encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
             text = text.encode(encoding, "replace").decode(encoding)
-            if os.getpid() == self._owner:
+            if not self._is_watched():
+                sys.stdout.write(f"{text}\n")
+            elif os.getpid() == self._owner:
                 tqdm.write(text, file=sys.stdout)
             else:  # a loader worker, which must not hold the bar's lock: it may be killed
-                bar = "\r" + " " * (_columns() - 1) + "\r" if self._is_watched() else ""
-                sys.stdout.write(f"{bar}{text}\n")
+                sys.stdout.write("\r" + " " * (_columns() - 1) + f"\r{text}\n")
             sys.stdout.flush()
         except (OSError, ValueError):  # nobody reads any more; the run goes on, and so does its log
             self.setLevel(logging.CRITICAL + 1)

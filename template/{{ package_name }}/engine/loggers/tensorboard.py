@@ -155,7 +155,7 @@ class EventFile:
         while (path := folder / f"{name}.{next(_numbers)}").exists():
             pass
         self.event, self.flush_secs, self.flushed = Event, flush_secs, time.monotonic()
-        self.stream = open(path, "xb")  # noqa: SIM115 - open as long as the run
+        self.stream = open(path, "ab")  # noqa: SIM115 - open as long as the run
         self.records = RecordWriter(self.stream)
         self.write(file_version="brain.Event:2")
         # Whatever a killed process logged from `next_step` on will be logged again.
