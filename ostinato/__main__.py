@@ -1,6 +1,7 @@
 """The command line: `ostinato update` and `ostinato new`."""
 
 import argparse
+import io
 import os
 import sys
 from collections.abc import Sequence
@@ -36,10 +37,13 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
     given = parser().parse_args(arguments)
     try:
         if given.command == "new":
-            copier.run_copy(given.source, given.folder, vcs_ref=given.to, defaults=given.defaults)
+            _new(given.source, given.folder, given.to, given.defaults)
             return DONE
         forget_environment()
         project = update.find_project(Path.cwd())
@@ -57,10 +61,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (Stopped, GitFailed) as error:
         print(error, file=sys.stderr)
         return STOPPED
+    except OSError as error:
+        print(f"{error}. The project is as it was, or is put back by the next start or --abort.", file=sys.stderr)
+        return STOPPED
     except KeyboardInterrupt:
         print("Interrupted. The project is as it was, or is put back by the next start or --abort.", file=sys.stderr)
         return 130
     return DONE
+
+
+def _new(source: str, folder: Path, version: str | None, defaults: bool) -> None:
+    try:
+        copier.run_copy(source, folder, vcs_ref=version, defaults=defaults)
+    except Exception as error:  # whatever an address or an answer makes Copier raise
+        why = " ".join(str(error).split()) or type(error).__name__
+        raise Refused(f"No project was made of {source} in {folder}: {why}") from error
 
 
 def _pair(text: str) -> tuple[str, str]:

@@ -80,6 +80,9 @@ class Checks:
         needs = [_dependencies(folder) for folder in (trees.before, trees.after)]
         command = find_python(self.project, self.python, trees.after, needs[0] != needs[1])
         self.command = command
+        done = self.run(trees.after, "-c", "")
+        if done.code != 0:
+            raise Stopped(f"There is no environment to test the updated project in: {done.tail(6)}")
         if needs[0] != needs[1]:
             say("  the dependencies change: run `uv sync` afterwards")
         self._compile(trees)
@@ -152,11 +155,11 @@ class Checks:
         is_sayable = all(isinstance(v, str | int | float | None) for v in old_values.values())
         old = [f"{key}={json.dumps(value)}" for key, value in old_values.items()] if is_sayable else []
         logger = ["logger=none"] if (trees.before / "configs/logger/none.yaml").is_file() else []
-        common = [f"name={NAME}", *SHORT, *logger]
+        common = [*SHORT, *logger]
         found: list[dict[str, Any]] = []
         seconds = 0.0
         for folder, more in ((trees.before, []), (trees.after, old)):
-            done = self.run(folder, "train.py", *common, *more, *self.overrides, seconds=seconds)
+            done = self.run(folder, "train.py", *common, *more, *self.overrides, f"name={NAME}", seconds=seconds)
             if done.code != 0:
                 if folder is trees.before:
                     raise Stopped(
@@ -197,7 +200,7 @@ class Checks:
             _compare_results(whole, _result(half), "ends a run from before the update otherwise")
 
     def _test(self, trees: Trees) -> None:
-        arguments = "-m", "pytest", "-q", "-rfE", "-p", "no:cacheprovider"
+        arguments = "-m", "pytest", "-q", "-rfE", "-p", "no:cacheprovider", "--continue-on-collection-errors"
         done = self.run(trees.after, *arguments, seconds=6 * PATIENCE)
         if done.code in (0, 5):  # 5: there are no tests
             return
@@ -212,8 +215,12 @@ class Checks:
         raise Stopped(f"A test of the updated project does not pass: {first}{more}.\n{done.tail(12)}")
 
 
+NO_VARIABLES = ("PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV", "UV_PROJECT_ENVIRONMENT")
+"""Through these uv would change an environment that is in use, and Python import from another place."""
+
+
 def _run(command: Sequence[str], folder: Path, *arguments: str, text: str = "", seconds: float = 0) -> Done:
-    env = {key: value for key, value in os.environ.items() if key not in ("PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV")}
+    env = {key: value for key, value in os.environ.items() if key not in NO_VARIABLES}
     started = time.monotonic()
     try:
         done = subprocess.run(
@@ -238,14 +245,15 @@ def find_python(project: Path, asked: str | None, updated: Path, needs_other: bo
     `updated`, as it would write a lock file into the project. Raises `Refused` where there is none.
     """
     if asked is not None:
-        if shutil.which(asked) is None:
+        if (found := shutil.which(asked)) is None:
             raise Refused(f"--python {asked} is no program.")
-        return [asked]
+        return [os.path.abspath(found)]
     uv = os.environ.get("UV") or shutil.which("uv")
     with_uv = [uv, "run", "--quiet", "--project", str(updated), "python"] if uv else None
     if needs_other and with_uv:
         return with_uv
-    environments = [project / ".venv", *(Path(v) for k in ("VIRTUAL_ENV", "CONDA_PREFIX") if (v := os.environ.get(k)))]
+    named = [v for k in ("UV_PROJECT_ENVIRONMENT", "VIRTUAL_ENV", "CONDA_PREFIX") if (v := os.environ.get(k))]
+    environments = [project / ".venv", *(project / name for name in named)]
     for environment in environments:
         if (environment / "bin" / "python").exists():
             return [str(environment / "bin" / "python")]

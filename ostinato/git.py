@@ -23,6 +23,9 @@ SETTINGS = {
     "merge.renames": "true",
     "merge.renameLimit": "0",
     "merge.directoryRenames": "false",  # else what a user adds to a folder moves with the folder
+    "merge.verifySignatures": "false",
+    "log.showSignature": "false",
+    "safe.bareRepository": "all",
     "gc.auto": "0",
 }
 AT_LEAST = (2, 38)  # merge-tree --write-tree

@@ -74,6 +74,10 @@ class Source:
         """What Copier records as `_commit`."""
         return self.git("describe", "--tags", "--always", commit)
 
+    def questions(self, commit: str) -> list[str]:
+        """What a version asks for."""
+        return [key for key in yaml.safe_load(self.git("show", f"{commit}:copier.yml")) if not key.startswith("_")]
+
     def checkout(self, commit: str, folder: Path) -> Path:
         """The template's files at a commit, in a new folder without git."""
         folder.mkdir(parents=True)
@@ -86,7 +90,7 @@ def as_version(name: str) -> Version | None:
     """A tag, or a commit some steps after a tag, as a version that can be compared."""
     steps = re.fullmatch(r"(.+)-(\d+)-g[0-9a-f]+", name)
     try:
-        return Version(f"{Version(steps[1]).base_version}.post{steps[2]}" if steps else name)
+        return Version(f"{steps[1]}.post{steps[2]}" if steps else name)
     except InvalidVersion:
         return None
 

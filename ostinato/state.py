@@ -19,6 +19,8 @@ from .git import Git, Tree
 
 BRANCH = "ostinato-update-"
 """Where an update that needs a hand is left, before the version's name."""
+TRIED = "refs/ostinato/tried/"
+"""What such a branch was when it was left, before the branch's name."""
 TEMPLATE = "refs/ostinato/template"
 """The template's files of the newest version taken, as rendered."""
 PATIENCE = 10.0

@@ -15,7 +15,7 @@ from .errors import Refused, Stopped
 from .git import Git, check_version
 from .merge import Merge, merge
 from .render import ANSWERS, Answers, Source, answers_in, as_version, ownership, rendered
-from .state import BRANCH, TEMPLATE, Note, State, held
+from .state import BRANCH, TEMPLATE, TRIED, Note, State, held
 
 TRAILER = "Ostinato-Update:"
 UNDER_WAY = {
@@ -97,7 +97,7 @@ def abort(project: Path, say: Print = print) -> None:
                     f"The branch {branch} stays: it is in use or has commits of yours; `git branch -D` deletes it."
                 )
             else:
-                git("branch", "--quiet", "-D", branch)
+                _delete(git, branch)
                 said.append(f"Deleted the branch {branch}.")
     say("\n".join(said) or "There is no update to abort.")
 
@@ -182,7 +182,8 @@ def _update(
         if dry_run:
             raise Stopped(f"{stop}\nNothing was changed: this was a dry run.") from None
         _hand_over(git, merged)
-        git("update-ref", f"refs/heads/{branch}", merged.commit)
+        for name in (TRIED, "refs/heads/"):
+            git("update-ref", f"{name}{branch}", merged.commit)
         raise Stopped(f"{stop}\n{_what_to_do(branch)}") from None
     if dry_run:
         say("The update would succeed. Nothing was changed: this was a dry run.")
@@ -195,8 +196,9 @@ def _update(
     _hand_over(git, merged)
     state.fast_forward(Note(str(temporary), head, merged.commit))
     state.clear()
+    git("update-ref", TEMPLATE, merged.template)
     if git.ask("rev-parse", "--verify", f"refs/heads/{branch}"):  # of an earlier try, untouched
-        git("branch", "--quiet", "-D", branch)
+        _delete(git, branch)
     say(f"Updated to {plan.new}, in one commit. `git show` shows it, `git reset --hard HEAD~1` takes it back.")
 
 
@@ -237,8 +239,6 @@ def _plan(
     for key, why in FIXED.items():
         if key in data and data[key] != now.get(key):
             raise Refused(f"An update cannot change {key}, because {why}: see docs/ownership.md of the template.")
-    if unknown := sorted(key for key in data if key not in now or key.startswith("_")):
-        raise Refused(f"{unknown[0]} is no answer in {ANSWERS}; it has {', '.join(k for k in now if k[0] != '_')}.")
     _refuse_renamed(git.folder, then, now)
     old_name = now["_commit"]
     old = source.commit(old_name)
@@ -252,6 +252,9 @@ def _plan(
     if new is None:
         known = ", ".join(source.versions()[-5:]) or "none"
         raise Refused(f"The template at {source.url} has no version {new_name}; the newest are {known}.")
+    questions = source.questions(new)
+    if unknown := sorted(data.keys() - questions):
+        raise Refused(f"The template asks for no {unknown[0]}; it asks for {', '.join(questions)}.")
     if as_version(new_name) is None:
         new_name = source.describe(new)
     before = {**then, **{key: now[key] for key in (*FIXED, "rendered_as") if key in now}}
@@ -278,8 +281,13 @@ def _refuse_branch(git: Git, branch: str) -> None:
 
 def _is_untouched(git: Git, branch: str) -> bool:
     """Whether a branch is as an update left it, and checked out nowhere."""
-    is_ours = TRAILER in git("log", "-1", "--format=%B", f"refs/heads/{branch}")
-    return is_ours and f"branch refs/heads/{branch}" not in git("worktree", "list", "--porcelain").splitlines()
+    tried, now = (git.ask("rev-parse", "--verify", f"{name}{branch}") for name in (TRIED, "refs/heads/"))
+    return tried == now and f"branch refs/heads/{branch}" not in git("worktree", "list", "--porcelain").splitlines()
+
+
+def _delete(git: Git, branch: str) -> None:
+    git("branch", "--quiet", "-D", branch)
+    git("update-ref", "-d", f"{TRIED}{branch}")
 
 
 def _refuse_renamed(project: Path, then: Answers, now: Answers) -> None:
@@ -333,7 +341,6 @@ def _hand_over(git: Git, merged: Merge) -> None:
     objects = scratch("rev-list", "--objects", merged.commit, merged.template, f"^{merged.commit}^")
     pack = scratch.output("pack-objects", "--stdout", "-q", data=objects.encode(errors="surrogateescape") + b"\n")
     git("unpack-objects", "-q", data=pack)
-    git("update-ref", TEMPLATE, merged.template)
 
 
 def _what_to_do(branch: str) -> str:

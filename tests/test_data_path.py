@@ -269,6 +269,34 @@ def test_a_wrapped_sample_keeps_its_own_key(loader, wrap):
     assert torch.equal(by_eight, by_five)
 
 
+class Standardized(Dataset):
+    """Whose sums depend on the number of threads."""
+
+    def __init__(self):
+        self.pictures = torch.rand(8, 3, 300, 300, generator=torch.Generator().manual_seed(0))
+
+    def __len__(self):
+        return len(self.pictures)
+
+    def __getitem__(self, index):
+        picture = self.pictures[index]
+        return (picture - picture.mean()) / picture.std(), torch.get_num_threads()
+
+
+def test_samples_are_made_in_one_thread_wherever_they_are_made(loader):
+    before = torch.get_num_threads()
+    torch.set_num_threads(4)
+    try:
+        here, there = (list(loader(Standardized(), 4, workers).read(0, 2)) for workers in (0, 1))
+        first = loader(Standardized(), 4).first()
+        assert torch.get_num_threads() == 4
+    finally:
+        torch.set_num_threads(before)
+    assert same(here, there)
+    assert same([here[0]], [first])
+    assert {n for _, threads in here for n in threads.tolist()} == {1}
+
+
 def test_how_many_workers(engine, arrays, loader, folder, monkeypatch):
     data = engine("data")
     monkeypatch.setattr(data.os, "sched_getaffinity", lambda _: range(6), raising=False)

@@ -17,7 +17,7 @@ from conftest import ROOT
 from releases import commit, git
 
 from ostinato import __main__, changelog, update
-from ostinato.check import find_python
+from ostinato.check import _run, find_python
 from ostinato.errors import Stopped
 from ostinato.render import ANSWERS, as_version, ownership, rendered
 
@@ -382,6 +382,17 @@ def test_a_conflict_can_be_resolved_on_the_branch(project, ostinato):
     assert "which is the newest version" in ostinato("update")
 
 
+def test_a_resolution_that_amends_the_commit_is_kept(project, ostinato):
+    edit(project, {"digits/engine/loop.py": changed(LINES, 20, "line_20 = 'mine'")})
+    assert ostinato("update").code == 1
+    git(project, "switch", "--quiet", "ostinato-update-0.2.0")
+    (project / "digits/engine/loop.py").write_text(changed(LINES, 20, "line_20 = 'both'"))
+    git(project, "commit", "--quiet", "--all", "--amend", "--no-edit")
+    git(project, "switch", "--quiet", "main")
+    assert "holds commits of yours" in ostinato("update")
+    assert "stays: it is in use or has commits of yours" in ostinato("update", "--abort")
+
+
 def failing(trees, say):
     raise Stopped("It does not train.")
 
@@ -531,7 +542,7 @@ REFUSALS = {
         [],
         "write image_classification there again",
     ),
-    "no such answer": (lambda p: None, ["--data", "cii=none"], "cii is no answer"),
+    "no such answer": (lambda p: None, ["--data", "cii=none"], "asks for no cii"),
     "not an answer": (lambda p: None, ["--data", "ci"], "'ci' is not of the form KEY=VALUE"),
     "refused answer": (lambda p: None, ["--data", "ci=nothing"], "cannot be rendered with the answers"),
     "not a config value": (lambda p: None, ["lr"], "'lr' is not of the form KEY=VALUE"),
@@ -855,7 +866,30 @@ def test_which_python_runs_the_projects_code(tmp_path, monkeypatch):
     assert find_python(project, None, updated, False) == [str(own)]
     assert find_python(project, None, updated, True) == with_uv
     assert find_python(project, sys.executable, updated, True) == [sys.executable]
+    monkeypatch.chdir(own.parent)
+    own.chmod(0o755)
+    assert find_python(project, "./python", updated, False) == [str(own)]
     own.unlink()
     assert find_python(project, None, updated, False) == with_uv
     monkeypatch.setenv("VIRTUAL_ENV", sys.prefix)
     assert find_python(project, None, updated, False) == [f"{sys.prefix}/bin/python"]
+    other = tmp_path / "other/bin/python"
+    other.parent.mkdir(parents=True)
+    other.touch()
+    monkeypatch.setenv("UV_PROJECT_ENVIRONMENT", "../other")
+    assert find_python(project, None, updated, False)[0].endswith("other/bin/python")
+
+
+def test_no_environment_in_use_is_handed_on(tmp_path, monkeypatch):
+    for name in ("UV_PROJECT_ENVIRONMENT", "VIRTUAL_ENV", "PYTHONPATH"):
+        monkeypatch.setenv(name, "/nowhere")
+    done = _run([sys.executable], tmp_path, "-c", "import os; print(*os.environ)")
+    assert done.code == 0
+    assert not {"UV_PROJECT_ENVIRONMENT", "VIRTUAL_ENV", "PYTHONPATH"} & set(done.out.split())
+
+
+def test_a_new_project_from_nowhere_is_refused_in_a_sentence(tmp_path, capsys):
+    assert __main__.main(["new", str(tmp_path / "nowhere"), str(tmp_path / "project"), "--defaults"]) == 2
+    said = capsys.readouterr().err.strip().splitlines()
+    assert len(said) == 1
+    assert "nowhere" in said[0]

@@ -287,7 +287,8 @@ def test_a_project_that_does_not_train_or_whose_tests_fail_as_it_is(tried, sourc
     (source / CONFIGS / "scheduler/another.yaml").write_text((source / CONFIGS / "scheduler/constant.yaml").read_text())
     commit(source, "1.4.0")
     git(source, "checkout", "--quiet", "--detach", "1.0.0")
-    edit(tried.project, {"tests/test_mine.py": "def test_fails():\n    raise AssertionError\n"})
+    broken = {"fails": "def test_fails():\n    raise AssertionError\n", "missing": "import a_package_that_is_missing\n"}
+    edit(tried.project, {f"tests/test_{name}.py": text for name, text in broken.items()})
     with pytest.raises(Stopped, match="does not train as it is, before the update"):
         tried("1.4.0", "data=image_folder", "data.root=/nowhere")
     assert tried("1.4.0")[-1].startswith("Updated to 1.4.0")

@@ -361,7 +361,6 @@ def test_a_share_is_what_it_is_in_each_step_however_many_are_counted_at_once(win
         for step, values in enumerate(steps):
             both = {"high": Share(is_high, values), "low": Share(low, values[:, None], 1 - values)}
             ours.add(step, {"loss": torch.tensor(0.0), **both, "x": torch.tensor(float(step))}, len(values))
-            values.add_(0)
             if keep == 10:
                 ours.fetch()
                 named = ours.log_point()
@@ -380,6 +379,32 @@ def test_a_share_that_is_none_is_named(windows, engine):
     ours.add(0, {"acc": api.Share(lambda x: x, torch.rand(4))}, 4)
     with pytest.raises(api.UserError, match=r"The Share 'acc' is of torch.float32 .* must return bool"):
         ours.fetch()
+
+
+def test_a_share_weighs_as_much_as_it_has_rows(windows, engine):
+    Share, ours = engine("api").Share, windows.Windows(torch.device("cpu"))
+    for step, values in enumerate([torch.ones(1), torch.zeros(4), torch.zeros(0)]):
+        ours.add(step, {"loss": torch.tensor(1.0), "acc": Share(lambda x: x > 0, values)}, 8)
+    assert ours.fetch() is None
+    assert ours.means() == {"loss": 1.0, "acc": pytest.approx(0.2)}
+
+
+def test_a_share_whose_tensor_changes_is_refused(windows, engine):
+    api, ours, rows = engine("api"), windows.Windows(torch.device("cpu")), torch.ones(4)
+    ours.add(0, {"acc": api.Share(lambda x: x > 0, rows)}, 4)
+    rows.zero_()
+    with pytest.raises(api.UserError, match="'acc' was changed in place before it was counted; hand it a clone"):
+        ours.fetch()
+
+
+def test_a_share_holds_neither_files_nor_what_its_tensors_were_cut_from(windows, engine):
+    Share, ours = engine("api").Share, windows.Windows(torch.device("cpu"))
+    of_a_worker, cut, small = torch.ones(4).share_memory_(), torch.ones(4, 1 << 18)[:, 0], torch.ones(4)
+    ours.add(0, {"acc": Share(lambda *x: x[0] > 0, of_a_worker, cut, small)}, 4)
+    ((_, [(_, _, kept, _)]),) = ours._shares.values()
+    assert [tensor.untyped_storage().nbytes() for tensor in kept] == [16, 16, 16]
+    assert not any(tensor.is_shared() for tensor in kept)
+    assert kept[2].data_ptr() == small.data_ptr()
 
 
 def test_constant_memory_over_epochs_and_runs(windows):

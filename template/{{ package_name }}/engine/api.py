@@ -54,8 +54,9 @@ class Mean(NamedTuple):
 class Share:
     """The share of samples for which `holds(*tensors)` is true, such as an accuracy.
 
-    tensors: one row per sample, [B, …]; `holds` returns bool, [B], and looks at each row alone. It
-    is called at log points for the samples of many steps at once: a step does not wait for it.
+    tensors: one row per sample, [B, …], not to be changed in place later; `holds` returns bool,
+    [B], and looks at each row alone and at nothing else. It is called at log points for the samples
+    of many steps at once: a step does not wait for it. Weighs as much as it has rows.
     """
 
     __slots__ = ("holds", "tensors")

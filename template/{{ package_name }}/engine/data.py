@@ -175,8 +175,18 @@ class Loader:
 
     def _here(self, start: int, stop: int) -> Generator[Any, None, None]:
         for block in self._blocks(start, stop):
-            for batch in self.reader.together(block):
+            together = self.reader.together(block)
+            for batch in map(self._like_a_worker, block) if self.in_workers else together:
                 yield batch if self.device.type == "cpu" else map_tensors(_pinned, batch)
+
+    def _like_a_worker(self, batch: Batch) -> Any:
+        """In one thread, as sums depend on how many there are, and workers have one."""
+        threads = torch.get_num_threads()
+        torch.set_num_threads(1)
+        try:
+            return self.reader[batch]
+        finally:
+            torch.set_num_threads(threads)
 
     def _blocks(self, start: int, stop: int) -> Iterator[list[Batch]]:
         """The micro-batches of these steps, cut into what is read in one call: a read of a small
@@ -218,6 +228,7 @@ class Loader:
     def first(self) -> Any:
         """The first micro-batch, read in this process."""
         began = time.perf_counter()
-        batch = self.reader[self.plan.batches(0)[0]]
+        read = self._like_a_worker if self.in_workers else self.reader.__getitem__
+        batch = read(self.plan.batches(0)[0])
         self.seconds = time.perf_counter() - began
         return batch

@@ -38,6 +38,7 @@ class FusedAdamW(AdamW):
 
     def step(self, closure: Callable[[], Any] | None = None) -> Any:  # type: ignore[override]
         if closure is not None or self._is_watched():
+            self._lists = None  # a hook may change what they were taken from
             return super().step(closure)
         with torch.no_grad():
             if self._lists is None:

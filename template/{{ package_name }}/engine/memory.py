@@ -13,12 +13,12 @@ def free_bytes() -> int | None:
             if line.startswith("MemAvailable:"):
                 free.append(1024 * int(line.split()[1]))
         group = Path("/sys/fs/cgroup")
-        most, used = (
-            (group / "memory.max").read_text().strip(),
-            (group / "memory.current").read_text(),
-        )
+        most = (group / "memory.max").read_text().strip()
         if most != "max":
-            free.append(int(most) - int(used))
+            used = int((group / "memory.current").read_text())
+            rows = (line.split() for line in (group / "memory.stat").read_text().splitlines())
+            cached = next((int(row[1]) for row in rows if row[0] == "inactive_file"), 0)
+            free.append(int(most) - used + cached)  # files that were read make room
     except (OSError, ValueError):  # another system, or another kind of container
         return min(free, default=None)
     return min(free, default=None)

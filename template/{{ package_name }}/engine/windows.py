@@ -118,6 +118,16 @@ class Window:
         return True
 
 
+_Alike = tuple[list[bool], list[tuple[int, str, list[Tensor], list[int]]]]
+"""Which of a share's tensors are to be copied; steps, keys, tensors and their versions."""
+
+
+def _holds_more(tensor: Tensor) -> bool:
+    """Whether keeping it keeps much besides: a larger tensor, or a loader worker's open file."""
+    of_a_worker = tensor.device.type == "cpu" and tensor.is_shared()
+    return of_a_worker or tensor.untyped_storage().nbytes() > max(1 << 20, 2 * tensor.nbytes)
+
+
 Values = Mapping[str, Tensor | Mean | Share | list[Tensor | Mean]]
 
 
@@ -152,7 +162,7 @@ class Windows:
         self._epoch: dict[str, list[float]] = {}
         self._labels: list[tuple[int, str, float | None]] = []
         self._held: list[Tensor] = []
-        self._shares: dict[tuple[Any, ...], list[tuple[int, str, float, list[Tensor]]]] = {}
+        self._shares: dict[tuple[Any, ...], _Alike] = {}
         """By function and shapes: what can be counted together."""
         self._kept = 0  # numbers in them
 
@@ -165,10 +175,7 @@ class Windows:
         scalars: list[Tensor] = []
         for key, given in values.items():
             if isinstance(given, Share):
-                shapes = [tensor.shape for tensor in given.tensors]
-                alike = self._shares.setdefault((given.holds, *shapes), [])
-                alike.append((step, key, count, given.tensors))
-                self._kept += sum(map(math.prod, shapes))
+                self._keep(step, key, given)
                 continue
             for value in given if isinstance(given, list) else (given,):
                 n: Tensor | float | None = count
@@ -186,10 +193,30 @@ class Windows:
         if self._kept > self.keep:
             self._count_shares()
 
+    def _keep(self, step: int, key: str, share: Share) -> None:
+        shapes = [tensor.shape for tensor in share.tensors]
+        kind = (share.holds, *shapes)
+        if kind not in self._shares:
+            self._shares[kind] = [_holds_more(tensor) for tensor in share.tensors], []
+        holding_more, entries = self._shares[kind]
+        tensors = share.tensors
+        if any(holding_more):
+            pairs = zip(tensors, holding_more, strict=True)
+            tensors = [tensor.clone() if more else tensor for tensor, more in pairs]
+        versions = [tensor._version for tensor in tensors]
+        entries.append((step, key, tensors, versions))
+        self._kept += sum(map(math.prod, shapes))
+
     def _count_shares(self) -> None:
         """Bring the shares kept so far among the values: those of one kind in one call."""
-        for (holds, *shapes), entries in self._shares.items():
-            columns = zip(*[entry[3] for entry in entries], strict=True)
+        for (holds, *shapes), (_, entries) in self._shares.items():
+            for _, key, tensors, versions in entries:
+                if [tensor._version for tensor in tensors] != versions:
+                    raise UserError(
+                        f"A tensor of the Share '{key}' was changed in place before it was counted; "
+                        "hand it a clone."
+                    )
+            columns = zip(*[entry[2] for entry in entries], strict=True)
             held, samples = holds(*map(torch.cat, columns)), shapes[0][0]
             if held.dtype != torch.bool or held.shape != (len(entries) * samples,):
                 raise UserError(
@@ -197,9 +224,9 @@ class Windows:
                     f"{list(held.shape)}; its function must return bool, one for each sample."
                 )
             # Counts are exact, however many steps are counted at once.
-            counts = held.reshape(-1, samples).sum(1, dtype=torch.float64)
+            counts = held.reshape(len(entries), samples).sum(1, dtype=torch.float64)
             self._held.append((counts / samples).to(self.device))
-            self._labels += [entry[:3] for entry in entries]
+            self._labels += [(step, key, samples) for step, key, _, _ in entries]
         self._shares, self._kept = {}, 0
 
     def _scalar(self, key: str, value: Tensor) -> Tensor:
