@@ -23,7 +23,7 @@ from packaging.requirements import Requirement
 
 Render = Callable[..., Path]
 
-QUESTIONS = ["project_name", "package_name", "description", "author", "starting_point", "ci"]
+QUESTIONS = ["project_name", "package_name", "description", "author", "starting_point", "ci", "updates"]
 
 PROFILES = {
     "defaults": {},
@@ -208,7 +208,7 @@ def test_nasty_text_gives_valid_files_and_comes_back_unchanged(render: Render, t
     assert metadata["authors"] == [{"name": line}]
 
 
-def test_the_answers_file_holds_all_six_answers(render: Render, tmp_path: Path):
+def test_the_answers_file_holds_all_answers(render: Render, tmp_path: Path):
     project = render(tmp_path / "new", project_name="Cats & Dogs")
     stored = yaml.safe_load((project / ".copier-answers.yml").read_text())
     assert {name: stored[name] for name in QUESTIONS} == {
@@ -218,6 +218,7 @@ def test_the_answers_file_holds_all_six_answers(render: Render, tmp_path: Path):
         "author": "Me",
         "starting_point": "image_classification",
         "ci": "github",
+        "updates": "weekly",
     }
     assert stored["rendered_as"] == {"package_name": "cats_dogs", "starting_point": "image_classification"}
     assert set(stored) == {*QUESTIONS, "_src_path", "rendered_as"}

@@ -418,6 +418,7 @@ def shared_values(folder: Path) -> dict[tuple[int, str], float]:
         ("log.every=1000", "log.level=debug"),
         ("save_every_steps=1",),
         ("save_every_steps=null", "save_every_epochs=0", "keep_last=1"),
+        ("val_at_start=true",),
         ("logger=tensorboard",),
         ("+logger.noisy._target_=.noisy.Noisy", "log.every=1"),
         ("task._target_=.noisy.NoisyTask", "val_every_steps=2"),

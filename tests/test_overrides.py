@@ -48,6 +48,7 @@ GOOD: dict[str, list[Any]] = {
     "monitor_mode": ["min", "max"],
     "val_every_epochs": [0, 1, 5],
     "val_every_steps": ["null", 1, 50],
+    "val_at_start": ["true", "false"],
     "save_every_epochs": [0, 1, 5],
     "save_every_steps": ["null", 1, 50],
     "keep_last": [1, 10**6],

@@ -63,6 +63,15 @@ def test_warmup_stable_decay(schedule):
     assert scales[99] == pytest.approx(1 - math.sqrt(24 / 25))
 
 
+def test_inverse_sqrt(schedule):
+    scales = curve(schedule, "InverseSqrt", warmup_steps=4)
+    assert scales[:5] == pytest.approx([0.2, 0.4, 0.6, 0.8, 1.0])
+    assert scales[8] == pytest.approx(math.sqrt(1 / 2))
+    assert scales[16] == pytest.approx(1 / 2)
+    assert scales == curve(schedule, "InverseSqrt", total=1000, warmup_steps=4)[:100]
+    assert curve(schedule, "InverseSqrt", timescale=9)[72] == pytest.approx(1 / 3)
+
+
 def test_restarts(schedule):
     scales = curve(schedule, "Cosine", cycles=4)
     assert scales[25] == scales[50] == scales[75] == 1.0

@@ -65,6 +65,18 @@ def test_a_run_folder_holds_what_the_contract_names(train, workspace):
     assert [row["step"] for row in rows(folder) if "val/acc" in row] == [per_epoch * e for e in (1, 2, 3)]
 
 
+def test_a_validation_before_the_first_step(train, workspace):
+    short = ("epochs=2", "limit_train_batches=3", "logger=none")
+    assert train(*short, "val_at_start=true", "name=with").code == 0
+    assert train(*short, "name=without").code == 0
+    first, *later = [row for row in logged(the_run(workspace, "with")) if "val/acc" in row]
+    assert (first["step"], first["epoch"]) == (0, 0)
+    assert first["val/acc"] < 0.3
+    assert later == [row for row in logged(the_run(workspace, "without")) if "val/acc" in row]
+    hashes = {result(the_run(workspace, name))["weights_sha256"] for name in ("with", "without")}
+    assert len(hashes) == 1
+
+
 def test_event_files_hold_what_metrics_jsonl_holds(train, workspace):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 

@@ -8,7 +8,7 @@ From the command line to a run:
 
     launch.py       composes and checks the config, without torch; exit codes
     config.py       every config key, its default and its meaning
-    explain.py      Hydra's errors as one sentence
+    hydra_errors.py Hydra's errors as one sentence
     sweep.py        several jobs: checked before the first, a table at the end
     signals.py      stop requests
     runs.py         run folders: create, lock, find, describe

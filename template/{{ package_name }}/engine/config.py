@@ -106,11 +106,13 @@ class Config:
     """Epochs between validations; 0 for none but the last."""
     val_every_steps: int | None = None
     """Validate every so many optimizer steps instead of by epochs."""
+    val_at_start: bool = False
+    """Validate before the first step too: what the weights are worth that a run starts from."""
     save_every_epochs: int = 1
     """Epochs between checkpoints; 0 for none but the last."""
     save_every_steps: int | None = None
     """Save every so many optimizer steps, besides by epochs."""
-    keep_last: int = 2
+    keep_last: int = 3
     """Newest checkpoints that are kept, besides `best.pt`."""
     early_stopping_patience: int | None = None
     """End the run when so many validations in a row have not made `monitor` better."""

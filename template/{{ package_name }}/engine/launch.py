@@ -16,7 +16,7 @@ from typing import Any
 from . import distributed, help, runs, signals
 from .config import Config, from_dict
 from .errors import FAILED, FINISHED, MISTAKE, STOPPED, Exit, Stopped, UserError
-from .explain import explain, first_line
+from .hydra_errors import explain, first_line
 from .paths import CONFIGS, ROOT
 from .runs import Run
 

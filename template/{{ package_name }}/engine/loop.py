@@ -166,6 +166,8 @@ class Loop:
     def fit(self) -> None:
         """Train to the end. Raises `Exit` and what the task raises."""
         p, config = self.parts, self.config
+        if config.val_at_start and self.saved_at < 0:  # not where a checkpoint says what is due
+            self.pending = p.val is not None
         self.report = Report(
             self.run.folder,
             config,

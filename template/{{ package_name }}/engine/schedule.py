@@ -264,6 +264,22 @@ class WarmupStableDecay(Schedule):
 
 
 @dataclass(kw_only=True)
+class InverseSqrt(Schedule):
+    """√(timescale / (timescale + steps after the warm-up)) (Vaswani et al. 2017, Zhai et al. 2022)."""
+
+    timescale: int | None = None
+    """Steps after which the rate is √½; null takes those of the warm-up, and at least one."""
+
+    def validate(self) -> None:
+        if self.timescale is not None:
+            _within("timescale", self.timescale, 1, 1e12)
+
+    def scale(self, step: int) -> float:
+        timescale = self.timescale or max(1, self.warmup)
+        return math.sqrt(timescale / (timescale + step - self.warmup))
+
+
+@dataclass(kw_only=True)
 class Plateau(Schedule):
     """Multiplied by `factor` when `monitor` was not better in `patience` validations in a row."""
 

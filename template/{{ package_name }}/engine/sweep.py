@@ -21,7 +21,7 @@ from hydra.experimental.callback import Callback
 from . import runs
 from .config import Config
 from .errors import FAILED, FINISHED, MISTAKE, STOPPED, Exit, UserError
-from .explain import explain
+from .hydra_errors import explain
 from .launch import say, to_config
 from .paths import ROOT, shown
 from .table import align
