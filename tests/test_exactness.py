@@ -200,6 +200,25 @@ def write_torchvision_files(root: Path, name: str, workspace: Path) -> None:
             (folder / f"{part}-{kind}").write_bytes(header + array.tobytes())
 
 
+@pytest.mark.parametrize("name", ["mnist", "fashion_mnist"])
+def test_files_of_mnist_are_read_as_torchvision_reads_them(engine, workspace, tmp_path, name):
+    import torchvision
+
+    module, kind = engine("datasets.torchvision"), {"mnist": "MNIST", "fashion_mnist": "FashionMNIST"}[name]
+    write_torchvision_files(tmp_path, name, workspace)
+    for train in (True, False):
+        ours, theirs = module._load(kind, str(tmp_path), train), getattr(torchvision.datasets, kind)(tmp_path, train)
+        assert type(ours).__name__ == "_Raw"
+        assert ours.classes == theirs.classes
+        assert all((a == b).all() for a, b in zip(module._arrays(ours), module._arrays(theirs), strict=True))
+    images = next(tmp_path.rglob("train-images-idx3-ubyte"))
+    whole = images.read_bytes()
+    for damaged in (whole[:-1], b"x" + whole[1:], b""):
+        images.write_bytes(damaged)
+        with pytest.raises(engine("errors").UserError, match=r"cannot be read .*delete them"):
+            module._load(kind, str(tmp_path), True)
+
+
 @pytest.mark.parametrize(("choice", "options"), cases(), ids=[name for name, _ in cases()])
 def test_every_choice_resumes_exactly(run, workspace, request, tmp_path, choice, options):
     group, name = choice.split()[0].split("/")

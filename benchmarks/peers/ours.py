@@ -55,7 +55,15 @@ class Timed(Classification):
         return super().training_step(model, batch, ctx)
 
 
-def begin(loop_type: type[Loop] = Loop, data: str | None = None) -> None:
+class Settled(Loop):
+    """What an epoch's end brings is not in the figures: neither is the rest of a save, which a thread does."""
+
+    def save(self, best: bool = False) -> None:
+        super().save(best)
+        self.saver.wait()
+
+
+def begin(loop_type: type[Loop] = Settled, data: str | None = None) -> None:
     """`python train.py` with the command line's overrides; on `Rows` and an MLP unless `data` names others."""
     chosen = [data] if data else ["data._target_=benchmarks.peers.ours.RowsData", "model=mlp", "lr=0.001"]
     if not data:

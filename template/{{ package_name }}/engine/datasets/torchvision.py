@@ -6,9 +6,10 @@ import contextlib
 import fcntl
 import hashlib
 import socket
+import struct
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from torch.utils.data import Dataset
@@ -20,6 +21,17 @@ from ..rng import Permutation
 from .arrays import ArrayImages
 
 _NAMES = ("MNIST", "FashionMNIST", "CIFAR10", "CIFAR100")
+_CLASSES = {
+    "MNIST": [
+        *("0 - zero", "1 - one", "2 - two", "3 - three", "4 - four"),
+        *("5 - five", "6 - six", "7 - seven", "8 - eight", "9 - nine"),
+    ],
+    "FashionMNIST": [
+        *("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat"),
+        *("Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot"),
+    ],
+}
+"""As torchvision calls them."""
 _SPLIT_KEY = 0x5EED  # the validation set is the same in every run, whatever its seed
 _SECONDS = 20  # a server that does not answer is given up
 
@@ -75,15 +87,46 @@ class TorchvisionImages(Data):
         return self._fingerprint
 
 
+class _Raw(NamedTuple):
+    """What is used of torchvision's data sets."""
+
+    data: np.ndarray
+    targets: np.ndarray
+    classes: list[str]
+
+
+def _read_raw(name: str, folder: Path, train: bool) -> _Raw | None:
+    """The files of MNIST or FashionMNIST; None where they are absent or not as they should be."""
+    if name not in _CLASSES:
+        return None
+    raw, part = folder / name / "raw", "train" if train else "t10k"
+    try:
+        images = (raw / f"{part}-images-idx3-ubyte").read_bytes()
+        labels = (raw / f"{part}-labels-idx1-ubyte").read_bytes()
+    except OSError:
+        return None
+    count = len(labels) - 8
+    sizes = (
+        struct.pack(">4I", 0x803, max(0, count), 28, 28),
+        struct.pack(">2I", 0x801, max(0, count)),
+    )
+    if count < 1 or (images[:16], labels[:8]) != sizes or len(images) != 16 + count * 28 * 28:
+        return None
+    pixels = np.frombuffer(images, np.uint8, offset=16).reshape(count, 28, 28)
+    return _Raw(pixels, np.frombuffer(labels, np.uint8, offset=8), _CLASSES[name])
+
+
 def _load(name: str, root: str, train: bool) -> Any:
     """One of torchvision's data sets, downloaded where it is absent. Raises `UserError`."""
-    from torchvision import datasets  # seconds to import: only where it is used
+    folder = Path(root).absolute()
+    if (raw := _read_raw(name, folder, train)) is not None:
+        return raw
+    from torchvision import datasets  # takes longer to import than an epoch of MNIST
 
     kind = getattr(datasets, name)
-    folder = Path(root).absolute()
     try:
         return kind(folder, train=train)
-    except (RuntimeError, ValueError, OSError) as error:
+    except (RuntimeError, ValueError, OSError, AssertionError, IndexError) as error:
         if "not found" not in str(error):
             raise UserError(
                 f"The files of {name} in {folder} cannot be read ({_line(error)}); delete them, "
