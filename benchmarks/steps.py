@@ -89,7 +89,7 @@ def _steps(size: str, contestants: list[Contestant], rounds: int) -> Table:
                 shown(cpu[label]),
                 ratio(cpu[label], cpu[BARE]),
                 "" if label == BARE else f"{added[label] * 1e6:.1f} µs",
-                "" if label in (BARE, OURS) else f"{added[label] / added[OURS]:.1f}×",
+                "" if label in (BARE, OURS) or added[OURS] <= 0 else f"{added[label] / added[OURS]:.1f}×",
             )
         )
     table.note = (
