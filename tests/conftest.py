@@ -29,7 +29,6 @@ LEFTOVERS = {".git", ".venv", "__pycache__", ".pytest_cache", ".ruff_cache", ".m
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--runs", type=int, default=10, help="how many runs test_chaos.py stops, kills and damages")
     parser.addoption("--edits", type=int, default=30, help="how many owners test_edits.py lets edit and update")
-    parser.addoption("--plain", action="store_true", help="lets plain Copier update what they edited, too")
 
 
 def working_tree() -> list[Path]:

@@ -261,36 +261,27 @@ def test_edits_of_the_templates_files_are_merged(project, ostinato):
     assert '"timm"' in (project / "pyproject.toml").read_text()
 
 
-def test_an_edit_of_a_file_that_the_template_renames_moves_along(project, ostinato):
-    edit(project, {"digits/engine/old_name.py": changed(OLD[f"{PACKAGE}/engine/old_name.py"], 3, "name_3 = 'mine'")})
-    assert ostinato("update").code == 0
-    text = (project / "digits/engine/new_name.py").read_text()
-    assert "name_3 = 'mine'" in text
-    assert "name_20 = 'new'" in text
-    assert not (project / "digits/engine/old_name.py").exists()
-
-
-def test_a_file_that_the_user_moved_gets_the_change(project, ostinato):
-    git(project, "mv", "digits/engine/loop.py", "digits/engine/my_loop.py")
-    edit(project, {"digits/engine/my_loop.py": changed(LINES, 3, "line_3 = 'mine'")})
-    assert ostinato("update").code == 0
-    text = (project / "digits/engine/my_loop.py").read_text()
-    assert "line_3 = 'mine'" in text
-    assert "line_20 = 'new'" in text
-    assert not (project / "digits/engine/loop.py").exists()
-
-
-def test_a_file_that_both_moved_stays_where_the_user_put_it(project, ostinato):
-    git(project, "mv", "digits/engine/old_name.py", "digits/engine/my_name.py")
-    edit(project, {"digits/engine/my_name.py": changed(OLD[f"{PACKAGE}/engine/old_name.py"], 3, "name_3 = 'mine'")})
-    result = ostinato("update")
-    assert result.code == 0, result
-    text = (project / "digits/engine/my_name.py").read_text()
-    assert "name_3 = 'mine'" in text
-    assert "name_20 = 'new'" in text
-    assert not (project / "digits/engine/old_name.py").exists()
-    assert not (project / "digits/engine/new_name.py").exists()
-    assert "you moved digits/engine/old_name.py here, and the new version moved it to digits/engine/new_name" in result
+@pytest.mark.parametrize(
+    ("word", "old", "mine", "result"),
+    [
+        ("line", "loop", "my_loop", "my_loop"),
+        ("name", "old_name", "old_name", "new_name"),
+        ("name", "old_name", "my_name", "my_name"),
+    ],
+    ids=["the user moved", "the template renamed", "both"],
+)
+def test_an_edit_of_a_file_that_was_moved_is_merged(project, ostinato, word, old, mine, result):
+    engine = project / "digits/engine"
+    (engine / f"{old}.py").rename(engine / f"{mine}.py")
+    edit(project, {f"digits/engine/{mine}.py": changed(LINES.replace("line", word), 3, f"{word}_3 = 'mine'")})
+    said = ostinato("update")
+    assert said.code == 0, said
+    text = (engine / f"{result}.py").read_text()
+    assert f"{word}_3 = 'mine'" in text
+    assert f"{word}_20 = 'new'" in text
+    of_the_word = [path.stem for path in engine.glob("*.py") if f"{word}_3" in path.read_text()]
+    assert of_the_word == [result]
+    assert ("you moved digits/engine/old_name.py here, and the new version moved it" in said) == (result == "my_name")
 
 
 def test_a_file_moved_into_a_folder_of_the_users_is_the_users(project, ostinato):
