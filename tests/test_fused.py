@@ -1,6 +1,7 @@
 """The optimizer's short step is torch's own, bit for bit, whatever happens between steps."""
 
 import copy
+import io
 
 import pytest
 import torch
@@ -53,7 +54,9 @@ def assert_same_weights(ours, theirs):
 
 @pytest.mark.parametrize("groups", [1, 3])
 @pytest.mark.parametrize("maximize", [False, True])
-@pytest.mark.parametrize("missing", [(), [(0, 1)], [(2, 0), (3, 2)], [(step, 3) for step in range(6)]])
+@pytest.mark.parametrize(
+    "missing", [(), [(0, 1)], [(2, 0), (3, 2)], [(step, 3) for step in range(6)], [(4, n) for n in range(4)]]
+)
 def test_equal_to_torch(fused, groups, maximize, missing):
     ours, theirs = build(groups, maximize=maximize), build(groups, maximize=maximize)
     fused.adopt(ours)
@@ -77,6 +80,24 @@ def test_equal_after_loading_and_with_a_new_group(fused):
         train(optimizer, 3, start=7)
     assert_equal(ours, theirs)
     assert_same_weights(ours, theirs)
+
+
+def test_torch_goes_on_from_its_state(fused):
+    """Our step counts lie in one tensor, of which each parameter's is a part."""
+    ours, theirs = build(), build()
+    fused.adopt(ours)
+    for optimizer in (ours, theirs):
+        train(optimizer, 3)
+    file = io.BytesIO()
+    torch.save(ours.state_dict(), file)
+    file.seek(0)
+    plain, copied = build(), build()
+    plain.load_state_dict(torch.load(file))
+    copied.load_state_dict(copy.deepcopy(ours.state_dict()))
+    for optimizer in (plain, copied, theirs):
+        train(optimizer, 2, start=3)
+    assert_equal(plain, theirs)
+    assert_equal(copied, theirs)
 
 
 def test_hooks_and_closures_are_called(fused):

@@ -401,7 +401,8 @@ def test_a_share_holds_neither_files_nor_what_its_tensors_were_cut_from(windows,
     Share, ours = engine("api").Share, windows.Windows(torch.device("cpu"))
     of_a_worker, cut, small = torch.ones(4).share_memory_(), torch.ones(4, 1 << 18)[:, 0], torch.ones(4)
     ours.add(0, {"acc": Share(lambda *x: x[0] > 0, of_a_worker, cut, small)}, 4)
-    ((_, [(_, _, kept, _)]),) = ours._shares.values()
+    (alike,) = ours._shares.values()
+    kept = [tensor for (tensor,) in alike.columns]
     assert [tensor.untyped_storage().nbytes() for tensor in kept] == [16, 16, 16]
     assert not any(tensor.is_shared() for tensor in kept)
     assert kept[2].data_ptr() == small.data_ptr()

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Generator, Iterator
 from contextlib import closing
 from functools import partial
-from itertools import islice
+from itertools import accumulate, islice
 from typing import Any
 
 import numpy as np
@@ -69,10 +69,13 @@ class _Reader(Dataset[Any]):
             return
         key = rng.make_key(self.seed, self.domain, batches[0].epoch)
         indices = np.concatenate([batch.indices for batch in batches])
-        block, stop = self.dataset.batch(indices, rng.mix_array(key, indices)), 0
-        for batch in batches:
-            start, stop = stop, stop + len(batch.indices)
-            yield map_tensors(partial(_rows, start=start, stop=stop), block)
+        block = self.dataset.batch(indices, rng.mix_array(key, indices))
+        sizes = [len(batch.indices) for batch in batches]
+        if type(block) is tuple and all(isinstance(part, torch.Tensor) for part in block):
+            yield from zip(*(map(_aligned, part.split(sizes)) for part in block), strict=True)
+            return
+        for size, stop in zip(sizes, accumulate(sizes), strict=True):
+            yield map_tensors(partial(_rows, start=stop - size, stop=stop), block)
 
 
 def _fetches(dataset: Any) -> bool:
@@ -85,9 +88,12 @@ def _fetches(dataset: Any) -> bool:
 
 
 def _rows(tensor: torch.Tensor, start: int, stop: int) -> torch.Tensor:
+    return _aligned(tensor[start:stop])
+
+
+def _aligned(part: torch.Tensor) -> torch.Tensor:
     """A view, or a copy where the view would not lie in memory as a tensor of its own does:
     kernels may add up in another order where memory is aligned otherwise."""
-    part = tensor[start:stop]
     return part if part.storage_offset() * part.itemsize % 256 == 0 else part.clone()
 
 

@@ -9,19 +9,34 @@ from __future__ import annotations
 from collections.abc import Callable
 from itertools import repeat
 from operator import is_not
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 from torch.optim import AdamW, Optimizer
 from torch.optim import optimizer as hooks
 
+_ONE = torch.ones(())
+"""A number would be made into a tensor at every addition."""
+
+
+class _Lists(NamedTuple):
+    """What the kernel takes of a group besides its gradients."""
+
+    params: list[Tensor]
+    averages: list[Tensor]
+    squares: list[Tensor]
+    counts: list[Tensor]
+    """Each parameter's step count: its part of …"""
+    all_counts: Tensor
+    """… this, so that one addition counts for all."""
+
 
 class FusedAdamW(AdamW):
     """`AdamW(fused=True)`, bit for bit: the same kernel over lists that are kept between steps."""
 
-    _lists: list[list[list[Tensor]] | None] | None = None
-    """For each group parameters, both averages and step counts; None where they are not kept."""
+    _kept: list[_Lists | None] | None = None
+    """For each group; None where a parameter had no gradient."""
 
     @classmethod
     def adopt(cls, optimizer: Optimizer) -> None:
@@ -38,33 +53,29 @@ class FusedAdamW(AdamW):
 
     def step(self, closure: Callable[[], Any] | None = None) -> Any:  # type: ignore[override]
         if closure is not None or self._is_watched():
-            self._lists = None  # a hook may change what they were taken from
+            self._kept = None  # a hook may change what they were taken from
             return super().step(closure)
         with torch.no_grad():
-            if self._lists is None:
-                self._lists = [None] * len(self.param_groups)
+            if self._kept is None:
+                self._kept = [None] * len(self.param_groups)
             for number, group in enumerate(self.param_groups):
                 grads: list[Any] = [parameter.grad for parameter in group["params"]]
-                lists = self._lists[number]
+                lists = self._kept[number]
                 if lists is None or not all(map(is_not, grads, repeat(None))):
-                    collected: list[list[Tensor]] = [[] for _ in range(6)]
-                    self._init_group(group, *collected)
-                    params, grads, averages, squares, _, counts = collected
-                    if len(params) == len(group["params"]):
-                        self._lists[number] = [params, averages, squares, counts]
-                else:
-                    params, averages, squares, counts = lists
-                if not params:
-                    continue
+                    grads = [grad for grad in grads if grad is not None]
+                    if not grads:
+                        continue
+                    lists = self._collect(group)
+                    self._kept[number] = lists if len(grads) == len(group["params"]) else None
                 beta1, beta2 = group["betas"]
-                torch._foreach_add_(counts, 1)
+                lists.all_counts.add_(_ONE)
                 torch._fused_adamw_(
-                    params,
+                    lists.params,
                     grads,
-                    averages,
-                    squares,
+                    lists.averages,
+                    lists.squares,
                     [],
-                    counts,
+                    lists.counts,
                     lr=group["lr"],
                     beta1=beta1,
                     beta2=beta2,
@@ -78,6 +89,17 @@ class FusedAdamW(AdamW):
     # Otherwise torch would wrap it at the first load_state_dict, and call hooks a second time.
     step.hooked = True  # type: ignore[attr-defined]
 
+    def _collect(self, group: dict[str, Any]) -> _Lists:
+        """The lists of those parameters that have gradients."""
+        lists: list[list[Tensor]] = [[] for _ in range(6)]
+        self._init_group(group, *lists)
+        params, _, averages, squares, _, counts = lists
+        all_counts = torch.stack(counts)
+        counts = list(all_counts.unbind())
+        for parameter, count in zip(params, counts, strict=True):
+            self.state[parameter]["step"] = count
+        return _Lists(params, averages, squares, counts, all_counts)
+
     def _is_watched(self) -> bool:
         """Whether a step has more to do: hooks, or the scaled gradients of fp16."""
         return bool(
@@ -90,11 +112,11 @@ class FusedAdamW(AdamW):
         )
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
-        self._lists = None
+        self._kept = None
         super().add_param_group(param_group)
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self._lists = None
+        self._kept = None
         super().load_state_dict(state_dict)
 
 

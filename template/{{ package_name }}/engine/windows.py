@@ -7,7 +7,7 @@ import math
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from operator import itemgetter
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -118,8 +118,17 @@ class Window:
         return True
 
 
-_Alike = tuple[list[bool], list[tuple[int, str, list[Tensor], list[int]]]]
-"""Which of a share's tensors are to be copied; steps, keys, tensors and their versions."""
+class _Alike(NamedTuple):
+    """Shares of one function over tensors of the same shapes, which are counted together."""
+
+    copied: list[bool]
+    """Which of a share's tensors are to be copied."""
+    of: list[tuple[int, str]]
+    """Each share's step and key."""
+    columns: list[list[Tensor]]
+    """The first tensor of every share, the second of every share …"""
+    versions: list[list[int]]
+    """How often each had been changed in place."""
 
 
 def _holds_more(tensor: Tensor) -> bool:
@@ -163,8 +172,10 @@ class Windows:
         self._labels: list[tuple[int, str, float | None]] = []
         self._held: list[Tensor] = []
         self._shares: dict[tuple[Any, ...], _Alike] = {}
-        """By function and shapes: what can be counted together."""
+        """By function and shapes."""
         self._kept = 0  # numbers in them
+        self._counted: list[Tensor] = []
+        self._counted_labels: list[tuple[int, str, int]] = []
 
     def add(self, step: int, values: Values, count: float) -> None:
         """Values of one micro-batch of `count` samples at optimizer step `step`.
@@ -194,39 +205,43 @@ class Windows:
             self._count_shares()
 
     def _keep(self, step: int, key: str, share: Share) -> None:
-        shapes = [tensor.shape for tensor in share.tensors]
-        kind = (share.holds, *shapes)
-        if kind not in self._shares:
-            self._shares[kind] = [_holds_more(tensor) for tensor in share.tensors], []
-        holding_more, entries = self._shares[kind]
         tensors = share.tensors
-        if any(holding_more):
-            pairs = zip(tensors, holding_more, strict=True)
-            tensors = [tensor.clone() if more else tensor for tensor, more in pairs]
-        versions = [tensor._version for tensor in tensors]
-        entries.append((step, key, tensors, versions))
-        self._kept += sum(map(math.prod, shapes))
+        kind = (share.holds, *[tensor.shape for tensor in tensors])
+        alike = self._shares.get(kind)
+        if alike is None:
+            copied = [_holds_more(tensor) for tensor in tensors]
+            alike = self._shares[kind] = _Alike(
+                copied, [], [[] for _ in tensors], [[] for _ in tensors]
+            )
+        alike.of.append((step, key))
+        for place, tensor in enumerate(tensors):
+            if alike.copied[place]:
+                tensor = tensor.clone()
+            alike.columns[place].append(tensor)
+            alike.versions[place].append(tensor._version)
+            self._kept += tensor.numel()
 
     def _count_shares(self) -> None:
         """Bring the shares kept so far among the values: those of one kind in one call."""
-        for (holds, *shapes), (_, entries) in self._shares.items():
-            for _, key, tensors, versions in entries:
-                if [tensor._version for tensor in tensors] != versions:
+        for (holds, *shapes), (_, of, columns, versions) in self._shares.items():
+            for column, before in zip(columns, versions, strict=True):
+                now = [tensor._version for tensor in column]
+                if now != before:
+                    keys = [key for (_, key), a, b in zip(of, now, before, strict=True) if a != b]
                     raise UserError(
-                        f"A tensor of the Share '{key}' was changed in place before it was counted; "
+                        f"A tensor of the Share '{keys[0]}' was changed in place before it was counted; "
                         "hand it a clone."
                     )
-            columns = zip(*[entry[2] for entry in entries], strict=True)
             held, samples = holds(*map(torch.cat, columns)), shapes[0][0]
-            if held.dtype != torch.bool or held.shape != (len(entries) * samples,):
+            if held.dtype != torch.bool or held.shape != (len(of) * samples,):
                 raise UserError(
-                    f"The Share '{entries[0][1]}' is of {held.dtype} in the shape "
+                    f"The Share '{of[0][1]}' is of {held.dtype} in the shape "
                     f"{list(held.shape)}; its function must return bool, one for each sample."
                 )
             # Counts are exact, however many steps are counted at once.
-            counts = held.reshape(len(entries), samples).sum(1, dtype=torch.float64)
-            self._held.append((counts / samples).to(self.device))
-            self._labels += [(step, key, samples) for step, key, _, _ in entries]
+            counts = held.reshape(len(of), samples).sum(1, dtype=torch.float64)
+            self._counted.append(counts.to(self.device))
+            self._counted_labels += [(step, key, samples) for step, key in of]
         self._shares, self._kept = {}, 0
 
     def _scalar(self, key: str, value: Tensor) -> Tensor:
@@ -244,13 +259,17 @@ class Windows:
     def fetch(self) -> int | None:
         """Bring what was added into the sums; the first step whose loss is not finite, or None."""
         self._count_shares()
-        if not self._labels and distributed.WORLD_SIZE == 1:
+        labels, counted = self._labels, self._counted_labels
+        if not labels and not counted and distributed.WORLD_SIZE == 1:
             return None
-        numbers = iter(torch.cat(self._held).tolist() if self._held else [])
-        labels, self._labels, self._held = self._labels, [], []
+        # What is of one type is joined in less time.
+        held = [torch.cat(self._held).double()] if self._held else []
+        numbers = iter(torch.cat([*held, *self._counted]).tolist() if labels or counted else [])
+        self._labels, self._held, self._counted_labels, self._counted = [], [], [], []
         mine = [
             (step, key, next(numbers), next(numbers) if n is None else n) for step, key, n in labels
         ]
+        mine += [(step, key, next(numbers) / (n or 1), n) for step, key, n in counted]
         # Sorting keeps the order of equal steps: sums are the same however often they are fetched.
         merged = sorted(itertools.chain(*distributed.from_all(mine)), key=itemgetter(0))
         by_step: dict[str, list[tuple[int, float, float]]] = {}
