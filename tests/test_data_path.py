@@ -79,13 +79,32 @@ def test_small_batches_are_read_together_and_are_the_same(arrays, loader, batch_
     assert same(list(together.read(3, steps)), alone[3 * accumulate :]), "wherever it begins"
 
 
-def test_batches_of_any_form_are_read_together(arrays, loader):
+@pytest.mark.parametrize("form", [tuple, list, lambda rows: dict(zip("ab", rows, strict=True)), lambda rows: ()])
+def test_batches_of_any_form_are_read_together(arrays, loader, form):
     data, plain = arrays(), arrays()
-    data.batch = lambda indices, keys: dict(zip("ab", plain.batch(indices, keys), strict=True))
+    data.batch = lambda indices, keys: form(plain.batch(indices, keys))
     together = list(loader(data, 10).read(0, 40))
     assert plain.calls == [400]
-    assert [list(batch) for batch in together] == [["a", "b"]] * 40
-    assert same([tuple(batch.values()) for batch in together], list(loader(plain, 10).read(0, 40)))
+    expected = [form(batch) for batch in loader(plain, 10).read(0, 40)]
+    assert list(map(type, together)) == list(map(type, expected))
+    values = [batch.values() if isinstance(batch, dict) else batch for batch in together]
+    assert same([list(v) for v in values], [list(b.values() if isinstance(b, dict) else b) for b in expected])
+
+
+def test_a_batch_may_be_changed_in_place(arrays, loader):
+    weight = torch.ones(1, requires_grad=True)
+    for images, labels in loader(arrays(), 32).read(0, 12):
+        before = labels._version
+        labels.sub_(1)
+        assert labels._version == before + 1, "nobody else's version counts"
+        (images.mul_(weight).sum() + images.sum()).backward()
+
+
+def test_rows_that_do_not_add_up_are_refused(engine, arrays, loader):
+    data = arrays()
+    data.batch = lambda indices, keys: (torch.zeros(len(indices), 2), torch.zeros(10))
+    with pytest.raises(engine("api").UserError, match=r"gave a tensor of shape \[10\] for 400 samples; with sample_b"):
+        list(loader(data, 10).read(0, 40))
 
 
 def test_what_is_read_ahead_has_a_limit(arrays, loader):

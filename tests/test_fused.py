@@ -6,22 +6,22 @@ import io
 import pytest
 import torch
 from torch import nn
-from torch.optim import AdamW
+from torch.optim import SGD, Adam, AdamW
 
 
 @pytest.fixture(scope="module")
 def fused(engine):
-    return engine("fused").FusedAdamW
+    return engine("fused")
 
 
 SHAPES = ((33, 7), (64,), (5,), (129,))
 
 
-def build(groups=1, **options):
+def build(groups=1, kind=AdamW, **options):
     """The same parameters each time, dealt to groups that differ in decay."""
     generator = torch.Generator().manual_seed(0)
     params = [nn.Parameter(torch.randn(shape, generator=generator)) for shape in SHAPES]
-    return AdamW(
+    return kind(
         [{"params": params[n::groups], "weight_decay": 0.01 * n} for n in range(groups)],
         **{"lr": 1e-2, "fused": True, **options},
     )
@@ -57,10 +57,11 @@ def assert_same_weights(ours, theirs):
 @pytest.mark.parametrize(
     "missing", [(), [(0, 1)], [(2, 0), (3, 2)], [(step, 3) for step in range(6)], [(4, n) for n in range(4)]]
 )
-def test_equal_to_torch(fused, groups, maximize, missing):
-    ours, theirs = build(groups, maximize=maximize), build(groups, maximize=maximize)
-    fused.adopt(ours)
-    assert type(ours) is fused
+@pytest.mark.parametrize("kind", [AdamW, Adam])
+def test_equal_to_torch(fused, groups, maximize, missing, kind):
+    ours, theirs = (build(groups, kind, maximize=maximize) for _ in range(2))
+    fused.shorten(ours)
+    assert type(ours) is {AdamW: fused.FusedAdamW, Adam: fused.FusedAdam}[kind]
     for optimizer in (ours, theirs):
         train(optimizer, missing=missing)
     assert_equal(ours, theirs)
@@ -69,7 +70,7 @@ def test_equal_to_torch(fused, groups, maximize, missing):
 
 def test_equal_after_loading_and_with_a_new_group(fused):
     ours, theirs = build(), build()
-    fused.adopt(ours)
+    fused.shorten(ours)
     for optimizer in (ours, theirs):
         train(optimizer, 3)
         saved = copy.deepcopy(optimizer.state_dict())
@@ -82,10 +83,53 @@ def test_equal_after_loading_and_with_a_new_group(fused):
     assert_same_weights(ours, theirs)
 
 
+def widen(optimizer):
+    for state in optimizer.state.values():
+        state["step"] = state["step"].reshape(1)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda optimizer: optimizer.state.clear(),
+        widen,
+        lambda optimizer: optimizer.add_param_group({"params": [nn.Parameter(torch.ones(7))], "amsgrad": True}),
+    ],
+    ids=["its state is forgotten", "counts of another shape", "a group of another kind"],
+)
+def test_equal_after_a_change_from_outside(fused, change):
+    ours, theirs = build(), build()
+    fused.shorten(ours)
+    for optimizer in (ours, theirs):
+        train(optimizer, 3)
+        change(optimizer)
+        train(optimizer, 3, start=3)
+    for (one, state), (other, expected) in zip(ours.state.items(), theirs.state.items(), strict=True):
+        assert torch.equal(one, other)
+        assert all(
+            torch.equal(value.reshape(()) if key == "step" else value, state[key]) for key, value in expected.items()
+        )
+
+
+@pytest.mark.parametrize("options", [{}, {"momentum": 0.9, "nesterov": True}, {"fused": False, "momentum": 0.5}])
+def test_sgd_is_torchs_with_its_hooks(fused, options):
+    ours, theirs, seen = build(kind=SGD, **options), build(kind=SGD, **options), []
+    fused.shorten(ours)
+    assert type(ours) is fused.QuickSGD
+    ours.register_step_post_hook(lambda *_: seen.append("hook"))
+    for optimizer in (ours, theirs):
+        train(optimizer, 2)
+        optimizer.load_state_dict(copy.deepcopy(optimizer.state_dict()))
+        train(optimizer, 2, start=2)
+    assert_same_weights(ours, theirs)
+    assert ours.step(lambda: torch.tensor(1.0, requires_grad=True).exp()) is not None
+    assert seen == ["hook"] * 5
+
+
 def test_torch_goes_on_from_its_state(fused):
     """Our step counts lie in one tensor, of which each parameter's is a part."""
     ours, theirs = build(), build()
-    fused.adopt(ours)
+    fused.shorten(ours)
     for optimizer in (ours, theirs):
         train(optimizer, 3)
     file = io.BytesIO()
@@ -102,7 +146,7 @@ def test_torch_goes_on_from_its_state(fused):
 
 def test_hooks_and_closures_are_called(fused):
     optimizer, seen = build(), []
-    fused.adopt(optimizer)
+    fused.shorten(optimizer)
     train(optimizer, 1)
     handle = optimizer.register_step_post_hook(lambda *_: seen.append("hook"))
     train(optimizer, 2, start=1)
@@ -111,11 +155,19 @@ def test_hooks_and_closures_are_called(fused):
     assert seen == ["hook", "hook", "closure"]
 
 
-@pytest.mark.parametrize("options", [{"amsgrad": True}, {"fused": False}, {"lr": torch.tensor(0.1)}])
-def test_what_differs_is_left_to_torch(fused, options):
-    optimizer = build(**options)
-    fused.adopt(optimizer)
-    assert type(optimizer) is AdamW
+@pytest.mark.parametrize(
+    ("kind", "options"),
+    [
+        (AdamW, {"amsgrad": True}),
+        (AdamW, {"fused": False}),
+        (AdamW, {"lr": torch.tensor(0.1)}),
+        (Adam, {"decoupled_weight_decay": True}),
+    ],
+)
+def test_what_differs_is_left_to_torch(fused, kind, options):
+    optimizer = build(kind=kind, **options)
+    fused.shorten(optimizer)
+    assert type(optimizer) is kind
 
 
 class Own(AdamW):
@@ -124,7 +176,7 @@ class Own(AdamW):
 
 def test_your_own_kind_stays_what_it_is(fused):
     optimizer = Own([nn.Parameter(torch.ones(2))], fused=True)
-    fused.adopt(optimizer)
+    fused.shorten(optimizer)
     assert type(optimizer) is Own
 
 

@@ -154,8 +154,9 @@ def test_answers_before_torch_is_imported(workspace, arguments, code):
     assert not names & {"torch", "torchvision", "numpy", "tensorboard", "sklearn", "PIL"}
 
 
-def test_a_default_run_imports_no_more_than_it_uses(workspace):
-    code, names = imported(workspace, "max_steps=1", "logger=none", "log.curves=false")
+@pytest.mark.parametrize("choice", ["model=cnn", "optimizer=sgd", "optimizer._target_=torch.optim.Adam"])
+def test_a_run_imports_no_more_than_it_uses(workspace, choice):
+    code, names = imported(workspace, choice, "max_steps=1", "logger=none", "log.curves=false")
     assert code == 0
     assert not names & {"torchvision", "tensorboard", "sklearn", "matplotlib", "pandas", "torch._dynamo"}
 

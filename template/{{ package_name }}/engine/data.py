@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Generator, Iterator
 from contextlib import closing
 from functools import partial
-from itertools import accumulate, islice
+from itertools import islice, repeat
 from typing import Any
 
 import numpy as np
@@ -70,12 +70,23 @@ class _Reader(Dataset[Any]):
         key = rng.make_key(self.seed, self.domain, batches[0].epoch)
         indices = np.concatenate([batch.indices for batch in batches])
         block = self.dataset.batch(indices, rng.mix_array(key, indices))
+        leaves: list[torch.Tensor] = []
+
+        def note(leaf: torch.Tensor) -> torch.Tensor:
+            if leaf.shape[:1] != indices.shape:
+                raise UserError(
+                    f"{type(self.dataset).__name__}.batch gave a tensor of shape {list(leaf.shape)} "
+                    f"for {len(indices)} samples; with sample_bytes, each must have a row for each."
+                )
+            leaves.append(leaf)
+            return leaf
+
+        map_tensors(note, block)
+        is_flat = type(block) is tuple and len(leaves) == len(block)
         sizes = [len(batch.indices) for batch in batches]
-        if type(block) is tuple and all(isinstance(part, torch.Tensor) for part in block):
-            yield from zip(*(map(_aligned, part.split(sizes)) for part in block), strict=True)
-            return
-        for size, stop in zip(sizes, accumulate(sizes), strict=True):
-            yield map_tensors(partial(_rows, start=stop - size, stop=stop), block)
+        rows = zip(*(_cut(leaf, sizes) for leaf in leaves), strict=True) if leaves else repeat(())
+        for _, row in zip(sizes, rows, strict=False):
+            yield row if is_flat else map_tensors(partial(_next, iter(row)), block)
 
 
 def _fetches(dataset: Any) -> bool:
@@ -87,14 +98,15 @@ def _fetches(dataset: Any) -> bool:
     return own and hasattr(dataset, "__getitems__")
 
 
-def _rows(tensor: torch.Tensor, start: int, stop: int) -> torch.Tensor:
-    return _aligned(tensor[start:stop])
+def _next(parts: Iterator[torch.Tensor], _: torch.Tensor) -> torch.Tensor:
+    return next(parts)
 
 
-def _aligned(part: torch.Tensor) -> torch.Tensor:
-    """A view, or a copy where the view would not lie in memory as a tensor of its own does:
-    kernels may add up in another order where memory is aligned otherwise."""
-    return part if part.storage_offset() * part.itemsize % 256 == 0 else part.clone()
+def _cut(rows: torch.Tensor, sizes: list[int]) -> Iterator[torch.Tensor]:
+    """Parts of so many rows. Each may be changed in place, as a tensor of its own: none is a view."""
+    for part in rows.unsafe_split_with_sizes(sizes):
+        # Kernels may add up in another order where memory is not aligned as that of its own is.
+        yield part if part.storage_offset() * part.itemsize % 256 == 0 else part.clone()
 
 
 def _pinned(tensor: torch.Tensor) -> torch.Tensor:

@@ -1,4 +1,4 @@
-"""AdamW's fused step without its bookkeeping, and optimizers without torch's compiler.
+"""Adam's fused step without its bookkeeping, and optimizers without torch's compiler.
 
 For a small network, what `torch.optim` does around its kernel takes longer than the kernel, and
 importing the compiler, which nothing uses, longer than importing the rest of torch.
@@ -6,6 +6,7 @@ importing the compiler, which nothing uses, longer than importing the rest of to
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from itertools import repeat
 from operator import is_not
@@ -13,10 +14,10 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.optim import AdamW, Optimizer
+from torch.optim import SGD, Adam, AdamW, Optimizer
 from torch.optim import optimizer as hooks
 
-_ONE = torch.ones(())
+_ONE = torch.ones((), device="cpu")
 """A number would be made into a tensor at every addition."""
 
 
@@ -32,24 +33,12 @@ class _Lists(NamedTuple):
     """… this, so that one addition counts for all."""
 
 
-class FusedAdamW(AdamW):
-    """`AdamW(fused=True)`, bit for bit: the same kernel over lists that are kept between steps."""
+class FusedAdam(Adam):
+    """`Adam(fused=True)`, bit for bit: the same kernel over lists that are kept between steps."""
 
+    _kernel = staticmethod(torch._fused_adam_)
     _kept: list[_Lists | None] | None = None
     """For each group; None where a parameter had no gradient."""
-
-    @classmethod
-    def adopt(cls, optimizer: Optimizer) -> None:
-        """Make an `AdamW` that can be stepped so into one of this kind; leave others alone."""
-        simple = {"amsgrad": False, "capturable": False, "differentiable": False, "fused": True}
-        if type(optimizer) is AdamW and all(
-            all(group[key] is value for key, value in simple.items())
-            and not isinstance(group["lr"], Tensor)
-            and len({(p.device, p.dtype) for p in group["params"]}) == 1
-            and not any(p.is_complex() for p in group["params"])
-            for group in optimizer.param_groups
-        ):
-            optimizer.__class__ = cls
 
     def step(self, closure: Callable[[], Any] | None = None) -> Any:  # type: ignore[override]
         if closure is not None or self._is_watched():
@@ -57,11 +46,17 @@ class FusedAdamW(AdamW):
             return super().step(closure)
         with torch.no_grad():
             if self._kept is None:
+                if not _can_be_short(self):
+                    return super().step()
                 self._kept = [None] * len(self.param_groups)
             for number, group in enumerate(self.param_groups):
                 grads: list[Any] = [parameter.grad for parameter in group["params"]]
                 lists = self._kept[number]
-                if lists is None or not all(map(is_not, grads, repeat(None))):
+                if (
+                    lists is None
+                    or not all(map(is_not, grads, repeat(None)))
+                    or lists.counts[0] is not self.state[lists.params[0]].get("step")
+                ):
                     grads = [grad for grad in grads if grad is not None]
                     if not grads:
                         continue
@@ -69,7 +64,7 @@ class FusedAdamW(AdamW):
                     self._kept[number] = lists if len(grads) == len(group["params"]) else None
                 beta1, beta2 = group["betas"]
                 lists.all_counts.add_(_ONE)
-                torch._fused_adamw_(
+                self._kernel(
                     lists.params,
                     grads,
                     lists.averages,
@@ -94,7 +89,7 @@ class FusedAdamW(AdamW):
         lists: list[list[Tensor]] = [[] for _ in range(6)]
         self._init_group(group, *lists)
         params, _, averages, squares, _, counts = lists
-        all_counts = torch.stack(counts)
+        all_counts = torch.stack([count.reshape(()) for count in counts])
         counts = list(all_counts.unbind())
         for parameter, count in zip(params, counts, strict=True):
             self.state[parameter]["step"] = count
@@ -118,6 +113,46 @@ class FusedAdamW(AdamW):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self._kept = None
         super().load_state_dict(state_dict)
+
+
+class FusedAdamW(FusedAdam, AdamW):
+    """`AdamW(fused=True)`, bit for bit."""
+
+    _kernel = staticmethod(torch._fused_adamw_)
+
+
+class QuickSGD(SGD):
+    """`SGD`, whose step does not import torch's compiler to tell it where not to compile."""
+
+    step = torch.no_grad()(inspect.unwrap(SGD.step))
+
+
+def shorten(optimizer: Optimizer) -> None:
+    """Make an optimizer of torch into one of these, where its options allow it."""
+    kinds: dict[type, type] = {Adam: FusedAdam, AdamW: FusedAdamW}
+    if type(optimizer) in kinds and _can_be_short(optimizer):
+        optimizer.__class__ = kinds[type(optimizer)]
+    elif type(optimizer) is SGD and not optimizer.defaults["differentiable"]:
+        optimizer.__class__ = QuickSGD
+        optimizer._patch_step_function()  # calls hooks, as of every optimizer
+
+
+def _can_be_short(optimizer: Optimizer) -> bool:
+    simple = {
+        "amsgrad": False,
+        "capturable": False,
+        "differentiable": False,
+        "fused": True,
+        "decoupled_weight_decay": isinstance(optimizer, AdamW),
+    }
+    return all(
+        all(group.get(key) is value for key, value in simple.items())
+        and not isinstance(group["lr"], Tensor)
+        and len({(p.device, p.dtype) for p in group["params"]}) == 1
+        and len(set(group["params"])) == len(group["params"])
+        and not any(p.is_complex() for p in group["params"])
+        for group in optimizer.param_groups
+    )
 
 
 def leave_compiler_out() -> None:

@@ -23,7 +23,7 @@ from .data import Loader, on_device
 from .device import autocast, choose_device, choose_precision, describe, set_flags, to_device
 from .distributed import WORLD_SIZE, is_main, main_first, sum_over_processes
 from .errors import UserError
-from .fused import FusedAdamW, leave_compiler_out
+from .fused import leave_compiler_out, shorten
 from .init_from import init_from
 from .optim import Averaged, build_optimizer, named_parameters
 from .plan import Plan, check_size, own_order
@@ -216,7 +216,7 @@ def build_parts(config: Config, initialise: bool = True) -> Parts:
     if config.compile == "false":
         leave_compiler_out()
     optimizer = build_optimizer(config.optimizer, config.lr, model, parameters, allowed)
-    FusedAdamW.adopt(optimizer)
+    shorten(optimizer)
     val_steps = config.val_every_steps or config.val_every_epochs * train_plan.steps
     horizon = Horizon(
         total_steps,

@@ -242,6 +242,8 @@ class Windows:
             counts = held.reshape(len(of), samples).sum(1, dtype=torch.float64)
             self._counted.append(counts.to(self.device))
             self._counted_labels += [(step, key, samples) for step, key in of]
+        if len(self._counted) >= self._JOIN:
+            self._counted = [torch.cat(self._counted)]
         self._shares, self._kept = {}, 0
 
     def _scalar(self, key: str, value: Tensor) -> Tensor:
