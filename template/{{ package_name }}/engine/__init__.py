@@ -1,37 +1,46 @@
 """The engine: everything between your files and a trained model. Renewed by `copier update`.
 
-One concern, one file. What your files build on:
+One concern, one file. To know how a run comes about, read these, in this order, after train.py; it
+takes an evening:
 
-    api.py          Data, Task, Mean, record and what else is handed to them
+    train.py        one run from its job to its result
+    api.py          what your files build on: Data, Task, Mean, Share, record
+    setup.py        config -> data, model, loss, task, optimizer, scheduler
+    loop.py         the training step and the loop around it
+    rng.py          randomness as a function of (seed, domain, numbers)
+    plan.py         which samples make up which batch
+    data.py         reading them
+    windows.py      statistics of logged values over steps
+    checkpoint.py   writing and reading one plain dict, safely
+    resume.py       going on with a run: which checkpoint, and is it still the same run
 
-From the command line to a run:
+The others when you need them. From the command line to a run:
 
     launch.py       composes and checks the config, without torch; exit codes
     config.py       every config key, its default and its meaning
+    help.py         what --help prints
     hydra_errors.py Hydra's errors as one sentence
+    errors.py       exit codes, and what ends a run with one
     sweep.py        several jobs: checked before the first, a table at the end
     signals.py      stop requests
     runs.py         run folders: create, lock, find, describe
-    train.py        one run from its job to its result
-    resume.py       going on with a run: which checkpoint, and is it still the same run
+    paths.py        where the project lies, files that are whole or absent
 
 What a run is made of:
 
-    setup.py        config -> data, model, loss, task, optimizer, scheduler
     build.py        a config section with a _target_ -> an object
-    loop.py         the training step and the loop around it
     validation.py   every sample of a split once
-    data.py         which samples make up which batch, and reading them
-    rng.py          randomness as a function of (seed, domain, numbers)
     optim.py        parameter groups and the optimizer
-    fused.py        AdamW's step with less around its kernel
+    fused.py        torch's optimizers with less around their kernels
     schedule.py     the learning rate as a function of the step
     device.py       device, precision, determinism
     distributed.py  several processes
+    memory.py       how much memory there is
     init_from.py    weights to start from
-    checkpoint.py   writing and reading one plain dict, safely
     saver.py        saving in a thread, from a copy
-    windows.py      statistics of logged values over steps
+
+What is seen of it:
+
     log.py          the log, metrics.jsonl
     report.py       what is shown and kept at a log point
     console.py      lines in columns, colour, the bar

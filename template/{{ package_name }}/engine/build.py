@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from .config import nearest
-from .errors import Exit, UserError
+from .errors import Exit, UserError, one_line
 from .paths import ROOT
 
 PACKAGE = __name__.split(".")[0]
@@ -123,7 +123,7 @@ def bind(
 
 def told(error: BaseException) -> str:
     """What an exception of somebody else's code says, and from which line of this project; ends with a period."""
-    text = " ".join(str(error).split()).rstrip(".") or type(error).__name__
+    text = one_line(error).rstrip(".")
     text = text if len(text) <= 240 else f"{text[:240]} …"
     frames = [
         f

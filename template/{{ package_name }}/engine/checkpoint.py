@@ -15,7 +15,7 @@ from typing import IO, Any
 
 import torch
 
-from .errors import NO_SPACE, SaveError
+from .errors import NO_SPACE, SaveError, one_line
 
 FORMAT = 1
 """Layout of the file."""
@@ -60,12 +60,6 @@ def newest_first(folder: Path) -> list[Path]:
     """The numbered checkpoints of a run, found by listing."""
     found = [(int(m[1]), p) for p in folder.glob("step-*.pt") if (m := _NAME.fullmatch(p.name))]
     return [path for _, path in sorted(found, reverse=True)]
-
-
-def sweep(folder: Path) -> None:
-    """Delete what a killed process left half-written."""
-    for stray in folder.glob(".*.tmp"):
-        stray.unlink(missing_ok=True)
 
 
 def save(state: Mapping[str, Any], path: Path) -> None:
@@ -131,7 +125,7 @@ def load(path: Path) -> dict[str, Any]:
         except (MemoryError, OSError):
             raise
         except Exception as error:  # whatever a file of something else makes the reader raise
-            raise Unusable(f"{path.name} cannot be loaded: {_first_words(error)}") from error
+            raise Unusable(f"{path.name} cannot be loaded: {one_line(error)[:120]}") from error
     if not isinstance(state, dict) or "format" not in state:
         raise Unusable(f"{path.name} is not a checkpoint of a run")
     if state["format"] != FORMAT:
@@ -161,11 +155,7 @@ def _broken(file: IO[bytes]) -> str | None:
         # EINVAL: the file names a place before its own start. All else is the disk's fault.
         if isinstance(error, OSError) and error.errno != errno.EINVAL:
             raise
-        return _first_words(error)
-
-
-def _first_words(error: Exception) -> str:
-    return " ".join(str(error).split())[:120] or type(error).__name__
+        return one_line(error)[:120]
 
 
 def _sync_folder(folder: Path) -> None:

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from .errors import UserError
+from .paths import CONFIGS
 
 
 @dataclass
@@ -369,7 +370,4 @@ def _check_log(log: Log) -> None:
 
 
 def _example(group: str) -> str:
-    folder = os.path.join("configs", group)
-    files = sorted(os.listdir(folder)) if os.path.isdir(folder) else []
-    names = [f.removesuffix(".yaml") for f in files if f.endswith(".yaml")]
-    return names[0] if names else "NAME"
+    return next((path.stem for path in sorted((CONFIGS / group).glob("*.yaml"))), "NAME")

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch.utils.data import DataLoader, Dataset, Sampler, Subset, default_collate
+from torch.utils.data import DataLoader, Dataset, Subset, default_collate
 
 from . import rng, signals
 from .api import BatchDataset
@@ -22,17 +22,6 @@ from .errors import UserError
 from .log import logger
 from .plan import Batch, Plan
 from .rng import Domain
-
-
-class _Span(Sampler[Batch]):
-    """The micro-batches of steps `start` … `stop` - 1."""
-
-    def __init__(self, plan: Plan, start: int, stop: int) -> None:
-        self.plan, self.start, self.stop = plan, start, stop
-
-    def __iter__(self) -> Iterator[Batch]:
-        for step in range(self.start, self.stop):
-            yield from self.plan.batches(step)
 
 
 class _Reader(Dataset[Any]):
@@ -215,7 +204,7 @@ class Loader:
         count = max(1, samples * self.plan.parts // self.plan.batch_size)
         while start < stop:
             end = min(stop, (start // self.plan.steps + 1) * self.plan.steps)
-            span = iter(_Span(self.plan, start, end))
+            span = self.plan.span(start, end)
             while block := list(islice(span, count)):
                 yield block
             start = end
@@ -224,7 +213,7 @@ class Loader:
         loader = DataLoader(
             self.reader,
             batch_size=None,
-            sampler=_Span(self.plan, start, stop),
+            sampler=self.plan.span(start, stop),
             collate_fn=_itself,
             num_workers=workers,
             worker_init_fn=_start_worker,

@@ -48,6 +48,11 @@ class NotFiniteError(Exit):
     code = NOT_FINITE
 
 
+def one_line(error: BaseException) -> str:
+    """What an exception says, without line breaks; its kind where it says nothing."""
+    return " ".join(str(error).split()) or type(error).__name__
+
+
 def own_words(error: Exception) -> str:
     """The sentence of an error, also where a loader worker wrapped it in its traceback."""
     text = str(error).strip()

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from . import checkpoint
-from .errors import UserError
+from .errors import UserError, one_line
 from .launch import say
 
 _SHOWN = 8
@@ -70,7 +70,7 @@ def read_weights(path: Path) -> dict[str, Tensor]:
             return load_file(path)
         state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # whatever a strange file makes the readers raise
-        reason = " ".join(str(error).split())[:150]
+        reason = one_line(error)[:150]
         raise UserError(f"init_from={path} cannot be read as weights: {reason}.") from error
     if isinstance(state, dict) and state.get("format") == checkpoint.FORMAT and "model" in state:
         state = state["ema"] or state["model"]

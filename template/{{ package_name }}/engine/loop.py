@@ -168,16 +168,7 @@ class Loop:
         p, config = self.parts, self.config
         if config.val_at_start and self.saved_at < 0:  # not where a checkpoint says what is due
             self.pending = p.val is not None
-        self.report = Report(
-            self.run.folder,
-            config,
-            p.train.plan,
-            p.val.plan if p.val is not None else None,
-            p.total_steps,
-            p.device,
-            self.step,
-            validate_again=self.pending,
-        )
+        self.report = Report(p, self.run.folder, self.step, validate_again=self.pending)
         try:
             if distributed.is_main():
                 self.report.loggers = p.open_loggers(self.run.folder, self.step + 1)

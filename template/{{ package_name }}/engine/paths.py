@@ -26,6 +26,12 @@ def write_whole(path: Path, text: str) -> None:
     os.replace(temporary, path)
 
 
+def sweep(folder: Path) -> None:
+    """Delete what a killed process left half-written."""
+    for stray in folder.glob(".*.tmp"):
+        stray.unlink(missing_ok=True)
+
+
 def files_below(folder: str | Path, endings: tuple[str, ...]) -> list[str]:
     """The paths of all files below a folder whose names end so, in order. Links are followed, but
     each folder is taken once. Raises `UserError`.

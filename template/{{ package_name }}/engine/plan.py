@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from itertools import chain
 from typing import NamedTuple
 
 import numpy as np
@@ -87,6 +88,10 @@ class Plan:
         full, rest = divmod(self.total(step), self.parts)
         counts = [full + (1 if part < rest else 0) for part in range(RANK, self.parts, WORLD_SIZE)]
         return [count for count in counts if count]
+
+    def span(self, start: int, stop: int) -> Iterator[Batch]:
+        """The micro-batches of steps `start` … `stop` - 1."""
+        return chain.from_iterable(map(self.batches, range(start, stop)))
 
     def batches(self, step: int) -> list[Batch]:
         """This process's micro-batches of optimizer step `step`.

@@ -29,7 +29,6 @@ class Profiler:
         skipped = min(5, steps // 4)
         warmup = min(2, (steps - skipped) // 2)
         self.count = min(5, steps - skipped - warmup)
-        self.first = skipped + warmup
         os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # else it writes to the terminal
         activities = [ProfilerActivity.CPU]
         activities += [ProfilerActivity.CUDA] if device.type == "cuda" else []

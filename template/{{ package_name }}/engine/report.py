@@ -6,33 +6,27 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 
 from .api import Logger
-from .config import Config
 from .console import Columns, Line, duration, number, number_width, progress_bar
 from .distributed import is_main
 from .eta import Eta
 from .log import MetricsFile, logger
-from .plan import Plan
+
+if TYPE_CHECKING:
+    from .setup import Parts
 
 
 class Report:
     """Of the main process; other processes have one that keeps quiet."""
 
-    def __init__(
-        self,
-        folder: Path,
-        config: Config,
-        plan: Plan,
-        validation: Plan | None,
-        total_steps: int,
-        device: torch.device,
-        done: int,
-        validate_again: bool,
-    ) -> None:
-        self.plan, self.total_steps, self.device = plan, total_steps, device
+    def __init__(self, parts: Parts, folder: Path, done: int, validate_again: bool) -> None:
+        config, plan = parts.config, parts.train.plan
+        validation = parts.val.plan if parts.val is not None else None
+        self.plan, self.total_steps, self.device = plan, parts.total_steps, parts.device
         self.digits = config.log.digits
         self.rates, self.times = Columns(), Columns()
         self.values = Columns(number_width(self.digits))
@@ -41,13 +35,13 @@ class Report:
         if validation is not None:
             by_epochs = config.val_every_epochs * plan.steps
             every["validation"] = (config.val_every_steps or by_epochs, 0)
-        self.eta = Eta(done, total_steps, every, validation.steps if validation else 0)
+        self.eta = Eta(done, self.total_steps, every, validation.steps if validation else 0)
         self.loggers: list[Logger] = []
         self.metrics = None
         if is_main():
             self.metrics = MetricsFile(folder, done, validate_again)
         is_shown = is_main() and config.log.level in ("debug", "info")
-        self.bar = progress_bar(total_steps, done, is_shown)
+        self.bar = progress_bar(self.total_steps, done, is_shown)
         self.restart_clock(done)
 
     def restart_clock(self, step: int) -> None:

@@ -10,7 +10,7 @@ from .config import EXTENDING, OPERATIONAL, Config
 from .errors import Failed, UserError
 from .log import logger
 from .loop import Loop
-from .paths import write_whole
+from .paths import sweep, write_whole
 from .runs import Run
 
 
@@ -23,7 +23,7 @@ def restore(loop: Loop, run: Run) -> None:
     state = None
     path, found = None, False
     if distributed.is_main():
-        runs.sweep(run.folder)
+        sweep(run.folder)
         path, state, found = _newest_whole(run, stored)
     path, found = distributed.from_main((path, found))
     differences: list[str] = []
@@ -69,7 +69,7 @@ def restore(loop: Loop, run: Run) -> None:
 def _newest_whole(run: Run, config: Config) -> tuple[Path | None, dict[str, Any] | None, bool]:
     """The newest checkpoint that can be used and what it holds; and whether there was any."""
     folder = run.checkpoints
-    checkpoint.sweep(folder)
+    sweep(folder)
     paths = checkpoint.newest_first(folder)
     if (folder / "best.pt").exists():
         paths.append(folder / "best.pt")

@@ -172,12 +172,6 @@ def _sweep_new(parent: Path) -> None:
                 shutil.rmtree(stray)
 
 
-def sweep(folder: Path) -> None:
-    """Delete what a killed process left half-written in its run folder."""
-    for stray in folder.glob(".*.tmp"):
-        stray.unlink(missing_ok=True)
-
-
 def lock(folder: Path, seconds: float = 10) -> Run:
     """Take a run; waits for the process that holds it. Raises `UserError`."""
     try:

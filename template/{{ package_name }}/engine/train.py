@@ -15,7 +15,17 @@ import torch
 from . import distributed, runs, signals
 from .config import Config
 from .console import number
-from .errors import NO_SPACE, Exit, Failed, NotFiniteError, SaveError, Stopped, UserError, own_words
+from .errors import (
+    NO_SPACE,
+    Exit,
+    Failed,
+    NotFiniteError,
+    SaveError,
+    Stopped,
+    UserError,
+    one_line,
+    own_words,
+)
 from .launch import Job
 from .log import close_log, logger, open_file, open_log
 from .loop import Loop
@@ -154,8 +164,7 @@ def _draw(run: Run, result: dict[str, Any]) -> None:
 
         draw_curves(run.folder, result["monitor"], result["best"])
     except Exception as error:  # no package, no space, no fonts, values nobody thought of
-        reason = " ".join(str(error).split()) or type(error).__name__
-        logger.warning(f"No curves.png was drawn: {reason}")
+        logger.warning(f"No curves.png was drawn: {one_line(error)}")
 
 
 def _report(run: Run, result: dict[str, Any]) -> None:

@@ -121,8 +121,7 @@ class Watch:
     def _look(self, drawn: Collected, model: nn.Module, batch: Any, ctx: Context) -> None:
         p = self.parts
         with self._harmless("pictures are"), torch.no_grad(), autocast(p.precision, p.device):
-            if self.draws:
-                drawn.add(p.task.images(model, batch, ctx))
+            drawn.add(p.task.images(model, batch, ctx))
 
     def _draw(self, drawn: Collected, place: str, step: int) -> None:
         with self._harmless("pictures are"):

@@ -38,8 +38,6 @@ def torchvision_model(
             options["input_size"] = shape[1:]
         if name.startswith("vit_"):
             options["image_size"] = shape[1]
-        if name.startswith("maxvit_"):
-            options["input_size"] = shape[1:]
         net = models.get_model(name, weights=None, num_classes=classes, **options)
     if shape[0] != 3:
         _replace_first_convolution(net, shape[0], keep=pretrained)

@@ -47,7 +47,7 @@ def export(run: Opened, formats: Sequence[str], out: Path) -> None:
                 raise
             except Exception as error:  # whatever a model makes the tracers raise
                 raise NotExported(
-                    f"{type(run.model).__name__} cannot be exported as {name}: {_short(error)}"
+                    f"{type(run.model).__name__} cannot be exported as {name}: {told(error)}"
                 ) from error
             difference = compare(run.model, loaded, arguments, name)
             files[path] = (out / file_name, difference)
@@ -101,8 +101,3 @@ def compare(model: nn.Module, loaded: Forward, arguments: Arguments, name: str) 
                 )
             largest = max(largest, float(far))
     return largest
-
-
-def _short(error: Exception) -> str:
-    text = told(error)
-    return text if len(text) < 400 else f"{text[:400].rstrip('.')} …."

@@ -25,8 +25,6 @@ from ..rng import Domain
 from .folders import writing_to
 from .open_run import Opened
 
-FORMATS = (".csv", ".jsonl")
-
 
 def predict(run: Opened, paths: Sequence[str], batch_size: int | None, out: Path | None) -> None:
     """Write one row per file to `out` (.csv or .jsonl), or as CSV to stdout. Raises `UserError`."""
@@ -58,10 +56,8 @@ def find_files(paths: Sequence[str], endings: tuple[str, ...]) -> list[str]:
             if not below:
                 raise UserError(f"No file below {path} ends in {', '.join(endings)}.")
             found += below
-        elif os.path.exists(path):
-            found.append(path)
         else:
-            raise UserError(f"There is no file {path}.")
+            found.append(path)
     return found
 
 

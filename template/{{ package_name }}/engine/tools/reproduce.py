@@ -139,8 +139,7 @@ def _equal(a: Any, b: Any) -> bool:
 
 def _reasons(old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[str]:
     """What else than chance may be why two runs differ, from their manifests."""
-    for sentence in runs.differences(old["fingerprint"], new["fingerprint"]):
-        yield f"{sentence}"
+    yield from runs.differences(old["fingerprint"], new["fingerprint"])
     for resumed in old.get("resumed", []):
         where = f"the first run was resumed at step {resumed['step']}"
         for key, value in resumed["extended"].items():
