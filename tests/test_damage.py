@@ -153,7 +153,7 @@ LEFT = """
 import json, sys
 from pathlib import Path
 
-from digits.engine import checkpoint
+from digits.engine import checkpoint, paths
 
 seen = {"unusable": 0, "torn": 0, "lost": 0, "strays": 0, "left": []}
 for folder in Path(sys.argv[1]).iterdir():
@@ -161,7 +161,7 @@ for folder in Path(sys.argv[1]).iterdir():
     (folder / "saved").unlink()
     strays = set(folder.iterdir()) - set(folder.glob("step-*.pt")) - {folder / "best.pt"}
     seen["strays"] += bool(strays)
-    engine("paths").sweep(folder)
+    paths.sweep(folder)
     listed = checkpoint.newest_first(folder)
     seen["left"] += [p.name for p in set(folder.iterdir()) - {*listed, folder / "best.pt"}]
     steps = {}
