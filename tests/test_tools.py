@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -291,6 +292,19 @@ def test_compare_of_moved_and_unfinished_runs(tool, digits, run, ema_run, tmp_pa
     assert "stopped" in done.out
     assert "±" not in done.out
     assert (tmp_path / "new/curves.png").exists()
+
+
+@pytest.mark.parametrize(("value", "shown"), [("short", ["key=short0", "key=short1"]), ("long" * 20, ["a/0", "a/1"])])
+def test_compare_names_curves_so_that_the_legend_fits(engine, monkeypatch, value, shown):
+    compare, names = engine("tools.compare"), []
+    monkeypatch.setattr(
+        compare, "save_figure", lambda figure, _: names.extend(t.get_text() for t in figure.axes[0].legend_.texts)
+    )
+    runs = [
+        SimpleNamespace(config={"key": f"{value}{n}"}, shown=f"a/{n}", curve=lambda tag: [(1, 0.5)]) for n in range(2)
+    ]
+    compare.draw(runs, ["key"], ["val/acc"], Path("x.png"))
+    assert names == shown
 
 
 # ---------------------------------------------------------------- mistakes

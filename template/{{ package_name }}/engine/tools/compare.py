@@ -107,8 +107,10 @@ def draw(runs: Sequence[Summary], keys: Sequence[str], tags: Sequence[str], path
     figure, axes = new_figure()
     several = len(tags) > 1
     drawn = 0
-    for run in runs:
-        name = ", ".join(f"{k}={_shown(run.config.get(k))}" for k in keys) or run.shown
+    names = [", ".join(f"{k}={_shown(run.config.get(k))}" for k in keys) for run in runs]
+    if not keys or max(map(len, names)) > 60:  # would be wider than the picture
+        names = [run.shown for run in runs]
+    for run, name in zip(runs, names, strict=True):
         for tag in tags:
             points = run.curve(tag)
             if points:
