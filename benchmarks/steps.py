@@ -32,6 +32,7 @@ HERE = [
     Contestant("bare loop, means to TensorBoard every 50 steps", "logged"),
     Contestant("usual script: two `.item()`, two `add_scalar` a step", "naive"),
     Contestant("usual script, its tqdm bar shows the loss", "naive", arguments=("bar",)),
+    Contestant("usual script, with bar and a default DataLoader", "naive", arguments=("bar", "loader")),
     Contestant(OURS, "ours"),
 ]
 PEERS = [
@@ -46,7 +47,7 @@ PEERS = [
 
 def run(options: argparse.Namespace) -> Iterator[Table]:
     contestants = HERE if options.quick else [*HERE, *PEERS]
-    for size in SIZES:
+    for size in list(SIZES)[: 1 if options.quick else None]:
         yield _steps(size, contestants, 6 if options.quick else 30)
 
 
@@ -98,6 +99,10 @@ def _steps(size: str, contestants: list[Contestant], rounds: int) -> Table:
         "accuracy of every step, a schedule, keyed randomness, checks, TensorBoard, `metrics.jsonl`. "
         "The libraries log loss and accuracy, too, every 50 steps."
     )
+    usual = [statistics.median(wall[c.label]) for c in contestants if c.module == "naive" and c.label in wall]
+    if OURS in wall:
+        times = [f"{script / statistics.median(wall[OURS]):.1f}×" for script in usual]
+        table.note += f" The usual scripts take {', '.join(times)} as long as ours."
     packages = sorted({c.package for c in contestants if c.package and c.label not in failed})
     if packages:
         table.note += f" With {environment.versions(*packages)}."

@@ -1,8 +1,12 @@
-"""The usual script: loss and accuracy are read and written to TensorBoard in every step; with `bar` shown, too."""
+"""The usual script: loss and accuracy are read and written to TensorBoard in every step; with `bar` shown, too; with
+`loader` its batches come from a DataLoader as it is."""
 
 import sys
+from collections.abc import Iterator
 
+from torch import Tensor
 from torch.nn.functional import cross_entropy
+from torch.utils.data import DataLoader, TensorDataset
 from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
@@ -13,9 +17,20 @@ model = TURNS.model()
 optimizer = TURNS.optimizer(model)
 writer = SummaryWriter(str(TURNS.folder))
 step = 0
+
+
+def loaded() -> Iterator[tuple[Tensor, ...]]:
+    batches = iter(loader)
+    for _ in range(len(loader)):
+        TURNS.step()
+        yield tuple(part.to(TURNS.device) for part in next(batches))
+
+
+loader = DataLoader(TensorDataset(*TURNS.rows()), batch_size=TURNS.batch, shuffle=True)
+read = loaded if "loader" in sys.argv else TURNS.batches
 TURNS.wait()
 for _ in range(EPOCHS):
-    bar = tqdm(TURNS.batches(), disable="bar" not in sys.argv)
+    bar = tqdm(read(), disable="bar" not in sys.argv)
     for images, labels in bar:
         optimizer.zero_grad()
         logits = model(images)
