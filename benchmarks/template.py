@@ -83,7 +83,7 @@ def run(options: argparse.Namespace) -> list[Table]:
     accuracies: dict[str, list[float]] = {name: [] for name in contestants}
     for command in contestants.values():  # writes byte code, reads from the disk
         command(short)
-    for _ in range(2 if options.quick else 4):
+    for _ in range(1 if options.quick else 4):
         for epochs in (short, long):
             for name, command in contestants.items():
                 cost, accuracy = command(epochs)
