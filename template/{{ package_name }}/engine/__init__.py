@@ -1,20 +1,14 @@
 """The engine: everything between your files and a trained model. Renewed by `copier update`.
 
-One concern, one file. To know how a run comes about, read these, in this order, after train.py; it
-takes an evening:
+One concern, one file. To know how a run comes about, read in this order, after the project's
+train.py: train.py, api.py, setup.py, loop.py, rng.py, plan.py, data.py, windows.py, checkpoint.py,
+resume.py. They take an evening; the others can wait until you need them.
 
-    train.py        one run from its job to its result
-    api.py          what your files build on: Data, Task, Mean, Share, record
-    setup.py        config -> data, model, loss, task, optimizer, scheduler
-    loop.py         the training step and the loop around it
-    rng.py          randomness as a function of (seed, domain, numbers)
-    plan.py         which samples make up which batch
-    data.py         reading them
-    windows.py      statistics of logged values over steps
-    checkpoint.py   writing and reading one plain dict, safely
-    resume.py       going on with a run: which checkpoint, and is it still the same run
+What your files build on:
 
-The others when you need them. From the command line to a run:
+    api.py          Data, Task, Mean, record and what else is handed to them
+
+From the command line to a run:
 
     launch.py       composes and checks the config, without torch; exit codes
     config.py       every config key, its default and its meaning
@@ -25,11 +19,18 @@ The others when you need them. From the command line to a run:
     signals.py      stop requests
     runs.py         run folders: create, lock, find, describe
     paths.py        where the project lies, files that are whole or absent
+    train.py        one run from its job to its result
+    resume.py       going on with a run: which checkpoint, and is it still the same run
 
 What a run is made of:
 
+    setup.py        config -> data, model, loss, task, optimizer, scheduler
     build.py        a config section with a _target_ -> an object
+    loop.py         the training step and the loop around it
     validation.py   every sample of a split once
+    plan.py         which samples make up which batch
+    data.py         reading them
+    rng.py          randomness as a function of (seed, domain, numbers)
     optim.py        parameter groups and the optimizer
     fused.py        torch's optimizers with less around their kernels
     schedule.py     the learning rate as a function of the step
@@ -37,10 +38,9 @@ What a run is made of:
     distributed.py  several processes
     memory.py       how much memory there is
     init_from.py    weights to start from
+    checkpoint.py   writing and reading one plain dict, safely
     saver.py        saving in a thread, from a copy
-
-What is seen of it:
-
+    windows.py      statistics of logged values over steps
     log.py          the log, metrics.jsonl
     report.py       what is shown and kept at a log point
     console.py      lines in columns, colour, the bar

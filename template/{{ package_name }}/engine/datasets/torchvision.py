@@ -16,7 +16,7 @@ from torch.utils.data import Dataset
 
 from ..api import Data
 from ..config import nearest
-from ..errors import UserError, one_line
+from ..errors import UserError
 from ..rng import Permutation
 from .arrays import ArrayImages
 
@@ -129,7 +129,7 @@ def _load(name: str, root: str, train: bool) -> Any:
     except (RuntimeError, ValueError, OSError, AssertionError, IndexError) as error:
         if "not found" not in str(error):
             raise UserError(
-                f"The files of {name} in {folder} cannot be read ({one_line(error)}); delete them, "
+                f"The files of {name} in {folder} cannot be read ({_line(error)}); delete them, "
                 "and they are downloaded anew."
             ) from error
     inner = folder / name
@@ -148,7 +148,7 @@ def _load(name: str, root: str, train: bool) -> Any:
             with contextlib.suppress(OSError):  # not empty, or never made
                 path.rmdir()
         raise UserError(
-            f"{name} was not found in {folder} and could not be downloaded ({one_line(error)}); give "
+            f"{name} was not found in {folder} and could not be downloaded ({_line(error)}); give "
             f"a folder that holds torchvision's {name} as data.root=PATH."
         ) from error
     finally:
@@ -156,8 +156,12 @@ def _load(name: str, root: str, train: bool) -> Any:
         lock.unlink(missing_ok=True)
 
 
+def _line(error: Exception) -> str:
+    return " ".join(str(error).split()) or type(error).__name__
+
+
 def _arrays(dataset: Any) -> tuple[np.ndarray, np.ndarray]:
     """uint8 [N, H, W, C] and int64 [N], whichever way torchvision keeps them."""
     images = np.asarray(dataset.data)
-    labels = np.asarray(dataset.targets, dtype=np.int64)
-    return (images[..., None] if images.ndim == 3 else images), labels
+    labels: Sequence[int] | np.ndarray = np.asarray(dataset.targets, dtype=np.int64)
+    return (images[..., None] if images.ndim == 3 else images), np.asarray(labels)

@@ -60,9 +60,13 @@ def open_run(
     config = read_config(folder)
     path, state = load_state(folder, which)
     # The weights come from the checkpoint: what they were initialised from may be gone.
-    wanted = {"device": device, "workers": workers, "channels_last": channels_last}
-    given: dict[str, Any] = {k: v for k, v in wanted.items() if v is not None}
-    config = replace(config, init_from=None, **given)
+    config = replace(config, init_from=None)
+    if device is not None:
+        config = replace(config, device=device)
+    if workers is not None:
+        config = replace(config, workers=workers)
+    if channels_last is not None:
+        config = replace(config, channels_last=channels_last)
     if config.precision in ("tf32", "fp16") and choose_device(config.device).type == "cpu":
         config = replace(config, precision="fp32")
     built = build_model(config)
