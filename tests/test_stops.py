@@ -3,6 +3,7 @@
 Moments are counted (audit events, samples, batches), not timed, so that a slow machine tests the same.
 """
 
+import itertools
 import json
 import os
 import random
@@ -12,6 +13,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -425,3 +427,27 @@ def test_two_processes_are_stopped_killed_and_go_on(server, workspace, environme
     assert "no longer bit-exact" in alone.out
     assert samples("stopped") == samples("whole")
     assert result(the_run(workspace, "stopped"))["steps"] == 18
+
+
+@pytest.mark.parametrize(("seconds", "every"), [(1.0, 1), (0.0019, 5), (0.0001, 16)])
+def test_processes_vote_less_often_where_steps_are_quick(engine, monkeypatch, seconds, every):
+    """What a vote costs is more than a small step. The slowest process says how often."""
+    distributed, other, ballots = engine("distributed"), SimpleNamespace(asks=0.0), []
+
+    def all_reduce(ballot, **_):
+        ballot[0] = max(ballot[0], other.asks)
+        ballot[1] = seconds
+        ballots.append(ballot)
+        return SimpleNamespace(wait=lambda: None)
+
+    monkeypatch.setattr(distributed, "_hosts", object())
+    monkeypatch.setattr(torch.distributed, "all_reduce", all_reduce)
+    vote = distributed.Vote()
+    assert not any(vote.ask(False) for _ in range(10 * every))
+    assert 10 <= len(ballots) <= 12
+    other.asks = 1.0
+    assert next(calls for calls in itertools.count(1) if vote.ask(False)) <= 2 * every
+    other.asks = 0.0
+    while vote.ask(False):
+        pass
+    assert next(calls for calls in itertools.count(1) if vote.ask(True)) <= 3 * every

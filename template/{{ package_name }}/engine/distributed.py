@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -79,25 +80,42 @@ def sum_over_processes(value: Any) -> Any:
 
 
 class Vote:
-    """Whether any process wants something, known one call later so that nobody waits."""
+    """Whether any process wants something, known one vote later so that nobody waits.
+
+    At every call, or where calls are quick at every n-th: votes would cost more than small steps.
+    n follows from the slowest process's calls, so it is the same in all, as they call alike.
+    """
+
+    _PAUSE = 0.01  # seconds between two votes, about
+    _MOST = 16  # calls; what follows quick ones may be slow
 
     def __init__(self) -> None:
         self._work: Any = None
-        self._flag: Any = None
+        self._ballot: Any = None
+        self._calls, self._every, self._since = 0, 1, time.perf_counter()
 
     def ask(self, wish: bool) -> bool:
-        """Cast this process's wish for the next call; returns what the previous call's wishes were."""
+        """Cast this process's wish for the next vote; returns what the previous one's wishes were."""
         if _hosts is None:
             return wish
+        self._calls += 1
+        if self._calls < self._every:
+            return False
         import torch
         from torch import distributed as dist
 
         agreed = False
         if self._work is not None:
             self._work.wait()
-            agreed = bool(self._flag.item())
-        self._flag = torch.tensor(int(wish))
-        self._work = dist.all_reduce(self._flag, op=dist.ReduceOp.MAX, group=_hosts, async_op=True)
+            wished, seconds = self._ballot.tolist()
+            agreed = wished > 0
+            self._every = max(1, min(self._MOST, int(self._PAUSE / max(seconds, 1e-6))))
+        now = time.perf_counter()
+        self._ballot = torch.tensor([float(wish), (now - self._since) / self._calls])
+        self._calls, self._since = 0, now
+        self._work = dist.all_reduce(
+            self._ballot, op=dist.ReduceOp.MAX, group=_hosts, async_op=True
+        )
         return agreed
 
     def close(self) -> None:
