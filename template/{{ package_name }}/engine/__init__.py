@@ -28,11 +28,11 @@ What a run is made of:
     build.py        a config section with a _target_ -> an object
     loop.py         the training step and the loop around it
     validation.py   every sample of a split once
-    plan.py         which samples make up which batch
-    data.py         reading them
+    plan.py         the order of an epoch, cut into batches
+    data.py         which samples make up which batch, and reading them
     rng.py          randomness as a function of (seed, domain, numbers)
     optim.py        parameter groups and the optimizer
-    fused.py        torch's optimizers with less around their kernels
+    fused.py        AdamW's step with less around its kernel
     schedule.py     the learning rate as a function of the step
     device.py       device, precision, determinism
     distributed.py  several processes
