@@ -79,6 +79,14 @@ def test_small_batches_are_read_together_and_are_the_same(arrays, loader, batch_
     assert same(list(together.read(3, steps)), alone[3 * accumulate :]), "wherever it begins"
 
 
+def test_a_tuple_of_something_else_keeps_its_form(arrays, loader):
+    data, plain = arrays(), arrays()
+    data.batch = lambda indices, keys: (dict(zip("ab", plain.batch(indices, keys), strict=True)), None)
+    for both, nothing in loader(data, 10).read(0, 40):
+        assert list(both) == ["a", "b"]
+        assert nothing is None
+
+
 @pytest.mark.parametrize("form", [tuple, list, lambda rows: dict(zip("ab", rows, strict=True)), lambda rows: ()])
 def test_batches_of_any_form_are_read_together(arrays, loader, form):
     data, plain = arrays(), arrays()

@@ -451,3 +451,5 @@ def test_processes_vote_less_often_where_steps_are_quick(engine, monkeypatch, se
     while vote.ask(False):
         pass
     assert next(calls for calls in itertools.count(1) if vote.ask(True)) <= 3 * every
+    vote.restart()
+    assert next(calls for calls in itertools.count(1) if vote.ask(True)) == 2, "a slow validation is heard at once"

@@ -1,6 +1,11 @@
-"""The loop one would write by hand: nothing but the training step."""
+"""The loop one would write by hand: nothing but the training step. With `short` it takes our optimizer's short step
+and cuts its batches from blocks, as ours does."""
+
+import sys
+from collections.abc import Iterator
 
 import torch
+from torch import Tensor
 from torch.nn.functional import cross_entropy
 from torch.nn.parallel import DistributedDataParallel
 
@@ -12,9 +17,24 @@ optimizer = TURNS.optimizer(model)
 if TURNS.processes > 1:
     torch.distributed.init_process_group("nccl" if TURNS.device.type == "cuda" else "gloo")
     model = DistributedDataParallel(model)
+
+
+def blocks() -> Iterator[tuple[Tensor, ...]]:
+    rows = [part.to(TURNS.device) for part in TURNS.rows()]
+    for chosen in torch.randperm(len(rows[0]), device=TURNS.device).split(256 * TURNS.batch):
+        for batch in zip(*(part[chosen].split(TURNS.batch) for part in rows), strict=True):
+            TURNS.step()
+            yield batch
+
+
+if "short" in sys.argv:
+    from digits.engine.fused import shorten
+
+    shorten(optimizer)
+read = blocks if "short" in sys.argv else TURNS.batches
 TURNS.wait()
 for _ in range(EPOCHS):
-    for images, labels in TURNS.batches():
+    for images, labels in read():
         optimizer.zero_grad(set_to_none=True)
         cross_entropy(model(images), labels).backward()
         optimizer.step()

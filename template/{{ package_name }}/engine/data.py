@@ -71,7 +71,7 @@ class _Reader(Dataset[Any]):
             return leaf
 
         map_tensors(note, block)
-        is_flat = type(block) is tuple and len(leaves) == len(block)
+        is_flat = type(block) is tuple and all(isinstance(x, torch.Tensor) for x in block)
         sizes = [len(batch.indices) for batch in batches]
         rows = zip(*(_cut(leaf, sizes) for leaf in leaves), strict=True) if leaves else repeat(())
         for _, row in zip(sizes, rows, strict=False):

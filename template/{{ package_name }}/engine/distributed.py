@@ -87,12 +87,12 @@ class Vote:
     """
 
     _PAUSE = 0.01  # seconds between two votes, about
-    _MOST = 16  # calls; what follows quick ones may be slow
+    _MOST = 16  # calls
 
     def __init__(self) -> None:
         self._work: Any = None
         self._ballot: Any = None
-        self._calls, self._every, self._since = 0, 1, time.perf_counter()
+        self.restart()
 
     def ask(self, wish: bool) -> bool:
         """Cast this process's wish for the next vote; returns what the previous one's wishes were."""
@@ -117,6 +117,11 @@ class Vote:
             self._ballot, op=dist.ReduceOp.MAX, group=_hosts, async_op=True
         )
         return agreed
+
+    def restart(self) -> None:
+        """Vote at the next call again: what follows may be slower."""
+        self.close()
+        self._calls, self._every, self._since = 0, 1, time.perf_counter()
 
     def close(self) -> None:
         """Receive the answer that nobody asked for."""

@@ -34,7 +34,10 @@ class _Lists(NamedTuple):
 
 
 class FusedAdam(Adam):
-    """`Adam(fused=True)`, bit for bit: the same kernel over lists that are kept between steps."""
+    """`Adam(fused=True)`, bit for bit: the same kernel over lists that are kept between steps.
+
+    State that is replaced from outside is noticed where the group's first parameter is among it.
+    """
 
     _kernel = staticmethod(torch._fused_adam_)
     _kept: list[_Lists | None] | None = None

@@ -284,9 +284,11 @@ class Loop:
         model = p.averaged.model if p.averaged is not None else p.model
         epoch = self.report.epoch(self.step)
         self.saver.wait()  # loader workers are forked next, which no other thread should see
+        self.vote.restart()
         # A stop in between saves; the resumed run validates, as `pending` is in the checkpoint.
         with self.watch.validation(model, self.step) as look:
             values = evaluate(p, model, p.val, self.step, epoch, self.stop_if_asked, look)
+        self.vote.restart()
         p.model.train()
         results = {f"val/{key}": value for key, value in values.items()}
         self.pending, self.has_advanced = False, True
