@@ -92,7 +92,7 @@ class Vote:
     def __init__(self) -> None:
         self._work: Any = None
         self._ballot: Any = None
-        self.restart()
+        self._calls, self._every, self._since = 0, 1, time.perf_counter()
 
     def ask(self, wish: bool) -> bool:
         """Cast this process's wish for the next vote; returns what the previous one's wishes were."""
