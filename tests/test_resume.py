@@ -8,6 +8,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
+from test_stops import add_watched_data
 from test_train import logged, result, rows, the_run
 
 # A task that stops or kills its own run, so that a test can choose the moment.
@@ -51,43 +52,13 @@ def compare(workspace: Path) -> None:
     assert logged(stopped) == logged(whole)
 
 
-NOTED = """
-import os
-from torch.utils.data import Dataset
-from ..engine.api import Data
-from ..engine.datasets.synthetic import Synthetic
-
-class Noted(Dataset):
-    def __init__(self, inner):
-        self.inner = inner
-
-    def __len__(self):
-        return len(self.inner)
-
-    def __getitem__(self, index):
-        with open(os.environ["READ"], "a") as file:
-            file.write(f"{index} ")
-        return self.inner[index]
-
-class NotedData(Data):
-    def __init__(self):
-        self.data = Synthetic([1, 8, 8], 100, 10)
-        self.info = self.data.info
-
-    def split(self, name):
-        part = self.data.split(name)
-        return Noted(part) if name == "train" else part
-"""
-
-
 def test_a_resume_reads_no_sample_that_it_does_not_train_on(train, workspace, tmp_path):
-    (workspace / "digits/data/noted.py").write_text(NOTED)
-    (workspace / "configs/data/noted.yaml").write_text("_target_: .data.noted.NotedData\n")
-    options = (*BASE, "data=noted", "model=mlp", "batch_size=10", "workers=0")
+    add_watched_data(workspace)
+    options = (*BASE, "data=watched", "model=mlp", "batch_size=10", "workers=0")
     whole, rest = tmp_path / "whole", tmp_path / "rest"
-    assert train(*options, "name=whole", READ=str(whole)).code == 0
-    assert train(*options, "name=stopped", AT="13", WITH="SIGTERM", READ=str(tmp_path / "stopped")).code == 75
-    assert train(*options, "name=stopped", "resume=auto", READ=str(rest)).code == 0
+    assert train(*options, "name=whole", READS=str(whole)).code == 0
+    assert train(*options, "name=stopped", AT="13", WITH="SIGTERM", READS=str(tmp_path / "stopped")).code == 75
+    assert train(*options, "name=stopped", "resume=auto", READS=str(rest)).code == 0
     every, left = whole.read_text().split(), rest.read_text().split()
     assert len(every) == 20 * 10
     assert left == every[14 * 10 :]

@@ -179,13 +179,13 @@ def test_in_validation(server, workspace):
     history.finish()
 
 
-SLOW = """
+DATA_WATCHED = """
 import os, signal, time
 from torch.utils.data import Dataset
 from ..engine.api import Data
 from ..engine.datasets.synthetic import Synthetic
 
-class Slow(Dataset):
+class Watched(Dataset):
     def __init__(self, inner):
         self.inner, self.read, self.owner = inner, 0, os.getpid()
 
@@ -194,27 +194,35 @@ class Slow(Dataset):
 
     def __getitem__(self, index):
         self.read += 1
+        if "READS" in os.environ:
+            with open(os.environ["READS"], "a") as file:
+                file.write(f"{index} ")
         if os.getpid() != self.owner and os.environ.get("READ") == str(self.read):
             os.kill(self.owner, getattr(signal, os.environ["SIGNAL"]))
             time.sleep(0.2)  # the run comes to need this sample
         return self.inner[index]
 
-class SlowData(Data):
+class WatchedData(Data):
     def __init__(self):
         self.data = Synthetic([1, 8, 8], 100, 10)
         self.info = self.data.info
 
     def split(self, name):
         part = self.data.split(name)
-        return Slow(part) if name == "train" else part
+        return Watched(part) if name == "train" else part
 """
 
 
+def add_watched_data(workspace: Path) -> None:
+    """`data=watched`, which notes what is read in the file READS, and sends SIGNAL at the READth sample of a worker."""
+    (workspace / "digits/data/watched.py").write_text(DATA_WATCHED)
+    (workspace / "configs/data/watched.yaml").write_text("_target_: .data.watched.WatchedData\n")
+
+
 def test_while_it_waits_for_a_worker(server, workspace):
-    (workspace / "digits/data/slow.py").write_text(SLOW)
-    (workspace / "configs/data/slow.yaml").write_text("_target_: .data.slow.SlowData\n")
+    add_watched_data(workspace)
     options = tuple(o for o in OPTIONS if o not in DATA)
-    options = (*options, "data=slow", "batch_size=4", "limit_train_batches=25", "epochs=4")
+    options = (*options, "data=watched", "batch_size=4", "limit_train_batches=25", "epochs=4")
     history = History(server, workspace, options, "worker")
     for _ in range(TIMES):
         history.stop(worker=True, READ=history.draw.randint(1, 12))
@@ -453,3 +461,10 @@ def test_processes_vote_less_often_where_steps_are_quick(engine, monkeypatch, se
     assert next(calls for calls in itertools.count(1) if vote.ask(True)) <= 3 * every
     vote.restart()
     assert next(calls for calls in itertools.count(1) if vote.ask(True)) == 2, "a slow validation is heard at once"
+
+
+def test_a_validation_hears_a_stop_however_quick_the_steps_were(looped):
+    loop, restarted = looped("model=mlp", "epochs=2", "limit_train_batches=3", "limit_val_batches=1"), []
+    loop.vote.restart = lambda: restarted.append(loop.step)
+    loop.fit()
+    assert restarted == [3, 3, 6, 6], "before each validation and after it"

@@ -430,6 +430,15 @@ def test_many_values_are_joined_before_they_are_fetched(windows):
     assert ours.means() == {"x": 4999.5}
 
 
+def test_counts_of_shares_are_joined_before_they_are_fetched(windows, engine):
+    Share, ours = engine("api").Share, windows.Windows(torch.device("cpu"), keep=0)
+    for step in range(5000):
+        ours.add(step, {"acc": Share(torch.Tensor.bool, torch.tensor([1.0, float(step % 2)]))}, 2)
+    assert len(ours._counted) < 5000
+    ours.fetch()
+    assert ours.means() == {"acc": 0.75}
+
+
 # ---------------------------------------------------------------- what log.windows may say
 
 LOGGED = ("epochs=1", "limit_train_batches=12", "limit_val_batches=1", "logger=none", "model=mlp", "log.every=5")
