@@ -125,6 +125,24 @@ print("\\n" + json.dumps([code, sorted({name.split(".")[0] for name in sys.modul
 """
 
 
+@pytest.mark.parametrize(
+    ("line", "named"),
+    [
+        ("max_minutes: soon", "max_minutes: Value 'soon' of type 'str' could not be converted to Float."),
+        ("lrr: 1", "Nothing reads the config key 'lrr'; did you mean 'lr'?"),
+        ("lr: [", "train.yaml, line "),
+    ],
+)
+def test_a_mistake_in_train_yaml_is_one_sentence(train, workspace, line, named):
+    with open(workspace / "configs/train.yaml", "a") as file:
+        file.write(f"\n{line}\n")
+    done = train()
+    assert done.code == 2
+    assert len(done.out.strip().splitlines()) == 1, done.out
+    assert named in done.out
+    assert "composing" not in done.out
+
+
 def imported(project: Path, *arguments: str) -> tuple[int, set[str]]:
     """The exit code of a fresh interpreter and the packages it imported."""
     env = {**os.environ, "PYTHONPATH": str(project)}

@@ -13,6 +13,7 @@ from .paths import CONFIGS
 def first_line(error: BaseException) -> str:
     """An exception's first line as a sentence, with the config key it is about."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    lines = [line for line in lines if not line.endswith("raised while composing config:")]
     sentence = (lines[0] if lines else type(error).__name__).rstrip(".") + "."
     key = next((line.removeprefix("full_key: ") for line in lines if "full_key: " in line), "")
     return f"{key}: {sentence}" if key else sentence
