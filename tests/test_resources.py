@@ -15,6 +15,7 @@ import os, resource, time
 from pathlib import Path
 
 import torch
+from .engine import checkpoint
 from .task import Classification
 
 
@@ -35,6 +36,18 @@ def fill(folder):
                 pass
         except OSError:
             file.truncate(max(0, file.tell() - int(os.environ["FREE"])))
+
+
+def fill_for_long(folder):
+    """The same; and what a save that fails has written stays there while training logs on."""
+    fill(folder)
+    save_error = checkpoint._save_error
+
+    def late(*args):
+        time.sleep(1)
+        return save_error(*args)
+
+    checkpoint._save_error = late
 
 
 def limit(pattern):
@@ -133,8 +146,10 @@ def test_a_full_disk(train, workspace, small_disk, free, logger):
 
 
 @NEEDS_MOUNT
-def test_a_save_without_room_names_what_it_needs(train, workspace, small_disk):
-    done = train(*BASE, "logger=none", "name=stopped", AT="12", DO="fill", ON=str(small_disk), FREE="60000")
+@pytest.mark.parametrize("do", ["fill", "fill_for_long"])
+def test_a_save_without_room_names_what_it_needs(train, workspace, small_disk, do):
+    """Also where the log runs out of room first, because of what the save has written."""
+    done = train(*BASE, "logger=none", "name=stopped", AT="12", DO=do, ON=str(small_disk), FREE="60000")
     sentence = told(done, 74)
     assert "No space to save" in sentence
     assert re.search(r"it needs about 0\.1 MiB, 0\.[01] MiB are free", sentence)

@@ -195,6 +195,9 @@ class Loop:
                 self.save()
             self.saver.wait()
             self.watch.finish(self.step, self.best)
+        except OSError:
+            self.saver.wait()  # a save that filled the disk says how much room it needs
+            raise
         finally:
             self.saver.close()
             self.report.close()
