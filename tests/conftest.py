@@ -185,7 +185,7 @@ def looped(engine, project, tmp_path, monkeypatch):
     monkeypatch.setattr(runs, "RUNS", tmp_path)
 
     def looped(*overrides):
-        config = launch.compose("log.level=error", *overrides)
+        config = launch.compose("log.level=error", "device=cpu", *overrides)
         parts = setup.build_parts(config)
         run = runs.create(config, {**runs.describe([]), "fingerprint": parts.fingerprint}, None)
         return loop.Loop(parts, run, time.monotonic())

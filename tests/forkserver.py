@@ -72,6 +72,8 @@ class Server:
         return answer
 
     def start(self, script: Path, *arguments: str, cwd: Path | None = None, **env: str) -> Command:
+        if not any(argument.startswith("device=cuda") for argument in arguments):
+            env = {"CUDA_VISIBLE_DEVICES": "", **env}  # what is tested is the same on every machine
         self.count += 1
         log = self.folder / f"{self.count}.log"
         log.touch()
@@ -88,7 +90,6 @@ class Server:
             free.bind(("127.0.0.1", 0))
             port = str(free.getsockname()[1])
         env = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": str(processes), **env}
-        env["CUDA_VISIBLE_DEVICES"] = ""
         ranks = [{"RANK": str(rank), "LOCAL_RANK": str(rank)} for rank in range(processes)]
         results = [command.result() for command in [self.start(script, *arguments, **env, **rank) for rank in ranks]]
         return Result(max(result.code for result in results), "".join(result.out for result in results))

@@ -120,6 +120,29 @@ def test_micro_batches_are_weighted_by_what_their_means_were_taken_over(looped, 
     torch.testing.assert_close(weights[0], weights[1], rtol=1e-5, atol=1e-6)
 
 
+def test_gradients_of_micro_batches_outlive_the_next_one_of_a_cuda_graph(looped, monkeypatch):
+    """Whose memory that overwrites: here, as soon as the model is called again."""
+    monkeypatch.setattr(torch, "compile", lambda model, **options: model)
+    weights = []
+    for compiled in ("false", "reduce-overhead"):
+        loop, given = looped("model=mlp", "accumulate=4", f"compile={compiled}", "max_steps=2"), []
+
+        def overwriting(images, model=loop.forward, given=given):
+            for grad in given:
+                grad.fill_(float("nan"))
+            given.clear()
+            return model(images)
+
+        if compiled != "false":
+            loop.forward = overwriting
+            for parameter in loop.parts.model.parameters():
+                parameter.register_post_accumulate_grad_hook(lambda p, given=given: given.append(p.grad))
+        loop.fit()
+        assert (len(given) > 0) == (compiled != "false")
+        weights.append(torch.cat([p.detach().flatten().cpu() for p in loop.parts.model.parameters()]))
+    assert torch.equal(*weights)
+
+
 def test_an_incomplete_last_batch_counts_by_its_samples(looped):
     weights = []
     for accumulate in (1, 4):
@@ -147,7 +170,7 @@ def test_every_validation_sample_counts_once(looped, device):
 
 
 def test_averaged_weights(looped):
-    loop = looped("ema_decay=0.9", "max_steps=3", "model=mlp")
+    loop = looped("ema_decay=0.9", "max_steps=3")
     expected = {n: p.detach().clone() for n, p in loop.parts.model.named_parameters()}
     inner = loop.parts.averaged.update
 
@@ -160,6 +183,19 @@ def test_averaged_weights(looped):
     loop.fit()
     for name, p in loop.parts.averaged.model.named_parameters():
         torch.testing.assert_close(p, expected[name])
+    buffers = dict(loop.parts.model.named_buffers())
+    assert {b.dtype for b in buffers.values()} == {torch.float32, torch.int64}
+    for name, b in loop.parts.averaged.model.named_buffers():
+        assert torch.equal(b, buffers[name])
+
+
+def test_averaged_buffers_take_a_call_for_each_type(looped, monkeypatch):
+    loop, calls = looped("ema_decay=0.9", "max_steps=1"), []
+    copy = torch._foreach_copy_
+    monkeypatch.setattr(torch, "_foreach_copy_", lambda own, new: (calls.append(len(own)), copy(own, new)))
+    loop.parts.averaged.update(loop.parts.model)
+    assert len(calls) == 2
+    assert sum(calls) == len(list(loop.parts.model.buffers()))
 
 
 def test_terms_of_a_loss_are_weighted_and_logged(train, workspace):
@@ -253,15 +289,24 @@ def test_values_are_clipped(looped):
     assert largest == [pytest.approx(0.001)]
 
 
-def test_channels_last_reaches_weights_and_batches(looped):
+@pytest.mark.parametrize("mix", [False, True])
+def test_channels_last_reaches_weights_and_batches(looped, monkeypatch, mix):
     loop = looped("channels_last=true", "data=synthetic", "data.size=64", "max_steps=1")
     seen = []
     step = loop.parts.task.training_step
     loop.parts.task.training_step = lambda model, batch, ctx: (seen.append(batch[0]), step(model, batch, ctx))[1]
+    if mix:  # on a GPU, MixUp loses the layout
+        monkeypatch.setattr(loop.parts, "mix", lambda images, labels: (images.contiguous(), labels))
     loop.fit()
     layouts = [seen[0], *(p for p in loop.parts.model.parameters() if p.ndim == 4 and p.shape[-1] > 1)]
     assert all(tensor.is_contiguous(memory_format=torch.channels_last) for tensor in layouts)
     assert not seen[0].is_contiguous()
+
+
+def test_the_fingerprint_of_a_gpu_names_its_libraries(engine):
+    device = engine("device")
+    assert device.libraries(torch.device("cuda", 0)).keys() == {"CUDA", "cuDNN"}
+    assert device.libraries(torch.device("cpu")) == {}
 
 
 @pytest.mark.parametrize(("value", "enabled", "warns"), [("true", 1, 0), ("warn", 1, 1), ("false", 0, 0)])
@@ -433,6 +478,10 @@ def test_a_mistake_under_torchrun_is_said_once(train_together, workspace):
     done = torchrun(workspace, "lrr=1")
     assert done.returncode != 0
     assert (done.stdout + done.stderr).count("did you mean 'lr'?") == 1
+    assert "Unable to shutdown" not in done.stderr, "no process waits for one that has ended"
+    done = train_together("--help")
+    assert done.code == 0
+    assert done.out.count("batch_size:") == 1
     done = train_together("batch_size=33")
     assert done.code == 2
     assert done.out.count("batch_size=33") == 1
@@ -456,6 +505,20 @@ WRONG = [
     (["optimizer.groups=[{match: 'x*'}]"], "'x*'"),
     (["optimizer.groups=3"], "optimizer.groups"),
 ]
+
+
+def test_a_share_that_cannot_be_computed(train, workspace):
+    (workspace / "digits/sharing.py").write_text(
+        "from .engine.api import Share\nfrom .task import Classification\n\n"
+        "class Sharing(Classification):\n    def validation_step(self, model, batch, ctx):\n"
+        "        share = Share(lambda labels: self.nothing[labels], batch[1])\n"
+        "        return {**super().validation_step(model, batch, ctx), 'share': share}\n"
+    )
+    done = train("task._target_=.sharing.Sharing", "logger=none")
+    assert done.code == 2
+    assert "has no attribute 'nothing'" in done.last
+    assert "Traceback" not in done.out
+    assert not (workspace / "runs").exists()
 
 
 @pytest.mark.parametrize(("overrides", "named"), WRONG, ids=[" ".join(o) for o, _ in WRONG])

@@ -20,7 +20,8 @@ def test_runs_repeat_and_resume_exactly(train, workspace, precision):
     assert train(*options, "name=stopped", "resume=auto").code == 0
     whole, again, stopped = (the_run(workspace, name) for name in ("whole", "again", "stopped"))
     assert result(whole) == result(again) == result(stopped)
-    assert logged(whole) == logged(stopped)
+    # As text: the norm of gradients that fp16 cannot hold is not a number, which equals nothing.
+    assert str(logged(whole)) == str(logged(stopped))
 
 
 @pytest.mark.parametrize(

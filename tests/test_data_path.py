@@ -381,6 +381,7 @@ def test_the_next_batch_is_copied_before_this_one_is_computed_with(engine, monke
         return batch
 
     active: list[FakeStream] = []
+    made: list[FakeStream] = []
 
     @contextlib.contextmanager
     def on(stream):
@@ -388,7 +389,7 @@ def test_the_next_batch_is_copied_before_this_one_is_computed_with(engine, monke
         yield
         active.pop()
 
-    fake = SimpleNamespace(Stream=lambda device: side, stream=on, current_stream=lambda device: main, Event=object)
+    fake = SimpleNamespace(Stream=lambda device: made.append(side) or side, stream=on, current_stream=lambda device: main, Event=object)
     monkeypatch.setattr(torch, "cuda", fake)
     monkeypatch.setattr(device, "to_device", move)
     monkeypatch.setattr(torch.Tensor, "record_stream", lambda tensor, s: notes.append((s.name, int(tensor))))
@@ -402,6 +403,7 @@ def test_the_next_batch_is_copied_before_this_one_is_computed_with(engine, monke
         *[("copied", 2), ("waits for", 1), ("main", 1), ("computes with", 1)],
         *[("waits for", 2), ("main", 2), ("computes with", 2)],
     ]
+    assert len(list(device.prefetched([{"x": torch.tensor(0)}], CPU))) == len(made) == 1, "torch keeps memory for each"
 
 
 @pytest.mark.cuda

@@ -126,6 +126,25 @@ def test_sgd_is_torchs_with_its_hooks(fused, options):
     assert seen == ["hook"] * 5
 
 
+def test_a_first_step_that_fp16_skips_leaves_momentum_at_zero(fused, monkeypatch):
+    optimizer = build(kind=SGD, momentum=0.9)
+    fused.shorten(optimizer)
+    plain, scaler = build(kind=SGD, momentum=0.9), torch.amp.GradScaler("cpu", init_scale=4.0)
+    # What lies in memory that torch leaves uninitialised.
+    monkeypatch.setattr(torch, "empty_like", lambda t, **options: torch.full_like(t, float("nan"), **options))
+    params, others = ([p for group in o.param_groups for p in group["params"]] for o in (optimizer, plain))
+    for factor in (float("inf"), 1.0, -2.0):
+        optimizer.zero_grad()
+        scaler.scale(sum((factor * p).square().sum() for p in params)).backward()
+        scaler.step(optimizer)
+        if factor < float("inf"):
+            plain.zero_grad()
+            sum((factor * p).square().sum() for p in others).backward()
+            plain.step()
+        scaler.update()
+    assert_same_weights(optimizer, plain)
+
+
 def test_torch_goes_on_from_its_state(fused):
     """Our step counts lie in one tensor, of which each parameter's is a part."""
     ours, theirs = build(), build()

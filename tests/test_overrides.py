@@ -265,7 +265,7 @@ class Project:
         return {p: p.is_file() and (p.stat().st_size, p.stat().st_mtime_ns) for p in paths}
 
     def train(self, *overrides: str) -> Result:
-        return self.server.run(self.folder / "train.py", *overrides, CUDA_VISIBLE_DEVICES="")
+        return self.server.run(self.folder / "train.py", *overrides)
 
     def check(self, overrides: list[str]) -> bool:
         """Whether the overrides plan a run; fails where they neither do nor are refused well."""
@@ -307,7 +307,7 @@ def project_with_a_run(project: Path, tmp_path_factory: pytest.TempPathFactory) 
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.new("L", (9, 8 + number % 3), 10 * number).save(path)
     server = Server(tmp_path_factory.mktemp("commands"), PREPARE.format(project=str(folder)))
-    made = server.run(folder / "train.py", "max_steps=1", "logger=none", "model.width=4", CUDA_VISIBLE_DEVICES="")
+    made = server.run(folder / "train.py", "max_steps=1", "logger=none", "model.width=4")
     assert made.code == 0, made.out
     (run,) = (folder / "runs/default").iterdir()
     (folder / "kept").mkdir()

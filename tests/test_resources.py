@@ -66,6 +66,10 @@ def unwritable(folder):
 
 def exhaust(_):
     raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB.")
+
+
+def vary(_):
+    torch.zeros(2).put_(torch.tensor([0, 0]), torch.tensor([1.0, 2.0]))
 '''
 BASE = ("task._target_=.doing.Doing", "model=mlp", "epochs=2", "log.every=1", "save_every_steps=10")
 
@@ -293,3 +297,10 @@ def test_out_of_memory_names_the_batch_size(train, workspace):
     assert status(workspace) == "failed"
     assert train(*options, "name=stopped", "resume=auto").code == 0
     compare(workspace)
+
+
+def test_an_operation_that_does_not_repeat(train, workspace):
+    sentence = told(train(*BASE, "logger=none", "name=stopped", AT="12", DO="vary"), 1)
+    assert sentence.startswith("put_ cannot be computed deterministically")
+    assert "deterministic=warn" in sentence
+    assert train(*BASE, "logger=none", "name=warned", "deterministic=warn", AT="12", DO="vary").code == 0

@@ -876,10 +876,18 @@ def test_waiting_would_be_noticed(looped, monkeypatch):
 
 @pytest.mark.cuda
 @NEEDS_GPU
+@pytest.mark.parametrize("counted", [False, True], ids=["tensor", "mean"])
 @pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
-def test_a_step_never_waits_for_the_gpu(looped, monkeypatch, precision):
+def test_a_step_never_waits_for_the_gpu(looped, monkeypatch, precision, counted, engine):
+    api = engine("api")
     loop = looped(*EVERYTHING, "device=cuda", f"precision={precision}")
-    step, allowed = loop.training_step, []
+    step, allowed, its = loop.training_step, [], loop.parts.task.training_step
+
+    def counting(model, batch, ctx):
+        values = its(model, batch, ctx)
+        return {**values, "loss": api.Mean(values["loss"], len(batch[1]))} if counted else values
+
+    loop.parts.task.training_step = counting
 
     def strict(batches):
         torch.cuda.set_sync_debug_mode("error" if loop.step >= 3 else "default")  # the first steps set things up

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
+from functools import cache
 from typing import Any
 
 import torch
@@ -108,10 +109,16 @@ def to_device(batch: Any, device: torch.device, channels_last: bool = False) -> 
     return map_tensors(move, batch)
 
 
+@cache
+def _copying_stream(device: torch.device) -> torch.cuda.Stream:
+    """One for all readers, as torch keeps memory for each stream."""
+    return torch.cuda.Stream(device)
+
+
 def prefetched(batches: Iterable[Any], device: torch.device) -> Iterator[Any]:
     """`batches` on a GPU: each is copied on a stream of its own while the GPU computes with the
     one before."""
-    side = torch.cuda.Stream(device)
+    side = _copying_stream(device)
     waiting: tuple[Any, torch.cuda.Event] | None = None
 
     def hand_over(batch: Any, copied: torch.cuda.Event) -> Any:
@@ -133,6 +140,13 @@ def prefetched(batches: Iterable[Any], device: torch.device) -> Iterator[Any]:
         waiting = following
     if waiting is not None:
         yield hand_over(*waiting)
+
+
+def libraries(device: torch.device) -> dict[str, str]:
+    """The versions of what computes on a GPU: one version of torch is built for several."""
+    if device.type != "cuda":
+        return {}
+    return {"CUDA": str(torch.version.cuda), "cuDNN": str(torch.backends.cudnn.version())}
 
 
 def describe(device: torch.device) -> str:

@@ -36,6 +36,10 @@ def start() -> None:
     _hosts = dist.new_group(backend="gloo")
 
 
+def has_started() -> bool:
+    return _hosts is not None
+
+
 def finish() -> None:
     """Leave together: a process that leaves early would abort the others."""
     global _hosts

@@ -129,6 +129,22 @@ class QuickSGD(SGD):
 
     step = torch.no_grad()(inspect.unwrap(SGD.step))
 
+    def _init_group(
+        self,
+        group: dict[str, Any],
+        params: list[Tensor],
+        grads: list[Tensor],
+        momenta: list[Tensor | None],
+    ) -> bool:
+        is_sparse: bool = super()._init_group(group, params, grads, momenta)
+        if getattr(self, "found_inf", None) is not None:
+            # Where fp16's scale is too large for the first step, torch leaves them uninitialised.
+            momenta[:] = [
+                torch.zeros_like(parameter) if momentum is None else momentum
+                for parameter, momentum in zip(params, momenta, strict=False)
+            ]
+        return is_sparse
+
 
 def shorten(optimizer: Optimizer) -> None:
     """Make an optimizer of torch into one of these, where its options allow it."""

@@ -69,6 +69,19 @@ def launch(work: Callable[[Job], float | None]) -> int:
         return _follow(work)
     signals.install_once()
     os.chdir(ROOT)
+    code = _lead(work)
+    signals.ignore()  # everything is recorded: a late signal must not change the exit code
+    # Where no job began, the others wait to hear that there is none; after one that failed they
+    # are not in step with this process.
+    if code in (FINISHED, STOPPED) or not distributed.has_started():
+        distributed.start()
+        distributed.from_main(None)
+        distributed.finish()
+    return code
+
+
+def _lead(work: Callable[[Job], float | None]) -> int:
+    """What the first process does: compose, plan each job and share it."""
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises instead of printing and exiting with 1
 
     try:
@@ -151,13 +164,7 @@ def launch(work: Callable[[Job], float | None]) -> int:
     if sweep_folders:
         report(outcomes, sweep_folders[0])
     codes = [outcome.code for outcome in outcomes]
-    code = STOPPED if STOPPED in codes else max(codes, default=FINISHED)
-    signals.ignore()  # everything is recorded: a late signal must not change the exit code
-    if code in (FINISHED, STOPPED):  # after a failure the others are not in step with this process
-        distributed.start()  # where no job did: the others wait to hear that there is none
-        distributed.from_main(None)
-        distributed.finish()
-    return code
+    return STOPPED if STOPPED in codes else max(codes, default=FINISHED)
 
 
 _FLAGS = {"-q": "log.level=warning", "-v": "log.level=debug"}

@@ -52,8 +52,10 @@ class Loop:
         short for more still comes to an end."""
         self.divisor: Tensor | float | None = None
         """What the gradients of losses that are a `Mean` are still to be divided by."""
-        # What a CUDA graph gave is overwritten by its next run.
-        keep = 0 if parts.config.compile == "reduce-overhead" else 1 << 20
+        self.keeps_nothing = parts.config.compile == "reduce-overhead"
+        """Whether the model's outputs and gradients are overwritten when it is called again, as
+        those of CUDA graphs are."""
+        keep = 0 if self.keeps_nothing else 1 << 20
         self.windows = Windows(parts.device, parts.config.log.windows, parts.task.derived, keep)
         self.saver = Saver(run.checkpoints, self.config.keep_last)
         self.config_text = to_yaml(self.config)
@@ -98,7 +100,7 @@ class Loop:
         number = self.step * p.train.plan.parts + micro * WORLD_SIZE + distributed.RANK
         if p.mix is not None:
             rng.seed_all(rng.mix(self.batch_key, number))
-            batch = p.mix(*batch)
+            batch = to_device(p.mix(*batch), p.device, self.config.channels_last)
         self.watch.keep(batch)
         rng.seed_all(rng.mix(self.step_key, number))
         return batch
@@ -114,6 +116,9 @@ class Loop:
         else:  # gradients are averaged over processes: each counts WORLD_SIZE times as much
             loss = loss * (count * WORLD_SIZE / total)
         self.scaler.scale(loss).backward()
+        if self.keeps_nothing and count != total:
+            for q in self.parts.parameters.values():
+                q.grad = None if q.grad is None else q.grad.clone()
 
     def average_gradients(self) -> None:
         """Divides sums over processes and micro-batches by what they were taken over."""
@@ -121,8 +126,9 @@ class Loop:
         if WORLD_SIZE > 1:
             p.average_loss_gradients()
         if self.divisor is not None:
-            divisor = torch.as_tensor(self.divisor, device=p.device, dtype=torch.float32)
-            share = distributed.sum_over_processes(divisor.clone()) / WORLD_SIZE
+            # A copy of a number would wait for the GPU; filling does not.
+            divisor = torch.zeros((), device=p.device).add_(self.divisor)
+            share = distributed.sum_over_processes(divisor) / WORLD_SIZE
             share.clamp_(min=1e-30)  # of nothing at all the gradients are 0, and stay 0
             torch._foreach_div_(
                 [q.grad for q in p.parameters.values() if q.grad is not None], share

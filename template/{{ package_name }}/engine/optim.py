@@ -323,5 +323,7 @@ class Averaged:
         own: list[Tensor] = list(self.model.parameters())
         new: list[Tensor] = [p.detach() for p in model.parameters()]
         torch._foreach_lerp_(own, new, 1 - self.decay)
-        for mine, theirs in zip(self.model.buffers(), model.buffers(), strict=True):
-            mine.copy_(theirs)
+        pairs = list(zip(self.model.buffers(), model.buffers(), strict=True))
+        for dtype in {mine.dtype for mine, _ in pairs}:  # of one type, they are copied in one call
+            same = [pair for pair in pairs if pair[0].dtype == dtype]
+            torch._foreach_copy_([mine for mine, _ in same], [theirs for _, theirs in same])

@@ -297,9 +297,11 @@ def differences(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
     return found
 
 
-def fingerprint(device: str, threads: int, data: str) -> dict[str, Any]:
+def fingerprint(
+    device: str, libraries: Mapping[str, str], threads: int, data: str
+) -> dict[str, Any]:
     """What the bits of a result depend on besides the config."""
-    versions: dict[str, str] = {"python": platform.python_version()}
+    versions = {"python": platform.python_version(), **libraries}
     for package in _VERSIONS:
         try:
             versions[package] = metadata.version(package)

@@ -20,7 +20,15 @@ from .api import Context, Data, Logger, Mean, Share, Task, recording
 from .build import bind, build, told
 from .config import Config
 from .data import Loader, on_device
-from .device import autocast, choose_device, choose_precision, describe, set_flags, to_device
+from .device import (
+    autocast,
+    choose_device,
+    choose_precision,
+    describe,
+    libraries,
+    set_flags,
+    to_device,
+)
 from .distributed import WORLD_SIZE, is_main, main_first, sum_over_processes
 from .errors import UserError
 from .fused import leave_compiler_out, shorten
@@ -227,7 +235,9 @@ def build_parts(config: Config, initialise: bool = True) -> Parts:
     )
     scheduler = build_schedule(config.scheduler, horizon, allowed)
     averaged = None if config.ema_decay is None else Averaged(model, config.ema_decay)
-    fingerprint = runs.fingerprint(describe(device), torch.get_num_threads(), data.fingerprint())
+    fingerprint = runs.fingerprint(
+        describe(device), libraries(device), torch.get_num_threads(), data.fingerprint()
+    )
     return Parts(
         **{**vars(built), "model": model},
         averaged=averaged,
@@ -269,7 +279,7 @@ def check_one_batch(parts: Parts) -> None:
     computed = autocast(parts.precision, parts.device)
     with goes_through(parts, batch), computed, recording() as recorded:
         values = parts.task.validation_step(parts.model, batch, ctx)
-    _check_values(values)
+        _check_values(values)
     with goes_through(parts, batch):
         derived = parts.task.derived({k: _number(v) for k, v in {**recorded, **values}.items()})
     names = [f"val/{key}" for key in (*recorded, *values, *derived, *parts.metrics)]

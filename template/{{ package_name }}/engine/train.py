@@ -119,6 +119,13 @@ def _recorded(run: Run, config: Config) -> Iterator[None]:
                 "A loader worker was killed, most likely because memory or shared memory (/dev/shm) "
                 f"ran out: lower workers. Go on with: python train.py resume={run.shown}"
             ) from error
+        if "does not have a deterministic implementation" in str(error):
+            operation = str(error).split(" ", 1)[0]
+            raise Failed(
+                f"{operation} cannot be computed deterministically on this device: compute without "
+                "it, or give up runs that repeat and set deterministic=warn. The run's folder is "
+                f"{run.shown}."
+            ) from error
         with contextlib.suppress(OSError):
             logger.exception(f"The run failed: {error}")
         raise Failed(f"The run failed; its folder is {run.shown}.") from error

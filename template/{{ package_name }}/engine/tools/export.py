@@ -32,6 +32,8 @@ class NotExported(Exit):
 @torch.no_grad()
 def export(run: Opened, formats: Sequence[str], out: Path) -> None:
     """Write the formats to `out`, or none of them. Raises `UserError`, `NotExported`."""
+    # What is exported is compared with what other processors compute, which have no tf32.
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
     arguments = example(run)
     facts = metadata(run)
     sizes = "1" if first(arguments).shape[0] == 1 else f"1 and {first(arguments).shape[0]}"
