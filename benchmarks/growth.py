@@ -52,7 +52,7 @@ def _seeking(quick: bool) -> Table:
 
 def _sides(settings: dict[str, Any], processes: int, rounds: int) -> tuple[dict[str, list[Any]], dict[str, str]]:
     """Bare loop and ours, each on so many processes: wall and CPU seconds of a step, by turns."""
-    device = "cuda" if torch.cuda.is_available() else "cpu"
+    device = "cuda" if torch.cuda.device_count() >= processes else "cpu"
     workers = [Worker(name, name, {**settings, "device": device}, processes=processes) for name in ("bare", "ours")]
     return in_turns(workers, rounds)
 

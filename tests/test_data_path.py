@@ -389,7 +389,9 @@ def test_the_next_batch_is_copied_before_this_one_is_computed_with(engine, monke
         yield
         active.pop()
 
-    fake = SimpleNamespace(Stream=lambda device: made.append(side) or side, stream=on, current_stream=lambda device: main, Event=object)
+    fake = SimpleNamespace(
+        Stream=lambda device: made.append(side) or side, stream=on, current_stream=lambda device: main, Event=object
+    )
     monkeypatch.setattr(torch, "cuda", fake)
     monkeypatch.setattr(device, "to_device", move)
     monkeypatch.setattr(torch.Tensor, "record_stream", lambda tensor, s: notes.append((s.name, int(tensor))))

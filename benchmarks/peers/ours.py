@@ -33,8 +33,12 @@ class Rows(Dataset):
     def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
         return self.images[index], self.labels[index]
 
+    def to(self, device: torch.device) -> Rows:
+        self.images, self.labels = self.images.to(device), self.labels.to(device)
+        return self
+
     def batch(self, indices: np.ndarray, keys: np.ndarray) -> tuple[Tensor, Tensor]:
-        chosen = torch.from_numpy(indices)
+        chosen = torch.from_numpy(indices).to(self.labels.device, non_blocking=True)
         return self.images[chosen], self.labels[chosen]
 
 
@@ -68,6 +72,8 @@ def begin(loop_type: type[Loop] = Settled, data: str | None = None) -> None:
     chosen = [data] if data else ["data._target_=benchmarks.peers.ours.RowsData", "model=mlp", "lr=0.001"]
     if not data:
         chosen += [f"model.hidden=[{','.join(map(str, TURNS.hidden))}]", f"batch_size={TURNS.batch * TURNS.processes}"]
+        # On a GPU as everybody: the data there, and numbers of 32 bits.
+        chosen += ["precision=fp32", f"data_on_device={str(TURNS.device.type == 'cuda').lower()}"]
     sys.argv = [
         *("train.py", "~data.shift", "task._target_=benchmarks.peers.ours.Timed", "allowed_packages=[benchmarks]"),
         *(*chosen, f"epochs={EPOCHS}", f"device={TURNS.device.type}", *sys.argv[1:]),

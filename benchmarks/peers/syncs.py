@@ -24,7 +24,7 @@ class Counted(Loop):
         if self.step == LAST:
             torch.cuda.set_sync_debug_mode("default")
             self.caught.__exit__(*sys.exc_info())
-            places = [f"{w.filename}:{w.lineno}" for w in self.seen if "synchroniz" in str(w.message)]
+            places = [f"{w.filename}:{w.lineno}" for w in self.seen if "called a synchronizing" in str(w.message)]
             TURNS.answer(places)
             TURNS.wait()
         super().training_step(*args)  # type: ignore[arg-type]

@@ -36,6 +36,9 @@ class Turns:
         self.epoch = self.steps + 2 * MARGIN
         """Steps of an epoch."""
         self.processes = int(os.environ.get("WORLD_SIZE", "1"))
+        if self.processes > 1 and self.device.type == "cuda":
+            self.device = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
+            torch.cuda.set_device(self.device)
         self.is_first = os.environ.get("RANK", "0") == "0"
         """Only the first process of a group talks and waits; the others wait for its gradients."""
         self.done = 0
@@ -73,6 +76,7 @@ class Turns:
 
     def flags(self) -> None:
         """What the default project sets."""
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # older versions of torch want it
         torch.use_deterministic_algorithms(True)
         torch.utils.deterministic.fill_uninitialized_memory = False
         torch.backends.cudnn.deterministic = True
