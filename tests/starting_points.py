@@ -24,7 +24,7 @@ class Point:
     short: tuple[str, ...]
 
     def train(self, *overrides: str) -> Result:
-        return self.server.run(self.project / "train.py", "logger=none", *overrides)
+        return self.server.run(self.project / "train.py", "logger=none", "log.curves=false", *overrides)
 
     def tool(self, *arguments: object) -> Result:
         return self.server.run(self.project / "digits/__main__.py", *map(str, arguments), cwd=self.project)

@@ -219,7 +219,8 @@ def test_every_number_fits_its_column(engine):
 
 def test_flags_stand_beside_the_overrides(engine):
     spelled = engine("launch")._spelled_out
-    assert spelled(["lr=1,2", "-m", "-q"]) == ["log.level=warning", "lr=1,2", "-m"]
+    assert spelled(["lr=1,2", "-m", "-q"]) == ["-m", "log.level=warning", "lr=1,2"]
+    assert spelled(["lr=1,2", "--multirun", "epochs=2"]) == ["--multirun", "lr=1,2", "epochs=2"]
     assert spelled(["-v", "-m", "lr=1"]) == ["-m", "log.level=debug", "lr=1"]
     assert spelled(["-q", "-q"]) == ["log.level=warning"]
     assert spelled(["--cfg=job", "-v"]) == ["--cfg=job", "log.level=debug"]
@@ -486,7 +487,7 @@ def test_a_run_does_not_fail_with_its_picture(train, workspace):
     plots.write_text(
         plots.read_text().replace("figure.savefig(", "raise OSError(28, 'No space left'); figure.savefig(")
     )
-    done = train("epochs=1", "limit_train_batches=1", "logger=none", "model=mlp")
+    done = train("epochs=1", "limit_train_batches=1", "log.curves=true", "logger=none", "model=mlp")
     assert done.code == 0, done.out
     assert done.out.count("No curves.png was drawn: ") == 1
     assert done.out.count("No space left") == 1

@@ -32,7 +32,7 @@ class Watched(Classification):
 """
 TASK = ("task._target_=.watched.Watched", "logger=none")
 # 18 steps in three epochs of whatever data, with a log point and a save within each epoch.
-SHORT = ("epochs=3", "batch_size=16", "limit_train_batches=6", "limit_val_batches=2", "log.every=5")
+SHORT = ("epochs=3", "batch_size=16", "limit_train_batches=6", "limit_val_batches=2", "log.every=5", "log.curves=false")
 DATA = ("data=synthetic", "data.size=100", "data.shape=[1,8,8]")
 MODEL = ("model=mlp", "model.hidden=[8]", "model.dropout=0.2")
 KEPT = ("save_every_steps=4",)

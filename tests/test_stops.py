@@ -276,7 +276,7 @@ def test_while_it_saves(server, workspace, twice):
 
 def test_at_the_end(server, workspace):
     """In the last step, the last validation, the last save, while the result is written, while the process ends."""
-    history = History(server, workspace, OPTIONS, "end")
+    history = History(server, workspace, (*OPTIONS, "log.curves=true"), "end")
     count = workspace / "count"
     history.command("name=counted", FROM="17", ENDED=str(count))
     events = int(count.read_text())

@@ -175,8 +175,10 @@ def _spelled_out(arguments: list[str]) -> list[str]:
     levels = {a for a in arguments if a in _FLAGS or a.lstrip("+").startswith("log.level=")}
     if len(levels) > 1 and levels & _FLAGS.keys():
         raise UserError(f"{' and '.join(sorted(levels))} contradict each other; give one of them.")
-    rest = [a for a in arguments if a not in _FLAGS]
-    # Hydra takes overrides in a row only: `lr=0.1 -m -q` would become two rows of them.
+    many = {"-m", "--multirun"}
+    # Hydra takes overrides in a row only: `lr=0.1 -m epochs=2` or `-m -q` would be two rows of them.
+    rest = [a for a in arguments if a in many]
+    rest += [a for a in arguments if a not in many | _FLAGS.keys()]
     place = next((i for i, a in enumerate(rest) if "=" in a and a[0] != "-"), len(rest))
     rest[place:place] = [_FLAGS[a] for a in levels & _FLAGS.keys()]
     return rest
