@@ -124,7 +124,7 @@ def workspace(project: Path, tmp_path: Path) -> Path:
 def undrawn(overrides: tuple[str, ...]) -> tuple[str, ...]:
     """Of a run that nothing is logged of, no curves are drawn either: that takes half of a short one's time."""
     is_asked = any(override.startswith("log.curves=") for override in overrides)
-    return overrides if is_asked or "logger=none" not in overrides else ("log.curves=false", *overrides)
+    return overrides if is_asked or "logger=none" not in overrides else (*overrides, "log.curves=false")
 
 
 @pytest.fixture
