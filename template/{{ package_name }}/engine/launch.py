@@ -70,13 +70,13 @@ def launch(work: Callable[[Job], float | None]) -> int:
     signals.install_once()
     os.chdir(ROOT)
     code = _lead(work)
-    signals.ignore()  # everything is recorded: a late signal must not change the exit code
     # Where no job began, the others wait to hear that there is none; after one that failed they
     # are not in step with this process.
     if code in (FINISHED, STOPPED) or not distributed.has_started():
         distributed.start()
         distributed.from_main(None)
         distributed.finish()
+    signals.ignore()  # everything is recorded: a late signal must not change the exit code
     return code
 
 

@@ -126,8 +126,10 @@ class Loop:
         if WORLD_SIZE > 1:
             p.average_loss_gradients()
         if self.divisor is not None:
-            # A copy of a number would wait for the GPU; filling does not.
-            divisor = torch.zeros((), device=p.device).add_(self.divisor)
+            divisor = self.divisor
+            if not isinstance(divisor, Tensor):  # copying a number would wait for the GPU
+                divisor = torch.full((), divisor, device=p.device)
+            divisor = divisor.to(p.device, torch.float32, copy=True)
             share = distributed.sum_over_processes(divisor) / WORLD_SIZE
             share.clamp_(min=1e-30)  # of nothing at all the gradients are 0, and stay 0
             torch._foreach_div_(
