@@ -3,8 +3,11 @@
 import json
 import os
 import shutil
+import signal
+import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -103,11 +106,15 @@ def test_the_order_of_a_step(looped):
 def test_micro_batches_are_weighted_by_what_their_means_were_taken_over(looped, engine):
     api = engine("api")
 
+    count = torch.zeros(())
+
     def masked(model, batch, ctx):
         images, labels = batch
         keep = labels < 5  # a different number in every micro-batch
+        nonlocal count
+        count = count.to(labels.device).copy_(keep.sum())  # overwritten by the next, as a CUDA graph's are
         losses = nn.functional.cross_entropy(model(images), labels, reduction="none")
-        return {"loss": api.Mean((losses * keep).sum() / keep.sum().clamp(min=1), keep.sum())}
+        return {"loss": api.Mean((losses * keep).sum() / keep.sum().clamp(min=1), count)}
 
     weights = []
     for accumulate in (1, 4):
@@ -439,6 +446,33 @@ def test_two_processes_train_what_one_does(train, train_together, workspace):
             if not key.startswith("time/"):
                 assert a[key] == pytest.approx(b[key], rel=1e-3, abs=1e-6), key
     assert json.loads((two / "manifest.json").read_text())["fingerprint"]["world_size"] == 2
+
+
+def test_a_mistake_is_told_where_other_processes_never_come(server, workspace):
+    script, env = workspace / "train.py", {"RANK": "0", "WORLD_SIZE": "2"}
+    done = server.run(script, "lrr=1", **env)  # nor does MASTER_ADDR say where they would
+    assert done.code == 2
+    assert done.out.count("\n") == 1
+    assert "did you mean 'lr'?" in done.out
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    waiting = server.start(script, "lrr=1", **env, MASTER_ADDR="127.0.0.1", MASTER_PORT=port)
+    waiting.wait_for("did you mean")
+    time.sleep(0.5)
+    waiting.send(signal.SIGINT)
+    assert waiting.result().code == 128 + signal.SIGINT
+
+
+def test_a_task_that_exits_ends_two_processes(train_together, workspace):
+    (workspace / "digits/leaving.py").write_text(
+        "import sys\nfrom .task import Classification\n\n"
+        "class Leaving(Classification):\n    def training_step(self, model, batch, ctx):\n"
+        "        return sys.exit(0) if ctx.step == 2 else super().training_step(model, batch, ctx)\n"
+    )
+    done = train_together("task._target_=.leaving.Leaving", "model=mlp", "logger=none")
+    assert done.code == 0, done.out
+    assert "Traceback" not in done.out
 
 
 def test_a_run_of_two_processes_stops_and_goes_on_with_one(train, workspace):

@@ -392,6 +392,7 @@ def test_the_next_batch_is_copied_before_this_one_is_computed_with(engine, monke
     fake = SimpleNamespace(
         Stream=lambda device: made.append(side) or side, stream=on, current_stream=lambda device: main, Event=object
     )
+    device._copying_stream.cache_clear()
     monkeypatch.setattr(torch, "cuda", fake)
     monkeypatch.setattr(device, "to_device", move)
     monkeypatch.setattr(torch.Tensor, "record_stream", lambda tensor, s: notes.append((s.name, int(tensor))))
@@ -406,6 +407,7 @@ def test_the_next_batch_is_copied_before_this_one_is_computed_with(engine, monke
         *[("waits for", 2), ("main", 2), ("computes with", 2)],
     ]
     assert len(list(device.prefetched([{"x": torch.tensor(0)}], CPU))) == len(made) == 1, "torch keeps memory for each"
+    device._copying_stream.cache_clear()
 
 
 @pytest.mark.cuda

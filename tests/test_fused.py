@@ -126,6 +126,27 @@ def test_sgd_is_torchs_with_its_hooks(fused, options):
     assert seen == ["hook"] * 5
 
 
+def test_sgd_under_fp16_is_torchs(fused):
+    weights = []
+    for scale in (1.0, 4.0):
+        optimizer, scaler = build(kind=SGD, momentum=0.9, dampening=0.5), None
+        if scale > 1:
+            fused.shorten(optimizer)
+            scaler = torch.amp.GradScaler("cpu", init_scale=scale)
+        params = [p for group in optimizer.param_groups for p in group["params"]]
+        for _ in range(3):
+            optimizer.zero_grad()
+            loss = sum(p.square().sum() for p in params)
+            (scaler.scale(loss) if scaler else loss).backward()
+            if scaler:
+                scaler.step(optimizer)
+                scaler.update()
+            else:
+                optimizer.step()
+        weights.append(torch.cat([p.detach().flatten() for p in params]))
+    assert torch.equal(*weights)
+
+
 def test_a_first_step_that_fp16_skips_leaves_momentum_at_zero(fused, monkeypatch):
     optimizer = build(kind=SGD, momentum=0.9)
     fused.shorten(optimizer)

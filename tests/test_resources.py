@@ -70,6 +70,13 @@ def exhaust(_):
 
 def vary(_):
     torch.zeros(2).put_(torch.tensor([0, 0]), torch.tensor([1.0, 2.0]))
+
+
+def vary_elsewhere(_):
+    try:
+        vary(_)
+    except RuntimeError as error:
+        raise RuntimeError(f"Caught RuntimeError in DataLoader worker process 0.\\n{error}") from error
 '''
 BASE = ("task._target_=.doing.Doing", "model=mlp", "epochs=2", "log.every=1", "save_every_steps=10")
 
@@ -299,8 +306,10 @@ def test_out_of_memory_names_the_batch_size(train, workspace):
     compare(workspace)
 
 
-def test_an_operation_that_does_not_repeat(train, workspace):
-    sentence = told(train(*BASE, "logger=none", "name=stopped", AT="12", DO="vary"), 1)
+@pytest.mark.parametrize("do", ["vary", "vary_elsewhere"])
+def test_an_operation_that_does_not_repeat(train, workspace, do):
+    sentence = told(train(*BASE, "logger=none", "name=stopped", AT="12", DO=do), 1)
     assert sentence.startswith("put_ cannot be computed deterministically")
     assert "deterministic=warn" in sentence
+    assert "doing.py" in (the_run(workspace, "stopped") / "train.log").read_text(), "where it is"
     assert train(*BASE, "logger=none", "name=warned", "deterministic=warn", AT="12", DO="vary").code == 0

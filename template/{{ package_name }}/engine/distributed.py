@@ -9,6 +9,7 @@ import contextlib
 import os
 import time
 from collections.abc import Iterator
+from datetime import timedelta
 from typing import Any
 
 RANK = int(os.environ.get("RANK", "0"))
@@ -17,27 +18,35 @@ LOCAL_RANK = int(os.environ.get("LOCAL_RANK", "0"))
 
 _hosts: Any = None
 """A gloo group for plain Python objects and flags; gradients have their own backend."""
+_has_tried = False
+"""Whether this process has joined the others, or could not."""
 
 
 def is_main() -> bool:
     return RANK == 0
 
 
-def start() -> None:
-    """Join the other processes: NCCL between GPUs, gloo between CPUs."""
-    global _hosts
+def start(seconds: float | None = None) -> None:
+    """Join the other processes: NCCL between GPUs, gloo between CPUs.
+
+    seconds: how long to wait for them; None waits as long as torch does.
+    """
+    global _hosts, _has_tried
     if WORLD_SIZE == 1 or _hosts is not None:
         return
+    _has_tried = True
     import torch
     from torch import distributed as dist
 
     on_gpu = torch.cuda.is_available() and torch.cuda.device_count() > LOCAL_RANK
-    dist.init_process_group("cpu:gloo,cuda:nccl" if on_gpu else "gloo")
+    timeout = None if seconds is None else timedelta(seconds=seconds)
+    dist.init_process_group("cpu:gloo,cuda:nccl" if on_gpu else "gloo", timeout=timeout)
     _hosts = dist.new_group(backend="gloo")
 
 
-def has_started() -> bool:
-    return _hosts is not None
+def is_awaited() -> bool:
+    """Whether others wait for this process to join them."""
+    return WORLD_SIZE > 1 and not _has_tried
 
 
 def finish() -> None:

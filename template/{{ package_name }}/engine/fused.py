@@ -137,7 +137,7 @@ class QuickSGD(SGD):
         momenta: list[Tensor | None],
     ) -> bool:
         is_sparse: bool = super()._init_group(group, params, grads, momenta)
-        if getattr(self, "found_inf", None) is not None:
+        if getattr(self, "found_inf", None) is not None and not group["dampening"]:
             # Where fp16's scale is too large for the first step, torch leaves them uninitialised.
             momenta[:] = [
                 torch.zeros_like(parameter) if momentum is None else momentum

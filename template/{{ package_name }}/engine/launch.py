@@ -5,6 +5,7 @@ Hydra composes and sweeps; this file turns its errors into one sentence and exit
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 import traceback
@@ -70,13 +71,16 @@ def launch(work: Callable[[Job], float | None]) -> int:
     signals.install_once()
     os.chdir(ROOT)
     code = _lead(work)
-    # Where no job began, the others wait to hear that there is none; after one that failed they
-    # are not in step with this process.
-    if code in (FINISHED, STOPPED) or not distributed.has_started():
-        distributed.start()
+    if distributed.is_awaited():  # no job began, which the others wait to hear
+        signals.restore()
+        with contextlib.suppress(Exception):  # there may be no others; what was wrong has been said
+            distributed.start(seconds=30)
+            distributed.from_main(None)
+            distributed.finish()
+    signals.ignore()  # everything is recorded: a late signal must not change the exit code
+    if code in (FINISHED, STOPPED):  # after a failure the others are not in step with this process
         distributed.from_main(None)
         distributed.finish()
-    signals.ignore()  # everything is recorded: a late signal must not change the exit code
     return code
 
 
@@ -155,6 +159,8 @@ def _lead(work: Callable[[Job], float | None]) -> int:
         say(str(error))
         return error.code
     except SystemExit as error:
+        if outcomes and distributed.WORLD_SIZE > 1:  # a task's own: the others are not in step
+            raise
         return error.code if isinstance(error.code, int) else MISTAKE if error.code else FINISHED
     except Exception as error:
         if not outcomes:

@@ -15,7 +15,7 @@ from . import checkpoint, distributed, rng, signals
 from .api import Context, Mean, recording
 from .device import autocast, to_device
 from .distributed import WORLD_SIZE, Vote
-from .errors import NotFiniteError, Stopped, UserError
+from .errors import NO_SPACE, NotFiniteError, Stopped, UserError
 from .optim import groups_but, load_optimizer_state, optimizer_state
 from .profiling import Profiler
 from .report import Report
@@ -111,12 +111,12 @@ class Loop:
         if count == total:  # the only micro-batch: its mean is the mean
             loss = loss.value if isinstance(loss, Mean) else loss
         elif isinstance(loss, Mean):  # how many things there are is known after the last one
-            self.divisor = loss.n if self.divisor is None else self.divisor + loss.n
+            self.divisor = loss.n + (0 if self.divisor is None else self.divisor)
             loss = loss.value * loss.n
         else:  # gradients are averaged over processes: each counts WORLD_SIZE times as much
             loss = loss * (count * WORLD_SIZE / total)
         self.scaler.scale(loss).backward()
-        if self.keeps_nothing and count != total:
+        if self.keeps_nothing and self.config.accumulate > 1:
             for q in self.parts.parameters.values():
                 q.grad = None if q.grad is None else q.grad.clone()
 
@@ -128,7 +128,7 @@ class Loop:
         if self.divisor is not None:
             divisor = self.divisor
             if not isinstance(divisor, Tensor):  # copying a number would wait for the GPU
-                divisor = torch.full((), divisor, device=p.device)
+                divisor = torch.full((), float(divisor), device=p.device)
             divisor = divisor.to(p.device, torch.float32, copy=True)
             share = distributed.sum_over_processes(divisor) / WORLD_SIZE
             share.clamp_(min=1e-30)  # of nothing at all the gradients are 0, and stay 0
@@ -203,8 +203,9 @@ class Loop:
                 self.save()
             self.saver.wait()
             self.watch.finish(self.step, self.best)
-        except OSError:
-            self.saver.wait()  # a save that filled the disk says how much room it needs
+        except OSError as error:
+            if error.errno in NO_SPACE:  # a save that filled the disk says how much room it needs
+                self.saver.wait()
             raise
         finally:
             self.saver.close()

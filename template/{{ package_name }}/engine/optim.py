@@ -324,6 +324,10 @@ class Averaged:
         new: list[Tensor] = [p.detach() for p in model.parameters()]
         torch._foreach_lerp_(own, new, 1 - self.decay)
         pairs = list(zip(self.model.buffers(), model.buffers(), strict=True))
-        for dtype in {mine.dtype for mine, _ in pairs}:  # of one type, they are copied in one call
+        for dtype in (torch.float32, torch.int64):  # those of batch norm, in one call for each type
             same = [pair for pair in pairs if pair[0].dtype == dtype]
-            torch._foreach_copy_([mine for mine, _ in same], [theirs for _, theirs in same])
+            if same:
+                torch._foreach_copy_([mine for mine, _ in same], [theirs for _, theirs in same])
+        for mine, theirs in pairs:
+            if mine.dtype not in (torch.float32, torch.int64):
+                mine.copy_(theirs)

@@ -38,6 +38,12 @@ def install_once() -> None:
         install()
 
 
+def restore() -> None:
+    """Where nothing can be lost: every signal ends the process at once, in whatever it waits."""
+    for number in SIGNALS:
+        signal.signal(number, signal.SIG_DFL)
+
+
 def ignore() -> None:
     """When all is done: the interpreter, while it ends, would restore the default handlers."""
     for number in SIGNALS:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import logging
+import re
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -119,15 +120,15 @@ def _recorded(run: Run, config: Config) -> Iterator[None]:
                 "A loader worker was killed, most likely because memory or shared memory (/dev/shm) "
                 f"ran out: lower workers. Go on with: python train.py resume={run.shown}"
             ) from error
-        if "does not have a deterministic implementation" in str(error):
-            operation = str(error).split(" ", 1)[0]
-            raise Failed(
-                f"{operation} cannot be computed deterministically on this device: compute without "
-                "it, or give up runs that repeat and set deterministic=warn. The run's folder is "
-                f"{run.shown}."
-            ) from error
+        operation = re.search(r"(\S+) does not have a deterministic implementation", str(error))
         with contextlib.suppress(OSError):
-            logger.exception(f"The run failed: {error}")
+            logger.exception(f"The run failed: {error}", extra={"file_only": operation is not None})
+        if operation is not None:
+            raise Failed(
+                f"{operation[1]} cannot be computed deterministically on this device: compute "
+                "without it, or give up runs that repeat and set deterministic=warn. "
+                f"{run.shown}/train.log says where it is."
+            ) from error
         raise Failed(f"The run failed; its folder is {run.shown}.") from error
 
 
