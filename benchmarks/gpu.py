@@ -148,7 +148,7 @@ def _syncs() -> Table:
 
 
 def _saving(quick: bool) -> Table:
-    from digits.engine.saver import Saver
+    from digits.engine.run.saver import Saver
 
     folder = temporary()
     state = {"step": 1, "model": {f"layer{n}": torch.randn(1024, 1024, device="cuda") for n in range(100)}}

@@ -21,7 +21,7 @@ def run(options: argparse.Namespace) -> Iterator[Table]:
 
 
 def _seeking(quick: bool) -> Table:
-    from digits.engine.plan import Plan
+    from digits.engine.batches.plan import Plan
 
     table = Table(
         "Reaching a batch of 128 in the middle of epoch 7 of a new process",

@@ -55,8 +55,8 @@ def _state(mebibytes: int) -> dict[str, object]:
 
 
 def _saving(quick: bool) -> Table:
-    from digits.engine import checkpoint
-    from digits.engine.saver import Saver
+    from digits.engine.run import checkpoint
+    from digits.engine.run.saver import Saver
 
     table = Table(
         "A checkpoint: how long training waits",
@@ -95,7 +95,7 @@ def _saving(quick: bool) -> Table:
 
 def _beside(quick: bool) -> Table:
     """Steps of a small network while the thread writes, and while it does not."""
-    from digits.engine.saver import Saver
+    from digits.engine.run.saver import Saver
 
     model = torch.nn.Sequential(torch.nn.Linear(512, 1024), torch.nn.ReLU(), torch.nn.Linear(1024, 10))
     optimizer = torch.optim.AdamW(model.parameters(), fused=True)

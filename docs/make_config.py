@@ -4,7 +4,7 @@ import ast
 from pathlib import Path
 
 DOCS = Path(__file__).parent
-SCHEMA = DOCS.parent / "template/{{ package_name }}/engine/config.py"
+SCHEMA = DOCS.parent / "template/{{ package_name }}/engine/config/schema.py"
 HEAD = """# Every config key
 
 Set a key in `configs/train.yaml`, in an experiment, or as `KEY=VALUE` on the command line. The groups

@@ -178,7 +178,7 @@ def pictures(tmp_path: Path) -> Path:
 
 @pytest.fixture(scope="session")
 def engine(project: Path) -> Callable[[str], ModuleType]:
-    """`engine("optim")`: a module of the rendered project's engine, imported into this process."""
+    """`engine("build.optimizer")`: a module of the rendered project's engine, imported into this process."""
     sys.path.insert(0, str(project))
     return lambda name: importlib.import_module(f"digits.engine.{name}")
 
@@ -187,13 +187,13 @@ def engine(project: Path) -> Callable[[str], ModuleType]:
 def looped(engine, project, tmp_path, monkeypatch):
     """`looped(*overrides)`: a Loop over built parts that has not begun, in this process."""
     monkeypatch.chdir(project)
-    launch, setup, loop, runs = (engine(m) for m in ("launch", "setup", "loop", "runs"))
-    monkeypatch.setattr(runs, "RUNS", tmp_path)
+    launch, setup, loop, folder, facts = map(engine, ("launch", "setup", "loop", "run.folder", "run.facts"))
+    monkeypatch.setattr(folder, "RUNS", tmp_path)
 
     def looped(*overrides):
         config = launch.compose("log.level=error", "device=cpu", *overrides)
         parts = setup.build_parts(config)
-        run = runs.create(config, {**runs.describe([]), "fingerprint": parts.fingerprint}, None)
+        run = folder.create_run(config, {**facts.describe_start([]), "fingerprint": parts.fingerprint}, None)
         return loop.Loop(parts, run, time.monotonic())
 
     yield looped

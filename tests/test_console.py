@@ -174,7 +174,7 @@ def test_a_terminal_shows_whole_lines_colour_and_a_bar_that_goes_away(workspace)
 
 def test_a_pipe_beside_a_terminal_gets_no_bar(workspace):
     """`python train.py | tee log`: the bar would be torn by lines that tee writes."""
-    code = "import sys; sys.path.insert(0, '.'); from digits.engine.console import progress_bar\n"
+    code = "import sys; sys.path.insert(0, '.'); from digits.engine.log.console import progress_bar\n"
     code += "bar = progress_bar(5, 0, True); bar.update(); bar.refresh(); bar.close()"
     whole = on_terminal([sys.executable, "-c", code], workspace, 80)
     assert "1/5 steps" in whole[1]
@@ -203,11 +203,11 @@ def test_a_pipe_beside_a_terminal_gets_no_bar(workspace):
     ],
 )
 def test_numbers(engine, value, digits, text):
-    assert engine("console").number(value, digits) == text
+    assert engine("text").number(value, digits) == text
 
 
 def test_every_number_fits_its_column(engine):
-    console = engine("console")
+    console = engine("text")
     for digits in (1, 2, 4, 6, 17):
         for exponent in range(-310, 309, 3):
             for mantissa in (1.0, -1.0, 9.99999999, -9.99999999, 1.23456789012345678):
@@ -228,14 +228,14 @@ def test_flags_stand_beside_the_overrides(engine):
 
 
 def test_columns_remember_their_width_and_leave_gaps(engine):
-    columns = engine("console").Columns()
+    columns = engine("log.console").Columns()
     assert columns.align({"a": "1", "b": "2"}) == [("a", "1"), ("b", "2")]
     assert columns.align({"b": "234"}) == [(" ", " "), ("b", "234")]
     assert columns.align({"a": "1", "b": "2"}) == [("a", "1"), ("b", "2  ")]
 
 
 def a_line(engine):
-    Line = engine("console").Line
+    Line = engine("log.console").Line
     cells = [("lr", "1.0e-02"), ("loss", "0.8381  "), ("eta", "0:04:12")]
     return Line("Epoch 3/20 [120/450]", cells, [("time", "0.019"), ("data", "0.004"), ("mem", "3.1G")])
 
@@ -255,7 +255,7 @@ def test_a_narrow_terminal_loses_times_and_wraps_values(engine):
 
 
 def test_wide_letters_count_twice(engine):
-    line = engine("console").Line("Epoch", [("损失", "1.0"), ("b", "2")], [])
+    line = engine("log.console").Line("Epoch", [("损失", "1.0"), ("b", "2")], [])
     assert line.fitted(21, colour=False) == "Epoch  损失 1.0  b 2"
     assert line.fitted(18, colour=False) == "Epoch  损失 1.0\n       b 2"
 
@@ -276,7 +276,7 @@ def console(engine, monkeypatch):
             monkeypatch.setenv(key, value)
         monkeypatch.setattr(sys, "stdout", stdout)
         record = logging.makeLogRecord({"levelno": logging.WARNING, "msg": "low 数"})
-        engine("console").Console().handle(record)
+        engine("log.console").Console().handle(record)
         return stdout.getvalue() if isinstance(stdout, io.StringIO) else stdout.buffer.getvalue()
 
     return console
@@ -292,7 +292,7 @@ def test_colour_is_for_terminals(console):
 
 def test_a_loader_worker_clears_the_bar_before_its_line(engine, monkeypatch):
     """Without the lock of the bar, which a killed worker would never give back."""
-    console = engine("console").Console()
+    console = engine("log.console").Console()
     console._owner = -1
     record = logging.makeLogRecord({"levelno": logging.INFO, "msg": "low"})
     monkeypatch.setenv("COLUMNS", "20")
@@ -310,7 +310,7 @@ def test_letters_that_the_console_lacks(console):
 
 def test_loggers_that_keep_what_they_say(engine, tmp_path, monkeypatch):
     """Such as torch's: they write to the terminal themselves, again and again."""
-    log, stderr = engine("log"), io.StringIO()
+    log, stderr = engine("log.messages"), io.StringIO()
     monkeypatch.setattr(sys, "stdout", io.StringIO())
     monkeypatch.setattr(sys, "stderr", stderr)
     other = logging.getLogger("shy.library")
@@ -333,7 +333,7 @@ def test_loggers_that_keep_what_they_say(engine, tmp_path, monkeypatch):
 
 
 def test_loader_workers_do_not_repeat_a_warning(engine):
-    log = engine("log")
+    log = engine("log.messages")
     log.open_log("error")
     try:
         process = multiprocessing.get_context("fork").Process(target=log._is_new, args=("a picture is odd: 3",))
@@ -350,7 +350,7 @@ def test_loader_workers_do_not_repeat_a_warning(engine):
 
 
 def test_steps_that_something_is_due_after(engine):
-    due = engine("eta").due
+    due = engine("log.eta").due
     for every in ((3,), (0,), (4, 6), (0, 5), (3, 3)):
         for first in range(1, 14):
             for last in range(first, 14):
@@ -381,13 +381,13 @@ def drive(eta, clock, steps: range, validate_every: int, seconds=(2.0, 30.0, 5.0
 def test_eta_counts_validations_and_saves(engine, done):
     """Also of a resumed run, of which only what was done since counts."""
     clock = Clock()
-    eta = engine("eta").Eta(done, 100, {"validation": (10, 0), "save": (100, 0)}, 5, clock)
+    eta = engine("log.eta").Eta(done, 100, {"validation": (10, 0), "save": (100, 0)}, 5, clock)
     drive(eta, clock, range(done + 1, done + 6), 10)
     # Nothing was validated yet: each of its 5 batches counts as a step.
     left = 100 - done - 5
     assert eta.left(done + 5) == left * 2 + math.ceil(left / 10) * 5 * 2
     clock = Clock()
-    eta = engine("eta").Eta(done, 100, {"validation": (10, 0), "save": (100, 0)}, 5, clock)
+    eta = engine("log.eta").Eta(done, 100, {"validation": (10, 0), "save": (100, 0)}, 5, clock)
     drive(eta, clock, range(done + 1, done + 31), 10)
     left = 100 - done - 30  # the validation after the last step is still to come
     assert eta.left(done + 30) == left * 2 + (left // 10 + 1) * 35
@@ -396,7 +396,7 @@ def test_eta_counts_validations_and_saves(engine, done):
 
 def test_eta_is_known_after_the_first_step(engine):
     clock = Clock()
-    eta = engine("eta").Eta(0, 3, {"save": (0, 0)}, 0, clock)
+    eta = engine("log.eta").Eta(0, 3, {"save": (0, 0)}, 0, clock)
     clock.now += 4
     assert eta.left(1) == 8
     with eta.aside("save"):

@@ -311,7 +311,7 @@ def test_channels_last_reaches_weights_and_batches(looped, monkeypatch, mix):
 
 
 def test_the_fingerprint_of_a_gpu_names_its_libraries(engine):
-    device = engine("device")
+    device = engine("machine.device")
     assert device.libraries(torch.device("cuda", 0)).keys() == {"CUDA", "cuDNN"}
     assert device.libraries(torch.device("cpu")) == {}
 

@@ -20,7 +20,7 @@ import json, random, sys
 from pathlib import Path
 
 import torch
-from digits.engine import checkpoint
+from digits.engine.run import checkpoint
 
 
 def flip(rng, data, other):
@@ -125,8 +125,8 @@ import itertools, os, sys
 from pathlib import Path
 
 import torch
-from digits.engine import checkpoint
-from digits.engine.saver import Saver
+from digits.engine.run import checkpoint
+from digits.engine.run.saver import Saver
 
 folder, naive = Path(sys.argv[1]), sys.argv[2] == "naive"
 state = dict.fromkeys(checkpoint.KEYS)
@@ -153,7 +153,8 @@ LEFT = """
 import json, sys
 from pathlib import Path
 
-from digits.engine import checkpoint, paths
+from digits.engine import paths
+from digits.engine.run import checkpoint
 
 seen = {"unusable": 0, "torn": 0, "lost": 0, "strays": 0, "left": []}
 for folder in Path(sys.argv[1]).iterdir():

@@ -42,7 +42,7 @@ def arrays(engine):
 @pytest.fixture
 def loader(engine):
     """`loader(dataset, batch_size, workers, **plan)`: a Loader of a training set on the CPU."""
-    data, plan, rng = engine("data"), engine("plan"), engine("rng")
+    data, plan, rng = engine("batches.loader"), engine("batches.plan"), engine("rng")
 
     def loader(dataset, batch_size=16, workers=0, **options):
         its_plan = plan.Plan(len(dataset), batch_size, **options)
@@ -187,7 +187,7 @@ def test_batches_made_on_a_device_are_the_same(arrays, shape, device, shift):
 
 
 def test_what_cannot_be_kept_on_a_device_is_refused(engine, arrays, loader, monkeypatch):
-    on_device, error = engine("data").on_device, engine("errors").UserError
+    on_device, error = engine("batches.loader").on_device, engine("errors").UserError
     with pytest.raises(error, match="data_on_device=true needs data in memory"):
         on_device(torch.utils.data.TensorDataset(torch.zeros(3)), CPU)
     data = arrays()
@@ -237,7 +237,7 @@ def test_pictures_that_do_not_fit_are_refused(engine, folder, monkeypatch):
     monkeypatch.setattr(engine("datasets.image_folder"), "free_bytes", lambda: 1000)
     with pytest.raises(engine("errors").UserError, match=r"data.in_memory=true needs .* 96 pictures of train"):
         folder(True).split("train")
-    assert engine("memory").free_bytes() > 1 << 20
+    assert engine("datasets.memory").free_bytes() > 1 << 20
 
 
 def test_a_run_does_not_depend_on_where_pictures_are(train, workspace, pictures):
@@ -334,7 +334,7 @@ def test_samples_are_made_in_one_thread_wherever_they_are_made(loader):
 
 
 def test_how_many_workers(engine, arrays, loader, folder, monkeypatch):
-    data = engine("data")
+    data = engine("batches.loader")
     monkeypatch.setattr(data.os, "sched_getaffinity", lambda _: range(6), raising=False)
     unknown = loader(Numbers(), workers=None)
     assert unknown.worker_count(1000) == 6
@@ -371,7 +371,7 @@ class FakeStream:
 
 
 def test_the_next_batch_is_copied_before_this_one_is_computed_with(engine, monkeypatch):
-    device, notes = engine("device"), []
+    device, notes = engine("machine.device"), []
     side, main = FakeStream("side", notes), FakeStream("main", notes)
     side.copies = -1
 
@@ -413,7 +413,7 @@ def test_the_next_batch_is_copied_before_this_one_is_computed_with(engine, monke
 @pytest.mark.cuda
 @NEEDS_GPU
 def test_batches_arrive_whole_on_a_gpu(engine, arrays):
-    data, plan, rng = engine("data"), engine("plan"), engine("rng")
+    data, plan, rng = engine("batches.loader"), engine("batches.plan"), engine("rng")
     pictures, gpu = arrays(2000, (32, 32, 3)), torch.device("cuda", 0)
     its_plan = plan.Plan(2000, 64)
     here, there, kept = (

@@ -11,7 +11,7 @@ from torch.optim import SGD, Adam, AdamW
 
 @pytest.fixture(scope="module")
 def fused(engine):
-    return engine("fused")
+    return engine("machine.torch_internals")
 
 
 SHAPES = ((33, 7), (64,), (5,), (129,))

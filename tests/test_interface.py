@@ -40,14 +40,14 @@ def lines(api: ModuleType, config: ModuleType, checkpoint: ModuleType, errors: M
 
 
 def test_nothing_that_projects_rely_on_is_gone(engine):
-    now = list(lines(*map(engine, ("api", "config", "checkpoint", "errors"))))
+    now = list(lines(*map(engine, ("api", "config.schema", "run.checkpoint", "errors"))))
     gone = [line for line in FROZEN.read_text().splitlines() if line not in now]
     assert not gone
 
 
 def test_the_list_is_complete(engine):
     """What is new must be listed too: from then on it is relied on."""
-    now = list(lines(*map(engine, ("api", "config", "checkpoint", "errors"))))
+    now = list(lines(*map(engine, ("api", "config.schema", "run.checkpoint", "errors"))))
     listed = FROZEN.read_text().splitlines()
     assert [line for line in now if line not in listed] == []
 
@@ -62,5 +62,5 @@ def test_the_page_names_every_method(engine):
 
 
 if __name__ == "__main__":
-    modules = [importlib.import_module(f"digits.engine.{name}") for name in ("api", "config", "checkpoint", "errors")]
+    modules = [importlib.import_module(f"digits.engine.{name}") for name in ("api", "config.schema", "run.checkpoint", "errors")]
     print("\n".join(lines(*modules)))

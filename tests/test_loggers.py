@@ -333,7 +333,7 @@ def test_every_layout_of_pictures(train, workspace, regression):
 def test_the_worst_mistakes_of_all_batches_are_kept(engine):
     import torch
 
-    api, grids = engine("api"), engine("grids")
+    api, grids = engine("api"), engine("log.grids")
     labels = torch.arange(40) % 4
     logits = torch.nn.functional.one_hot(labels, 4) * 8.0
     wrong = [3, 11, 26, 39]
@@ -357,7 +357,7 @@ def test_looking_costs_no_second_forward_pass(engine, project, monkeypatch):
     import torch
 
     monkeypatch.chdir(project)
-    watch = engine("watch")
+    watch = engine("log.media")
     parts = engine("setup").build_parts(engine("launch").compose())
 
     class Sink(engine("api").Logger):
@@ -373,7 +373,7 @@ def test_looking_costs_no_second_forward_pass(engine, project, monkeypatch):
     forward = parts.model.stem.register_forward_pre_hook(lambda *_: calls.append("computed"))
     seen = watch.Watch(parts, None, [Sink()], 0)
     with seen.validation(parts.model, 7) as look:
-        engine("validation").evaluate(parts, parts.model, parts.val, 7, 1, look=look)
+        engine("validation").evaluate_split(parts, parts.model, parts.val, 7, 1, look=look)
     forward.remove()
     batches = parts.val.plan.steps
     assert calls.count("computed") == batches

@@ -156,7 +156,9 @@ def test_new_keys_and_choices_work_in_it(projects, server, version: str):
 
     def keys(project: Path) -> dict[str, str]:
         """Top-level keys of the config with their defaults."""
-        tree = ast.parse((project / "digits/engine/config.py").read_text(encoding="utf-8"))
+        schema = project / "digits/engine/config/schema.py"
+        schema = schema if schema.exists() else project / "digits/engine/config.py"  # until 0.2.0
+        tree = ast.parse(schema.read_text(encoding="utf-8"))
         (config,) = (node for node in tree.body if isinstance(node, ast.ClassDef) and node.name == "Config")
         fields = (node for node in config.body if isinstance(node, ast.AnnAssign))
         return {ast.unparse(f.target): ast.unparse(f.value) for f in fields if isinstance(f.value, ast.Constant)}

@@ -8,7 +8,7 @@ from torchvision import models
 
 @pytest.fixture(scope="module")
 def optim(engine):
-    return engine("optim")
+    return engine("build.optimizer")
 
 
 def build(optim, model, loss=None, lr=0.1, **section):

@@ -247,7 +247,7 @@ PREPARE = """
 import sys
 sys.path.insert(0, {project!r})
 import digits.data.digits, digits.engine.datasets.image_folder, digits.engine.datasets.synthetic
-import digits.engine.loggers, digits.engine.sweep, digits.engine.tools.dry_run, digits.engine.train
+import digits.engine.loggers, digits.engine.config.sweep, digits.engine.tools.dry_run, digits.engine.train
 digits.engine.launch.compose()  # Hydra looks for its plugins and warms its parser
 """
 
@@ -329,7 +329,7 @@ def project_with_a_run(project: Path, tmp_path_factory: pytest.TempPathFactory) 
 
 @pytest.mark.parametrize("chunk", range(CHUNKS))
 def test_random_overrides(project_with_a_run, engine, chunk):
-    defaults = schema(engine("config"))
+    defaults = schema(engine("config.schema"))
     keys = [*defaults, *keys_of_choices(project_with_a_run.folder)]
     plans = []
 

@@ -102,7 +102,7 @@ def test_a_text_that_grows_in_place_is_not_taken_for_what_it_was(engine):
     """Showing what a validation has computed costs nothing, but only while the tensors are the same."""
     model = torch.nn.Embedding(5, 2)
     tokens = torch.tensor([1, 2, 3])
-    with engine("watch")._remembering(model):
+    with engine("log.media")._remembering(model):
         first = model(tokens)
         assert model(tokens) is first
         tokens[0] = 4

@@ -15,7 +15,7 @@ import os, resource, time
 from pathlib import Path
 
 import torch
-from .engine import checkpoint
+from .engine.run import checkpoint
 from .task import Classification
 
 

@@ -9,7 +9,7 @@ import torch
 
 @pytest.fixture
 def saver(engine, tmp_path):
-    return engine("saver").Saver(tmp_path, keep_last=2)
+    return engine("run.saver").Saver(tmp_path, keep_last=2)
 
 
 def state(value: float) -> dict:
@@ -26,14 +26,14 @@ def state(value: float) -> dict:
 @pytest.fixture
 def held(engine, monkeypatch):
     """Writing waits for the event, so that a test can look at what happens beside it."""
-    event, names, save = threading.Event(), [], engine("checkpoint").save
+    event, names, save = threading.Event(), [], engine("run.checkpoint").save
 
     def slow(state, path):
         names.append(path.name)
         assert event.wait(30)
         save(state, path)
 
-    monkeypatch.setattr(engine("checkpoint"), "save", slow)
+    monkeypatch.setattr(engine("run.checkpoint"), "save", slow)
     return event, names
 
 
@@ -49,7 +49,7 @@ def test_training_goes_on_while_the_copy_is_written(saver, held, engine, tmp_pat
     event.set()
     saver.wait()
     assert not saver.is_writing()
-    loaded = engine("checkpoint").load(tmp_path / "step-00000001.pt")
+    loaded = engine("run.checkpoint").load(tmp_path / "step-00000001.pt")
     expected = state(1.0)
     assert torch.equal(loaded["model"]["weight"], expected["model"]["weight"])
     assert torch.equal(loaded["model"]["bias"], expected["model"]["bias"])
@@ -74,7 +74,7 @@ def test_never_two_at_once_and_in_order(saver, held, engine, tmp_path):
         saver.save(state(step), step)
     saver.wait()
     assert sorted(p.name for p in tmp_path.iterdir()) == ["best.pt", "step-00000003.pt", "step-00000004.pt"]
-    assert engine("checkpoint").load(tmp_path / "best.pt")["step"] == 2
+    assert engine("run.checkpoint").load(tmp_path / "best.pt")["step"] == 2
 
 
 def test_buffers_are_kept(saver):
@@ -102,7 +102,7 @@ def test_a_failed_write_is_raised_by_the_next_call_once(saver, engine, tmp_path,
     def no_space(number):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(engine("checkpoint").os, "fsync", no_space)
+    monkeypatch.setattr(engine("run.checkpoint").os, "fsync", no_space)
     for call in (saver.wait, saver.check, lambda: saver.save(state(3.0), 3)):
         saver.save(state(2.0), 2)
         saver.close()
@@ -127,7 +127,7 @@ def test_the_thread_is_gone_when_a_run_ends(train, workspace):
 
 SLOW = """
 import os, threading, time
-from .engine import checkpoint
+from .engine.run import checkpoint
 from .task import Classification
 
 fsync = os.fsync

@@ -115,10 +115,10 @@ TORCH = [
 
 
 @pytest.mark.parametrize(("name", "options"), TORCH)
-def test_any_of_torch(schedule, name, options):
+def test_any_of_torch(engine, schedule, name, options):
     horizon = schedule.Horizon(100, 10, lr=0.1)
     section = {"_target_": f"torch.optim.lr_scheduler.{name}", "interval": "step", **options}
-    made = schedule.build_schedule(section, horizon, [])
+    made = engine("build.scheduler").build_schedule(section, horizon, [])
     expected = torch_curve(getattr(lr_scheduler, name), **options)
     assert [made.scale_at(step) for step in range(100)] == pytest.approx(expected)
 

@@ -440,7 +440,7 @@ def test_two_processes_are_stopped_killed_and_go_on(server, workspace, environme
 @pytest.mark.parametrize(("seconds", "every"), [(1.0, 1), (0.0019, 5), (0.0001, 16)])
 def test_processes_vote_less_often_where_steps_are_quick(engine, monkeypatch, seconds, every):
     """What a vote costs is more than a small step. The slowest process says how often."""
-    distributed, other, ballots = engine("distributed"), SimpleNamespace(asks=0.0), []
+    distributed, other, ballots = engine("machine.distributed"), SimpleNamespace(asks=0.0), []
 
     def all_reduce(ballot, **_):
         ballot[0] = max(ballot[0], other.asks)

@@ -237,7 +237,7 @@ def test_two_processes_log_what_all_of_them_saw(train_together, noting, tmp_path
 
 @pytest.fixture
 def windows(engine):
-    return engine("windows")
+    return engine("log.statistics")
 
 
 def random_steps(seed: int) -> list[dict[str, tuple[float, float]]]:

@@ -28,7 +28,7 @@ def blocks() -> Iterator[tuple[Tensor, ...]]:
 
 
 if "short" in sys.argv:
-    from digits.engine.fused import shorten
+    from digits.engine.machine.torch_internals import shorten
 
     shorten(optimizer)
 read = blocks if "short" in sys.argv else TURNS.batches

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from .engine.errors import FAILED, FINISHED, Exit, UserError
-from .engine.launch import say
 from .engine.paths import ROOT
+from .engine.text import say
 
 # torch is imported within the functions: --help and mistakes answer at once.
 
@@ -69,7 +69,7 @@ def reproduce(options: argparse.Namespace) -> None:
 
 def _open(options: argparse.Namespace, **replaced: Any) -> tuple[Path, Any]:
     """The run's folder and the opened run."""
-    from .engine.runs import read_config
+    from .engine.config.stored import read_config
     from .engine.tools.folders import one_run
 
     folder = one_run(options.run)

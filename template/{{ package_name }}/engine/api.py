@@ -19,6 +19,7 @@ from .errors import UserError
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+
 __all__ = [
     "BatchDataset",
     "Context",
@@ -34,7 +35,6 @@ __all__ = [
     "record",
     "recording",
 ]
-
 
 PICTURES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".ppm", ".pgm", ".tif", ".tiff", ".webp")
 """How the names of picture files end."""

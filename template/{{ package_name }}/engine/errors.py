@@ -1,14 +1,22 @@
 """Exit codes, and the exceptions that end a run with one of them."""
 
+from __future__ import annotations
+
+import difflib
 import errno
+from collections.abc import Iterable
 
 FINISHED = 0
-FAILED = 1
-MISTAKE = 2
-SAVE_FAILED = 74
-STOPPED = 75
-NOT_FINITE = 76
 
+FAILED = 1
+
+MISTAKE = 2
+
+SAVE_FAILED = 74
+
+STOPPED = 75
+
+NOT_FINITE = 76
 
 NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 """What the system calls a full disk, a full quota, and a file as large as is allowed."""
@@ -57,3 +65,12 @@ def own_words(error: Exception) -> str:
     """The sentence of an error, also where a loader worker wrapped it in its traceback."""
     text = str(error).strip()
     return text.splitlines()[-1].split("Error: ", 1)[-1] if text.startswith("Caught ") else text
+
+
+def nearest(name: str, names: Iterable[str]) -> str:
+    """The end of a sentence: "; did you mean 'lr'?", or "." where nothing is near."""
+    names = [n for n in names if n != name and not name.startswith(f"{n}.")]
+    last = name.rsplit(".", 1)[-1]
+    close = [n for n in names if n == last]  # optimizer.lr for lr
+    close = close or difflib.get_close_matches(name, names, n=1)
+    return f"; did you mean '{close[0]}'?" if close else "."

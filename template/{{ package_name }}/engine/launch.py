@@ -9,43 +9,24 @@ import contextlib
 import os
 import sys
 import traceback
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from . import distributed, help, runs, signals
-from .config import Config, from_dict
+from . import signals
+from .config import help
+from .config.compose import Schema, compose, composed, composed_alone, to_config
+from .config.hydra_errors import explain, first_line
+from .config.schema import Config
+from .config.stored import is_longer, merge_configs, read_config
 from .errors import FAILED, FINISHED, MISTAKE, STOPPED, Exit, Stopped, UserError
-from .hydra_errors import explain, first_line
+from .machine import distributed
 from .paths import CONFIGS, ROOT
-from .runs import Run
+from .run.folder import Run, find_run, lock_run
+from .text import say
 
-
-@dataclass
-class Schema(Config):
-    """`Config` plus Hydra's own settings; `defaults: [schema]` in train.yaml brings it in."""
-
-    defaults: list[Any] = field(
-        default_factory=lambda: [
-            "_self_",
-            {"sweep": None},  # here, so that projects with an older train.yaml have it too
-            {"override hydra/job_logging": "none"},
-            {"override hydra/hydra_logging": "none"},
-        ]
-    )
-    hydra: Any = field(
-        default_factory=lambda: {
-            "run": {"dir": "."},
-            "sweep": {
-                "dir": "runs/${name}/.sweeps/${now:%Y-%m-%d_%H-%M-%S}",
-                "subdir": ".",
-            },
-            "output_subdir": None,
-            "job": {"chdir": False},
-            "callbacks": {"check": {"_target_": f"{__package__}.sweep.CheckEveryJob"}},
-        }
-    )
+__all__ = ["Job", "compose", "launch", "say"]
 
 
 @dataclass(frozen=True)
@@ -108,7 +89,7 @@ def _lead(work: Callable[[Job], float | None]) -> int:
     from hydra.types import RunMode
     from omegaconf import DictConfig, OmegaConf
 
-    from .sweep import Outcome, report
+    from .run.outcomes import Outcome, report
 
     ConfigStore.instance().store(name="schema", node=Schema)
     directions = {"max": "maximize", "min": "minimize"}
@@ -149,7 +130,7 @@ def _lead(work: Callable[[Job], float | None]) -> int:
         return value
 
     try:
-        alone = _composed_alone(sys.argv[1:])
+        alone = composed_alone(sys.argv[1:])
         if alone is not None:
             job(alone, Outcome(sys.argv[1:]))
         else:
@@ -213,88 +194,15 @@ def _follow(work: Callable[[Job], float | None]) -> int:
 
 def _plan(config: Config, overrides: list[str], folder_name: str | None) -> Job | None:
     """The job, with the run it resumes where there is one; None where that run is finished."""
-    folder = runs.find(config) if config.resume is not None else None
+    folder = find_run(config) if config.resume is not None else None
     if folder is None:
         return Job(config, overrides, folder_name, None)
-    run = runs.lock(folder)
-    config = runs.merge(folder, runs.read_config(folder), config, overrides)
+    run = lock_run(folder)
+    config = merge_configs(folder, read_config(folder), config, overrides)
     manifest = run.manifest()
-    if manifest["status"] == "finished" and not runs.is_longer(folder, config):
+    if manifest["status"] == "finished" and not is_longer(folder, config):
         result = manifest["result"]
         say(f"{run.shown} is finished after {result['steps']} steps; nothing is left to do.")
         run.release()
         return None
     return Job(config, overrides, folder_name, run)
-
-
-def compose(*overrides: str) -> Config:
-    """The checked config of `python train.py OVERRIDES`, for tests and notebooks.
-
-    Raises `UserError`.
-    """
-    return to_config(composed(overrides))
-
-
-def _composed_alone(arguments: list[str]) -> Any:
-    """The DictConfig of a single run; None where Hydra has more to do than to compose it.
-
-    Hydra would compose it twice, which takes as long as importing it. Raises `UserError`.
-    """
-    if any(argument.startswith("-") or "hydra" in argument for argument in arguments):
-        return None
-    from hydra.core.hydra_config import HydraConfig
-    from omegaconf import open_dict
-
-    config = composed(arguments, with_hydra=True)
-    if config.hydra.mode is not None:
-        return None
-    HydraConfig.instance().set_config(config)  # for interpolations
-    with open_dict(config):
-        del config["hydra"]
-    return config
-
-
-def composed(overrides: Iterable[str], with_hydra: bool = False) -> Any:
-    """The DictConfig that Hydra makes of `overrides`, not yet checked; `with_hydra` with Hydra's own
-    settings. Raises `UserError`."""
-    import hydra
-    from hydra.core.config_store import ConfigStore
-    from hydra.core.global_hydra import GlobalHydra
-
-    ConfigStore.instance().store(name="schema", node=Schema)
-    GlobalHydra.instance().clear()
-    with hydra.initialize_config_dir(str(CONFIGS), version_base="1.3"):
-        overrides = list(overrides)
-        try:
-            return hydra.compose("train", overrides, return_hydra_config=with_hydra)
-        except Exception as error:
-            raise UserError(explain(error, overrides)) from error
-
-
-def say(sentence: str) -> None:
-    """Tell the person at the terminal; escapes what would not print, but for the lines of a table,
-    which begin with two spaces."""
-    escaped = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in sentence)
-    print(escaped.replace("\\n  ", "\n  "), file=sys.stderr, flush=True)
-
-
-def to_config(composed: Any) -> Config:
-    """The checked plain `Config` of a composed DictConfig. Raises `UserError`."""
-    from omegaconf import OmegaConf
-    from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
-
-    try:
-        values = OmegaConf.to_container(composed, resolve=True, throw_on_missing=True)
-    except MissingMandatoryValue as error:
-        key = error.full_key
-        raise UserError(f"{key} has no value yet: give it one as {key}=VALUE.") from None
-    except OmegaConfBaseException as error:
-        raise UserError(first_line(error)) from None
-    assert isinstance(values, dict)
-    for key in ("hydra", "defaults"):
-        values.pop(key, None)
-    plain = {str(key): value for key, value in values.items()}
-    missing = [key for key in Config.__dataclass_fields__ if key not in plain]
-    if missing:
-        raise UserError(f"The config key '{missing[0]}' cannot be removed; give it a value.")
-    return from_dict(plain)

@@ -11,23 +11,26 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from . import checkpoint, distributed, rng, signals
+from . import rng, signals
 from .api import Context, Mean, recording
-from .device import autocast, to_device
-from .distributed import WORLD_SIZE, Vote
+from .build.optimizer import groups_but, load_optimizer_state, optimizer_state
+from .config.stored import to_yaml
 from .errors import NO_SPACE, NotFiniteError, Stopped, UserError
-from .optim import groups_but, load_optimizer_state, optimizer_state
-from .profiling import Profiler
-from .report import Report
+from .log.media import Watch
+from .log.profiling import Profiler
+from .log.report import Report
+from .log.statistics import Windows
+from .machine import distributed
+from .machine.device import autocast, to_device
+from .machine.distributed import WORLD_SIZE, Vote
 from .rng import Domain
-from .runs import Run, to_yaml
-from .saver import Saver
-from .validation import evaluate
-from .watch import Watch
-from .windows import Windows
+from .run import checkpoint
+from .run.folder import Run
+from .run.saver import Saver
+from .validation import evaluate_split
 
 if TYPE_CHECKING:
-    from .setup import Parts
+    from .build.parts import Parts
 
 
 class Loop:
@@ -299,7 +302,7 @@ class Loop:
         self.vote.restart()
         # A stop in between saves; the resumed run validates, as `pending` is in the checkpoint.
         with self.watch.validation(model, self.step) as look:
-            values = evaluate(p, model, p.val, self.step, epoch, self.stop_if_asked, look)
+            values = evaluate_split(p, model, p.val, self.step, epoch, self.stop_if_asked, look)
         self.vote.restart()
         p.model.train()
         results = {f"val/{key}": value for key, value in values.items()}

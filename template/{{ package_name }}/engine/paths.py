@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from .errors import UserError
 
@@ -11,6 +14,7 @@ ROOT = Path(__file__).resolve().parents[2]
 """The project's root. It becomes the working directory: relative paths start there."""
 
 CONFIGS = ROOT / "configs"
+
 RUNS = ROOT / "runs"
 
 
@@ -52,3 +56,8 @@ def files_below(folder: str | Path, endings: tuple[str, ...]) -> list[str]:
                 raise UserError(f"{path} is no file (a broken link?); repair or remove it.")
             found.append(path)
     return sorted(found)
+
+
+def write_json(path: Path, values: Mapping[str, Any]) -> None:
+    """Write a JSON file that is whole or absent."""
+    write_whole(path, json.dumps(values, indent=2, ensure_ascii=False, default=str) + "\n")

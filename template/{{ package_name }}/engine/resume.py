@@ -5,13 +5,16 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from . import checkpoint, distributed, runs
-from .config import EXTENDING, OPERATIONAL, Config
+from .config.schema import EXTENDING, OPERATIONAL, Config
+from .config.stored import changed_keys, parse_config, read_config, to_yaml
 from .errors import Failed, UserError
-from .log import logger
 from .loop import Loop
+from .machine import distributed
 from .paths import sweep, write_whole
-from .runs import Run
+from .run import checkpoint
+from .run.facts import fingerprint_differences, timestamp
+from .run.folder import Run
+from .text import logger
 
 
 def restore(loop: Loop, run: Run) -> None:
@@ -19,7 +22,7 @@ def restore(loop: Loop, run: Run) -> None:
 
     Raises `UserError` where data or shapes do not fit, `Failed` where no checkpoint is whole.
     """
-    stored = runs.read_config(run.folder)
+    stored = read_config(run.folder)
     state = None
     path, found = None, False
     if distributed.is_main():
@@ -42,7 +45,7 @@ def restore(loop: Loop, run: Run) -> None:
         )
     else:
         logger.info(f"{run.shown} has no checkpoint yet: it starts at its first step.")
-    extended = sorted(runs.changes(stored, loop.config) & EXTENDING)
+    extended = sorted(changed_keys(stored, loop.config) & EXTENDING)
     if extended and not loop.parts.scheduler.can_be_extended:
         raise UserError(
             f"{', '.join(extended)} cannot be changed: this run's schedule is one cycle over its "
@@ -52,10 +55,10 @@ def restore(loop: Loop, run: Run) -> None:
         logger.warning(
             f"{', '.join(extended)} changed: the schedule from here on is that of the longer run."
         )
-        write_whole(run.folder / "config.yaml", runs.to_yaml(loop.config))
+        write_whole(run.folder / "config.yaml", to_yaml(loop.config))
     resumed = {
         "step": loop.step,
-        "time": runs.now(),
+        "time": timestamp(),
         "extended": {key: getattr(loop.config, key) for key in extended},
         "differences": differences,
     }
@@ -95,10 +98,10 @@ def _put_aside(path: Path) -> None:
 def _check_origin(path: Path, state: dict[str, Any], config: Config) -> None:
     """Raises `Unusable` for a checkpoint that another run wrote."""
     try:
-        own = runs.parse_config(str(state["config"]), "Its config")
+        own = parse_config(str(state["config"]), "Its config")
     except UserError as error:
         raise checkpoint.Unusable(f"{path.name} is not of this run: {error}") from error
-    others = sorted(runs.changes(config, own) - OPERATIONAL - EXTENDING)
+    others = sorted(changed_keys(config, own) - OPERATIONAL - EXTENDING)
     if others:
         raise checkpoint.Unusable(
             f"{path.name} belongs to another run (its {', '.join(others)} differ)"
@@ -128,7 +131,7 @@ def _compare(stored: dict[str, Any], now: dict[str, Any], allow_changed_data: bo
             "The data have changed since the checkpoint was written: bring the old data back, go on "
             "with the new as allow_changed_data=true, or start a new run."
         )
-    differences = runs.differences(stored, now)
+    differences = fingerprint_differences(stored, now)
     if differences:
         logger.warning(f"This run is no longer bit-exact: {', '.join(differences)}.")
     return differences

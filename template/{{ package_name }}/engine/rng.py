@@ -6,6 +6,8 @@ its key. So nothing random has to be stored in a checkpoint, and no loader worke
 resume can disturb what another part of the run draws.
 """
 
+from __future__ import annotations
+
 import random
 from enum import IntEnum
 
@@ -13,6 +15,7 @@ import numpy as np
 import torch
 
 _MASK = (1 << 64) - 1
+
 _GOLDEN = 0x9E3779B97F4A7C15
 
 

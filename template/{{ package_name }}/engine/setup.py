@@ -2,116 +2,32 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
-from torch.nn.parallel import DistributedDataParallel
-from torch.optim import Optimizer
 from torch.utils.data import Dataset
 
-from . import rng, runs
-from .api import Context, Data, Logger, Mean, Share, Task, recording
-from .build import bind, build, told
-from .config import Config
-from .data import Loader, on_device
-from .device import (
-    autocast,
-    choose_device,
-    choose_precision,
-    describe,
-    libraries,
-    set_flags,
-    to_device,
-)
-from .distributed import WORLD_SIZE, is_main, main_first, sum_over_processes
+from . import rng
+from .api import Data, Logger, Task
+from .batches.loader import Loader, on_device
+from .batches.plan import Plan, check_size, own_order
+from .build.init_from import init_from
+from .build.optimizer import Averaged, build_optimizer, named_parameters
+from .build.parts import Built, Parts
+from .build.scheduler import build_schedule
+from .build.target import bind, build
+from .config.schema import Config
 from .errors import UserError
-from .fused import leave_compiler_out, shorten
-from .init_from import init_from
-from .optim import Averaged, build_optimizer, named_parameters
-from .plan import Plan, check_size, own_order
+from .machine.device import choose_device, choose_precision, describe, libraries, set_flags
+from .machine.distributed import WORLD_SIZE, is_main, main_first
+from .machine.torch_internals import leave_compiler_out, shorten
 from .rng import Domain
-from .schedule import Horizon, Schedule, build_schedule
-
-
-@dataclass
-class Built:
-    """What it takes to use a model, whether or not it is trained."""
-
-    config: Config
-    device: torch.device
-    precision: str
-    data: Data
-    model: nn.Module
-    loss: nn.Module
-    task: Task
-    metrics: dict[str, Any]
-
-
-@dataclass
-class Parts(Built):
-    """Everything that takes part in a run."""
-
-    averaged: Averaged | None
-    mix: Callable[..., Any] | None
-    parameters: dict[str, nn.Parameter]
-    optimizer: Optimizer
-    scheduler: Schedule
-    train: Loader
-    val: Loader | None
-    total_steps: int
-    fingerprint: dict[str, Any]
-
-    replicated: Any = None
-    """The model in DistributedDataParallel, where there are several processes."""
-
-    @property
-    def in_turn(self) -> bool:
-        """Whether a step may leave groups of parameters out."""
-        return type(self.task).trains is not Task.trains
-
-    def zero_grad(self) -> None:
-        """Forget the gradients; what `optimizer.zero_grad()` does, without its bookkeeping, which
-        takes longer than a small layer's gradients."""
-        for parameter in self.parameters.values():
-            parameter.grad = None
-
-    def wrapped_model(self) -> nn.Module:
-        """What a training step calls: the model, shared with other processes and compiled."""
-        forward = self.model
-        if WORLD_SIZE > 1:
-            devices = [self.device] if self.device.type == "cuda" else None
-            forward = self.replicated = DistributedDataParallel(
-                forward,
-                device_ids=devices,
-                # Networks trained in turn leave one another without gradients.
-                find_unused_parameters=self.in_turn,
-            )
-        if self.config.compile != "false":
-            # The compiled module shares the weights; the state dict stays that of the plain one.
-            # Dynamic kernels would depend on the shapes seen so far, which a resumed run has not.
-            mode = None if self.config.compile == "true" else self.config.compile
-            forward = torch.compile(forward, dynamic=False, mode=mode)  # type: ignore[assignment]
-        return forward
-
-    def average_loss_gradients(self) -> None:
-        """Between processes, for the parameters of the loss, which the replicated model lacks."""
-        for parameter in self.loss.parameters():
-            if parameter.grad is not None:
-                sum_over_processes(parameter.grad).div_(WORLD_SIZE)
-
-    def open_loggers(self, folder: Path, next_step: int) -> list[Logger]:
-        offered = {"folder": folder, "next_step": next_step}
-        allowed = self.config.allowed_packages
-        return [
-            build(section, f"logger.{name}", Logger, allowed, offered)
-            for name, section in self.config.logger.items()
-        ]
+from .run.facts import make_fingerprint
+from .schedule import Horizon
 
 
 def build_model(config: Config) -> Built:
@@ -235,7 +151,7 @@ def build_parts(config: Config, initialise: bool = True) -> Parts:
     )
     scheduler = build_schedule(config.scheduler, horizon, allowed)
     averaged = None if config.ema_decay is None else Averaged(model, config.ema_decay)
-    fingerprint = runs.fingerprint(
+    fingerprint = make_fingerprint(
         describe(device), libraries(device), torch.get_num_threads(), data.fingerprint()
     )
     return Parts(
@@ -264,93 +180,3 @@ def _build_mix(config: Config, info: dict[str, Any]) -> Callable[..., Any] | Non
     offered = {"num_classes": info["classes"]}
     mix: Callable[..., Any] = build(config.mix, "mix", nn.Module, config.allowed_packages, offered)
     return mix
-
-
-@torch.no_grad()
-def check_one_batch(parts: Parts) -> None:
-    """One validation batch in eval mode: shapes, keys and `monitor`. Raises `UserError`."""
-    loader = parts.val or parts.train
-    batch = loader.first()
-    parts.train.seconds = loader.seconds  # by which it chooses how many workers read
-    parts.model.eval()
-    ctx = Context(0, 1, training=False, device=parts.device, metrics=parts.metrics)
-    rng.seed_all(rng.make_key(parts.config.seed, Domain.VALIDATION))
-    batch = to_device(batch, parts.device, parts.config.channels_last)
-    computed = autocast(parts.precision, parts.device)
-    with goes_through(parts, batch), computed, recording() as recorded:
-        values = parts.task.validation_step(parts.model, batch, ctx)
-        _check_values(values)
-    with goes_through(parts, batch):
-        derived = parts.task.derived({k: _number(v) for k, v in {**recorded, **values}.items()})
-    names = [f"val/{key}" for key in (*recorded, *values, *derived, *parts.metrics)]
-    several = tuple(f"val/{key}/" for key in parts.metrics)  # of a metric that gives more than one
-    monitor = parts.config.monitor
-    if parts.val is not None and monitor not in names and not monitor.startswith(several):
-        raise UserError(
-            f"monitor={parts.config.monitor} is not among the validation values "
-            f"{', '.join(names)}; set monitor to one of them."
-        )
-
-
-def too_large(config: Config) -> str:
-    """What to say where the GPU's memory is not enough."""
-    peak = torch.cuda.max_memory_allocated() / 2**30
-    return (
-        f"The GPU's memory is too small for batch_size={config.batch_size} with accumulate="
-        f"{config.accumulate} (peak {peak:.1f} GiB): lower batch_size, or raise accumulate to keep it."
-    )
-
-
-@contextlib.contextmanager
-def goes_through(parts: Parts, batch: Any) -> Iterator[None]:
-    """Tells in one sentence what goes wrong while `batch` is computed. Raises `UserError`."""
-    try:
-        yield
-    except torch.OutOfMemoryError as error:
-        raise UserError(too_large(parts.config)) from error
-    except (
-        RuntimeError,
-        TypeError,
-        ValueError,
-        AssertionError,
-        AttributeError,
-        LookupError,
-    ) as error:
-        if parts.config.log.level == "debug":
-            raise
-        raise UserError(
-            f"A first batch ({shapes(batch)}) does not go through the model and the task: "
-            f"{told(error)} With log.level=debug you see the traceback."
-        ) from error
-
-
-def _number(value: Any) -> float:
-    """One of the values that were given under a key."""
-    value = value[0] if isinstance(value, list) else value
-    if isinstance(value, Share):
-        return float(value.value())
-    return float(value.value if isinstance(value, Mean) else value)
-
-
-def _check_values(values: Any) -> None:
-    if not hasattr(values, "items") or "loss" not in values:
-        raise UserError("The task's step must return a dict with the key 'loss'.")
-    for key, value in values.items():
-        tensor = value.value if isinstance(value, Mean) else value
-        if isinstance(value, Share) and key != "loss":
-            tensor = value.value()
-        if not isinstance(tensor, torch.Tensor) or tensor.numel() != 1:
-            shape = tuple(tensor.shape) if isinstance(tensor, torch.Tensor) else type(tensor)
-            raise UserError(
-                f"The task's step returned '{key}' as {shape}; it must be a tensor with one value."
-            )
-
-
-def shapes(batch: Any) -> str:
-    if isinstance(batch, torch.Tensor):
-        return "×".join(map(str, batch.shape)) or "scalar"
-    if isinstance(batch, dict):
-        return ", ".join(f"{k} {shapes(v)}" for k, v in batch.items())
-    if isinstance(batch, list | tuple):
-        return ", ".join(shapes(v) for v in batch)
-    return type(batch).__name__

@@ -1,6 +1,8 @@
 """Stop requests. The first signal asks the loop to finish its step, save and exit with 75;
 a second one ends the process at once. Imported first: before Hydra, before torch."""
 
+from __future__ import annotations
+
 import contextlib
 import os
 import signal
@@ -11,6 +13,7 @@ from types import FrameType
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
 
 _requested: int | None = None
+
 _owner = os.getpid()
 
 

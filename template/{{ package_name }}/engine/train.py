@@ -13,9 +13,11 @@ from typing import Any
 
 import torch
 
-from . import distributed, runs, signals
-from .config import Config
-from .console import number
+from . import signals
+from .build.first_batch import check_one_batch, too_large
+from .build.optimizer import table
+from .build.parts import Parts
+from .config.schema import Config
 from .errors import (
     NO_SPACE,
     Exit,
@@ -28,12 +30,14 @@ from .errors import (
     own_words,
 )
 from .launch import Job
-from .log import close_log, logger, open_file, open_log
+from .log.messages import close_log, open_file, open_log
 from .loop import Loop
-from .optim import table
+from .machine import distributed
 from .resume import restore
-from .runs import Run
-from .setup import Parts, build_parts, check_one_batch, too_large
+from .run.facts import describe_start, timestamp, weights_sha256
+from .run.folder import Run, create_run
+from .setup import build_parts
+from .text import logger, number
 
 
 def train(job: Job, loop_type: type[Loop] = Loop) -> float | None:
@@ -45,8 +49,8 @@ def train(job: Job, loop_type: type[Loop] = Loop) -> float | None:
     parts = build_parts(job.config, initialise=run is None or not run.has_checkpoints())
     check_one_batch(parts)
     if run is None and distributed.is_main():
-        manifest = {**runs.describe(job.overrides), "fingerprint": parts.fingerprint}
-        run = runs.create(job.config, manifest, job.folder_name)
+        manifest = {**describe_start(job.overrides), "fingerprint": parts.fingerprint}
+        run = create_run(job.config, manifest, job.folder_name)
     shared = distributed.from_main(run)
     run = run or shared
     try:
@@ -59,7 +63,7 @@ def train(job: Job, loop_type: type[Loop] = Loop) -> float | None:
             _announce(parts, run, loop.step)
             loop.fit()
             result = _result(loop)
-            run.update_manifest(status="finished", ended=runs.now(), result=result)
+            run.update_manifest(status="finished", ended=timestamp(), result=result)
         if job.config.log.curves and distributed.is_main():
             _draw(run, result)
         _report(run, result)
@@ -134,7 +138,7 @@ def _recorded(run: Run, config: Config) -> Iterator[None]:
 
 def _close(run: Run, status: str) -> None:
     with contextlib.suppress(OSError):  # a full disk must not hide why the run ended
-        run.update_manifest(status=status, ended=runs.now())
+        run.update_manifest(status=status, ended=timestamp())
 
 
 def _announce(parts: Parts, run: Run, step: int) -> None:
@@ -158,10 +162,10 @@ def _result(loop: Loop) -> dict[str, Any]:
         "monitor": p.config.monitor,
         "last": loop.last,
         "best": loop.best,
-        "weights_sha256": runs.weights_sha256(p.model.state_dict()),
+        "weights_sha256": weights_sha256(p.model.state_dict()),
     }
     if p.averaged is not None:
-        result["ema_sha256"] = runs.weights_sha256(p.averaged.model.state_dict())
+        result["ema_sha256"] = weights_sha256(p.averaged.model.state_dict())
     return result
 
 

@@ -9,20 +9,21 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
-from . import distributed, rng
+from . import rng
 from .api import Context, recording
-from .data import Loader
-from .device import autocast, to_device
-from .distributed import WORLD_SIZE
+from .batches.loader import Loader
+from .log.statistics import Windows
+from .machine import distributed
+from .machine.device import autocast, to_device
+from .machine.distributed import WORLD_SIZE
 from .rng import Domain
-from .windows import Windows
 
 if TYPE_CHECKING:
-    from .setup import Built
+    from .build.parts import Built
 
 
 @torch.no_grad()
-def evaluate(
+def evaluate_split(
     built: Built,
     model: nn.Module,
     loader: Loader,

@@ -18,15 +18,17 @@ from torch.utils.data import Dataset
 
 from ..api import PICTURES, Data
 from ..errors import UserError
-from ..log import logger
-from ..memory import free_bytes
 from ..paths import files_below
 from ..rng import Permutation
+from ..text import logger
 from .arrays import Canvases, cut_canvas, draw, mirror, normalisation, normalise, own_key
+from .memory import free_bytes
 from .pictures import UNREADABLE, read, unreadable
 
 _VALIDATION = ("val", "valid", "validation")
+
 _LOOKED_AT = 500  # pictures whose headers decide size and channels
+
 _SPLIT_KEY = 0x5EED  # the validation set is the same in every run, whatever its seed
 
 Sample = tuple[str, int]

@@ -15,12 +15,12 @@ import numpy as np
 from torch.utils.data import Dataset
 
 from ..api import Data
-from ..config import nearest
-from ..errors import UserError
+from ..errors import UserError, nearest
 from ..rng import Permutation
 from .arrays import ArrayImages
 
 _NAMES = ("MNIST", "FashionMNIST", "CIFAR10", "CIFAR100")
+
 _CLASSES = {
     "MNIST": [
         *("0 - zero", "1 - one", "2 - two", "3 - three", "4 - four"),
@@ -32,7 +32,9 @@ _CLASSES = {
     ],
 }
 """As torchvision calls them."""
+
 _SPLIT_KEY = 0x5EED  # the validation set is the same in every run, whatever its seed
+
 _SECONDS = 20  # a server that does not answer is given up
 
 

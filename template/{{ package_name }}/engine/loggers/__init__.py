@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from ..config import OPERATIONAL
-from ..runs import flat
+from ..config.schema import OPERATIONAL
+from ..config.stored import flat
 
 
 def hyperparameters(config: Mapping[str, Any]) -> dict[str, bool | int | float | str]:

@@ -11,19 +11,19 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-
-os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # read when mlflow is imported
 from mlflow.entities import Metric, Param
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
 from ..api import Logger
 from ..errors import UserError
-from ..paths import RUNS, shown
-from ..runs import write_json
-from . import hyperparameters
+from ..loggers import hyperparameters
+from ..paths import RUNS, shown, write_json
+
+os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # read when mlflow is imported
 
 STORE = f"sqlite:///{RUNS}/mlflow.db"
+
 for _name in ("mlflow", "alembic"):  # a new store would be told of in ten lines
     logging.getLogger(_name).setLevel(logging.WARNING)
 

@@ -22,7 +22,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from ..api import Logger
-from . import histogram, hyperparameters
+from ..loggers import histogram, hyperparameters
 
 
 class TensorBoard(Logger):

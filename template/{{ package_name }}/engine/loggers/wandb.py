@@ -9,15 +9,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from torch import Tensor
-
-os.environ.setdefault("WANDB_ERROR_REPORTING", "false")  # read when wandb is imported
 import wandb
+from torch import Tensor
 
 from ..api import Logger
 from ..errors import UserError
+from ..loggers import histogram
 from ..paths import RUNS, shown
-from . import histogram
+
+os.environ.setdefault("WANDB_ERROR_REPORTING", "false")  # read when wandb is imported
 
 MODES = ("online", "offline", "disabled")
 

@@ -7,8 +7,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from ..config import nearest
-from ..errors import UserError
+from ..errors import UserError, nearest
 
 
 def torchvision_model(

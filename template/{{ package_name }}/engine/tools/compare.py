@@ -8,10 +8,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ..config import OPERATIONAL
+from ..config.schema import OPERATIONAL
 from ..errors import UserError
 from ..paths import shown
-from ..table import align
+from ..text import align
 from .folders import runs_below
 from .plots import new_figure, save_figure
 from .summary import Summary, read

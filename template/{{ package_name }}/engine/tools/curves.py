@@ -7,10 +7,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ..runs import read_metrics
+from ..run.metrics import read_metrics
 from .plots import new_panels, save_figure
 
 _LEGEND = 10  # a longer legend would hide the curves
+
 _KINDS = (("train/", "training"), ("val/", "validation"))
 
 

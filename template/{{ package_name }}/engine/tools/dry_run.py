@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from .. import runs
 from ..api import recording
-from ..console import number
-from ..device import autocast
-from ..distributed import is_main
+from ..build.first_batch import check_one_batch, goes_through, shapes
+from ..build.optimizer import table
+from ..build.parts import Parts
 from ..launch import Job
-from ..optim import table
-from ..setup import Parts, build_parts, check_one_batch, goes_through, shapes
+from ..machine.device import autocast
+from ..machine.distributed import is_main
+from ..paths import ROOT, RUNS
+from ..setup import build_parts
+from ..text import number
 from .plots import new_figure, save_figure
 from .steps import unrecorded_loop
 
@@ -42,9 +44,9 @@ def dry_run(job: Job) -> None:
     for line in table(parts.optimizer):
         print(line)
     suffix = f"_{job.folder_name.rpartition('_')[2]}" if job.folder_name else ""
-    path = runs.RUNS / config.name / f"dry_run{suffix}.png"
+    path = RUNS / config.name / f"dry_run{suffix}.png"
     draw_schedule(parts, path)
-    print(f"The schedule: {path.relative_to(runs.ROOT)}. Leave dry_run out to train.", flush=True)
+    print(f"The schedule: {path.relative_to(ROOT)}. Leave dry_run out to train.", flush=True)
 
 
 def _parameters(parts: Parts) -> str:

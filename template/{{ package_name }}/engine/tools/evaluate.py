@@ -10,15 +10,13 @@ import numpy as np
 
 from .. import rng
 from ..api import Context, Task
-from ..console import number
-from ..device import autocast
 from ..errors import UserError, own_words
-from ..paths import shown
+from ..machine.device import autocast
+from ..paths import shown, write_json
 from ..rng import Domain
-from ..runs import write_json
 from ..setup import held_out
-from ..table import align
-from ..validation import evaluate as evaluate_split
+from ..text import align, number
+from ..validation import evaluate_split
 from .folders import writing_to
 from .open_run import Opened
 from .plots import new_figure, save_figure

@@ -12,9 +12,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..build import told
-from ..device import to_device
+from ..build.target import told
 from ..errors import Exit, UserError
+from ..machine.device import to_device
 from ..paths import shown
 from ..setup import held_out
 from .folders import writing_to

@@ -14,11 +14,12 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from .. import runs
-from ..distributed import WORLD_SIZE
+from ..build.first_batch import check_one_batch
 from ..errors import UserError
 from ..launch import Job
-from ..setup import build_parts, check_one_batch
+from ..machine.distributed import WORLD_SIZE
+from ..paths import ROOT, RUNS
+from ..setup import build_parts
 from .plots import new_figure, save_figure
 from .range_test import Row, range_test
 
@@ -37,7 +38,7 @@ def find_lr(job: Job) -> None:
     rows = range_test(parts)
     found = steepest(rows)
     stamp = job.folder_name or datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
-    folder = runs.RUNS / config.name / "find_lr" / stamp
+    folder = RUNS / config.name / "find_lr" / stamp
     draw(rows, found, folder / "find_lr.png")
     lines = [json.dumps(row._asdict()) + "\n" for row in rows]
     (folder / "find_lr.jsonl").write_text("".join(lines), encoding="utf-8")
@@ -46,7 +47,7 @@ def find_lr(job: Job) -> None:
             values = {"loss": row.loss, "smoothed": row.smoothed, "lr": row.lr}
             sink.scalars(row.step, {f"find_lr/{key}": value for key, value in values.items()})
         sink.close()
-    say(rows, found, job.overrides, folder.relative_to(runs.ROOT))
+    say(rows, found, job.overrides, folder.relative_to(ROOT))
 
 
 def steepest(rows: Sequence[Row]) -> Row | None:

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from ..errors import UserError
 
 Arguments = tuple[Any, ...]
+
 Forward = Callable[..., Any]
 
 

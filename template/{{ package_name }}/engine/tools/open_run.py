@@ -8,14 +8,15 @@ from typing import Any
 
 from torch import nn
 
-from .. import checkpoint
-from ..device import choose_device
+from ..build.parts import Built
+from ..config.stored import read_config
 from ..errors import UserError
-from ..launch import say
 from ..loop import load_weights
+from ..machine.device import choose_device
 from ..paths import shown
-from ..runs import read_config
-from ..setup import Built, build_model
+from ..run import checkpoint
+from ..setup import build_model
+from ..text import say
 
 
 @dataclass(frozen=True)

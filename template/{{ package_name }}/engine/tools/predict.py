@@ -15,12 +15,12 @@ import torch
 
 from .. import rng
 from ..api import Context
-from ..build import told
-from ..data import Loader
-from ..device import autocast, to_device
+from ..batches.loader import Loader
+from ..batches.plan import Plan
+from ..build.target import told
 from ..errors import UserError, own_words
+from ..machine.device import autocast, to_device
 from ..paths import files_below, shown
-from ..plan import Plan
 from ..rng import Domain
 from .folders import writing_to
 from .open_run import Opened

@@ -7,13 +7,14 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from .. import rng, signals
+from ..build.parts import Parts
 from ..errors import Exit
 from ..rng import Domain
 from ..schedule import Horizon, Schedule
-from ..setup import Parts
 from .steps import unrecorded_loop
 
 _MEMORY = 0.9  # share of the past in the smoothed loss: it is a mean over about ten steps
+
 _EXPLODED = 4.0  # the test ends where the smoothed loss is so many times its lowest
 
 

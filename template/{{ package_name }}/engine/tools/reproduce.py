@@ -16,9 +16,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from .. import launch, runs
+from ..config.stored import flat, read_config
 from ..errors import FAILED, FINISHED, STOPPED, Exit, UserError
+from ..launch import launch
 from ..paths import ROOT, shown
+from ..run.facts import describe_start, fingerprint_differences
+from ..run.folder import Run, create_run
+from ..run.metrics import read_metrics
 
 
 class Different(Exit):
@@ -32,8 +36,8 @@ def reproduce(folder: Path, stops: Sequence[int], workers: int | None, device: s
 
     Raises `UserError` before training, `Different` after it.
     """
-    old = runs.Run(folder, None)
-    manifest, config = old.manifest(), runs.read_config(folder)
+    old = Run(folder, None)
+    manifest, config = old.manifest(), read_config(folder)
     result = manifest.get("result")
     if manifest["status"] != "finished" or not result:
         raise UserError(
@@ -49,7 +53,7 @@ def reproduce(folder: Path, stops: Sequence[int], workers: int | None, device: s
     config = replace(config, name=f"{config.name}/reproduced", logger={}, max_minutes=None)
     config = replace(config, workers=config.workers if workers is None else workers)
     config = replace(config, device=config.device if device is None else device)
-    new = runs.create(config, {**runs.describe([]), "reproduces": shown(folder)}, None)
+    new = create_run(config, {**describe_start([]), "reproduces": shown(folder)}, None)
     new.release()  # its children take it in turn
     print(f"{shown(folder)} is trained again in {new.shown}.", flush=True)
     stored = manifest["fingerprint"]
@@ -73,7 +77,7 @@ def reproduce(folder: Path, stops: Sequence[int], workers: int | None, device: s
     )
 
 
-def _child(run: runs.Run, fingerprint: Mapping[str, Any], *stop: str) -> None:
+def _child(run: Run, fingerprint: Mapping[str, Any], *stop: str) -> None:
     """Trains in `run`'s folder, as many threads and processes as the first run had."""
     processes = fingerprint["world_size"]
     command = [sys.executable]
@@ -88,7 +92,7 @@ def _child(run: runs.Run, fingerprint: Mapping[str, Any], *stop: str) -> None:
         raise Different(f"The run did not come to its end again (code {code}); see {run.shown}.")
 
 
-def first_difference(old: runs.Run, new: runs.Run) -> str | None:
+def first_difference(old: Run, new: Run) -> str | None:
     """A sentence on the first value that two finished runs do not share; None where there is none."""
     ours, theirs = _logged(old.folder), _logged(new.folder)
     for place in sorted(ours.keys() & theirs.keys(), key=lambda place: (place[1], place[2])):
@@ -105,7 +109,7 @@ def first_difference(old: runs.Run, new: runs.Run) -> str | None:
 def _logged(folder: Path) -> dict[tuple[int, int, str], float]:
     """Values by (start of what they are a mean over, step, key); times and rates of work aside."""
     values, before = {}, 0
-    for row in runs.read_metrics(folder):
+    for row in read_metrics(folder):
         step = row.pop("step")
         for key, value in row.items():
             if not key.startswith("time/"):
@@ -116,14 +120,14 @@ def _logged(folder: Path) -> dict[tuple[int, int, str], float]:
     return values
 
 
-def _first_tensor(old: runs.Run, new: runs.Run) -> str:
+def _first_tensor(old: Run, new: Run) -> str:
     """Where the last checkpoints differ, if both are still there."""
-    from .. import checkpoint
+    from ..run import checkpoint
 
     paths = [checkpoint.newest_first(run.checkpoints)[:1] for run in (old, new)]
     if not all(paths) or paths[0][0].name != paths[1][0].name:
         return ""
-    states = [runs.flat(checkpoint.load(path[0])) for path in paths]
+    states = [flat(checkpoint.load(path[0])) for path in paths]
     names = [name for name, value in states[0].items() if not _equal(value, states[1].get(name))]
     names = [name for name in names if name.startswith(("model.", "ema.", "loss.", "optimizer."))]
     return f" {len(names)} tensors differ, the first is {names[0]}." if names else ""
@@ -139,7 +143,7 @@ def _equal(a: Any, b: Any) -> bool:
 
 def _reasons(old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[str]:
     """What else than chance may be why two runs differ, from their manifests."""
-    yield from runs.differences(old["fingerprint"], new["fingerprint"])
+    yield from fingerprint_differences(old["fingerprint"], new["fingerprint"])
     for resumed in old.get("resumed", []):
         where = f"the first run was resumed at step {resumed['step']}"
         for key, value in resumed["extended"].items():
@@ -166,7 +170,7 @@ def _train(folder: str, step: str = "", name: str = "") -> int:
 
     escaped = folder.replace("\\", "\\\\").replace("'", "\\'")
     sys.argv = ["train.py", f"resume='{escaped}'"]
-    return launch.launch(lambda job: train(job, Stopping))
+    return launch(lambda job: train(job, Stopping))
 
 
 if __name__ == "__main__":

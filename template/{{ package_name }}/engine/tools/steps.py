@@ -5,8 +5,8 @@ from __future__ import annotations
 from types import SimpleNamespace
 from typing import Any
 
+from ..build.parts import Parts
 from ..loop import Loop
-from ..setup import Parts
 
 
 def unrecorded_loop(parts: Parts) -> Loop:

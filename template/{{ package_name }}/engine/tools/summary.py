@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ..config.stored import flat
 from ..errors import UserError
 from ..paths import RUNS, shown
-from ..runs import flat, read_metrics
+from ..run.metrics import read_metrics
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import logging
 import mmap
 import re
@@ -11,42 +10,13 @@ import sys
 import threading
 import warnings
 import zlib
-from collections.abc import Mapping
 from logging.handlers import MemoryHandler
 from pathlib import Path
-from typing import Any, TextIO
+from typing import TextIO
 
-from . import distributed
+from ..machine import distributed
+from ..text import logger
 from .console import Console
-from .paths import write_whole
-from .runs import read_metrics
-
-logger = logging.getLogger("run")
-
-
-class MetricsFile:
-    """`metrics.jsonl`: one line per log point and per validation; each step once, also resumed."""
-
-    def __init__(self, folder: Path, done_steps: int, validate_again: bool) -> None:
-        def is_kept(row: Mapping[str, Any]) -> bool:
-            validates_again = validate_again and any(key.startswith("val/") for key in row)
-            return row["step"] < done_steps + (not validates_again)
-
-        path = folder / "metrics.jsonl"
-        kept = [_line(row) for row in read_metrics(folder) if is_kept(row)]
-        write_whole(path, "".join(kept))
-        self._file = open(path, "a", encoding="utf-8")  # noqa: SIM115 - open as long as the run
-
-    def write(self, row: Mapping[str, Any]) -> None:
-        self._file.write(_line(row))
-        self._file.flush()
-
-    def close(self) -> None:
-        self._file.close()
-
-
-def _line(row: Mapping[str, Any]) -> str:
-    return json.dumps(row, ensure_ascii=False) + "\n"
 
 
 class _File(logging.FileHandler):
@@ -119,7 +89,9 @@ class _Library(logging.Handler):
 
 
 _library = _Library(logging.WARNING)
+
 _default_showwarning = warnings.showwarning
+
 _said = mmap.mmap(-1, 1 << 16)
 """A byte per warning, by hash: shared with loader workers, which would all say the same."""
 

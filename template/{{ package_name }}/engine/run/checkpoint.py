@@ -15,15 +15,15 @@ from typing import IO, Any
 
 import torch
 
-from .errors import NO_SPACE, SaveError, one_line
+from ..errors import NO_SPACE, SaveError, one_line
 
 FORMAT = 1
 """Layout of the file."""
+
 INTERFACE = 1
 """Version of the interface in api.py that the run was made with."""
 
 _NAME = re.compile(r"step-(\d{8,})\.pt")
-
 
 KEYS = [
     "format",

@@ -9,9 +9,9 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from . import checkpoint
-from .errors import UserError, one_line
-from .launch import say
+from ..errors import UserError, one_line
+from ..run import checkpoint
+from ..text import say
 
 _SHOWN = 8
 

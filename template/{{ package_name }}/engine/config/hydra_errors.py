@@ -6,8 +6,9 @@ import contextlib
 import re
 from collections.abc import Sequence
 
-from .config import FIELDS, GROUPS, SECTIONS, flat_keys, nearest
-from .paths import CONFIGS
+from ..errors import nearest
+from ..paths import CONFIGS
+from .schema import FIELDS, GROUPS, SECTIONS, flat_keys
 
 
 def first_line(error: BaseException) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from .paths import CONFIGS
+from ..paths import CONFIGS
 
 FLAGS = {"--help", "-h"}
 

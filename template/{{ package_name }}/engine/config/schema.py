@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import math
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from .errors import UserError
-from .paths import CONFIGS
+from ..errors import UserError, nearest
+from ..paths import CONFIGS
 
 
 @dataclass
@@ -159,7 +158,9 @@ class Config:
 
 
 FIELDS = {f.name: f for f in dataclasses.fields(Config)}
+
 SECTIONS: dict[str, Any] = {"log": Log, "find_lr": FindLr}
+
 GROUPS = ("data", "model", "loss", "mix", "optimizer", "scheduler", "logger", "task")
 
 OPERATIONAL = frozenset(
@@ -183,6 +184,7 @@ OPERATIONAL = frozenset(
     ]
 )
 """Keys that a resumed run may change, because they do not change the result."""
+
 EXTENDING = frozenset({"epochs", "max_steps"})
 """Keys that a resumed run may raise, to go on longer."""
 
@@ -202,25 +204,21 @@ _AT_LEAST = {
     "limit_val_batches": 1,
     "early_stopping_patience": 0,
 }
+
 _ABOVE_ZERO = ("lr", "clip_grad_norm", "clip_grad_value", "max_minutes")
+
 _ONE_OF = {
     "precision": ("auto", "fp32", "tf32", "bf16", "fp16"),
     "compile": ("false", "true", "reduce-overhead"),
     "deterministic": ("true", "warn", "false"),
     "monitor_mode": ("min", "max"),
 }
+
 _LEVELS = ("debug", "info", "warning", "error")
+
 _STATISTICS = ("mean", "max", "min", "current", "std")
+
 _WINDOW_KEYS = ("source", "statistic", "window", "name")
-
-
-def nearest(name: str, names: Iterable[str]) -> str:
-    """The end of a sentence: "; did you mean 'lr'?", or "." where nothing is near."""
-    names = [n for n in names if n != name and not name.startswith(f"{n}.")]
-    last = name.rsplit(".", 1)[-1]
-    close = [n for n in names if n == last]  # optimizer.lr for lr
-    close = close or difflib.get_close_matches(name, names, n=1)
-    return f"; did you mean '{close[0]}'?" if close else "."
 
 
 def flat_keys(tree: Mapping[str, Any], prefix: str = "") -> list[str]:

@@ -10,9 +10,9 @@ from typing import Any
 
 import torch
 
-from .config import Config
+from ..config.schema import Config
+from ..errors import UserError
 from .distributed import LOCAL_RANK, WORLD_SIZE
-from .errors import UserError
 
 
 def choose_device(name: str) -> torch.device:

@@ -13,11 +13,14 @@ from datetime import timedelta
 from typing import Any
 
 RANK = int(os.environ.get("RANK", "0"))
+
 WORLD_SIZE = int(os.environ.get("WORLD_SIZE", "1"))
+
 LOCAL_RANK = int(os.environ.get("LOCAL_RANK", "0"))
 
 _hosts: Any = None
 """A gloo group for plain Python objects and flags; gradients have their own backend."""
+
 _has_tried = False
 """Whether this process has joined the others, or could not."""
 

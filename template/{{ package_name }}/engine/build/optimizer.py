@@ -12,12 +12,12 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from .build import build, fits, hints
-from .config import nearest
-from .errors import UserError
-from .table import align
+from ..errors import UserError, nearest
+from ..text import align
+from .target import build, fits, hints
 
 _OURS = ("groups", "layer_decay", "no_decay_norm_bias")
+
 _RESERVED = ("params", "lr", "base_lr", "initial_lr")
 
 

@@ -16,18 +16,19 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from . import rng
-from .api import Context, Logger, Task
-from .build import told
-from .device import autocast
-from .log import logger
-from .runs import Run
+from .. import rng
+from ..api import Context, Logger, Task
+from ..build.target import told
+from ..machine.device import autocast
+from ..run.folder import Run
+from ..text import logger
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+    from ..build.parts import Parts
     from .grids import Collected
-    from .setup import Parts
+
 
 Look = Callable[[Any, Context], None]
 
@@ -114,7 +115,7 @@ class Watch:
             self._show(model, *first[0], step)
 
     def _collected(self) -> Collected:
-        from .grids import Collected  # PIL is imported only where something is drawn
+        from .grids import Collected
 
         return Collected(self.parts.config.log.images)
 

@@ -14,14 +14,14 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset, Subset, default_collate
 
-from . import rng, signals
-from .api import BatchDataset
-from .device import map_tensors, prefetched
-from .distributed import WORLD_SIZE
-from .errors import UserError
-from .log import logger
+from .. import rng, signals
+from ..api import BatchDataset
+from ..errors import UserError
+from ..machine.device import map_tensors, prefetched
+from ..machine.distributed import WORLD_SIZE
+from ..rng import Domain
+from ..text import logger
 from .plan import Batch, Plan
-from .rng import Domain
 
 
 class _Reader(Dataset[Any]):
@@ -129,8 +129,10 @@ def on_device(dataset: Any, device: torch.device) -> Any:
 
 _TOGETHER = 4096, 4 << 20
 """At most so many samples and bytes of a `BatchDataset` are read in one call."""
+
 _QUICK = 0.002
 """Seconds: a batch that is read sooner costs a worker as much to hand over."""
+
 _START = 0.3
 """Seconds that workers take to start, about."""
 

@@ -12,11 +12,10 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from . import distributed
-from .api import Mean, Share, check_scalar
-from .config import nearest
-from .errors import UserError
-from .log import logger
+from ..api import Mean, Share, check_scalar
+from ..errors import UserError, nearest
+from ..machine import distributed
+from ..text import logger
 
 # A statistic is folded over the values of steps: `fold(state, value, n)` is the next state, of at
 # most three floats and at first empty. Not a number stays not a number.

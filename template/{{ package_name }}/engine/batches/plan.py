@@ -8,10 +8,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from . import rng
-from .distributed import RANK, WORLD_SIZE
-from .errors import UserError
-from .rng import Domain, Permutation
+from .. import rng
+from ..errors import UserError
+from ..machine.distributed import RANK, WORLD_SIZE
+from ..rng import Domain, Permutation
 
 
 class Batch(NamedTuple):

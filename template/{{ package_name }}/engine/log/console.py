@@ -6,18 +6,19 @@ import logging
 import os
 import shutil
 import sys
-import unicodedata
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from math import floor, isfinite, log10
 from typing import TextIO
 
 from tqdm import tqdm
+
+from ..text import width
 
 Cell = tuple[str, str]
 """A label and its value, which is padded to the width of its column."""
 
 _DIM, _GREEN, _YELLOW, _RED, _OFF = "\x1b[2m", "\x1b[32m", "\x1b[33m", "\x1b[31m", "\x1b[0m"
+
 _SHADES = {logging.DEBUG: _DIM, logging.WARNING: _YELLOW, logging.ERROR: _RED}
 
 
@@ -25,40 +26,6 @@ def is_terminal(stream: TextIO) -> bool:
     """Whether a person watches: no pipe, no file, no CI."""
     in_ci = os.environ.get("CI", "").lower() not in ("", "0", "false")
     return stream.isatty() and not in_ci and os.environ.get("TERM") != "dumb"
-
-
-def number(value: float, digits: int = 4) -> str:
-    """At most `digits` significant ones, fewer where `number_width` leaves no room for them."""
-    if not isfinite(value):
-        return str(value)
-    size = floor(log10(abs(value))) if value else 0
-    text = ""
-    for shown in range(digits - 1, -1, -1):
-        if -3 <= size < digits + 2:
-            text = f"{value:.{max(0, shown - size)}f}"
-        else:
-            text = f"{value:.{shown}e}"
-        if len(text) <= number_width(digits):
-            break
-    return text
-
-
-def number_width(digits: int) -> int:
-    """The widest that any `number` can be: every value of a run fits into one column."""
-    return max(8, digits + 4)
-
-
-def duration(seconds: float) -> str:
-    """h:mm:ss"""
-    whole = round(seconds)
-    return f"{whole // 3600}:{whole // 60 % 60:02d}:{whole % 60:02d}"
-
-
-def width(text: str) -> int:
-    """Columns on a terminal: Chinese, Japanese and Korean letters take two."""
-    if text.isascii():
-        return len(text)
-    return sum(1 + (unicodedata.east_asian_width(letter) in "WF") for letter in text)
 
 
 class Columns:

@@ -11,9 +11,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from .config import nearest
-from .errors import Exit, UserError, one_line
-from .paths import ROOT
+from ..errors import Exit, UserError, nearest, one_line
+from ..paths import ROOT
 
 PACKAGE = __name__.split(".")[0]
 
@@ -200,8 +199,8 @@ def _buildable() -> tuple[type, ...]:
     from torch.optim.lr_scheduler import LRScheduler
     from torch.utils.data import Dataset
 
-    from .api import Data, Task
-    from .schedule import Schedule
+    from ..api import Data, Task
+    from ..schedule import Schedule
 
     return (nn.Module, Optimizer, LRScheduler, Dataset, Data, Task, Schedule)
 

@@ -10,12 +10,14 @@ import torch
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
-from .api import Pictures
+from ..api import Pictures
 
 SMALL, LARGE = 96, 160
 """Pixels: squares are enlarged until a side has SMALL, and reduced until none has more than LARGE;
 others until they have as many pixels."""
+
 GAP, LINE = 8, 16
+
 GREY, GREEN, RED = (96, 96, 96), (27, 120, 55), (198, 40, 40)
 
 Caption = Sequence[tuple[str, tuple[int, int, int]]]

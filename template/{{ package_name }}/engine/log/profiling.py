@@ -9,9 +9,9 @@ from typing import Any
 import torch
 from torch.profiler import ProfilerActivity, profile, schedule
 
-from .distributed import is_main
-from .log import logger
-from .paths import shown
+from ..machine.distributed import is_main
+from ..paths import shown
+from ..text import logger
 
 
 class Profiler:

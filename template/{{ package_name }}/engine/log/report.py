@@ -10,14 +10,15 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from .api import Logger
-from .console import Columns, Line, duration, number, number_width, progress_bar
-from .distributed import is_main
+from ..api import Logger
+from ..machine.distributed import is_main
+from ..run.metrics import MetricsFile
+from ..text import duration, logger, number, number_width
+from .console import Columns, Line, progress_bar
 from .eta import Eta
-from .log import MetricsFile, logger
 
 if TYPE_CHECKING:
-    from .setup import Parts
+    from ..build.parts import Parts
 
 
 class Report:

@@ -1,0 +1,108 @@
+"""One batch before the run: shapes, keys and `monitor` are checked with it."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+
+from .. import rng
+from ..api import Context, Mean, Share, recording
+from ..config.schema import Config
+from ..errors import UserError
+from ..machine.device import autocast, to_device
+from ..rng import Domain
+from .parts import Parts
+from .target import told
+
+
+@torch.no_grad()
+def check_one_batch(parts: Parts) -> None:
+    """One validation batch in eval mode: shapes, keys and `monitor`. Raises `UserError`."""
+    loader = parts.val or parts.train
+    batch = loader.first()
+    parts.train.seconds = loader.seconds  # by which it chooses how many workers read
+    parts.model.eval()
+    ctx = Context(0, 1, training=False, device=parts.device, metrics=parts.metrics)
+    rng.seed_all(rng.make_key(parts.config.seed, Domain.VALIDATION))
+    batch = to_device(batch, parts.device, parts.config.channels_last)
+    computed = autocast(parts.precision, parts.device)
+    with goes_through(parts, batch), computed, recording() as recorded:
+        values = parts.task.validation_step(parts.model, batch, ctx)
+        _check_values(values)
+    with goes_through(parts, batch):
+        derived = parts.task.derived({k: _number(v) for k, v in {**recorded, **values}.items()})
+    names = [f"val/{key}" for key in (*recorded, *values, *derived, *parts.metrics)]
+    several = tuple(f"val/{key}/" for key in parts.metrics)  # of a metric that gives more than one
+    monitor = parts.config.monitor
+    if parts.val is not None and monitor not in names and not monitor.startswith(several):
+        raise UserError(
+            f"monitor={parts.config.monitor} is not among the validation values "
+            f"{', '.join(names)}; set monitor to one of them."
+        )
+
+
+def too_large(config: Config) -> str:
+    """What to say where the GPU's memory is not enough."""
+    peak = torch.cuda.max_memory_allocated() / 2**30
+    return (
+        f"The GPU's memory is too small for batch_size={config.batch_size} with accumulate="
+        f"{config.accumulate} (peak {peak:.1f} GiB): lower batch_size, or raise accumulate to keep it."
+    )
+
+
+@contextlib.contextmanager
+def goes_through(parts: Parts, batch: Any) -> Iterator[None]:
+    """Tells in one sentence what goes wrong while `batch` is computed. Raises `UserError`."""
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        raise UserError(too_large(parts.config)) from error
+    except (
+        RuntimeError,
+        TypeError,
+        ValueError,
+        AssertionError,
+        AttributeError,
+        LookupError,
+    ) as error:
+        if parts.config.log.level == "debug":
+            raise
+        raise UserError(
+            f"A first batch ({shapes(batch)}) does not go through the model and the task: "
+            f"{told(error)} With log.level=debug you see the traceback."
+        ) from error
+
+
+def _number(value: Any) -> float:
+    """One of the values that were given under a key."""
+    value = value[0] if isinstance(value, list) else value
+    if isinstance(value, Share):
+        return float(value.value())
+    return float(value.value if isinstance(value, Mean) else value)
+
+
+def _check_values(values: Any) -> None:
+    if not hasattr(values, "items") or "loss" not in values:
+        raise UserError("The task's step must return a dict with the key 'loss'.")
+    for key, value in values.items():
+        tensor = value.value if isinstance(value, Mean) else value
+        if isinstance(value, Share) and key != "loss":
+            tensor = value.value()
+        if not isinstance(tensor, torch.Tensor) or tensor.numel() != 1:
+            shape = tuple(tensor.shape) if isinstance(tensor, torch.Tensor) else type(tensor)
+            raise UserError(
+                f"The task's step returned '{key}' as {shape}; it must be a tensor with one value."
+            )
+
+
+def shapes(batch: Any) -> str:
+    if isinstance(batch, torch.Tensor):
+        return "×".join(map(str, batch.shape)) or "scalar"
+    if isinstance(batch, dict):
+        return ", ".join(f"{k} {shapes(v)}" for k, v in batch.items())
+    if isinstance(batch, list | tuple):
+        return ", ".join(shapes(v) for v in batch)
+    return type(batch).__name__

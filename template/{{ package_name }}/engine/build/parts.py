@@ -1,0 +1,96 @@
+"""The objects that a run is made of."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+from torch.optim import Optimizer
+
+from ..api import Data, Logger, Task
+from ..batches.loader import Loader
+from ..config.schema import Config
+from ..machine.distributed import WORLD_SIZE, sum_over_processes
+from ..schedule import Schedule
+from .optimizer import Averaged
+from .target import build
+
+
+@dataclass
+class Built:
+    """What it takes to use a model, whether or not it is trained."""
+
+    config: Config
+    device: torch.device
+    precision: str
+    data: Data
+    model: nn.Module
+    loss: nn.Module
+    task: Task
+    metrics: dict[str, Any]
+
+
+@dataclass
+class Parts(Built):
+    """Everything that takes part in a run."""
+
+    averaged: Averaged | None
+    mix: Callable[..., Any] | None
+    parameters: dict[str, nn.Parameter]
+    optimizer: Optimizer
+    scheduler: Schedule
+    train: Loader
+    val: Loader | None
+    total_steps: int
+    fingerprint: dict[str, Any]
+
+    replicated: Any = None
+    """The model in DistributedDataParallel, where there are several processes."""
+
+    @property
+    def in_turn(self) -> bool:
+        """Whether a step may leave groups of parameters out."""
+        return type(self.task).trains is not Task.trains
+
+    def zero_grad(self) -> None:
+        """Forget the gradients; what `optimizer.zero_grad()` does, without its bookkeeping, which
+        takes longer than a small layer's gradients."""
+        for parameter in self.parameters.values():
+            parameter.grad = None
+
+    def wrapped_model(self) -> nn.Module:
+        """What a training step calls: the model, shared with other processes and compiled."""
+        forward = self.model
+        if WORLD_SIZE > 1:
+            devices = [self.device] if self.device.type == "cuda" else None
+            forward = self.replicated = DistributedDataParallel(
+                forward,
+                device_ids=devices,
+                # Networks trained in turn leave one another without gradients.
+                find_unused_parameters=self.in_turn,
+            )
+        if self.config.compile != "false":
+            # The compiled module shares the weights; the state dict stays that of the plain one.
+            # Dynamic kernels would depend on the shapes seen so far, which a resumed run has not.
+            mode = None if self.config.compile == "true" else self.config.compile
+            forward = torch.compile(forward, dynamic=False, mode=mode)  # type: ignore[assignment]
+        return forward
+
+    def average_loss_gradients(self) -> None:
+        """Between processes, for the parameters of the loss, which the replicated model lacks."""
+        for parameter in self.loss.parameters():
+            if parameter.grad is not None:
+                sum_over_processes(parameter.grad).div_(WORLD_SIZE)
+
+    def open_loggers(self, folder: Path, next_step: int) -> list[Logger]:
+        offered = {"folder": folder, "next_step": next_step}
+        allowed = self.config.allowed_packages
+        return [
+            build(section, f"logger.{name}", Logger, allowed, offered)
+            for name, section in self.config.logger.items()
+        ]

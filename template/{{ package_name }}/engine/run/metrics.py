@@ -1,0 +1,48 @@
+"""`metrics.jsonl`: one line per log point and per validation."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ..paths import write_whole
+
+
+class MetricsFile:
+    """`metrics.jsonl`: one line per log point and per validation; each step once, also resumed."""
+
+    def __init__(self, folder: Path, done_steps: int, validate_again: bool) -> None:
+        def is_kept(row: Mapping[str, Any]) -> bool:
+            validates_again = validate_again and any(key.startswith("val/") for key in row)
+            return row["step"] < done_steps + (not validates_again)
+
+        path = folder / "metrics.jsonl"
+        kept = [_line(row) for row in read_metrics(folder) if is_kept(row)]
+        write_whole(path, "".join(kept))
+        self._file = open(path, "a", encoding="utf-8")  # noqa: SIM115 - open as long as the run
+
+    def write(self, row: Mapping[str, Any]) -> None:
+        self._file.write(_line(row))
+        self._file.flush()
+
+    def close(self) -> None:
+        self._file.close()
+
+
+def _line(row: Mapping[str, Any]) -> str:
+    return json.dumps(row, ensure_ascii=False) + "\n"
+
+
+def read_metrics(folder: Path) -> list[dict[str, Any]]:
+    """The rows of a run's `metrics.jsonl`, without what a killed process left half-written."""
+    path, rows = folder / "metrics.jsonl", []
+    text = path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
+    for line in text.splitlines():
+        with contextlib.suppress(ValueError):
+            row = json.loads(line)
+            if isinstance(row, dict) and isinstance(row.get("step"), int):
+                rows.append(row)
+    return rows
