@@ -100,7 +100,7 @@ class Loop:
         p, began = self.parts, time.perf_counter()
         batch = to_device(next(batches), p.device, self.config.channels_last)
         self.report.data_seconds += time.perf_counter() - began
-        number = self.step * p.train.plan.parts + micro * WORLD_SIZE + distributed.RANK
+        number = self.step * p.train.plan.micro_batches + micro * WORLD_SIZE + distributed.RANK
         if p.mix is not None:
             rng.seed_all(rng.mix(self.batch_key, number))
             batch = to_device(p.mix(*batch), p.device, self.config.channels_last)

@@ -47,7 +47,7 @@ def evaluate_split(
         for place in range(plan.steps):
             for micro, count in enumerate(plan.counts(place)):
                 batch = to_device(next(batches), built.device, built.config.channels_last)
-                number = place * plan.parts + micro * WORLD_SIZE + distributed.RANK
+                number = place * plan.micro_batches + micro * WORLD_SIZE + distributed.RANK
                 rng.seed_all(rng.mix(key, number))
                 with autocast(built.precision, built.device), recording() as recorded:
                     returned = built.task.validation_step(model, batch, ctx)

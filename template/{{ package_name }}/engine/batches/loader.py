@@ -173,7 +173,7 @@ class Loader:
         count = min(8, max(1, (cores or 1) // WORLD_SIZE))
         if self.seconds is None:
             return count
-        total = self.seconds * steps * self.plan.parts / WORLD_SIZE
+        total = self.seconds * steps * self.plan.micro_batches / WORLD_SIZE
         count = 0 if self.seconds < _QUICK or total < _START else count
         if self.reader.domain == Domain.SAMPLE:
             logger.info(
@@ -203,7 +203,7 @@ class Loader:
         size, samples = getattr(self.reader.dataset, "sample_bytes", None), 0
         if size is not None and self.reader.takes_keys:
             samples = min(_TOGETHER[0], _TOGETHER[1] // max(1, size))
-        count = max(1, samples * self.plan.parts // self.plan.batch_size)
+        count = max(1, samples * self.plan.micro_batches // self.plan.batch_size)
         while start < stop:
             end = min(stop, (start // self.plan.steps + 1) * self.plan.steps)
             span = self.plan.span(start, end)

@@ -45,7 +45,7 @@ class Plan:
         """`order`: the indices of an epoch (from 0), `size` of them; without it all are shuffled."""
         self.size, self.batch_size, self.seed = size, batch_size, seed
         self.shuffle, self.order = shuffle, order
-        self.parts = accumulate * WORLD_SIZE
+        self.micro_batches = accumulate * WORLD_SIZE
         """Micro-batches of a step, over all processes."""
         full, rest = divmod(size, batch_size)
         self.steps = full + (1 if rest and not drop_last else 0)
@@ -83,10 +83,11 @@ class Plan:
 
     def counts(self, step: int) -> list[int]:
         """How many samples each of this process's micro-batches of optimizer step `step` has."""
-        if self.parts == 1:
+        if self.micro_batches == 1:
             return [self.total(step)]
-        full, rest = divmod(self.total(step), self.parts)
-        counts = [full + (1 if part < rest else 0) for part in range(RANK, self.parts, WORLD_SIZE)]
+        full, rest = divmod(self.total(step), self.micro_batches)
+        mine = range(RANK, self.micro_batches, WORLD_SIZE)
+        counts = [full + (1 if place < rest else 0) for place in mine]
         return [count for count in counts if count]
 
     def span(self, start: int, stop: int) -> Iterator[Batch]:
@@ -96,16 +97,16 @@ class Plan:
     def batches(self, step: int) -> list[Batch]:
         """This process's micro-batches of optimizer step `step`.
 
-        The step's samples are cut into `parts` micro-batches that do not depend on the number of
+        The step's samples are cut into micro-batches that do not depend on the number of
         processes; each process takes every WORLD_SIZE-th.
         """
         epoch, place = divmod(step, self.steps)
         samples = self.samples(step)
-        cut = [samples] if self.parts == 1 else np.array_split(samples, self.parts)
+        cut = [samples] if self.micro_batches == 1 else np.array_split(samples, self.micro_batches)
         return [
-            Batch(epoch, place * self.parts + part, cut[part])
-            for part in range(RANK, self.parts, WORLD_SIZE)
-            if len(cut[part])
+            Batch(epoch, place * self.micro_batches + micro, cut[micro])
+            for micro in range(RANK, self.micro_batches, WORLD_SIZE)
+            if len(cut[micro])
         ]
 
 
@@ -135,11 +136,11 @@ def check_size(size: int, batch_size: int, accumulate: int, drop_last: bool) -> 
     """Refuse a training set that gives no batch. Raises `UserError`."""
     if size == 0:
         raise UserError("The training set is empty.")
-    parts = accumulate * WORLD_SIZE
-    if batch_size % parts:
+    micro_batches = accumulate * WORLD_SIZE
+    if batch_size % micro_batches:
         raise UserError(
             f"batch_size={batch_size} cannot be divided into equal parts for {WORLD_SIZE} processes "
-            f"with accumulate={accumulate}; make it a multiple of {parts}."
+            f"with accumulate={accumulate}; make it a multiple of {micro_batches}."
         )
     if drop_last and size < batch_size:
         raise UserError(
@@ -147,8 +148,8 @@ def check_size(size: int, batch_size: int, accumulate: int, drop_last: bool) -> 
             "it, or set drop_last=false."
         )
     rest = size % batch_size
-    if WORLD_SIZE > 1 and not drop_last and 0 < rest < parts:
+    if WORLD_SIZE > 1 and not drop_last and 0 < rest < micro_batches:
         raise UserError(
-            f"drop_last=false leaves a last batch of {rest} samples for {parts} micro-batches on "
-            f"{WORLD_SIZE} processes; change batch_size or set drop_last=true."
+            f"drop_last=false leaves a last batch of {rest} samples for {micro_batches} micro-batches "
+            f"on {WORLD_SIZE} processes; change batch_size or set drop_last=true."
         )
