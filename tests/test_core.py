@@ -453,12 +453,12 @@ def test_a_mistake_is_told_where_other_processes_never_come(server, workspace):
     done = server.run(script, "lrr=1", **env)  # nor does MASTER_ADDR say where they would
     assert done.code == 2
     assert done.out.count("\n") == 1
-    assert "did you mean 'lr'?" in done.out
+    assert "Did you mean 'lr'?" in done.out
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = str(free.getsockname()[1])
     waiting = server.start(script, "lrr=1", **env, MASTER_ADDR="127.0.0.1", MASTER_PORT=port)
-    waiting.wait_for("did you mean")
+    waiting.wait_for("Did you mean")
     time.sleep(0.5)
     waiting.send(signal.SIGINT)
     assert waiting.result().code == 128 + signal.SIGINT
@@ -511,7 +511,7 @@ def test_two_processes_end_where_there_is_nothing_left_to_do(train_together):
 def test_a_mistake_under_torchrun_is_said_once(train_together, workspace):
     done = torchrun(workspace, "lrr=1")
     assert done.returncode != 0
-    assert (done.stdout + done.stderr).count("did you mean 'lr'?") == 1
+    assert (done.stdout + done.stderr).count("Did you mean 'lr'?") == 1
     assert "Unable to shutdown" not in done.stderr, "no process waits for one that has ended"
     done = train_together("--help")
     assert done.code == 0

@@ -162,7 +162,7 @@ for folder in Path(sys.argv[1]).iterdir():
     (folder / "saved").unlink()
     strays = set(folder.iterdir()) - set(folder.glob("step-*.pt")) - {folder / "best.pt"}
     seen["strays"] += bool(strays)
-    paths.sweep(folder)
+    paths.delete_temporary_files(folder)
     listed = checkpoint.newest_first(folder)
     seen["left"] += [p.name for p in set(folder.iterdir()) - {*listed, folder / "best.pt"}]
     steps = {}

@@ -9,13 +9,13 @@ from pathlib import Path
 import pytest
 
 MISTAKES = [
-    (["lrr=0.1"], "'lrr'; did you mean 'lr'?"),
-    (["+lrr=0.1"], "'lrr'; did you mean 'lr'?"),
-    (["++lrr=0.1"], "'lrr'; did you mean 'lr'?"),
-    (["optimizer.lr=0.1"], "'optimizer.lr'; did you mean 'lr'?"),
-    (["model.widht=3"], "'model.widht'; did you mean 'model.width'?"),
+    (["lrr=0.1"], "'lrr'. Did you mean 'lr'?"),
+    (["+lrr=0.1"], "'lrr'. Did you mean 'lr'?"),
+    (["++lrr=0.1"], "'lrr'. Did you mean 'lr'?"),
+    (["optimizer.lr=0.1"], "'optimizer.lr'. Did you mean 'lr'?"),
+    (["model.widht=3"], "'model.widht'. Did you mean 'model.width'?"),
     (["+model.widht=3"], "'model.widht'"),
-    (["log.evry=3"], "'log.evry'; did you mean 'log.every'?"),
+    (["log.evry=3"], "'log.evry'. Did you mean 'log.every'?"),
     (["~seed"], "'seed'"),
     (["~lrr"], "'lrr'"),
     (["=3"], "'=3'"),
@@ -51,7 +51,7 @@ MISTAKES = [
     (["name="], "name"),
     (["name=a=b"], "name='a=b'"),
     (["model=resnet81"], "'resnet81'"),
-    (["modle=mlp"], "did you mean 'model'?"),
+    (["modle=mlp"], "Did you mean 'model'?"),
     (["model=null"], "model"),
     (["model=3"], "'model'"),
     (["~model"], "model"),
@@ -88,7 +88,7 @@ MISTAKES = [
     (["model._target_=os.system"], "os.system"),
     (["model._target_=torch.os.system"], "torch.os.system"),
     (["model._target_=torch.hub.load"], "torch.hub.load"),
-    (["model._target_=.models.cnn.CNM"], "did you mean 'CNN'?"),
+    (["model._target_=.models.cnn.CNM"], "Did you mean 'CNN'?"),
     (["model._target_=.modles.cnn.CNN"], ".modles.cnn.CNN"),
     (["model._target_=torch.optim.SGD"], "torch.optim.SGD"),
     (["optimizer.weight_decay=-1"], "weight_decay"),
@@ -129,7 +129,7 @@ print("\\n" + json.dumps([code, sorted({name.split(".")[0] for name in sys.modul
     ("line", "named"),
     [
         ("max_minutes: soon", "max_minutes: Value 'soon' of type 'str' could not be converted to Float."),
-        ("lrr: 1", "Nothing reads the config key 'lrr'; did you mean 'lr'?"),
+        ("lrr: 1", "Unknown config key 'lrr'. Did you mean 'lr'?"),
         ("lr: [", "train.yaml, line "),
     ],
 )

@@ -127,7 +127,7 @@ def test_state_is_kept_by_name(optim):
 MISTAKES = [
     ([{"name": "head", "match": "fcc.*"}, {"match": "*"}], "'fcc.*'"),
     ([{"name": "head", "match": "fc.*"}], "conv1.weight"),
-    ([{"match": "*", "lr_scalee": 3}], "did you mean 'lr_scale'?"),
+    ([{"match": "*", "lr_scalee": 3}], "Did you mean 'lr_scale'?"),
     ([{"match": "*", "lr": 3}], "lr_scale"),
     ([{"match": "*", "lr_scale": -1}], "lr_scale=-1"),
     ([{"name": "a", "match": "*"}, {"name": "b", "match": "fc.*"}], "'b' gets no parameter"),

@@ -357,7 +357,7 @@ REFUSED = [
     ("optimizer.layer_decay=[1]", "optimizer.layer_decay=[1]"),
     ("optimizer.no_decay_norm_bias=[1]", "true or false"),
     ("optimizer.groups=[{match: '*', weight_decay: x}]", "weight_decay='x'"),
-    ("optimizer.groups=[{match: '*', 3: 4}]", "Nothing reads '3'"),
+    ("optimizer.groups=[{match: '*', 3: 4}]", "Unknown key '3'"),
     ("resume='~nobody_at_all/x'", "resume=~nobody_at_all/x"),
     (f"resume={'x' * 3000}", "is no run"),
     (f"name={'x' * 300}", "too long"),

@@ -42,7 +42,7 @@ def test_the_commands_are_what_ci_runs():
 
 
 def test_the_typing_mistake(train):
-    (example,) = [text for _, text in BLOCKS if "did you mean" in text]
+    (example,) = [text for _, text in BLOCKS if "Did you mean" in text]
     command, answer = example.strip().splitlines()
     done = train(*shlex.split(command.split("train.py ", 1)[1]))
     assert (done.code, done.out.strip()) == (2, answer)

@@ -121,11 +121,11 @@ def test_sweep_needs_no_line_in_train_yaml(workspace):
     ("overrides", "named"),
     [
         (["epochs=0"], "epochs=0"),
-        (["lrr=1"], "did you mean 'lr'?"),
+        (["lrr=1"], "Did you mean 'lr'?"),
         (["monitor_mode=up"], "monitor_mode=up"),
         (["hydra.sweeper.direction=minimize"], "set it to maximize"),
         (["hydra.sweeper.n_trails=3"], "n_trails"),
-        (["sweep=optun"], "did you mean 'optuna'?"),
+        (["sweep=optun"], "Did you mean 'optuna'?"),
     ],
     ids=lambda x: " ".join(x) if isinstance(x, list) else "",
 )

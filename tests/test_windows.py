@@ -523,7 +523,7 @@ WRONG = {
     "[{statistic: mean, window: 3}]": "log.windows[0] has no source",
     "[{source: 3, statistic: mean, window: 3}]": "log.windows[0].source=3",
     "[{source: loss, name: '', statistic: mean, window: 3}]": "log.windows[0].name=''",
-    "[{source: loss, statistic: mean, windows: 3}]": "did you mean 'window'?",
+    "[{source: loss, statistic: mean, windows: 3}]": "Did you mean 'window'?",
     f"[{ONE}, {ONE}]": "log.windows[1] has the name 'loss' of an entry before it",
     f"[{ONE}, {{source: acc, name: loss, statistic: max, window: 9}}]": "log.windows[1] has the name 'loss'",
     "3": "log.windows",
@@ -559,7 +559,7 @@ def test_a_source_that_nothing_logs(train, workspace, by, batch_size, step):
     done = train(*options, f"log.by={by}", f"log.windows={windows}")
     assert done.code == 1, done.out
     assert "Traceback" not in done.out
-    assert f"'los', but the first {step} steps logged only loss, acc; did you mean 'loss'?" in done.last
+    assert f"'los', but the first {step} steps logged only loss, acc. Did you mean 'loss'?" in done.last
     folder = the_run(workspace)
     assert json.loads((folder / "manifest.json").read_text())["status"] == "failed"
     assert not list((folder / "checkpoints").iterdir())

@@ -68,9 +68,9 @@ def own_words(error: Exception) -> str:
 
 
 def nearest(name: str, names: Iterable[str]) -> str:
-    """The end of a sentence: "; did you mean 'lr'?", or "." where nothing is near."""
+    """Return a sentence after a space, " Did you mean 'lr'?", or "" if no name is near."""
     names = [n for n in names if n != name and not name.startswith(f"{n}.")]
     last = name.rsplit(".", 1)[-1]
     close = [n for n in names if n == last]  # optimizer.lr for lr
     close = close or difflib.get_close_matches(name, names, n=1)
-    return f"; did you mean '{close[0]}'?" if close else "."
+    return f" Did you mean '{close[0]}'?" if close else ""

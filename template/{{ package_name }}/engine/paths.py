@@ -30,8 +30,8 @@ def write_whole(path: Path, text: str) -> None:
     os.replace(temporary, path)
 
 
-def sweep(folder: Path) -> None:
-    """Delete what a killed process left half-written."""
+def delete_temporary_files(folder: Path) -> None:
+    """Delete the half-written files that a killed process left in `folder`."""
     for stray in folder.glob(".*.tmp"):
         stray.unlink(missing_ok=True)
 

@@ -10,7 +10,7 @@ from .config.stored import changed_keys, parse_config, read_config, to_yaml
 from .errors import Failed, UserError
 from .loop import Loop
 from .machine import distributed
-from .paths import sweep, write_whole
+from .paths import delete_temporary_files, write_whole
 from .run import checkpoint
 from .run.facts import fingerprint_differences, timestamp
 from .run.folder import Run
@@ -26,7 +26,7 @@ def restore(loop: Loop, run: Run) -> None:
     state = None
     path, found = None, False
     if distributed.is_main():
-        sweep(run.folder)
+        delete_temporary_files(run.folder)
         path, state, found = _newest_whole(run, stored)
     path, found = distributed.from_main((path, found))
     differences: list[str] = []
@@ -72,7 +72,7 @@ def restore(loop: Loop, run: Run) -> None:
 def _newest_whole(run: Run, config: Config) -> tuple[Path | None, dict[str, Any] | None, bool]:
     """The newest checkpoint that can be used and what it holds; and whether there was any."""
     folder = run.checkpoints
-    sweep(folder)
+    delete_temporary_files(folder)
     paths = checkpoint.newest_first(folder)
     if (folder / "best.pt").exists():
         paths.append(folder / "best.pt")

@@ -68,7 +68,7 @@ def build_optimizer(
         for key, value in group.items():
             if key not in known:
                 raise UserError(
-                    f"Nothing reads '{key}' of the optimizer group '{group['name']}'"
+                    f"Unknown key '{key}' in the optimizer group '{group['name']}'."
                     f"{nearest(key, known)}"
                 )
             if key not in ("params", "lr") and not fits(value, wanted.get(key)):
@@ -113,7 +113,7 @@ def assign(
                 near = nearest(pattern.strip("*."), [*_prefixes(parameters), *parameters])
                 raise UserError(
                     f"The pattern '{pattern}' of the optimizer group '{name}' matches no "
-                    f"parameter{near}"
+                    f"parameter.{near}"
                 )
             taken += [n for n in left if n in fitting and n not in taken]
         if not taken:
@@ -202,8 +202,8 @@ def layers_in_order(model: nn.Module) -> list[list[str]]:
         for name in names:
             if name not in known:
                 raise UserError(
-                    f"layers_in_order of {type(model).__name__} names '{name}', which is no module "
-                    f"of it{nearest(name, known)}"
+                    f"layers_in_order of {type(model).__name__} names '{name}', but the model has "
+                    f"no such module.{nearest(name, known)}"
                 )
         return [[name] for name in names]
     layers: list[list[str]] = []
@@ -270,7 +270,7 @@ def groups_but(optimizer: Optimizer, names: Iterable[str]) -> list[dict[str, Any
             known = [group["name"] for group in optimizer.param_groups]
             raise UserError(
                 f"The task's trains(…) names the group '{name}', but optimizer.groups has "
-                f"{', '.join(known)}{nearest(name, known)}"
+                f"{', '.join(known)}.{nearest(name, known)}"
             )
         left = kept
     return left

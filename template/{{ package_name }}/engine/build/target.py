@@ -94,8 +94,8 @@ def bind(
             )
         if argument not in parameters and not takes_any:
             raise UserError(
-                f"Nothing reads the config key '{key}.{argument}': {name} has no parameter "
-                f"'{argument}'{nearest(argument, parameters)}"
+                f"Unknown config key '{key}.{argument}': {name} has no parameter "
+                f"'{argument}'.{nearest(argument, parameters)}"
             )
         if not fits(value, wanted.get(argument)):
             raise UserError(
@@ -172,7 +172,7 @@ def locate(name: str, key: str, allowed: Sequence[str] = ()) -> Any:
             except Exception:  # torch.classes raises errors of its own
                 where = ".".join(parts[:place])
                 raise UserError(
-                    f"{key}={name} does not exist: {where} has no '{attribute}'"
+                    f"{key}={name} does not exist: {where} has no '{attribute}'."
                     f"{nearest(attribute, vars(found))}"
                 ) from None
         break

@@ -59,7 +59,7 @@ def explain(error: BaseException, arguments: Sequence[str]) -> str:
     if section or key in FIELDS:
         return f"'{key}' is a section of the config; set a key in it as {key}.KEY=VALUE."
     if key_found:
-        return f"Nothing reads the config key '{key}'{nearest(key, _known_keys(arguments))}"
+        return f"Unknown config key '{key}'.{nearest(key, _known_keys(arguments))}"
     return first_line(error)
 
 
@@ -88,7 +88,7 @@ def _unknown_choice(group: str, choice: str) -> str:
         return f"The sweeper '{choice}' needs the package '{plugin}'; install it: uv add {plugin}"
     if not choices:
         return f"configs/{group}/{choice}.yaml does not exist."
-    sentence = f"There is no {group} '{choice}'{nearest(choice, choices)}"
+    sentence = f"There is no {group} '{choice}'.{nearest(choice, choices)}"
     if group == "model" and "torchvision" in choices:
         sentence += f" Any model of torchvision: model=torchvision model.name={choice}."
     return f"{sentence} Choices: {', '.join(choices)}."

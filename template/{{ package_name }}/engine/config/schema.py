@@ -235,14 +235,14 @@ def from_dict(values: Mapping[str, Any]) -> Config:
     """A checked `Config` from a resolved plain dict. Raises `UserError`."""
     for key in values:
         if key not in FIELDS:
-            raise UserError(f"Nothing reads the config key '{key}'{nearest(key, FIELDS)}")
+            raise UserError(f"Unknown config key '{key}'.{nearest(key, FIELDS)}")
     known = dict(values)
     for name, section in SECTIONS.items():
         given = known.pop(name, None) or {}
         for key in given:
             if key not in section.__dataclass_fields__:
                 near = nearest(key, section.__dataclass_fields__)
-                raise UserError(f"Nothing reads the config key '{name}.{key}'{near}")
+                raise UserError(f"Unknown config key '{name}.{key}'.{near}")
         known[name] = section(**given)
     config = Config(**known)
     config.deterministic = config.deterministic.lower()  # Hydra reads a bare true as a bool
@@ -338,7 +338,7 @@ def _check_log(log: Log) -> None:
         for key in entry:
             if key not in _WINDOW_KEYS:
                 near = nearest(str(key), _WINDOW_KEYS)
-                raise UserError(f"Nothing reads the config key '{where}.{key}'{near}")
+                raise UserError(f"Unknown config key '{where}.{key}'.{near}")
         for key in ("source", "statistic"):
             if key not in entry:
                 raise UserError(

@@ -57,7 +57,7 @@ class TorchvisionImages(Data):
     ) -> None:
         if dataset not in _NAMES:
             raise UserError(
-                f"data.dataset={dataset} is not one of {', '.join(_NAMES)}"
+                f"data.dataset={dataset} is not one of {', '.join(_NAMES)}."
                 f"{nearest(dataset, _NAMES)}"
             )
         train = _load(dataset, root, train=True)

@@ -335,7 +335,7 @@ class Windows:
             if entry.source not in self.seen and (epoch_ends or self.step + 1 >= self._FIRST_STEPS):
                 raise UserError(
                     f"log.windows has the source '{entry.source}', but the first {self.step + 1} "
-                    f"steps logged only {', '.join(self.seen)}{nearest(entry.source, self.seen)}"
+                    f"steps logged only {', '.join(self.seen)}.{nearest(entry.source, self.seen)}"
                 )
 
     def state_dict(self) -> dict[str, Any]:

@@ -24,7 +24,7 @@ def torchvision_model(
     names = models.list_models(models)
     if name not in names:
         raise UserError(
-            f"model.name={name} is no classification model of torchvision{nearest(name, names)}"
+            f"model.name={name} is not a classification model of torchvision.{nearest(name, names)}"
         )
     if pretrained:
         net = _pretrained(name)
