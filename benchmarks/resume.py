@@ -25,10 +25,10 @@ def _seeding(quick: bool) -> Table:
     counter = iter(range(1 << 60))
 
     def seed_next() -> None:
-        rng.seed_all(rng.mix(key, next(counter)))
+        rng.seed_all(rng.fold_in(key, next(counter)))
 
     works = {
-        "a sample, torch alone": lambda: torch.default_generator.manual_seed(rng.mix(key, next(counter))),
+        "a sample, torch alone": lambda: torch.default_generator.manual_seed(rng.fold_in(key, next(counter))),
         "a sample or a step: torch, numpy and random": seed_next,
         "a step with MixUp: the same twice": lambda: (seed_next(), seed_next()),
         "for comparison: torch.manual_seed": lambda: torch.manual_seed(next(counter)),

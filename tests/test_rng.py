@@ -73,9 +73,9 @@ def test_low_bits_of_keys_differ_too(rng):
     assert len(keys) == 1000
 
 
-def test_mix_array_is_mix(rng):
+def test_fold_in_array_is_fold_in(rng):
     numbers = np.array([0, 1, 5, 2**40])
-    assert [int(x) for x in rng.mix_array(12345, numbers)] == [rng.mix(12345, int(n)) for n in numbers]
+    assert [int(x) for x in rng.fold_in_array(12345, numbers)] == [rng.fold_in(12345, int(n)) for n in numbers]
 
 
 def test_seed_all_sets_every_generator(rng):

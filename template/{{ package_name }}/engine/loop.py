@@ -102,10 +102,10 @@ class Loop:
         self.report.data_seconds += time.perf_counter() - began
         number = self.step * p.train.plan.micro_batches + micro * WORLD_SIZE + distributed.RANK
         if p.mix is not None:
-            rng.seed_all(rng.mix(self.batch_key, number))
+            rng.seed_all(rng.fold_in(self.batch_key, number))
             batch = to_device(p.mix(*batch), p.device, self.config.channels_last)
         self.watch.keep(batch)
-        rng.seed_all(rng.mix(self.step_key, number))
+        rng.seed_all(rng.fold_in(self.step_key, number))
         return batch
 
     def backward(self, loss: Any, count: int) -> None:

@@ -1,9 +1,9 @@
-"""Randomness is a function, not a state.
+"""Randomness as a function of keys.
 
-Every random draw belongs to a *key*: 64 bits mixed from the run's seed, a domain and the numbers
-that say which draw it is (epoch, sample, step …). Before user code runs, all generators are set to
-its key. So nothing random has to be stored in a checkpoint, and no loader worker, validation or
-resume can disturb what another part of the run draws.
+Each random draw follows from a *key*: 64 bits made from the run's seed, a domain, and numbers that
+identify the draw (epoch, sample, step …). The engine sets all generators to a key before it calls
+user code. So a checkpoint stores no random state, and workers, validation and resuming cannot
+change what other parts of the run draw.
 """
 
 from __future__ import annotations
@@ -15,12 +15,11 @@ import numpy as np
 import torch
 
 _MASK = (1 << 64) - 1
-
 _GOLDEN = 0x9E3779B97F4A7C15
 
 
 class Domain(IntEnum):
-    """What a key is for; two domains never share a key."""
+    """The purpose of a key. Two domains never share a key."""
 
     INIT = 1
     ORDER = 2
@@ -32,8 +31,8 @@ class Domain(IntEnum):
     FIND_LR = 8
 
 
-def mix(key: int, number: int) -> int:
-    """Fold `number` into a 64-bit `key`: one step of splitmix64 (Steele et al. 2014)."""
+def fold_in(key: int, number: int) -> int:
+    """Return a new 64-bit key from `key` and `number`: one step of splitmix64 (Steele et al. 2014)."""
     z = (key ^ (number & _MASK)) + _GOLDEN & _MASK
     z = (z ^ (z >> 30)) * 0xBF58476D1CE4E5B9 & _MASK
     z = (z ^ (z >> 27)) * 0x94D049BB133111EB & _MASK
@@ -41,15 +40,15 @@ def mix(key: int, number: int) -> int:
 
 
 def make_key(seed: int, domain: Domain, *numbers: int) -> int:
-    """A 64-bit key for one draw, from the run's `seed`, the `domain` and what numbers the draw."""
-    key = mix(mix(0, seed), domain)
+    """Return the 64-bit key of one draw: `seed`, `domain` and `numbers` folded together."""
+    key = fold_in(fold_in(0, seed), domain)
     for number in numbers:
-        key = mix(key, number)
+        key = fold_in(key, number)
     return key
 
 
-def mix_array(key: int, numbers: np.ndarray) -> np.ndarray:
-    """`mix(key, n)` for every n of an integer array; returns uint64 of the same shape."""
+def fold_in_array(key: int, numbers: np.ndarray) -> np.ndarray:
+    """Return `fold_in(key, n)` for each n of an integer array, uint64 of the same shape."""
     z = (numbers.astype(np.uint64) ^ np.uint64(key)) + np.uint64(_GOLDEN)
     z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
@@ -57,8 +56,8 @@ def mix_array(key: int, numbers: np.ndarray) -> np.ndarray:
 
 
 def seed_all(key: int) -> None:
-    """Set Python's, numpy's and torch's generators (CPU and the current GPU) to `key`."""
-    # The CPU generators keep 32 bits of a seed; the key is mixed, so any 32 of its bits will do.
+    """Set the generators of Python, numpy and torch (CPU and the current GPU) to `key`."""
+    # torch and numpy use 32 bits of a seed on the CPU. All bits of a key are mixed, so any 32 will do.
     torch.default_generator.manual_seed(key)
     random.seed(key)
     np.random.seed(key & 0xFFFFFFFF)
@@ -67,11 +66,11 @@ def seed_all(key: int) -> None:
 
 
 class Permutation:
-    """A random order of 0 … `size` - 1 of which any slice can be had without the rest.
+    """A random order of 0 … `size` - 1. Any slice of it is computed without the rest.
 
-    A Feistel network over pairs (a, b) permutes a domain just above `size`, and a result outside
-    is permuted again until it falls inside ("cycle walking"; Black & Rogaway 2002). Memory does
-    not depend on `size`.
+    A Feistel network permutes pairs (a, b) that cover slightly more than `size` numbers. A result
+    outside 0 … `size` - 1 is permuted again until it falls inside ("cycle walking", Black &
+    Rogaway 2002). Memory does not depend on `size`.
     """
 
     ROUNDS = 6
@@ -81,7 +80,7 @@ class Permutation:
         self.size = size
         self._a = max(1, int(np.ceil(np.sqrt(size))))
         self._b = max(1, -(-size // self._a))
-        self._keys = [mix(key, round_) for round_ in range(self.ROUNDS)]
+        self._keys = [fold_in(key, round_) for round_ in range(self.ROUNDS)]
         self._chunk_start = -1
         self._chunk = np.empty(0, dtype=np.int64)
 
@@ -89,15 +88,15 @@ class Permutation:
         left, right = np.divmod(x, self._b)
         for round_, key in enumerate(self._keys):
             if round_ % 2 == 0:
-                noise = mix_array(key, right) % np.uint64(self._a)
+                noise = fold_in_array(key, right) % np.uint64(self._a)
                 left = (left + noise.astype(np.int64)) % self._a
             else:
-                noise = mix_array(key, left) % np.uint64(self._b)
+                noise = fold_in_array(key, left) % np.uint64(self._b)
                 right = (right + noise.astype(np.int64)) % self._b
         return left * self._b + right
 
     def compute(self, start: int, stop: int) -> np.ndarray:
-        """Places `start` … `stop` - 1 of the order, int64, without a cache."""
+        """Return places `start` … `stop` - 1 of the order, int64."""
         x = self._encrypt(np.arange(start, stop, dtype=np.int64))
         outside = np.flatnonzero(x >= self.size)
         while len(outside):
@@ -106,7 +105,7 @@ class Permutation:
         return x
 
     def slice(self, start: int, stop: int) -> np.ndarray:
-        """Places `start` … `stop` - 1 of the order, int64; neighbouring slices share their work."""
+        """Return the same as `compute`, but cut from a cached chunk that the next slice shares."""
         stop = min(stop, self.size)
         pieces = []
         while start < stop:

@@ -48,7 +48,7 @@ def evaluate_split(
             for micro, count in enumerate(plan.counts(place)):
                 batch = to_device(next(batches), built.device, built.config.channels_last)
                 number = place * plan.micro_batches + micro * WORLD_SIZE + distributed.RANK
-                rng.seed_all(rng.mix(key, number))
+                rng.seed_all(rng.fold_in(key, number))
                 with autocast(built.precision, built.device), recording() as recorded:
                     returned = built.task.validation_step(model, batch, ctx)
                 values.add(number, {**recorded, **returned}, count)

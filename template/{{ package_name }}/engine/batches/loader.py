@@ -38,15 +38,15 @@ class _Reader(Dataset[Any]):
     def __getitem__(self, batch: Batch) -> Any:
         key = rng.make_key(self.seed, self.domain, batch.epoch)
         if self.takes_keys:
-            return self.dataset.batch(batch.indices, rng.mix_array(key, batch.indices))
+            return self.dataset.batch(batch.indices, rng.fold_in_array(key, batch.indices))
         indices = batch.indices.tolist()
         if self.fetches:
-            rng.seed_all(rng.mix(key, indices[0]))
+            rng.seed_all(rng.fold_in(key, indices[0]))
             samples = self.dataset.__getitems__(indices)
         else:
             samples = []
             for index in indices:
-                rng.seed_all(rng.mix(key, index))
+                rng.seed_all(rng.fold_in(key, index))
                 samples.append(self.dataset[index])
         rng.seed_all(rng.make_key(self.seed, Domain.BATCH, self.domain, batch.epoch, batch.number))
         return self.collate(samples)
@@ -58,7 +58,7 @@ class _Reader(Dataset[Any]):
             return
         key = rng.make_key(self.seed, self.domain, batches[0].epoch)
         indices = np.concatenate([batch.indices for batch in batches])
-        block = self.dataset.batch(indices, rng.mix_array(key, indices))
+        block = self.dataset.batch(indices, rng.fold_in_array(key, indices))
         leaves: list[torch.Tensor] = []
 
         def note(leaf: torch.Tensor) -> torch.Tensor:

@@ -37,7 +37,7 @@ def evaluate(run: Opened, split: str, batch_size: int | None, out: Path) -> None
     key = rng.make_key(built.config.seed, Domain.PREDICTION)
 
     def predict(batch: Any, ctx: Context) -> None:
-        rng.seed_all(rng.mix(key, len(rows)))
+        rng.seed_all(rng.fold_in(key, len(rows)))
         with autocast(built.precision, built.device):
             rows.extend(built.task.predict_step(run.model, batch, ctx))
 

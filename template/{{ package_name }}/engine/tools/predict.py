@@ -82,7 +82,7 @@ def predictions(
     done = 0
     try:
         for batch in loader.read(0, plan.steps):
-            rng.seed_all(rng.mix(key, done))
+            rng.seed_all(rng.fold_in(key, done))
             with autocast(built.precision, device):
                 said = built.task.predict_step(
                     run.model, to_device(batch, device, config.channels_last), ctx

@@ -51,7 +51,7 @@ def range_test(parts: Parts) -> list[Row]:
     key = rng.make_key(parts.config.seed, Domain.FIND_LR)
     parts.train.plan.seed = parts.train.reader.seed = key
     loop = unrecorded_loop(parts)
-    loop.step_key, loop.batch_key = rng.mix(key, 0), rng.mix(key, 1)
+    loop.step_key, loop.batch_key = rng.fold_in(key, 0), rng.fold_in(key, 1)
     rising.begin(parts.optimizer)
     parts.model.train()
     rows: list[Row] = []
