@@ -5,6 +5,8 @@ import shlex
 import sys
 from pathlib import Path
 
+import pytest
+from conftest import POINTS
 from test_train import result, the_run
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -63,3 +65,30 @@ def test_the_page_of_config_keys_is_current():
     from make_config import page
 
     assert (ROOT / "docs/config.md").read_text() == page()
+
+
+@pytest.mark.parametrize("point", POINTS)
+def test_the_readme_of_each_starting_point_is_complete(render, tmp_path, point):
+    project = render(tmp_path / "new", package_name="digits", starting_point=point)
+    text = (project / "README.md").read_text()
+    assert re.findall("^## (.*)$", text, re.MULTILINE) == [
+        "Train",
+        "Use a run",
+        "Change it",
+        "Your files and the template's files",
+    ]
+    named = re.findall(r"`((?:configs|digits)/[\w/]+(?:\.\w+)?/?)`", text)
+    assert len(named) > 10
+    assert [path for path in named if "NAME" not in path and not (project / path).exists()] == []
+    (target,) = re.findall(r"`_target_: \.([\w.]+)`", text)
+    module, _, name = target.rpartition(".")
+    assert f"class {name}(" in (project / "digits" / (module.replace(".", "/") + ".py")).read_text()
+    for group, choice in re.findall(r" (model|data|experiment)=(\w+)", text):
+        assert (project / "configs" / group / f"{choice}.yaml").exists(), (group, choice)
+
+
+def test_the_glossary_has_at_most_thirty_words_each_once():
+    rows = re.findall(r"^\| \*\*(.+?)\*\* \| (.+) \|$", (ROOT / "docs/glossary.md").read_text(), re.MULTILINE)
+    words = [word for word, _ in rows]
+    assert 20 <= len(words) <= 30
+    assert len(set(words)) == len(words)
