@@ -16,7 +16,7 @@ from packaging.version import InvalidVersion, Version
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "tests"))
 
-from releases import RENDERED  # noqa: E402 - it lies with the tests
+from helpers.releases import RENDERED  # noqa: E402 - it lies with the tests
 
 
 def git(root: Path, *arguments: str) -> str:

@@ -2,7 +2,6 @@
 
 import importlib
 import shutil
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -11,36 +10,17 @@ from types import ModuleType
 
 import copier
 import pytest
-import releases
-from forkserver import Command, Result, Server
 
-ROOT = Path(__file__).resolve().parents[1]
-POINTS = {path.name.split("'")[1]: path for path in (ROOT / "template").glob("{% if starting_point == *")}
-"""The folder of what is rendered for each starting point alone."""
-CONFIGS = {
-    f"{path.parent.name}/{path.stem}": path
-    for folder in (ROOT / "template", POINTS["image_classification"])
-    for path in sorted(folder.glob("configs/*/*.yaml"))
-}
-"""Every choice of the default project by "group/name"."""
-LEFTOVERS = {".git", ".venv", "__pycache__", ".pytest_cache", ".ruff_cache", ".mypy_cache"}
+pytest.register_assert_rewrite("helpers")  # before they are imported, so that their assertions show values
+
+from helpers import releases  # noqa: E402
+from helpers.forkserver import Command, Result, Server  # noqa: E402
+from helpers.template import ROOT, working_tree  # noqa: E402
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--runs", type=int, default=10, help="how many runs test_chaos.py stops, kills and damages")
     parser.addoption("--edits", type=int, default=30, help="how many owners test_edits.py lets edit and update")
-
-
-def working_tree() -> list[Path]:
-    """The files that a commit of everything would hold, relative to the root."""
-    if (ROOT / ".git").exists():
-        command = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
-        names = subprocess.check_output(command, cwd=ROOT, text=True).split("\0")
-        files = {Path(name) for name in names if name}
-    else:  # an unpacked archive
-        files = {path.relative_to(ROOT) for path in ROOT.rglob("*")}
-        files = {path for path in files if not LEFTOVERS.intersection(path.parts)}
-    return sorted(path for path in files if (ROOT / path).is_file())
 
 
 @pytest.fixture(scope="session")

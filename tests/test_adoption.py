@@ -6,10 +6,10 @@ import subprocess
 import sys
 from pathlib import Path
 
-from conftest import ROOT
-from releases import commit, files, git, versions
-from test_train import result, the_run
-from updating import Versions, apply, checked_update
+from helpers.releases import commit, files, git, versions
+from helpers.runs import result, the_run
+from helpers.template import ROOT
+from helpers.updating import Versions, apply, checked_update
 
 FOLDER = ROOT / "docs/adoption"
 

@@ -18,21 +18,13 @@ import copier
 import jinja2.sandbox
 import pytest
 import yaml
-from conftest import POINTS
+from helpers.template import POINTS, PROFILES
 from packaging.requirements import Requirement
 
 Render = Callable[..., Path]
 
 QUESTIONS = ["project_name", "package_name", "description", "author", "starting_point", "ci", "updates"]
 
-PROFILES = {
-    "defaults": {},
-    "github": {"project_name": "Cats & Dogs", "ci": "github"},
-    "gitlab": {"package_name": "x", "ci": "gitlab"},
-    "none": {"package_name": "a_1_", "description": "", "author": "", "ci": "none"},
-    "unicode": {"project_name": "图像分类 🐈", "author": "Zoë"},
-    **{point: {"starting_point": point} for point in POINTS},
-}
 
 NASTY = {
     "double quotes": 'say "yes"',

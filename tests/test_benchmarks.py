@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import ROOT
+from helpers.template import ROOT
 
 from benchmarks.workers import Worker, in_turns
 

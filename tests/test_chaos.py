@@ -11,8 +11,9 @@ import time
 from pathlib import Path
 
 import pytest
-from test_exactness import DATA, MODEL, SHORT, STOPS, TASK, WATCHED, assert_equal, batches
-from test_train import the_run
+from helpers import snippets
+from helpers.runs import the_run
+from helpers.watching import DATA, MODEL, SHORT, STOPS, TASK, assert_equal, batches
 
 MODELS = (MODEL, ("model=cnn", "model.width=4"), ("model=mlp", "model.hidden=[16,8]", "model.dropout=0.5"))
 SETS = (
@@ -75,7 +76,7 @@ def some_options(draw: random.Random) -> list[str]:
 
 
 def test_chaos(server, workspace, pictures, seed):
-    (workspace / "digits/watched.py").write_text(WATCHED)
+    snippets.add(workspace, "digits/watched.py")
     draw = random.Random(seed)
     choices = (*draw.choice(MODELS), *draw.choice(SETS), *some_options(draw))
     options = (*TASK, *SHORT, "epochs=6", *(o.replace("PICTURES", str(pictures)) for o in choices), f"seed={seed}")

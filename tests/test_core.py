@@ -2,7 +2,6 @@
 
 import json
 import os
-import shutil
 import signal
 import socket
 import subprocess
@@ -12,13 +11,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import CONFIGS
-from test_train import result, rows, the_run
+from helpers.machine import NEEDS_COMPILER, ON_GPU
+from helpers.runs import result, rows, the_run
+from helpers.template import CONFIGS
 from torch import nn
-
-NEEDS_GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
-NEEDS_COMPILER = pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler")
-ON_GPU = pytest.param("cuda", marks=[pytest.mark.cuda, NEEDS_GPU])
 
 
 @pytest.fixture(params=["cpu", ON_GPU])

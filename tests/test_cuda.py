@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from test_train import logged, result, rows, the_run
+from helpers.runs import logged, result, rows, the_run
 
 pytestmark = [
     pytest.mark.cuda,

@@ -10,8 +10,8 @@ import zipfile
 from pathlib import Path
 
 import pytest
-from test_resume import STOPPING
-from test_train import logged, result, rows, the_run
+from helpers import snippets
+from helpers.runs import logged, result, rows, the_run
 
 # Damages a checkpoint COUNT times and says how many of the damaged files were refused, loaded with equal
 # content (a damage of bytes that mean nothing), and loaded with other content.
@@ -244,7 +244,7 @@ BASE = (
 
 @pytest.fixture
 def workspace(workspace):
-    (workspace / "digits/stopping.py").write_text(STOPPING)
+    snippets.add(workspace, "digits/stopping.py")
     return workspace
 
 

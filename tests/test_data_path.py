@@ -10,13 +10,12 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from test_train import result, the_run
+from helpers.machine import NEEDS_GPU, ON_GPU
+from helpers.runs import result, the_run
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.data import Dataset, StackDataset, Subset
 
 CPU = torch.device("cpu")
-NEEDS_GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
-ON_GPU = pytest.param("cuda", marks=[pytest.mark.cuda, NEEDS_GPU])
 DRAW = np.random.default_rng(0)
 FOLDER = dict(val_fraction=0.2, size=[16, 12], max_size=16, channels=3, shift=0.2, flip=True, mean=0.4, std=0.3)
 

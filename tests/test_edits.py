@@ -19,9 +19,9 @@ from pathlib import Path
 import copier
 import jinja2
 import pytest
-from owner import MARK, Owner
-from releases import NEWEST, commit, files, git, versions
-from updating import Versions, checked_update, plain_update
+from helpers.owner import MARK, Owner
+from helpers.releases import NEWEST, commit, files, git, versions
+from helpers.updating import Versions, checked_update, plain_update
 
 SEED = 0
 ANSWERS = {"package_name": "digits", "project_name": "Digits"}

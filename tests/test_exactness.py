@@ -10,39 +10,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
-from conftest import CONFIGS
-from test_train import logged, result, rows, the_run
-
-# Notes what every training batch held, and stops or kills its own run at the step AT.
-WATCHED = """
-import hashlib, os, signal
-from .task import Classification
-
-class Watched(Classification):
-    def training_step(self, model, batch, ctx):
-        if ctx.training:
-            digest = hashlib.sha256(b"".join(part.numpy().tobytes() for part in batch)).hexdigest()
-            with open(os.environ["BATCHES"], "a") as file:
-                file.write(f"{os.getpid()} {ctx.step} {digest}\\n")
-            if os.environ.get("AT") == str(ctx.step):
-                os.environ["AT"] = ""  # once, however many micro-batches the step has
-                os.kill(os.getpid(), getattr(signal, os.environ["WITH"]))
-        return super().training_step(model, batch, ctx)
-"""
-TASK = ("task._target_=.watched.Watched", "logger=none")
-# 18 steps in three epochs of whatever data, with a log point and a save within each epoch.
-SHORT = ("epochs=3", "batch_size=16", "limit_train_batches=6", "limit_val_batches=2", "log.every=5", "log.curves=false")
-DATA = ("data=synthetic", "data.size=100", "data.shape=[1,8,8]")
-MODEL = ("model=mlp", "model.hidden=[8]", "model.dropout=0.2")
-KEPT = ("save_every_steps=4",)
-BASE = (*TASK, *SHORT, *DATA, *MODEL, *KEPT)
-STOPS = {"SIGTERM": 75, "SIGINT": 75, "SIGUSR1": 75, "SIGKILL": 137}
+from helpers import snippets
+from helpers.runs import result, rows, the_run
+from helpers.template import CONFIGS
+from helpers.watching import BASE, DATA, KEPT, MODEL, SHORT, STOPS, TASK, assert_equal, batches, checkpoints, difference
 
 
 @pytest.fixture
 def workspace(workspace):
-    (workspace / "digits/watched.py").write_text(WATCHED)
+    snippets.add(workspace, "digits/watched.py")
     return workspace
 
 
@@ -58,55 +34,6 @@ def run(train, workspace):
         return done.out
 
     return run
-
-
-def batches(workspace: Path, name: str) -> dict[int, list[str]]:
-    """What each step was trained on: of a step that was done again, the last time."""
-    seen: dict[int, tuple[str, list[str]]] = {}
-    for line in (workspace / f"{name}.batches").read_text().splitlines():
-        process, step, digest = line.split()
-        if seen.get(int(step), ("", []))[0] != process:
-            seen[int(step)] = (process, [])
-        seen[int(step)][1].append(digest)
-    return {step: digests for step, (_, digests) in seen.items()}
-
-
-def checkpoints(folder: Path) -> dict[str, dict]:
-    """The newest and the best checkpoint; not the config in them, whose operational keys may differ."""
-    newest = max((folder / "checkpoints").glob("step-*.pt"))
-    found = {}
-    for path in (newest, folder / "checkpoints/best.pt"):
-        state = torch.load(path, weights_only=True)
-        found[path.name] = {key: value for key, value in state.items() if key != "config"}
-    return found
-
-
-def difference(a: object, b: object, place: str = "") -> str | None:
-    """Where two states differ first, bit by bit; None where they are equal."""
-    if type(a) is not type(b):
-        return f"{place}: {a!r} and {b!r}"
-    if isinstance(a, torch.Tensor):
-        same = a.dtype == b.dtype and a.shape == b.shape and torch.equal(a, b)
-        return None if same else f"{place}: {a} and {b}"
-    if isinstance(a, dict):
-        if list(a) != list(b):
-            return f"{place}: keys {list(a)} and {list(b)}"
-        return next((d for key in a if (d := difference(a[key], b[key], f"{place}/{key}"))), None)
-    if isinstance(a, list | tuple):
-        if len(a) != len(b):
-            return f"{place}: {len(a)} and {len(b)} items"
-        pairs = zip(a, b, strict=True)
-        return next((d for n, (x, y) in enumerate(pairs) if (d := difference(x, y, f"{place}/{n}"))), None)
-    return None if a == b else f"{place}: {a!r} and {b!r}"
-
-
-def assert_equal(whole: Path, other: Path) -> None:
-    """Two run folders hold the same run."""
-    assert result(other) == result(whole)
-    assert logged(other) == logged(whole)
-    assert difference(checkpoints(whole), checkpoints(other)) is None
-    left = [path.name for path in (other / "checkpoints").iterdir() if path.name.startswith(".")]
-    assert left == [], "a half-written file is left"
 
 
 def stop_and_resume(run, workspace: Path, options: tuple[str, ...], draw: random.Random, stops: int = 2) -> Path:

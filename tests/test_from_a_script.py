@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from test_train import result, the_run
+from helpers.runs import result, the_run
 
 FOLDER = Path(__file__).resolve().parents[1] / "docs/from-a-script"
 PAGE = (FOLDER / "README.md").read_text()

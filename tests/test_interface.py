@@ -62,5 +62,8 @@ def test_the_page_names_every_method(engine):
 
 
 if __name__ == "__main__":
-    modules = [importlib.import_module(f"digits.engine.{name}") for name in ("api", "config.schema", "run.checkpoint", "errors")]
+    modules = [
+        importlib.import_module(f"digits.engine.{name}")
+        for name in ("api", "config.schema", "run.checkpoint", "errors")
+    ]
     print("\n".join(lines(*modules)))

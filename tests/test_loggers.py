@@ -11,9 +11,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from helpers import snippets
+from helpers.runs import result, rows, the_run
 from PIL import Image
-from test_resume import STOPPING
-from test_train import result, rows, the_run
 
 QUICK = ("epochs=2", "log.every=10", "log.graph=false", "log.images=0")
 
@@ -172,7 +172,7 @@ def test_a_profile_of_a_run_of_one_step(train, workspace):
 
 @pytest.fixture
 def stopping(workspace) -> tuple[str, ...]:
-    (workspace / "digits/stopping.py").write_text(STOPPING)
+    snippets.add(workspace, "digits/stopping.py")
     return ("task._target_=.stopping.Stopping", "epochs=3", "log.every=6", "save_every_steps=4")
 
 

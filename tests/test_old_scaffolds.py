@@ -10,11 +10,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from conftest import POINTS, ROOT
+from helpers.releases import NEWEST, files, versions
+from helpers.runs import logged, result, the_run
+from helpers.template import POINTS, ROOT
+from helpers.updating import Versions
 from packaging.version import Version
-from releases import NEWEST, files, versions
-from test_train import logged, result, the_run
-from updating import Versions
 
 from ostinato.changelog import between
 from ostinato.render import ownership

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from helpers.runs import rows, the_run
 from torch import nn
 from torchvision import models
 
@@ -146,7 +147,6 @@ def test_mistakes(optim, engine, groups, named):
 
 
 def test_the_table_and_the_logged_rates(train, workspace):
-    from test_train import rows, the_run
 
     groups = "optimizer.groups=[{name: head, match: 'head.*'}, {name: rest, match: '*', lr_scale: 0.1}]"
     done = train(groups, "epochs=1", "logger=none", "scheduler=constant", "lr=0.01")

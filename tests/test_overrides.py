@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 import yaml
-from forkserver import Result, Server
+from helpers.forkserver import Result, Server
 from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis import strategies as st
 

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import copier
 import pytest
-from conftest import POINTS, ROOT
-from releases import NEWEST, commit, files, git, template_part, versions
-from updating import QUIET, Versions, apply, checked_update, plain_update
+from helpers.releases import NEWEST, commit, files, git, template_part, versions
+from helpers.template import POINTS, ROOT
+from helpers.updating import QUIET, Versions, apply, checked_update, plain_update
 
 from ostinato.render import ownership
 

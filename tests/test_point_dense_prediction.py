@@ -1,9 +1,9 @@
 """The starting point `dense_prediction`: what it reaches, shows and repeats."""
 
 import pytest
+from helpers.runs import result, rows
+from helpers.starting_points import assert_nothing_of_others, point_fixture, shown
 from PIL import Image
-from starting_points import assert_nothing_of_others, point_fixture, shown
-from test_train import result, rows
 
 # Large motion leaves each picture with another number of pixels that stay in view.
 SHORT = (

@@ -4,8 +4,8 @@ import math
 
 import pytest
 import torch
-from starting_points import assert_nothing_of_others, point_fixture, shown
-from test_train import result, rows
+from helpers.runs import result, rows
+from helpers.starting_points import assert_nothing_of_others, point_fixture, shown
 
 TINY = ("data.size=200", "model.width=16", "model.depth=1")
 

@@ -1,8 +1,8 @@
 """The starting point `regression`: what it reaches, shows and repeats."""
 
 import pytest
-from starting_points import assert_nothing_of_others, point_fixture, shown
-from test_train import result, rows
+from helpers.runs import result, rows
+from helpers.starting_points import assert_nothing_of_others, point_fixture, shown
 
 point = point_fixture("regression", "batch_size=16", "epochs=2", "val_every_epochs=1")
 

@@ -1,9 +1,9 @@
 """The starting point `segmentation`: what it reaches, shows and repeats."""
 
 import pytest
+from helpers.runs import result, rows
+from helpers.starting_points import assert_nothing_of_others, point_fixture, shown
 from PIL import Image
-from starting_points import assert_nothing_of_others, point_fixture, shown
-from test_train import result, rows
 
 SHORT = (
     "epochs=2", "batch_size=16", "limit_train_batches=5", "limit_val_batches=2", "data.size=100", "optimizer=sgd",

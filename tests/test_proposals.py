@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from releases import commit, git
+from helpers.releases import commit, git
 
 UPDATER = """#!/usr/bin/env bash
 echo "$@" > "$RECORDS/uvx"

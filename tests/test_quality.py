@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import POINTS, ROOT
+from helpers.template import POINTS, ROOT
 
 TEMPLATE = ROOT / "template"
 STARTING_POINTS = sorted(POINTS)

@@ -6,8 +6,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import POINTS
-from test_train import result, the_run
+from helpers.runs import result, the_run
+from helpers.template import POINTS
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text()

@@ -8,10 +8,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from conftest import ROOT
-from releases import NEWEST, RENDERED, commit, files, git, template_part, versions
-from test_answers import PROFILES
-from updating import Versions, answers_of, apply, checked_update, plain_update
+from helpers.releases import NEWEST, RENDERED, commit, files, git, template_part, versions
+from helpers.template import PROFILES, ROOT
+from helpers.updating import Versions, answers_of, apply, checked_update, plain_update
 
 from ostinato.render import ownership
 

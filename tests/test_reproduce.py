@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from test_train import result, the_run
+from helpers.runs import result, the_run
 
 
 @pytest.fixture

@@ -6,8 +6,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from test_resume import compare
-from test_train import rows, the_run
+from helpers.runs import assert_stopped_as_whole, rows, the_run
 
 # A task that does something to its own run at step AT, so that a test can choose the moment.
 DOING = '''
@@ -153,7 +152,7 @@ def test_a_full_disk(train, workspace, small_disk, free, logger):
     done = train("resume=auto", *options, "name=stopped")
     assert done.code == 0, done.out
     assert "from step 10" in done.out
-    compare(workspace)
+    assert_stopped_as_whole(workspace)
 
 
 @NEEDS_MOUNT
@@ -177,7 +176,7 @@ def test_a_file_that_cannot_grow(train, workspace, file):
     done = train(*options, "resume=auto")
     assert done.code == 0, done.out
     assert "from step 10" in done.out
-    compare(workspace)
+    assert_stopped_as_whole(workspace)
     assert [row["step"] for row in rows(the_run(workspace, "stopped")) if "train/loss" in row] == [*range(1, 41)]
 
 
@@ -189,7 +188,7 @@ def test_a_checkpoint_folder_that_becomes_read_only(train, workspace, bound):
     assert "Permission denied" in sentence
     (the_run(workspace, "stopped") / "checkpoints").chmod(0o755)
     assert train(*options, "name=stopped", "resume=auto").code == 0
-    compare(workspace)
+    assert_stopped_as_whole(workspace)
 
 
 @pytest.mark.parametrize("parent", [".", "runs"])
@@ -278,7 +277,7 @@ def test_a_killed_worker(train, workspace, samples):
     assert status(workspace) == "failed"
     done = train(f"resume={folder}")
     assert done.code == 0, done.out
-    compare(workspace)
+    assert_stopped_as_whole(workspace)
 
 
 def test_changed_data_can_be_allowed(train, workspace, samples):
@@ -303,7 +302,7 @@ def test_out_of_memory_names_the_batch_size(train, workspace):
     assert "peak 0.0 GiB" in sentence
     assert status(workspace) == "failed"
     assert train(*options, "name=stopped", "resume=auto").code == 0
-    compare(workspace)
+    assert_stopped_as_whole(workspace)
 
 
 @pytest.mark.parametrize("do", ["vary", "vary_elsewhere"])

@@ -8,48 +8,17 @@ import zipfile
 from pathlib import Path
 
 import pytest
-from test_stops import add_watched_data
-from test_train import logged, result, rows, the_run
+from helpers import snippets
+from helpers.runs import assert_stopped_as_whole, result, rows, the_run
+from helpers.watching import add_watched_data
 
-# A task that stops or kills its own run, so that a test can choose the moment.
-STOPPING = '''
-import os, signal, threading
-from .task import Classification
-
-class Stopping(Classification):
-    """Sends WITH to its own process at each step in AT; in validation where PHASE says so."""
-
-    def training_step(self, model, batch, ctx):
-        self.maybe("train", ctx.step)
-        return super().training_step(model, batch, ctx)
-
-    def validation_step(self, model, batch, ctx):
-        if ctx.step:
-            self.maybe("val", ctx.step)
-        return super().training_step(model, batch, ctx)
-
-    def maybe(self, phase, step):
-        at = os.environ.get("AT", "")
-        if at and phase == os.environ.get("PHASE", "train") and step == int(at):
-            for thread in threading.enumerate():  # what was saved is on the disk, also where it is slow
-                if thread is not threading.main_thread() and not thread.daemon:
-                    thread.join()
-            os.kill(os.getpid(), getattr(signal, os.environ["WITH"]))
-'''
 BASE = ("task._target_=.stopping.Stopping", "epochs=2", "logger=none", "log.every=6")
 
 
 @pytest.fixture
 def workspace(workspace):
-    (workspace / "digits/stopping.py").write_text(STOPPING)
+    snippets.add(workspace, "digits/stopping.py")
     return workspace
-
-
-def compare(workspace: Path) -> None:
-    """The run called "stopped" ended as the one called "whole" did."""
-    whole, stopped = the_run(workspace, "whole"), the_run(workspace, "stopped")
-    assert result(stopped) == result(whole)
-    assert logged(stopped) == logged(whole)
 
 
 def test_a_resume_reads_no_sample_that_it_does_not_train_on(train, workspace, tmp_path):
@@ -74,7 +43,7 @@ def test_signals_save_and_exit_75(train, workspace, number):
     assert f"resume=runs/stopped/{folder.name}" in stopped.last
     assert "Traceback" not in stopped.out
     assert train(f"resume=runs/stopped/{folder.name}").code == 0
-    compare(workspace)
+    assert_stopped_as_whole(workspace)
 
 
 def test_a_stop_in_validation_is_made_up_for(train, workspace):
@@ -83,7 +52,7 @@ def test_a_stop_in_validation_is_made_up_for(train, workspace):
     folder = the_run(workspace, "stopped")
     assert not any("val/acc" in row for row in rows(folder))
     assert train(f"resume={folder}").code == 0
-    compare(workspace)
+    assert_stopped_as_whole(workspace)
 
 
 @pytest.mark.parametrize("options", [(), ("accumulate=4", "ema_decay=0.95", "clip_grad_norm=0.5", "drop_last=false")])
@@ -94,7 +63,7 @@ def test_kills_at_many_steps(train, workspace, options):
         done = train(*options, "name=stopped", "resume=auto", AT=str(at), WITH="SIGKILL", workers=str(number % 3))
         assert done.code == 137
     assert train(*options, "name=stopped", "resume=auto").code == 0
-    compare(workspace)
+    assert_stopped_as_whole(workspace)
 
 
 def test_the_documented_loop(workspace, server, train):
@@ -104,11 +73,11 @@ def test_the_documented_loop(workspace, server, train):
     for at in ("3", "25", "39", ""):
         codes.append(train(*BASE, "name=stopped", "resume=auto", AT=at, WITH="SIGTERM").code)
     assert codes == [75, 75, 75, 0]
-    compare(workspace)
+    assert_stopped_as_whole(workspace)
     again = train(*BASE, "name=stopped", "resume=auto")
     assert again.code == 0
     assert "finished" in again.out
-    compare(workspace)
+    assert_stopped_as_whole(workspace)
 
 
 @pytest.mark.parametrize("workers", [0, 1, 2, 4])
@@ -118,7 +87,7 @@ def test_loader_workers_change_nothing(train, workspace, workers, pictures):
     for at in ("2", "9"):
         assert train(*options, "name=stopped", "resume=auto", f"workers={workers}", AT=at, WITH="SIGKILL").code == 137
     assert train(*options, "name=stopped", "resume=auto", f"workers={workers}").code == 0
-    compare(workspace)
+    assert_stopped_as_whole(workspace)
 
 
 @pytest.mark.parametrize("number", ["SIGTERM", "SIGINT"])
@@ -132,7 +101,7 @@ def test_a_signal_to_the_whole_process_group(train, workspace, pictures, number)
     stopped = train(*options, "name=stopped", AT="2", WITH=number)
     assert stopped.code == 75, stopped.out
     assert train(*options, "name=stopped", "resume=auto").code == 0
-    compare(workspace)
+    assert_stopped_as_whole(workspace)
 
 
 @pytest.mark.parametrize("options", [("save_every_steps=20", "val_every_epochs=0"), ("val_every_epochs=0",)])
@@ -141,7 +110,7 @@ def test_a_kill_before_the_last_validation(train, workspace, options):
     done = train(*BASE, *options, "name=stopped", AT="40", WITH="SIGKILL", PHASE="val")
     assert done.code == 137
     assert train(*BASE, *options, "name=stopped", "resume=auto").code == 0
-    compare(workspace)
+    assert_stopped_as_whole(workspace)
     assert result(the_run(workspace, "stopped"))["best"] is not None
 
 
@@ -150,7 +119,7 @@ def test_a_time_limit_stops_and_resumes(train, workspace, minutes):
     assert train(*BASE, "name=whole").code == 0
     assert train(*BASE, "name=stopped", f"max_minutes={minutes}").code == 75
     assert train("name=stopped", f"resume={the_run(workspace, 'stopped')}", "max_minutes=null").code == 0
-    compare(workspace)
+    assert_stopped_as_whole(workspace)
 
 
 def test_a_time_limit_below_the_start_of_a_run_still_ends(train, workspace):
@@ -161,7 +130,7 @@ def test_a_time_limit_below_the_start_of_a_run_still_ends(train, workspace):
     while not codes or (codes[-1] == 75 and len(codes) < 20):
         codes.append(train(*options, "name=stopped", "resume=auto", "max_minutes=1e-9").code)
     assert codes == [75, 75, 75, 75, 0]
-    compare(workspace)
+    assert_stopped_as_whole(workspace)
 
 
 def test_train_yaml_may_change_meanwhile(train, workspace):
@@ -172,7 +141,7 @@ def test_train_yaml_may_change_meanwhile(train, workspace):
     changed = changed.replace("- model: cnn", "- model: mlp").replace("epochs: 20", "epochs: 1")
     path.write_text(changed.replace("seed: 0", "seed: 3"))
     assert train(f"resume={the_run(workspace, 'stopped')}").code == 0
-    compare(workspace)
+    assert_stopped_as_whole(workspace)
 
 
 def test_weights_to_start_from_may_be_gone(train, workspace):
@@ -184,7 +153,7 @@ def test_weights_to_start_from_may_be_gone(train, workspace):
     weights.unlink()
     done = train(f"resume={the_run(workspace, 'stopped')}")
     assert done.code == 0, done.out
-    compare(workspace)
+    assert_stopped_as_whole(workspace)
 
 
 def test_changed_data_go_on_where_they_are_allowed(train, workspace, pictures):
@@ -220,7 +189,7 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_is_used(train, workspa
     done = train(f"resume={folder}", "save_every_steps=5")
     assert done.code == 0
     assert "step-00000015.pt is damaged" in done.out
-    compare(workspace)
+    assert_stopped_as_whole(workspace)
 
 
 def test_no_whole_checkpoint_left(train, workspace):
@@ -279,7 +248,7 @@ def test_a_finished_run_can_be_made_longer(train, workspace):
     done = train(f"resume={folder}", "epochs=3")
     assert done.code == 0
     assert "epochs changed" in done.out
-    compare(workspace)
+    assert_stopped_as_whole(workspace)
 
 
 def test_resume_auto_takes_an_equal_run_only(train, workspace):

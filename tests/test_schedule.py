@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+from helpers.runs import result, the_run
 from torch.optim import lr_scheduler
 
 
@@ -147,7 +148,6 @@ def test_mistakes(train, workspace, bad, others):
 
 
 def test_a_one_cycle_run_is_not_made_longer(train, workspace):
-    from test_train import the_run
 
     assert train("scheduler=one_cycle", "epochs=1", "logger=none").code == 0
     done = train(f"resume={the_run(workspace)}", "epochs=2")
@@ -156,7 +156,6 @@ def test_a_one_cycle_run_is_not_made_longer(train, workspace):
 
 
 def test_plateau_resumes_exactly(train, workspace):
-    from test_train import result
 
     options = ("scheduler=plateau", "scheduler.patience=0", "lr=0.03", "epochs=4", "logger=none")
     assert train(*options, "name=whole").code == 0

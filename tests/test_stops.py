@@ -17,8 +17,9 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from test_exactness import BASE, DATA, WATCHED, assert_equal, batches
-from test_train import result, the_run
+from helpers import snippets
+from helpers.runs import result, the_run
+from helpers.watching import BASE, DATA, add_watched_data, assert_equal, batches
 
 # Sends SIGNAL to its own process at the audit event number EVENT: an import, an opened or renamed file, a
 # process started … With FROM, counting starts in the training step of this number. SECOND is sent right after.
@@ -145,7 +146,7 @@ class History:
 
 @pytest.fixture
 def workspace(workspace):
-    (workspace / "digits/watched.py").write_text(WATCHED)
+    snippets.add(workspace, "digits/watched.py")
     (workspace / "digits/phases.py").write_text(TASK)
     (workspace / "events.py").write_text(EVENTS)
     script = workspace / "train.py"
@@ -177,46 +178,6 @@ def test_in_validation(server, workspace):
         history.stop(VALIDATION=history.draw.choice((1, 1, 2, 2, 3)))
     assert history.codes == [75] * TIMES
     history.finish()
-
-
-DATA_WATCHED = """
-import os, signal, time
-from torch.utils.data import Dataset
-from ..engine.api import Data
-from ..engine.datasets.synthetic import Synthetic
-
-class Watched(Dataset):
-    def __init__(self, inner):
-        self.inner, self.read, self.owner = inner, 0, os.getpid()
-
-    def __len__(self):
-        return len(self.inner)
-
-    def __getitem__(self, index):
-        self.read += 1
-        if "READS" in os.environ:
-            with open(os.environ["READS"], "a") as file:
-                file.write(f"{index} ")
-        if os.getpid() != self.owner and os.environ.get("READ") == str(self.read):
-            os.kill(self.owner, getattr(signal, os.environ["SIGNAL"]))
-            time.sleep(0.2)  # the run comes to need this sample
-        return self.inner[index]
-
-class WatchedData(Data):
-    def __init__(self):
-        self.data = Synthetic([1, 8, 8], 100, 10)
-        self.info = self.data.info
-
-    def split(self, name):
-        part = self.data.split(name)
-        return Watched(part) if name == "train" else part
-"""
-
-
-def add_watched_data(workspace: Path) -> None:
-    """`data=watched`, which notes what is read in the file READS, and sends SIGNAL at the READth sample of a worker."""
-    (workspace / "digits/data/watched.py").write_text(DATA_WATCHED)
-    (workspace / "configs/data/watched.yaml").write_text("_target_: .data.watched.WatchedData\n")
 
 
 def test_while_it_waits_for_a_worker(server, workspace):

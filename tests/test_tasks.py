@@ -7,7 +7,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from test_train import logged, result, rows, the_run
+from helpers.runs import logged, result, rows, the_run
 
 
 @dataclasses.dataclass(frozen=True)

@@ -13,7 +13,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from forkserver import Result, Server
+from helpers.forkserver import Result, Server
 from PIL import Image
 
 Tool = Callable[..., Result]

@@ -1,32 +1,11 @@
 """Whole runs of a rendered project: what they print, leave behind and repeat."""
 
 import json
-from pathlib import Path
 
 import pytest
+from helpers.runs import logged, result, rows, the_run
 
 QUICK = ("epochs=2", "logger=none")
-
-
-def the_run(workspace: Path, name: str = "default") -> Path:
-    """The only run of this name."""
-    (folder,) = [p for p in (workspace / "runs" / name).iterdir() if not p.name.startswith(".")]
-    return folder
-
-
-def result(folder: Path) -> dict:
-    manifest = json.loads((folder / "manifest.json").read_text())
-    assert manifest["status"] == "finished"
-    return manifest["result"]
-
-
-def rows(folder: Path) -> list[dict]:
-    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-
-
-def logged(folder: Path) -> list[dict]:
-    """What must be equal in equal runs."""
-    return [{k: v for k, v in row.items() if not k.startswith("time/")} for row in rows(folder)]
 
 
 def test_the_default_project_learns_digits(train, workspace):

@@ -13,8 +13,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from conftest import ROOT
-from releases import commit, git
+from helpers.releases import commit, git
+from helpers.template import ROOT
+from helpers.updating import edit, state, write
 
 from ostinato import __main__, changelog, update
 from ostinato.check import _run, find_python
@@ -75,12 +76,6 @@ CHANGES = """# Changelog
 USERS = ["README.md", "configs/experiment/one.yaml", "configs/train.yaml", "digits/losses.py", "digits/models/net.py"]
 USERS += ["digits/task.py", "tests/test_task.py"]
 """What is the user's of OLD."""
-
-
-def write(folder: Path, files: dict[str, str]) -> None:
-    for path, text in files.items():
-        (folder / path).parent.mkdir(parents=True, exist_ok=True)
-        (folder / path).write_text(text, encoding="utf-8")
 
 
 @pytest.fixture(scope="session")
@@ -167,32 +162,6 @@ def ostinato(project: Path, monkeypatch: pytest.MonkeyPatch, capsys) -> Callable
         return result
 
     return ostinato
-
-
-def state(project: Path) -> dict[str, object]:
-    """All that an update must not change where it does not succeed: files, ignored ones too, index and HEAD."""
-    found: dict[str, object] = {
-        "head": git(project, "rev-parse", "HEAD"),
-        "on": git(project, "branch", "--show-current"),
-    }
-    found["index"] = git(project, "ls-files", "--stage")
-    found["status"] = git(project, "status", "--porcelain", "--ignored")
-    for path in project.rglob("*"):
-        if path.is_file() and ".git" not in path.parts:
-            found[str(path)] = (path.read_bytes(), path.stat().st_mode)
-        elif path.is_dir() and ".git" not in path.parts:
-            found[str(path)] = None
-    return found
-
-
-def edit(project: Path, files: dict[str, str | None]) -> None:
-    """Writes, or deletes where the text is None, and commits."""
-    for path, text in files.items():
-        if text is None:
-            (project / path).unlink()
-        else:
-            write(project, {path: text})
-    commit(project)
 
 
 def changed(text: str, line: int, to: str) -> str:

@@ -9,8 +9,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from releases import commit, git
-from test_update import edit, state
+from helpers.releases import commit, git
+from helpers.updating import edit, state
 
 from ostinato import check, update
 from ostinato.check import Checks, Done

@@ -12,8 +12,8 @@ from types import ModuleType
 import pytest
 import torch
 import yaml
-from test_core import NEEDS_COMPILER, NEEDS_GPU
-from test_train import logged, rows, the_run
+from helpers.machine import NEEDS_COMPILER, NEEDS_GPU
+from helpers.runs import logged, rows, the_run
 from torch.utils._python_dispatch import TorchDispatchMode
 
 # A model and a task that write down each value of each micro-batch, as it is when it is logged.

@@ -1,6 +1,6 @@
 """A throw-away repository of the template: every release, and the working tree as the newest version.
 
-The releases are archives beside this file, written by scripts/release.py. So tests of updates need neither tags nor
+The releases are archives in tests/releases/, written by scripts/release.py. So tests of updates need neither tags nor
 a network.
 """
 
@@ -13,7 +13,7 @@ from pathlib import Path
 
 from packaging.version import Version
 
-ARCHIVES = Path(__file__).with_name("releases")
+ARCHIVES = Path(__file__).parents[1] / "releases"
 RENDERED = ("copier.yml", "includes", "template", "CHANGELOG.md")
 """What an archive holds: all that rendering and updating read."""
 NEWEST = "9999.0.0"

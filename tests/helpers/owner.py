@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from releases import files
+from helpers.releases import files
 
 MARK = r"owner-\d+-\d+"
 

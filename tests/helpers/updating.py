@@ -7,8 +7,8 @@ from typing import Any
 
 import copier
 import yaml
-from releases import NEWEST, commit, git
 
+from helpers.releases import NEWEST, commit, git
 from ostinato.merge import Merge, merge
 from ostinato.render import ownership, rendered
 
@@ -59,3 +59,35 @@ def apply(merged: Merge, project: Path) -> None:
     """Makes the project what was merged."""
     git(project, "fetch", "--quiet", str(merged.scratch), merged.commit)
     git(project, "reset", "--quiet", "--hard", merged.commit)
+
+
+def write(folder: Path, files: dict[str, str]) -> None:
+    for path, text in files.items():
+        (folder / path).parent.mkdir(parents=True, exist_ok=True)
+        (folder / path).write_text(text, encoding="utf-8")
+
+
+def state(project: Path) -> dict[str, object]:
+    """All that an update must not change where it does not succeed: files, ignored ones too, index and HEAD."""
+    found: dict[str, object] = {
+        "head": git(project, "rev-parse", "HEAD"),
+        "on": git(project, "branch", "--show-current"),
+    }
+    found["index"] = git(project, "ls-files", "--stage")
+    found["status"] = git(project, "status", "--porcelain", "--ignored")
+    for path in project.rglob("*"):
+        if path.is_file() and ".git" not in path.parts:
+            found[str(path)] = (path.read_bytes(), path.stat().st_mode)
+        elif path.is_dir() and ".git" not in path.parts:
+            found[str(path)] = None
+    return found
+
+
+def edit(project: Path, files: dict[str, str | None]) -> None:
+    """Writes, or deletes where the text is None, and commits."""
+    for path, text in files.items():
+        if text is None:
+            (project / path).unlink()
+        else:
+            write(project, {path: text})
+    commit(project)

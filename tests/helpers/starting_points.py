@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from forkserver import Result, Server
-from test_train import result, rows, the_run
+
+from helpers.forkserver import Result, Server
+from helpers.runs import result, rows, the_run
 
 
 def render_point(render: Callable[..., Path], folder: Path, point: str) -> Path:
