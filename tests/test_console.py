@@ -350,7 +350,7 @@ def test_loader_workers_do_not_repeat_a_warning(engine):
 
 
 def test_steps_that_something_is_due_after(engine):
-    due = engine("log.eta").due
+    due = engine("log.timing").due
     for every in ((3,), (0,), (4, 6), (0, 5), (3, 3)):
         for first in range(1, 14):
             for last in range(first, 14):
@@ -381,13 +381,13 @@ def drive(eta, clock, steps: range, validate_every: int, seconds=(2.0, 30.0, 5.0
 def test_eta_counts_validations_and_saves(engine, done):
     """Also of a resumed run, of which only what was done since counts."""
     clock = Clock()
-    eta = engine("log.eta").Eta(done, 100, {"validation": (10, 0), "save": (100, 0)}, 5, clock)
+    eta = engine("log.timing").Eta(done, 100, {"validation": (10, 0), "save": (100, 0)}, 5, clock)
     drive(eta, clock, range(done + 1, done + 6), 10)
     # Nothing was validated yet: each of its 5 batches counts as a step.
     left = 100 - done - 5
     assert eta.left(done + 5) == left * 2 + math.ceil(left / 10) * 5 * 2
     clock = Clock()
-    eta = engine("log.eta").Eta(done, 100, {"validation": (10, 0), "save": (100, 0)}, 5, clock)
+    eta = engine("log.timing").Eta(done, 100, {"validation": (10, 0), "save": (100, 0)}, 5, clock)
     drive(eta, clock, range(done + 1, done + 31), 10)
     left = 100 - done - 30  # the validation after the last step is still to come
     assert eta.left(done + 30) == left * 2 + (left // 10 + 1) * 35
@@ -396,7 +396,7 @@ def test_eta_counts_validations_and_saves(engine, done):
 
 def test_eta_is_known_after_the_first_step(engine):
     clock = Clock()
-    eta = engine("log.eta").Eta(0, 3, {"save": (0, 0)}, 0, clock)
+    eta = engine("log.timing").Eta(0, 3, {"save": (0, 0)}, 0, clock)
     clock.now += 4
     assert eta.left(1) == 8
     with eta.aside("save"):

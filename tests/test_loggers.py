@@ -357,7 +357,6 @@ def test_looking_costs_no_second_forward_pass(engine, project, monkeypatch):
     import torch
 
     monkeypatch.chdir(project)
-    watch = engine("log.media")
     parts = engine("setup").build_parts(engine("launch").compose())
 
     class Sink(engine("api").Logger):
@@ -371,7 +370,7 @@ def test_looking_costs_no_second_forward_pass(engine, project, monkeypatch):
     calls = []
     parts.model.register_forward_pre_hook(lambda *_: calls.append("asked"))
     forward = parts.model.stem.register_forward_pre_hook(lambda *_: calls.append("computed"))
-    seen = watch.Watch(parts, None, [Sink()], 0)
+    seen = engine("log.media").Media(parts, None, [Sink()], 0)
     with seen.validation(parts.model, 7) as look:
         engine("validation").evaluate_split(parts, parts.model, parts.val, 7, 1, look=look)
     forward.remove()

@@ -261,17 +261,17 @@ def test_fetching_and_resuming_at_any_step_change_nothing(windows, engine, tmp_p
     steps, draw = random_steps(seed), random.Random(seed)
 
     def run(disturb: bool) -> list[dict[str, float]]:
-        ours, out = windows.Windows(torch.device("cpu"), entries), []
+        ours, out = windows.Statistics(torch.device("cpu"), entries), []
         for step, values in enumerate(steps):
             for key, (value, n) in values.items():
                 value = torch.tensor(value, dtype=torch.float64)
                 ours.add(step, {key: engine("api").Mean(value, torch.tensor(n) if n == 7 else n)}, 1)
             if disturb and draw.random() < 0.4:
-                assert ours.fetch() is None
+                ours.fetch()
             if disturb and draw.random() < 0.3:
                 ours.fetch()
                 torch.save(ours.state_dict(), tmp_path / "state.pt")
-                ours = windows.Windows(torch.device("cpu"), entries)
+                ours = windows.Statistics(torch.device("cpu"), entries)
                 ours.load_state_dict(torch.load(tmp_path / "state.pt", weights_only=True))
             if step % 7 == 6:
                 ours.fetch()
@@ -285,7 +285,7 @@ def test_fetching_and_resuming_at_any_step_change_nothing(windows, engine, tmp_p
 
 
 def filled(windows, entries: list[dict], values: list[float], **kwargs: float):
-    ours = windows.Windows(torch.device("cpu"), entries)
+    ours = windows.Statistics(torch.device("cpu"), entries)
     for step, value in enumerate(values):
         ours.add(step, {"x": torch.tensor(value, dtype=torch.float64)}, 1)
     return ours
@@ -306,15 +306,28 @@ def test_a_spread_is_that_of_torch_std_and_never_negative(windows):
 def test_not_a_number_stays_visible(windows):
     entries = [{"source": "x", "name": s, "statistic": s, "window": w} for s, w in zip(STATISTICS, itertools.repeat(3))]
     ours = filled(windows, entries, [1.0, math.nan, 2.0])
-    assert ours.fetch() is None, "only a loss must be finite"
+    ours.fetch()
+    assert ours.first_not_finite is None, "only a loss must be finite"
     logged = ours.log_point()
     assert all(math.isnan(logged[f"train/{s}"]) == (s != "current") for s in STATISTICS)
     assert logged["train/current"] == 2
 
 
+def test_the_first_loss_that_is_not_finite(windows):
+    ours = windows.Statistics(torch.device("cpu"))
+    for step, loss in enumerate((1.0, 2.0, math.inf, 1.0, math.nan)):
+        ours.add(step, {"loss": torch.tensor(loss)}, 1)
+        assert ours.first_not_finite is None, "known when it is fetched"
+    ours.fetch()
+    assert ours.first_not_finite == 2
+    ours.add(5, {"loss": torch.tensor(math.nan)}, 1)
+    ours.fetch()
+    assert ours.first_not_finite == 2
+
+
 def test_a_mean_over_nothing_counts_for_nothing(windows, engine):
     Mean = engine("api").Mean
-    ours = windows.Windows(torch.device("cpu"), [{"source": "x", "name": "max", "statistic": "max", "window": 9}])
+    ours = windows.Statistics(torch.device("cpu"), [{"source": "x", "name": "max", "statistic": "max", "window": 9}])
     ours.add(0, {"x": Mean(torch.tensor(3.0), torch.tensor(2))}, 1)
     ours.add(1, {"x": Mean(torch.tensor(math.nan), torch.tensor(0))}, 1)
     ours.fetch()
@@ -326,7 +339,7 @@ def test_a_mean_over_nothing_counts_for_nothing(windows, engine):
 
 def test_values_are_kept_as_they_are_when_they_are_logged(windows, engine):
     api, weight = engine("api"), torch.nn.Parameter(torch.tensor([1.0]))
-    ours = windows.Windows(torch.device("cpu"))
+    ours = windows.Statistics(torch.device("cpu"))
     for step in range(3):
         with api.recording() as recorded:
             total = weight * 10
@@ -340,72 +353,38 @@ def test_values_are_kept_as_they_are_when_they_are_logged(windows, engine):
     assert ours.means() == {"first": 20, "weight": 2, "tokens": 2**24 + 1, "half": 2}
 
 
-def test_a_share_is_what_it_is_in_each_step_however_many_are_counted_at_once(windows, engine):
-    Share = engine("api").Share
-    drawn = torch.Generator().manual_seed(0)
-    steps = [torch.rand(samples, generator=drawn) for samples in (8, 8, 8, 3, 8, 1)]
-    calls = []
-
-    def is_high(values):
-        calls.append(len(values))
-        return values > 0.5
-
-    def low(first, second):
-        return first[:, 0] < second
-
-    shares = [(values > 0.5).double().mean().item() for values in steps]
-    for keep in (0, 10, 1000):
-        calls.clear()
-        entries = [{"source": key, "name": f"{key}s", "statistic": "max", "window": 1} for key in ("high", "low", "x")]
-        ours = windows.Windows(torch.device("cpu"), entries, keep=keep)
-        for step, values in enumerate(steps):
-            both = {"high": Share(is_high, values), "low": Share(low, values[:, None], 1 - values)}
-            ours.add(step, {"loss": torch.tensor(0.0), **both, "x": torch.tensor(float(step))}, len(values))
-            if keep == 10:
-                ours.fetch()
-                named = ours.log_point()
-                assert (named["train/highs"], named["train/xs"]) == (shares[step], step)
+def test_a_share_is_counted_in_its_step(windows, engine):
+    Share, drawn = engine("api").Share, torch.Generator().manual_seed(0)
+    steps = [torch.rand(samples, generator=drawn) for samples in (8, 8, 3, 8, 1)]
+    entries = [{"source": key, "name": f"{key}s", "statistic": "max", "window": 1} for key in ("high", "x")]
+    ours = windows.Statistics(torch.device("cpu"), entries)
+    for step, values in enumerate(steps):
+        shared = values.clone()
+        high, low = Share(lambda v: v > 0.5, shared), Share(lambda a, b: a[:, 0] < b, shared[:, None], 1 - shared)
+        ours.add(step, {"loss": torch.tensor(0.0), "high": high, "low": low, "x": torch.tensor(float(step))}, 1)
+        shared.zero_()  # as an owner may: the share was counted before
         ours.fetch()
-        total = sum(share * len(values) for share, values in zip(shares, steps, strict=True))
-        means = ours.epoch_end()
-        assert means["train_epoch/high"] == pytest.approx(total / 36, abs=1e-12)
-        assert means["train_epoch/high"] + means["train_epoch/low"] == pytest.approx(1)
-    assert sorted(calls) == [1, 3, 32], "one call for all batches of a size"
+        named = ours.log_point()
+        assert (named["train/highs"], named["train/xs"]) == ((values > 0.5).double().mean().item(), step)
+    means = ours.epoch_end()
+    total = sum((values > 0.5).sum().item() for values in steps)
+    assert means["train_epoch/high"] == pytest.approx(total / 28, abs=1e-12)
+    assert means["train_epoch/high"] + means["train_epoch/low"] == pytest.approx(1)
 
 
-def test_a_share_that_is_none_is_named(windows, engine):
-    api = engine("api")
-    ours = windows.Windows(torch.device("cpu"))
-    ours.add(0, {"acc": api.Share(lambda x: x, torch.rand(4))}, 4)
-    with pytest.raises(api.UserError, match=r"The Share 'acc' is of torch.float32 .* must return bool"):
-        ours.fetch()
+@pytest.mark.parametrize("holds", [lambda x: x, lambda x: x[:2] > 0])
+def test_a_share_that_is_none_is_named(windows, engine, holds):
+    api, ours = engine("api"), windows.Statistics(torch.device("cpu"))
+    with pytest.raises(api.UserError, match=r"The Share 'acc' is of torch\..*\. Return bool .* in the shape \[4\]"):
+        ours.add(0, {"acc": api.Share(holds, torch.rand(4))}, 4)
 
 
 def test_a_share_weighs_as_much_as_it_has_rows(windows, engine):
-    Share, ours = engine("api").Share, windows.Windows(torch.device("cpu"))
+    Share, ours = engine("api").Share, windows.Statistics(torch.device("cpu"))
     for step, values in enumerate([torch.ones(1), torch.zeros(4), torch.zeros(0)]):
         ours.add(step, {"loss": torch.tensor(1.0), "acc": Share(lambda x: x > 0, values)}, 8)
-    assert ours.fetch() is None
+    ours.fetch()
     assert ours.means() == {"loss": 1.0, "acc": pytest.approx(0.2)}
-
-
-def test_a_share_whose_tensor_changes_is_refused(windows, engine):
-    api, ours, rows = engine("api"), windows.Windows(torch.device("cpu")), torch.ones(4)
-    ours.add(0, {"acc": api.Share(lambda x: x > 0, rows)}, 4)
-    rows.zero_()
-    with pytest.raises(api.UserError, match="'acc' was changed in place before it was counted; hand it a clone"):
-        ours.fetch()
-
-
-def test_a_share_holds_neither_files_nor_what_its_tensors_were_cut_from(windows, engine):
-    Share, ours = engine("api").Share, windows.Windows(torch.device("cpu"))
-    of_a_worker, cut, small = torch.ones(4).share_memory_(), torch.ones(4, 1 << 18)[:, 0], torch.ones(4)
-    ours.add(0, {"acc": Share(lambda *x: x[0] > 0, of_a_worker, cut, small)}, 4)
-    (alike,) = ours._shares.values()
-    kept = [tensor for (tensor,) in alike.columns]
-    assert [tensor.untyped_storage().nbytes() for tensor in kept] == [16, 16, 16]
-    assert not any(tensor.is_shared() for tensor in kept)
-    assert kept[2].data_ptr() == small.data_ptr()
 
 
 def test_constant_memory_over_epochs_and_runs(windows):
@@ -428,15 +407,6 @@ def test_many_values_are_joined_before_they_are_fetched(windows):
     assert len(ours._held) < 5000
     ours.fetch()
     assert ours.means() == {"x": 4999.5}
-
-
-def test_counts_of_shares_are_joined_before_they_are_fetched(windows, engine):
-    Share, ours = engine("api").Share, windows.Windows(torch.device("cpu"), keep=0)
-    for step in range(5000):
-        ours.add(step, {"acc": Share(torch.Tensor.bool, torch.tensor([1.0, float(step % 2)]))}, 2)
-    assert len(ours._counted) < 5000
-    ours.fetch()
-    assert ours.means() == {"acc": 0.75}
 
 
 # ---------------------------------------------------------------- what log.windows may say
@@ -685,7 +655,7 @@ def test_several_records_of_a_step_are_averaged(module, windows, engine):
     api, model, seen = engine("api"), module.Recording(10), []
     for block in (model.block, model.other):
         block.last.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
-    ours = windows.Windows(torch.device("cpu"))
+    ours = windows.Statistics(torch.device("cpu"))
     with api.recording() as recorded:
         model(torch.randn(5, 64))
     ours.add(0, {"loss": torch.zeros(()), **recorded}, 5)

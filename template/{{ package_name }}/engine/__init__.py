@@ -40,7 +40,7 @@ What a run is made of:
     init_from.py    weights to start from
     checkpoint.py   writing and reading one plain dict, safely
     saver.py        saving in a thread, from a copy
-    windows.py      statistics of logged values over steps
+    statistics.py   statistics of logged values over steps
     log.py          the log, metrics.jsonl
     report.py       what is shown and kept at a log point
     console.py      lines in columns, colour, the bar

@@ -262,6 +262,17 @@ def check_scalar(name: str, value: Any) -> None:
         raise UserError(f"'{name}' was logged as {shape}. Log a tensor with one value.")
 
 
+def count_share(name: str, share: Share) -> Tensor:
+    """The number of samples that hold, an integer scalar. Raises `UserError`."""
+    held, samples = share.holds(*share.tensors), len(share.tensors[0])
+    if held.dtype != torch.bool or held.shape != (samples,):
+        raise UserError(
+            f"The Share '{name}' is of {held.dtype} in the shape {list(held.shape)}. Return bool "
+            f"from its function, in the shape [{samples}]."
+        )
+    return held.sum()
+
+
 class recording:
     """Collect the values that `record` gets in a block: `with recording() as values`."""
 

@@ -16,10 +16,11 @@ from .api import Context, Mean, recording
 from .build.optimizer import groups_but, load_optimizer_state, optimizer_state
 from .config.stored import to_yaml
 from .errors import NO_SPACE, NotFiniteError, Stopped, UserError
-from .log.media import Watch
+from .log.media import Media
 from .log.profiling import Profiler
 from .log.report import Report
-from .log.statistics import Windows
+from .log.statistics import Statistics
+from .log.timing import Timing
 from .machine import distributed
 from .machine.device import autocast, to_device
 from .machine.distributed import WORLD_SIZE, Vote
@@ -58,11 +59,11 @@ class Loop:
         self.keeps_nothing = parts.config.compile == "reduce-overhead"
         """Whether the model's outputs and gradients are overwritten when it is called again, as
         those of CUDA graphs are."""
-        keep = 0 if self.keeps_nothing else 1 << 20
-        self.windows = Windows(parts.device, parts.config.log.windows, parts.task.derived, keep)
+        self.statistics = Statistics(parts.device, parts.config.log.windows, parts.task.derived)
+        self.timing = Timing()
         self.saver = Saver(run.checkpoints, self.config.keep_last)
         self.config_text = to_yaml(self.config)
-        self.watch = Watch(parts, run, [], 0)
+        self.media = Media(parts, run, [], 0)
         self.vote = Vote()
         self.scaler = torch.amp.GradScaler(parts.device.type, enabled=parts.precision == "fp16")
         self.step_key = rng.make_key(self.config.seed, Domain.STEP)
@@ -84,7 +85,7 @@ class Loop:
                 with autocast(p.precision, p.device), recording() as recorded:
                     values = p.task.training_step(self.forward, batch, self.context())
                 self.backward(values["loss"], count)
-            self.windows.add(self.step, {**recorded, **values}, count)
+            self.statistics.add(self.step, {**recorded, **values}, count)
         self.average_gradients()
         self.leave_out_groups()
         self.clip_gradients()
@@ -97,14 +98,14 @@ class Loop:
 
     def next_batch(self, batches: Iterator[Any], micro: int) -> Any:
         """The next micro-batch on the device, with all generators set for its forward pass."""
-        p, began = self.parts, time.perf_counter()
-        batch = to_device(next(batches), p.device, self.config.channels_last)
-        self.report.data_seconds += time.perf_counter() - began
+        p = self.parts
+        with self.timing.data():
+            batch = to_device(next(batches), p.device, self.config.channels_last)
         number = self.step * p.train.plan.micro_batches + micro * WORLD_SIZE + distributed.RANK
         if p.mix is not None:
             rng.seed_all(rng.fold_in(self.batch_key, number))
             batch = to_device(p.mix(*batch), p.device, self.config.channels_last)
-        self.watch.keep(batch)
+        self.media.keep(batch)
         rng.seed_all(rng.fold_in(self.step_key, number))
         return batch
 
@@ -159,7 +160,7 @@ class Loop:
             nn.utils.clip_grad_value_(p.parameters.values(), config.clip_grad_value)
         limit = config.clip_grad_norm or math.inf
         norm = nn.utils.clip_grad_norm_(p.parameters.values(), limit)
-        self.windows.add(self.step, {"grad_norm": norm}, 1)
+        self.statistics.add(self.step, {"grad_norm": norm}, 1)
 
     def gradients_shared(self, last: bool) -> AbstractContextManager[Any]:
         """Processes exchange gradients in a step's last micro-batch only."""
@@ -179,11 +180,13 @@ class Loop:
         p, config = self.parts, self.config
         if config.val_at_start and self.saved_at < 0:  # not where a checkpoint says what is due
             self.pending = p.val is not None
-        self.report = Report(p, self.run.folder, self.step, validate_again=self.pending)
+        self.report = Report(
+            p, self.run.folder, self.timing, self.step, validate_again=self.pending
+        )
         try:
             if distributed.is_main():
                 self.report.loggers = p.open_loggers(self.run.folder, self.step + 1)
-            self.watch = Watch(p, self.run, self.report.loggers, self.step)
+            self.media = Media(p, self.run, self.report.loggers, self.step)
             p.scheduler.begin(p.optimizer, self.step)
             if self.pending:
                 with self.report.aside("validation"):
@@ -205,7 +208,7 @@ class Loop:
             if self.saved_at != self.step:
                 self.save()
             self.saver.wait()
-            self.watch.finish(self.step, self.best)
+            self.media.finish(self.step, self.best)
         except OSError as error:
             if error.errno in NO_SPACE:  # a save that filled the disk says how much room it needs
                 self.saver.wait()
@@ -218,10 +221,10 @@ class Loop:
     def after_step(self) -> None:
         """Log, validate, save and stop, where it is time to."""
         self.saver.check()
-        if not self.watch.has_begun:  # not before the first step, which it would keep waiting
+        if not self.media.has_begun:  # not before the first step, which it would keep waiting
             with self.report.aside("start"):
-                self.watch.begin(self.context())
-        self.watch.stepped(self.step)
+                self.media.begin(self.context())
+        self.media.stepped(self.step)
         config, steps_per_epoch = self.config, self.parts.train.plan.steps
         epochs, rest = divmod(self.step, steps_per_epoch)
 
@@ -243,15 +246,16 @@ class Loop:
 
     def log(self, epoch_ends: bool) -> None:
         """A log point: the only place between validations where the host waits for the device."""
+        self.statistics.fetch()
         self.refuse_not_finite()
         ends = epoch_ends or self.step == self.parts.total_steps
-        self.windows.refuse_unknown_sources(ends)
+        self.statistics.refuse_unknown_sources(ends)
         if self.config.log.by == "epoch" and not ends:
             return
         self.report.train(
             self.step,
-            self.windows.log_point(),
-            self.windows.epoch_end() if epoch_ends else {},
+            self.statistics.log_point(),
+            self.statistics.epoch_end() if epoch_ends else {},
             self.parts.scheduler.rates(self.step - 1),
         )
 
@@ -277,8 +281,8 @@ class Loop:
         return patience is not None and self.not_better > patience
 
     def refuse_not_finite(self) -> None:
-        """Raises `NotFiniteError` where a loss since the last call was not finite."""
-        bad = self.windows.fetch()
+        """Raise `NotFiniteError` if a fetched loss is not finite."""
+        bad = self.statistics.first_not_finite
         if bad is None:
             return
         samples = self.parts.train.plan.samples(bad).tolist()
@@ -295,13 +299,14 @@ class Loop:
         p = self.parts
         if p.val is None:
             return
+        self.statistics.fetch()
         self.refuse_not_finite()
         model = p.averaged.model if p.averaged is not None else p.model
         epoch = self.report.epoch(self.step)
         self.saver.wait()  # loader workers are forked next, which no other thread should see
         self.vote.restart()
         # A stop in between saves; the resumed run validates, as `pending` is in the checkpoint.
-        with self.watch.validation(model, self.step) as look:
+        with self.media.validation(model, self.step) as look:
             values = evaluate_split(p, model, p.val, self.step, epoch, self.stop_if_asked, look)
         self.vote.restart()
         p.model.train()
@@ -338,6 +343,7 @@ class Loop:
 
     def save(self, best: bool = False) -> None:
         """Begin to write a checkpoint of this step; with `best`, name it best.pt as well."""
+        self.statistics.fetch()
         self.refuse_not_finite()
         self.saved_at = self.step
         if distributed.is_main():
@@ -358,7 +364,7 @@ class Loop:
             "optimizer": optimizer_state(p.optimizer, p.parameters),
             "scheduler": p.scheduler.state_dict(),
             "scaler": self.scaler.state_dict(),
-            "windows": self.windows.state_dict(),
+            "windows": self.statistics.state_dict(),
             "best": {
                 "value": self.best,
                 "saved": self.best_saved,
@@ -380,7 +386,7 @@ class Loop:
         load_optimizer_state(p.optimizer, p.parameters, state["optimizer"])
         p.scheduler.load_state_dict(state["scheduler"])
         self.scaler.load_state_dict(state["scaler"])
-        self.windows.load_state_dict(state["windows"])
+        self.statistics.load_state_dict(state["windows"])
         best = state["best"]
         self.best, self.best_saved = best["value"], best["saved"]
         self.last, self.not_better = best["last"], best["not_better"]

@@ -12,7 +12,7 @@ from torch import nn
 from . import rng
 from .api import Context, recording
 from .batches.loader import Loader
-from .log.statistics import Windows
+from .log.statistics import Statistics
 from .machine import distributed
 from .machine.device import autocast, to_device
 from .machine.distributed import WORLD_SIZE
@@ -40,7 +40,7 @@ def evaluate_split(
     model.eval()
     for metric in built.metrics.values():
         metric.reset()
-    values, plan = Windows(built.device, derived=built.task.derived), loader.plan
+    values, plan = Statistics(built.device, derived=built.task.derived), loader.plan
     ctx = Context(step, epoch, training=False, device=built.device, metrics=built.metrics)
     key = rng.make_key(built.config.seed, Domain.VALIDATION)
     with closing(loader.read(0, plan.steps)) as batches:

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from .. import rng
-from ..api import Context, Mean, Share, recording
+from ..api import Context, Mean, Share, check_scalar, count_share, recording
 from ..config.schema import Config
 from ..errors import UserError
 from ..machine.device import autocast, to_device
@@ -88,14 +88,10 @@ def _check_values(values: Any) -> None:
     if not hasattr(values, "items") or "loss" not in values:
         raise UserError("The task's step must return a dict with the key 'loss'.")
     for key, value in values.items():
-        tensor = value.value if isinstance(value, Mean) else value
         if isinstance(value, Share) and key != "loss":
-            tensor = value.value()
-        if not isinstance(tensor, torch.Tensor) or tensor.numel() != 1:
-            shape = tuple(tensor.shape) if isinstance(tensor, torch.Tensor) else type(tensor)
-            raise UserError(
-                f"The task's step returned '{key}' as {shape}; it must be a tensor with one value."
-            )
+            count_share(key, value)
+        else:
+            check_scalar(key, value.value if isinstance(value, Mean) else value)
 
 
 def shapes(batch: Any) -> str:

@@ -33,8 +33,11 @@ if TYPE_CHECKING:
 Look = Callable[[Any, Context], None]
 
 
-class Watch:
-    """Hands to the loggers of the main process what is no number; `step` is where it starts."""
+class Media:
+    """Send pictures, the graph, histograms and texts to the loggers of the main process.
+
+    `step` is the one that the process starts from.
+    """
 
     def __init__(self, parts: Parts, run: Run, loggers: Sequence[Logger], step: int) -> None:
         self.parts, self.run, self.loggers, self.start = parts, run, loggers, step

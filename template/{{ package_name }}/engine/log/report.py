@@ -15,7 +15,7 @@ from ..machine.distributed import is_main
 from ..run.metrics import MetricsFile
 from ..text import duration, logger, number, number_width
 from .console import Columns, Line, progress_bar
-from .eta import Eta
+from .timing import Eta, Timing
 
 if TYPE_CHECKING:
     from ..build.parts import Parts
@@ -24,10 +24,13 @@ if TYPE_CHECKING:
 class Report:
     """Of the main process; other processes have one that keeps quiet."""
 
-    def __init__(self, parts: Parts, folder: Path, done: int, validate_again: bool) -> None:
+    def __init__(
+        self, parts: Parts, folder: Path, timing: Timing, done: int, validate_again: bool
+    ) -> None:
         config, plan = parts.config, parts.train.plan
         validation = parts.val.plan if parts.val is not None else None
         self.plan, self.total_steps, self.device = plan, parts.total_steps, parts.device
+        self.timing = timing
         self.digits = config.log.digits
         self.rates, self.times = Columns(), Columns()
         self.values = Columns(number_width(self.digits))
@@ -46,7 +49,7 @@ class Report:
         self.restart_clock(done)
 
     def restart_clock(self, step: int) -> None:
-        self.clock, self.clock_step, self.data_seconds = self.eta.training(), step, 0.0
+        self.clock, self.clock_step, self.timing.data_seconds = self.eta.training(), step, 0.0
 
     def stepped(self) -> None:
         """To be called after every step."""
@@ -68,17 +71,17 @@ class Report:
         step: int,
         window: Mapping[str, float],
         epoch: Mapping[str, float],
-        rates: Mapping[str, float],
+        lrs: Mapping[str, float],
     ) -> None:
-        """A log point: the window's means, an epoch's where one ends, each group's rate."""
+        """Report a log point: its values, an epoch's means where one ends, each group's learning rate."""
         steps = max(1, step - self.clock_step)
         times = {
             "time/step": (self.eta.training() - self.clock) / steps,
-            "time/data": self.data_seconds / steps,
+            "time/data": self.timing.data_seconds / steps,
         }
-        lrs = {f"lr/{name}": lr for name, lr in rates.items()}
-        self.write(step, {**window, **epoch, **lrs, **times})
-        low, high = (f"{f(rates.values()):.1e}" for f in (min, max))
+        tagged = {f"lr/{name}": lr for name, lr in lrs.items()}
+        self.write(step, {**window, **epoch, **tagged, **times})
+        low, high = (f"{f(lrs.values()):.1e}" for f in (min, max))
         shown = {
             "eta": duration(self.eta.left(step)),
             "time": f"{times['time/step']:.3f}",

@@ -7,12 +7,12 @@ import math
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from operator import itemgetter
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from ..api import Mean, Share, check_scalar
+from ..api import Mean, Share, check_scalar, count_share
 from ..errors import UserError, nearest
 from ..machine import distributed
 from ..text import logger
@@ -117,29 +117,10 @@ class Window:
         return True
 
 
-class _Alike(NamedTuple):
-    """Shares of one function over tensors of the same shapes, which are counted together."""
-
-    copied: list[bool]
-    """Which of a share's tensors are to be copied."""
-    of: list[tuple[int, str]]
-    """Each share's step and key."""
-    columns: list[list[Tensor]]
-    """The first tensor of every share, the second of every share …"""
-    versions: list[list[int]]
-    """How often each had been changed in place."""
-
-
-def _holds_more(tensor: Tensor) -> bool:
-    """Whether keeping it keeps much besides: a larger tensor, or a loader worker's open file."""
-    of_a_worker = tensor.device.type == "cpu" and tensor.is_shared()
-    return of_a_worker or tensor.untyped_storage().nbytes() > max(1 << 20, 2 * tensor.nbytes)
-
-
 Values = Mapping[str, Tensor | Mean | Share | list[Tensor | Mean]]
 
 
-class Windows:
+class Statistics:
     """What was logged, as one value per optimizer step and key, and statistics over the steps.
 
     The value of a step is the mean over its micro-batches and processes, weighted by what they
@@ -156,25 +137,19 @@ class Windows:
         device: torch.device,
         entries: Iterable[Mapping[str, Any]] = (),
         derived: Callable[[Mapping[str, float]], Mapping[str, float]] = lambda means: {},
-        keep: int = 1 << 20,
     ) -> None:
-        """`keep`: how many numbers of shares may wait to be counted."""
-        self.keep = keep
         self.device, self.derived = device, derived
         self.windows = [Window(**entry) for entry in entries]
         self.seen: dict[str, None] = {}
         """Every key that was ever logged, in the order of their first time."""
         self.step = -1
         """The last step whose values were fetched."""
+        self.first_not_finite: int | None = None
+        """The first step whose loss was fetched and is not finite."""
         self._since_log: dict[str, list[float]] = {}  # the sums of value · n and of n
         self._epoch: dict[str, list[float]] = {}
-        self._labels: list[tuple[int, str, float | None]] = []
+        self._labels: list[tuple[int, str, float | None, bool]] = []
         self._held: list[Tensor] = []
-        self._shares: dict[tuple[Any, ...], _Alike] = {}
-        """By function and shapes."""
-        self._kept = 0  # numbers in them
-        self._counted: list[Tensor] = []
-        self._counted_labels: list[tuple[int, str, int]] = []
 
     def add(self, step: int, values: Values, count: float) -> None:
         """Values of one micro-batch of `count` samples at optimizer step `step`.
@@ -184,66 +159,23 @@ class Windows:
         """
         scalars: list[Tensor] = []
         for key, given in values.items():
-            if isinstance(given, Share):
-                self._keep(step, key, given)
-                continue
             for value in given if isinstance(given, list) else (given,):
                 n: Tensor | float | None = count
-                if isinstance(value, Mean):
+                is_count = isinstance(value, Share)
+                if isinstance(value, Share):
+                    n = len(value.tensors[0])
+                    value = count_share(key, value)
+                elif isinstance(value, Mean):
                     value, n = value
                 scalars.append(self._scalar(key, value))
                 if isinstance(n, Tensor):
                     scalars.append(self._scalar(key, n))
                     n = None
-                self._labels.append((step, key, n))
+                self._labels.append((step, key, n, is_count))
         if scalars:
             self._held.append(torch.stack(scalars))
         if len(self._held) >= self._JOIN:
             self._held = [torch.cat(self._held)]
-        if self._kept > self.keep:
-            self._count_shares()
-
-    def _keep(self, step: int, key: str, share: Share) -> None:
-        tensors = share.tensors
-        kind = (share.holds, *[tensor.shape for tensor in tensors])
-        alike = self._shares.get(kind)
-        if alike is None:
-            copied = [_holds_more(tensor) for tensor in tensors]
-            alike = self._shares[kind] = _Alike(
-                copied, [], [[] for _ in tensors], [[] for _ in tensors]
-            )
-        alike.of.append((step, key))
-        for place, tensor in enumerate(tensors):
-            if alike.copied[place]:
-                tensor = tensor.clone()
-            alike.columns[place].append(tensor)
-            alike.versions[place].append(tensor._version)
-            self._kept += tensor.numel()
-
-    def _count_shares(self) -> None:
-        """Bring the shares kept so far among the values: those of one kind in one call."""
-        for (holds, *shapes), (_, of, columns, versions) in self._shares.items():
-            for column, before in zip(columns, versions, strict=True):
-                now = [tensor._version for tensor in column]
-                if now != before:
-                    keys = [key for (_, key), a, b in zip(of, now, before, strict=True) if a != b]
-                    raise UserError(
-                        f"A tensor of the Share '{keys[0]}' was changed in place before it was counted; "
-                        "hand it a clone."
-                    )
-            held, samples = holds(*map(torch.cat, columns)), shapes[0][0]
-            if held.dtype != torch.bool or held.shape != (len(of) * samples,):
-                raise UserError(
-                    f"The Share '{of[0][1]}' is of {held.dtype} in the shape "
-                    f"{list(held.shape)}; its function must return bool, one for each sample."
-                )
-            # Counts are exact, however many steps are counted at once.
-            counts = held.reshape(len(of), samples).sum(1, dtype=torch.float64)
-            self._counted.append(counts.to(self.device))
-            self._counted_labels += [(step, key, samples) for step, key in of]
-        if len(self._counted) >= self._JOIN:
-            self._counted = [torch.cat(self._counted)]
-        self._shares, self._kept = {}, 0
 
     def _scalar(self, key: str, value: Tensor) -> Tensor:
         """The tensor without dimensions or graph, on the device. Raises `UserError`."""
@@ -257,28 +189,26 @@ class Windows:
             value = value.to(self.device, non_blocking=True)
         return value
 
-    def fetch(self) -> int | None:
-        """Bring what was added into the sums; the first step whose loss is not finite, or None."""
-        self._count_shares()
-        labels, counted = self._labels, self._counted_labels
-        if not labels and not counted and distributed.WORLD_SIZE == 1:
-            return None
-        # What is of one type is joined in less time.
-        held = [torch.cat(self._held).double()] if self._held else []
-        numbers = iter(torch.cat([*held, *self._counted]).tolist() if labels or counted else [])
-        self._labels, self._held, self._counted_labels, self._counted = [], [], [], []
-        mine = [
-            (step, key, next(numbers), next(numbers) if n is None else n) for step, key, n in labels
-        ]
-        mine += [(step, key, next(numbers) / (n or 1), n) for step, key, n in counted]
+    def fetch(self) -> None:
+        """Bring what was added into the sums, over all processes, and set `first_not_finite`."""
+        labels, held = self._labels, self._held
+        if not labels and distributed.WORLD_SIZE == 1:
+            return
+        self._labels, self._held = [], []
+        numbers = iter(torch.cat(held).double().tolist() if held else [])
+        mine = []
+        for step, key, n, is_count in labels:
+            value = next(numbers)
+            n = next(numbers) if n is None else n
+            mine.append((step, key, value / (n or 1) if is_count else value, n))
         # Sorting keeps the order of equal steps: sums are the same however often they are fetched.
         merged = sorted(itertools.chain(*distributed.from_all(mine)), key=itemgetter(0))
         by_step: dict[str, list[tuple[int, float, float]]] = {}
         """For each key, of each step the sums of value · n and of n."""
-        bad = None
         for step, key, value, n in merged:
-            if key == "loss" and bad is None and not math.isfinite(value):
-                bad = step
+            is_new = key == "loss" and self.first_not_finite is None
+            if is_new and not math.isfinite(value):
+                self.first_not_finite = step
             total = value * n if n else 0.0  # a mean over nothing may be not a number
             rows = by_step.setdefault(key, [])
             if rows and rows[-1][0] == step:  # another micro-batch
@@ -288,7 +218,6 @@ class Windows:
             self._count(key, rows)
         if merged:
             self.step = merged[-1][0]
-        return bad
 
     def _count(self, key: str, rows: list[tuple[int, float, float]]) -> None:
         """Bring steps' sums of value · n and of n into all windows."""

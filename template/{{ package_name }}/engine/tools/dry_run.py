@@ -66,9 +66,9 @@ def _one_batch(parts: Parts) -> str:
             values = parts.task.training_step(loop.forward, batch, loop.context())
         count = parts.train.plan.counts(0)[0]
         loop.backward(values["loss"], count)
-    loop.windows.add(0, {**recorded, **values}, count)
-    loop.windows.fetch()
-    text = ", ".join(f"{key} {number(value)}" for key, value in loop.windows.means().items())
+    loop.statistics.add(0, {**recorded, **values}, count)
+    loop.statistics.fetch()
+    text = ", ".join(f"{key} {number(value)}" for key, value in loop.statistics.means().items())
     unused = [name for name, p in parts.parameters.items() if p.grad is None]
     if unused:
         text += f"; no gradient reaches {', '.join(unused[:5])}{' …' if len(unused) > 5 else ''}"

@@ -61,9 +61,10 @@ def range_test(parts: Parts) -> list[Row]:
         if signals.requested():
             raise Exit(f"Stopped by {signals.requested()}; a range test starts anew.")
         loop.training_step(batches)
-        if loop.windows.fetch() is not None:  # infinite or not a number
+        loop.statistics.fetch()
+        if loop.statistics.first_not_finite is not None:
             break
-        loss = loop.windows.means()["loss"]
+        loss = loop.statistics.means()["loss"]
         average = _MEMORY * average + (1 - _MEMORY) * loss
         smoothed = average / (1 - _MEMORY ** (step + 1))  # the first steps count in full
         rows.append(Row(step, rising.rate(step), loss, smoothed))

@@ -13,6 +13,4 @@ def unrecorded_loop(parts: Parts) -> Loop:
     """A loop whose steps are those of training, but which has no folder and reports nothing."""
     no_run: Any = SimpleNamespace(checkpoints=None)
     loop = Loop(parts, no_run, started=0.0)
-    report: Any = SimpleNamespace(data_seconds=0.0)  # the one thing that a step reports
-    loop.report = report
     return loop

@@ -23,6 +23,25 @@ def due(first: int, last: int, every: Sequence[int]) -> int:
     return up_to(last) - up_to(first - 1) + is_last_extra
 
 
+class Timing:
+    """Seconds that steps have waited for data since the last log point."""
+
+    def __init__(self) -> None:
+        self.data_seconds = 0.0
+        self._began = 0.0
+
+    def data(self) -> Timing:
+        """Measure a block that waits for data: `with timing.data():`."""
+        return self
+
+    # A class, because a generator's block takes ten times as long and every step has one.
+    def __enter__(self) -> None:
+        self._began = time.perf_counter()
+
+    def __exit__(self, *error: object) -> None:
+        self.data_seconds += time.perf_counter() - self._began
+
+
 class Eta:
     """Measures steps, validations and saves apart, as a run may have few or many of each.
 
