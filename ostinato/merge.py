@@ -21,7 +21,7 @@ conflict markers where there are conflicts; `Merge.read(path)` gives a file of i
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -80,10 +80,14 @@ def merge(
     owned: Callable[[str], bool],
     scratch: Path,
     *,
+    moved: Mapping[str, Sequence[str]],
     version: str = "new",
     message: str = "Update the template",
 ) -> Merge:
-    """Merges what changed from `old` to `new` into the project's HEAD."""
+    """Merge what changed from `old` to `new` into the project's HEAD.
+
+    `moved` says where the template moved code: old path → new paths, the new name of the file first.
+    """
     here = Git(project)
     head = here("rev-parse", "HEAD")
     prefix = here("rev-parse", "--show-prefix")
@@ -106,7 +110,7 @@ def merge(
 
     # What the template never had takes no part: it cannot be mistaken for a renamed file.
     moved_by_user = _renames(git, base, ours, index, SIMILAR)
-    renamed = _renames(git, base, theirs, index, "--find-renames=50%")
+    renamed = _renamed_by_template(git, base, theirs, moved, index)
     for path in moved_by_user.keys() & renamed.keys():
         mine, new = moved_by_user[path], renamed[path]
         if mine != new and mine not in theirs:
@@ -122,11 +126,20 @@ def merge(
 
     origin = {other: one for one, other in moved_by_user.items()}
     crlf = _without_crlf(git, base, ours, origin)
-    files, stages, told = _merge_trees(git, base, ours, theirs, index, version)
+    # git is shown old files under their new names. So it merges edits however much of a file changed.
+    new_name = {path: new for path, new in renamed.items() if new in theirs and not (path in ours and new in ours)}
+    old_trees = ({new_name.get(path, path): entry for path, entry in tree.items()} for tree in (base, ours))
+    files, stages, told = _merge_trees(git, *old_trees, theirs, index, version)
     _settle(files, stages, told, result)
     for path in crlf:
         _with_crlf(git, files, {path, renamed.get(origin.get(path, path), path)})
     _audit(git, base, ours, theirs, files, moved_by_user, renamed, result)
+    origin |= {new: old for old, new in renamed.items()}
+    for path, sentence in result.conflicts.items():
+        old_path = origin.get(path, path)
+        places = [p for p in moved.get(old_path, ()) if p != path and p in theirs and p not in base]
+        if places:
+            result.conflicts[path] = f"{sentence} Code of {old_path} is now in {', '.join(places)}."
 
     untouched = {path: entry for path, entry in project_files.items() if path not in ours and path != ANSWERS}
     result.files = {**untouched, **files, ANSWERS: answers}
@@ -174,6 +187,21 @@ def _renames(git: Git, one: Tree, other: Tree, index: Path, similar: str) -> dic
     trees = [git.write_tree(files, index) for files in (one, other)]
     words = git.names("diff-tree", "-r", "-z", "--no-ext-diff", "--diff-filter=R", "--name-status", similar, *trees)
     return dict(zip(words[1::3], words[2::3], strict=True))
+
+
+def _renamed_by_template(
+    git: Git, base: Tree, theirs: Tree, moved: Mapping[str, Sequence[str]], index: Path
+) -> dict[str, str]:
+    """Return the new name of each renamed file: as the template says, else by likeness."""
+    renamed: dict[str, str] = {}
+    for path, (first, *_) in moved.items():
+        if path in base and path not in theirs and first in theirs and first not in {*base, *renamed.values()}:
+            renamed[path] = first
+    rest = (
+        {path: entry for path, entry in tree.items() if path not in known}
+        for tree, known in ((base, renamed.keys()), (theirs, set(renamed.values())))
+    )
+    return renamed | _renames(git, *rest, index, "--find-renames=50%")
 
 
 def _merge_trees(

@@ -143,3 +143,10 @@ def ownership(template: Path, answers: Answers) -> Callable[[str], bool]:
 
     in_update, in_copy = excluded("update"), excluded("copy")
     return lambda path: in_update(path) and not in_copy(path)
+
+
+def moved_code(template: Path, package: str) -> dict[str, list[str]]:
+    """Return where a version moved code of the package to: old path → new paths. Versions before 0.3.0 do not say."""
+    table = template / "includes/moved.yml"
+    found = yaml.safe_load(table.read_text(encoding="utf-8")) if table.is_file() else {}
+    return {f"{package}/{old}": [f"{package}/{path}" for path in new] for old, new in found.items()}

@@ -14,7 +14,7 @@ from .check import Check, Trees
 from .errors import Refused, Stopped
 from .git import Git, check_version
 from .merge import Merge, merge
-from .render import ANSWERS, Answers, Source, answers_in, as_version, ownership, rendered
+from .render import ANSWERS, Answers, Source, answers_in, as_version, moved_code, ownership, rendered
 from .state import BRANCH, TEMPLATE, TRIED, Note, State, held
 
 TRAILER = "Ostinato-Update:"
@@ -162,6 +162,7 @@ def _update(
         new,
         lambda path: owned_old(path) or owned_new(path),
         temporary / "scratch",
+        moved=moved_code(checkouts[1], str(plan.answers[1]["package_name"])),
         version=plan.new,
         message=f"{title}\n\n{TRAILER} {plan.new}",
     )

@@ -34,6 +34,7 @@ OLD = {
     f"{PACKAGE}/engine/loop.py": LINES,
     f"{PACKAGE}/engine/old_name.py": LINES.replace("line", "name"),
     f"{PACKAGE}/engine/gone.py": LINES.replace("line", "gone"),
+    f"{PACKAGE}/engine/rewritten.py": LINES.replace("line", "part"),
     f"{PACKAGE}/engine/untouched.py": LINES.replace("line", "same"),
     "configs/train.yaml": "lr: 0.1\n",
     "configs/experiment/one.yaml": "lr: 0.2\n",
@@ -51,6 +52,8 @@ NEW = OLD | {
     f"{PACKAGE}/engine/loop.py": LINES.replace("line_20 = 20", "line_20 = 'new'"),
     f"{PACKAGE}/engine/new_name.py": LINES.replace("line", "name").replace("name_20 = 20", "name_20 = 'new'"),
     f"{PACKAGE}/engine/folder/added.py": "the template's\n",
+    f"{PACKAGE}/engine/folder/first.py": "".join(f"part_{n} = {n}\n" for n in range(5)) + "the template's\n" * 40,
+    f"{PACKAGE}/engine/folder/second.py": "".join(f"part_{n} = {n}\n" for n in range(20, 30)),
     "configs/train.yaml": "lr: 0.3\n",
     "configs/optimizer/adamw.yaml": LINES.replace(" =", ":").replace("line_20: 20", "line_20: new"),
     "configs/scheduler/new.yaml": "the: template's\n",
@@ -58,7 +61,9 @@ NEW = OLD | {
     "README.md": "the template's\n",
     "pyproject.toml": OLD["pyproject.toml"].replace("line_20 = 20", "line_20 = 'new'"),
 }
-del NEW[f"{PACKAGE}/engine/old_name.py"], NEW[f"{PACKAGE}/engine/gone.py"]
+for name in ("old_name", "gone", "rewritten"):
+    del NEW[f"{PACKAGE}/engine/{name}.py"]
+MOVED = "engine/rewritten.py: [engine/folder/first.py, engine/folder/second.py]\n"
 CHANGES = """# Changelog
 
 ## Unreleased
@@ -82,7 +87,7 @@ USERS += ["digits/task.py", "tests/test_task.py"]
 def source(template: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A repository of a small template with the versions 0.1.0 and 0.2.0, and a state after it."""
     folder = tmp_path_factory.mktemp("sources") / "small"
-    shutil.copytree(template / "includes", folder / "includes")
+    shutil.copytree(template / "includes", folder / "includes", ignore=shutil.ignore_patterns("moved.yml"))
     for name in ("copier.yml", "template/.gitignore", "template/.gitattributes"):
         (folder / name).parent.mkdir(exist_ok=True)
         shutil.copy2(template / name, folder / name)
@@ -96,7 +101,7 @@ def source(template: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     for path in OLD.keys() - NEW.keys():
         (folder / "template" / path).unlink()
     write(folder / "template", NEW)
-    write(folder, {"CHANGELOG.md": CHANGES})
+    write(folder, {"CHANGELOG.md": CHANGES, "includes/moved.yml": MOVED})
     commit(folder, "0.2.0")
     write(folder / "template", {f"{PACKAGE}/engine/loop.py": LINES})
     commit(folder, "0.3.0rc1")
@@ -251,6 +256,33 @@ def test_an_edit_of_a_file_that_was_moved_is_merged(project, ostinato, word, old
     of_the_word = [path.stem for path in engine.glob("*.py") if f"{word}_3" in path.read_text()]
     assert of_the_word == [result]
     assert ("you moved digits/engine/old_name.py here, and the new version moved it" in said) == (result == "my_name")
+
+
+def test_an_edit_of_a_file_that_git_does_not_recognise_is_merged(project, ostinato):
+    text = changed(LINES.replace("line", "part"), 1, "part_1 = 'mine'")
+    edit(project, {"digits/engine/rewritten.py": text})
+    said = ostinato("update")
+    assert said.code == 0, said
+    assert "part_1 = 'mine'" in (project / "digits/engine/folder/first.py").read_text()
+    assert "moved     digits/engine/rewritten.py → digits/engine/folder/first.py" in said
+    assert not (project / "digits/engine/rewritten.py").exists()
+
+
+def test_a_conflict_names_where_code_of_the_file_went(project, ostinato):
+    edit(project, {"digits/engine/rewritten.py": changed(LINES.replace("line", "part"), 25, "part_25 = 'mine'")})
+    said = ostinato("update")
+    assert said.code == 1
+    (line,) = (line for line in said.splitlines() if line.startswith("  digits/engine/folder/first.py: "))
+    assert line.endswith("Code of digits/engine/rewritten.py is now in digits/engine/folder/second.py.")
+    assert "part_25 = 'mine'" in git(project, "show", "ostinato-update-0.2.0:digits/engine/folder/first.py")
+
+
+def test_a_deleted_file_that_the_template_renamed_stays_deleted(project, ostinato):
+    edit(project, {"digits/engine/rewritten.py": None})
+    said = ostinato("update")
+    assert said.code == 0, said
+    assert "digits/engine/folder/first.py: you deleted or moved it" in said
+    assert not (project / "digits/engine/folder/first.py").exists()
 
 
 def test_a_file_moved_into_a_folder_of_the_users_is_the_users(project, ostinato):

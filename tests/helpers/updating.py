@@ -10,7 +10,7 @@ import yaml
 
 from helpers.releases import NEWEST, commit, git
 from ostinato.merge import Merge, merge
-from ostinato.render import ownership, rendered
+from ostinato.render import moved_code, ownership, rendered
 
 QUIET: dict[str, Any] = {"defaults": True, "quiet": True, "unsafe": False, "overwrite": True}
 
@@ -32,6 +32,8 @@ class Versions:
     def __init__(self, repository: Path, folder: Path) -> None:
         self.repository, self.folder = repository, folder
         self.made: dict[str, tuple[Path, Any]] = {}
+        self.moved: dict[str, dict[str, list[str]]] = {}
+        """Where each version moved code of the package to, as `moved_code` returns it."""
 
     def get(self, version: str, answers: Mapping[str, Any]) -> tuple[Path, Any]:
         """The rendered folder, and whether a path of it is the user's."""
@@ -45,6 +47,7 @@ class Versions:
             with tarfile.open(folder / "template.tar") as archive:
                 archive.extractall(folder / "template", filter="data")
             self.made[key] = project, ownership(folder / "template", answers)
+            self.moved[version] = moved_code(folder / "template", answers["package_name"])
         return self.made[key]
 
 
@@ -52,7 +55,8 @@ def checked_update(project: Path, versions: Versions, scratch: Path, version: st
     """What the checked update merges, without its tests: the part of it that touches files."""
     answers = answers_of(project)
     (old, in_old), (new, in_new) = (versions.get(name, answers) for name in (answers["_commit"], version))
-    return merge(project, old, new, lambda path: in_old(path) or in_new(path), scratch, version=version)
+    moved = versions.moved[version]
+    return merge(project, old, new, lambda path: in_old(path) or in_new(path), scratch, moved=moved, version=version)
 
 
 def apply(merged: Merge, project: Path) -> None:

@@ -1,0 +1,71 @@
+"""Edits of engine files that the template moved, split or rewrote: an update carries each of them, or reports it."""
+
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+import yaml
+from conftest import ROOT
+from releases import NEWEST, commit, git, versions
+from updating import Versions, checked_update
+
+ANSWERS = {"package_name": "digits"}
+TABLE: dict[str, list[str]] = yaml.safe_load((ROOT / "includes/moved.yml").read_text(encoding="utf-8"))
+
+
+@pytest.fixture(scope="module")
+def rendered(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Versions:
+    return Versions(repository, tmp_path_factory.mktemp("versions"))
+
+
+def engine_files(project: Path) -> list[str]:
+    return sorted(path.relative_to(project).as_posix() for path in project.glob("digits/engine/**/*.py"))
+
+
+def test_the_table_names_places_that_exist(rendered: Versions):
+    package = rendered.get(NEWEST, ANSWERS)[0] / "digits"
+    assert [path for places in TABLE.values() for path in places if not (package / path).is_file()] == []
+
+
+@pytest.mark.parametrize("version", versions())
+def test_the_table_says_where_every_file_of_a_release_went(rendered: Versions, version: str):
+    old, new = (rendered.get(name, ANSWERS)[0] for name in (version, NEWEST))
+    gone = {path.removeprefix("digits/") for path in set(engine_files(old)) - set(engine_files(new))}
+    assert gone - TABLE.keys() == set()
+
+
+@pytest.mark.parametrize("share", [0.15, 0.5, 0.85])
+@pytest.mark.parametrize("version", versions())
+def test_one_edit_in_every_file_of_the_engine(rendered: Versions, tmp_path: Path, version: str, share: float):
+    """The edit lies after this share of the lines, at the next line with code or text."""
+    project = shutil.copytree(rendered.get(version, ANSWERS)[0], tmp_path / "digits")
+    git(project, "init", "--quiet")
+    commit(project)
+    marks = {}
+    for number, path in enumerate(engine_files(project)):
+        lines = (project / path).read_text(encoding="utf-8").splitlines()
+        place = int(share * (len(lines) - 1))
+        while place < len(lines) - 1 and not re.search(r"\w", lines[place]):
+            place += 1
+        lines[place] += f" # owner-{number}-0"
+        marks[path] = f" # owner-{number}-0"
+        (project / path).write_text("\n".join(lines) + "\n", encoding="utf-8")
+    assert len(marks) > 60
+    commit(project)
+
+    merged = checked_update(project, rendered, tmp_path / "scratch")
+
+    texts = {path: merged.read(path).decode() for path in merged.files if path.endswith(".py")}
+    for path, mark in marks.items():
+        (now,) = (other for other, text in texts.items() if mark in text)
+        inner, first, more = path.removeprefix("digits/"), path, []
+        if inner in TABLE:
+            first, *more = (f"digits/{place}" for place in TABLE[inner])
+        assert now == first
+        if now in merged.conflicts:
+            assert "<<<<<<<" in texts[now]
+            assert all(place in merged.conflicts[now] for place in more)
+    assert merged.conflicts.keys() <= {f"digits/{place}" for old in TABLE for place in TABLE[old][:1]} | marks.keys()
+    # Most edits arrive without anybody's help.
+    assert len(merged.conflicts) < len(marks) / 2
