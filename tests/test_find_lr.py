@@ -70,7 +70,7 @@ def test_groups_keep_their_share_of_the_rate(server, workspace):
         "groups = \"optimizer.groups=[{name: head, match: 'head.*'}, {name: rest, match: '*', lr_scale: 0.1}]\"\n"
         "parts = build_parts(compose(groups, 'lr=0.5', 'find_lr.steps=20', 'find_lr.stop=1e-3'))\n"
         "rows = range_test(parts)\n"
-        "print(rows[-1].lr, *(parts.scheduler.rates(19)[name] for name in ('head', 'rest')))\n"
+        "print(rows[-1].lr, *(parts.scheduler.lrs(19)[name] for name in ('head', 'rest')))\n"
     )
     done = server.run(workspace / "show.py")
     assert done.code == 0, done.out

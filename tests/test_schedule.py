@@ -1,6 +1,7 @@
 """Schedules: against torch's own where it has one, and at the points that matter elsewhere."""
 
 import math
+from dataclasses import dataclass
 
 import pytest
 import torch
@@ -22,12 +23,12 @@ def curve(schedule, kind, total=100, per_epoch=10, **options):
 def torch_curve(kind, total=100, **options):
     optimizer = torch.optim.SGD([torch.zeros(())], lr=0.1, momentum=0.9)
     made = kind(optimizer, **options)
-    rates = []
+    lrs = []
     for _ in range(total):
-        rates.append(optimizer.param_groups[0]["lr"] / 0.1)
+        lrs.append(optimizer.param_groups[0]["lr"] / 0.1)
         optimizer.step()
         made.step()
-    return rates
+    return lrs
 
 
 def test_like_torch(schedule):
@@ -106,6 +107,22 @@ def test_plateau(schedule):
     again = schedule.Plateau(horizon=horizon, factor=0.5, patience=1)
     again.load_state_dict(made.state_dict())
     assert again.scale_at(50) == 0.25
+
+
+def test_a_subclass_that_changes_a_default_keeps_the_bounds(schedule, engine):
+    @dataclass(kw_only=True)
+    class Sawtooth(schedule.Schedule):
+        warmup_epochs: float = 1
+        interval: str = "epoch"
+
+        def scale(self, step):
+            return 1 - self.done(step) * 4 % 1
+
+    horizon = schedule.Horizon(100, 10)
+    assert Sawtooth(horizon=horizon).warmup == 10
+    for wrong in ({"warmup_epochs": -1}, {"interval": "day"}):
+        with pytest.raises(engine("errors").UserError, match=str(*wrong.values())):
+            Sawtooth(horizon=horizon, **wrong)
 
 
 TORCH = [

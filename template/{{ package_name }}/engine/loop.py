@@ -256,7 +256,7 @@ class Loop:
             self.step,
             self.statistics.log_point(),
             self.statistics.epoch_end() if epoch_ends else {},
-            self.parts.scheduler.rates(self.step - 1),
+            self.parts.scheduler.lrs(self.step - 1),
         )
 
     def stop_if_asked(self) -> None:

@@ -1,6 +1,6 @@
-"""The learning rate as a function of the step: a group's `base_lr` × `scale_at(step)`.
+"""The learning rate as a function of the step: `base_lr` of a parameter group × `scale_at(step)`.
 
-Because it is a function, a resumed run needs to be told only its step; `Plateau` alone has state.
+A resumed run therefore needs only its step. `Plateau` alone has state.
 """
 
 from __future__ import annotations
@@ -9,90 +9,93 @@ import bisect
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import MISSING, dataclass, field, fields
 from typing import Any
 
 from torch.optim import Optimizer
 
 from .errors import UserError
+from .progress import is_better
 
 
 @dataclass(frozen=True)
 class Horizon:
-    """How long a run is, in optimizer steps, and what it does besides."""
+    """The length of a run in optimizer steps, and what else a schedule may ask about the run."""
 
     total_steps: int
     steps_per_epoch: int
     lr: float = 1.0
-    """The config's base rate."""
+    """The config's base lr."""
     monitor_mode: str = "min"
     validates: bool = True
 
 
+def bounded(low: float, high: float, default: Any = MISSING) -> Any:
+    """Return a field of a schedule whose value must be None or from `low` to `high`."""
+    return field(default=default, metadata={"bounds": (low, high)})
+
+
 @dataclass(kw_only=True)
 class Schedule(ABC):
-    """The base of all schedules: linear warm-up, then `scale`. Subclass it and define `scale`."""
+    """The base of all schedules: a linear warm-up, then `scale`. Subclass it and define `scale`."""
 
     horizon: Horizon
-    warmup_steps: int = 0
-    """Length of the warm-up in optimizer steps …"""
-    warmup_epochs: float = 0
-    """… or in epochs …"""
-    warmup_fraction: float = 0
-    """… or as a share of the run."""
+    # The length of the warm-up, in at most one of three units.
+    warmup_steps: int = bounded(0, 1e12, default=0)
+    warmup_epochs: float = bounded(0, 1e9, default=0)
+    warmup_fraction: float = bounded(0, 1, default=0)
     interval: str = "step"
-    """Whether the rate changes every step or every epoch, and the unit of counts and milestones."""
+    """step or epoch: how often the learning rate changes, and the unit of counts and milestones."""
 
     can_be_extended = True
-    """Whether a run may be made longer after it was resumed."""
+    """Whether a resumed run may be made longer."""
 
     def __post_init__(self) -> None:
-        horizon = self.horizon
         if self.interval not in ("step", "epoch"):
             raise UserError(f"scheduler.interval={self.interval} is not one of step, epoch.")
-        kinds = ("warmup_steps", "warmup_epochs", "warmup_fraction")
-        given = [
-            f"scheduler.{kind}={getattr(self, kind):g}" for kind in kinds if getattr(self, kind)
-        ]
+        for f in (*fields(Schedule), *fields(self)):  # a subclass may change a default, not a bound
+            low, high = f.metadata.get("bounds", (-math.inf, math.inf))
+            value = getattr(self, f.name) if "bounds" in f.metadata else None
+            if value is not None and not low <= value <= high:
+                raise UserError(f"scheduler.{f.name}={value:g} must be from {low:g} to {high:g}.")
+        warmups = ("warmup_steps", "warmup_epochs", "warmup_fraction")
+        given = [f"scheduler.{n}={getattr(self, n):g}" for n in warmups if getattr(self, n)]
         if len(given) > 1:
-            raise UserError(f"{' and '.join(given)} are both set; set all but one to 0.")
-        for kind, most in zip(kinds, (1e12, 1e9, 1), strict=True):
-            _within(kind, getattr(self, kind), 0, most)
+            raise UserError(f"{' and '.join(given)} are both set. Set all but one to 0.")
         self.warmup = self.warmup_steps or round(
-            self.warmup_epochs * horizon.steps_per_epoch
-            + self.warmup_fraction * horizon.total_steps
+            self.warmup_epochs * self.horizon.steps_per_epoch
+            + self.warmup_fraction * self.horizon.total_steps
         )
         self.step_count = 0
         self.validate()
 
-    def validate(self) -> None:  # noqa: B027 - not every schedule has something to refuse
-        """Refuse impossible values. Raises `UserError`."""
+    def validate(self) -> None:  # noqa: B027 - most schedules refuse nothing
+        """Refuse values that do not fit together. Raises `UserError`."""
 
     @abstractmethod
     def scale(self, step: int) -> float:
-        """What base rates are multiplied by in optimizer step `step` (from 0), without warm-up."""
+        """Return the factor of `base_lr` in optimizer step `step` (from 0), without warm-up."""
 
     def scale_at(self, step: int) -> float:
-        """The same with warm-up and, for `interval=epoch`, held through each epoch."""
+        """Return the factor with warm-up; with `interval=epoch`, constant within each epoch."""
         if step < self.warmup:
             return (step + 1) / (self.warmup + 1)
         if self.interval == "epoch":
             step -= step % self.horizon.steps_per_epoch
         return self.scale(max(step, self.warmup))
 
-    def rates(self, step: int) -> dict[str, float]:
-        """The learning rate that each group has in optimizer step `step`, by the group's name."""
+    def lrs(self, step: int) -> dict[str, float]:
+        """Return each parameter group's learning rate in optimizer step `step`, by its name."""
         scale = self.scale_at(step)
         return {g["name"]: g["base_lr"] * scale for g in self.optimizer.param_groups}
 
     def begin(self, optimizer: Optimizer, step: int = 0) -> None:
-        """Set the rates for optimizer step `step`; every group has its `base_lr`."""
-        self.optimizer = optimizer
-        self.step_count = step
+        """Set the learning rates for optimizer step `step`. Every group must have a `base_lr`."""
+        self.optimizer, self.step_count = optimizer, step
         self.apply()
 
     def step(self) -> None:
-        """After `optimizer.step()`: set the rates for the next one."""
+        """Set the learning rates for the next step. Call this after `optimizer.step()`."""
         self.step_count += 1
         self.apply()
 
@@ -101,8 +104,8 @@ class Schedule(ABC):
         for group in self.optimizer.param_groups:
             group["lr"] = group["base_lr"] * scale
 
-    def observe(self, value: float) -> None:  # noqa: B027 - only a plateau looks at it
-        """Called with the monitored value after each validation."""
+    def observe(self, value: float) -> None:  # noqa: B027 - only Plateau uses the value
+        """Take the monitored value of a validation."""
 
     def state_dict(self) -> dict[str, Any]:
         return {"step": self.step_count}
@@ -111,17 +114,12 @@ class Schedule(ABC):
         self.step_count = state["step"]
 
     def units(self, step: int) -> int:
-        """`step` in units of `interval`."""
+        """Return `step` in units of `interval`."""
         return step // self.horizon.steps_per_epoch if self.interval == "epoch" else step
 
     def done(self, step: int) -> float:
-        """The share of the run after the warm-up that is over at `step`, from 0 to 1."""
+        """Return the share of the run after the warm-up that is over at `step`, from 0 to 1."""
         return min(1.0, (step - self.warmup) / max(1, self.horizon.total_steps - self.warmup))
-
-
-def _within(name: str, value: float, low: float, high: float) -> None:
-    if not low <= value <= high:
-        raise UserError(f"scheduler.{name}={value:g} must be from {low:g} to {high:g}.")
 
 
 @dataclass(kw_only=True)
@@ -134,12 +132,8 @@ class Constant(Schedule):
 class Cosine(Schedule):
     """Half a cosine from 1 to `min_scale`, `cycles` times (Loshchilov & Hutter 2017)."""
 
-    min_scale: float = 0.0
-    cycles: int = 1
-
-    def validate(self) -> None:
-        _within("min_scale", self.min_scale, 0, 1)
-        _within("cycles", self.cycles, 1, 1e6)
+    min_scale: float = bounded(0, 1, default=0.0)
+    cycles: int = bounded(1, 1e6, default=1)
 
     def scale(self, step: int) -> float:
         done = self.done(step) * self.cycles
@@ -149,14 +143,10 @@ class Cosine(Schedule):
 
 @dataclass(kw_only=True)
 class Polynomial(Schedule):
-    """(1 - share of the run that is over) to the power of `power`; 1 is a line."""
+    """(1 - the share of the run that is over) to the power of `power`. A power of 1 is a line."""
 
-    power: float = 2.0
-    min_scale: float = 0.0
-
-    def validate(self) -> None:
-        _within("power", self.power, 0, 100)
-        _within("min_scale", self.min_scale, 0, 1)
+    power: float = bounded(0, 100, default=2.0)
+    min_scale: float = bounded(0, 1, default=0.0)
 
     def scale(self, step: int) -> float:
         return self.min_scale + (1 - self.min_scale) * (1 - self.done(step)) ** self.power
@@ -164,13 +154,10 @@ class Polynomial(Schedule):
 
 @dataclass(kw_only=True)
 class Exponential(Schedule):
-    """Multiplied by `gamma` every epoch or step, counted from the run's start."""
+    """Multiply by `gamma` every epoch or step, counted from the run's start."""
 
-    gamma: float = 0.95
+    gamma: float = bounded(0, 1, default=0.95)
     interval: str = "epoch"
-
-    def validate(self) -> None:
-        _within("gamma", self.gamma, 0, 1)
 
     def scale(self, step: int) -> float:
         return self.gamma ** self.units(step)
@@ -178,15 +165,11 @@ class Exponential(Schedule):
 
 @dataclass(kw_only=True)
 class Step(Schedule):
-    """Multiplied by `gamma` every `step_size` epochs or steps, counted from the run's start."""
+    """Multiply by `gamma` every `step_size` epochs or steps, counted from the run's start."""
 
-    step_size: int
-    gamma: float = 0.1
+    step_size: int = bounded(1, 1e12)
+    gamma: float = bounded(0, 1, default=0.1)
     interval: str = "epoch"
-
-    def validate(self) -> None:
-        _within("step_size", self.step_size, 1, 1e12)
-        _within("gamma", self.gamma, 0, 1)
 
     def scale(self, step: int) -> float:
         return self.gamma ** (self.units(step) // self.step_size)
@@ -194,19 +177,15 @@ class Step(Schedule):
 
 @dataclass(kw_only=True)
 class MultiStep(Schedule):
-    """Multiplied by `gamma` at each of the `milestones`, in epochs or steps."""
+    """Multiply by `gamma` at each of the `milestones`, in epochs or steps."""
 
     milestones: list[int]
-    gamma: float = 0.1
+    gamma: float = bounded(0, 1, default=0.1)
     interval: str = "epoch"
 
     def validate(self) -> None:
-        _within("gamma", self.gamma, 0, 1)
         if self.milestones != sorted(set(self.milestones)) or min(self.milestones, default=1) < 1:
-            raise UserError(
-                f"scheduler.milestones={self.milestones} must rise, from 1 or more, without "
-                "repeating."
-            )
+            raise UserError(f"scheduler.milestones={self.milestones} must rise, from 1 or more.")
 
     def scale(self, step: int) -> float:
         return self.gamma ** bisect.bisect_right(self.milestones, self.units(step))
@@ -214,21 +193,18 @@ class MultiStep(Schedule):
 
 @dataclass(kw_only=True)
 class OneCycle(Schedule):
-    """Up from 1 / `div_factor` to 1, then down to that / `final_div_factor` (Smith & Topin 2018)."""
+    """1 / `div_factor`, up to 1, down to 1 / `div_factor` / `final_div_factor` (Smith & Topin 2018)."""
 
-    pct_start: float = 0.3
-    """Share of the run in which the rate rises."""
-    div_factor: float = 25.0
-    final_div_factor: float = 1e4
+    pct_start: float = bounded(0, 1, default=0.3)
+    """Share of the run in which the learning rate rises."""
+    div_factor: float = bounded(1, 1e12, default=25.0)
+    final_div_factor: float = bounded(1, 1e12, default=1e4)
 
     can_be_extended = False
 
     def validate(self) -> None:
-        _within("pct_start", self.pct_start, 0, 1)
-        _within("div_factor", self.div_factor, 1, 1e12)
-        _within("final_div_factor", self.final_div_factor, 1, 1e12)
         if self.warmup:
-            raise UserError("The one-cycle schedule is its own warm-up; set the warm-up to 0.")
+            raise UserError("scheduler=one_cycle has a warm-up of its own. Set the other to 0.")
 
     def scale(self, step: int) -> float:
         low, done = 1 / self.div_factor, self.done(step)
@@ -241,15 +217,11 @@ class OneCycle(Schedule):
 
 @dataclass(kw_only=True)
 class WarmupStableDecay(Schedule):
-    """Warm-up, then 1, then down to `min_scale` in the last `decay_fraction` of the run, along
+    """Warm-up, then 1, then a fall to `min_scale` in the last `decay_fraction` of the run, along
     1 - √x (Hu et al. 2024, Hägele et al. 2024)."""
 
-    decay_fraction: float = 0.2
-    min_scale: float = 0.0
-
-    def validate(self) -> None:
-        _within("decay_fraction", self.decay_fraction, 0, 1)
-        _within("min_scale", self.min_scale, 0, 1)
+    decay_fraction: float = bounded(0, 1, default=0.2)
+    min_scale: float = bounded(0, 1, default=0.0)
 
     def scale(self, step: int) -> float:
         decay = self.decay_fraction * self.horizon.total_steps
@@ -261,12 +233,8 @@ class WarmupStableDecay(Schedule):
 class InverseSqrt(Schedule):
     """√(timescale / (timescale + steps after the warm-up)) (Vaswani et al. 2017, Zhai et al. 2022)."""
 
-    timescale: int | None = None
-    """Steps after which the rate is √½; null takes those of the warm-up, and at least one."""
-
-    def validate(self) -> None:
-        if self.timescale is not None:
-            _within("timescale", self.timescale, 1, 1e12)
+    timescale: int | None = bounded(1, 1e12, default=None)
+    """Steps until the factor is √½. null takes the length of the warm-up, at least one step."""
 
     def scale(self, step: int) -> float:
         timescale = self.timescale or max(1, self.warmup)
@@ -275,31 +243,26 @@ class InverseSqrt(Schedule):
 
 @dataclass(kw_only=True)
 class Plateau(Schedule):
-    """Multiplied by `factor` when `monitor` was not better in `patience` validations in a row."""
+    """Multiply by `factor` when more than `patience` validations in a row are not better."""
 
-    factor: float = 0.1
-    patience: int = 5
-    min_scale: float = 0.0
+    factor: float = bounded(0, 1, default=0.1)
+    patience: int = bounded(0, 1e9, default=5)
+    min_scale: float = bounded(0, 1, default=0.0)
     current: float = field(default=1.0, init=False)
     best: float | None = field(default=None, init=False)
     bad: int = field(default=0, init=False)
 
     def validate(self) -> None:
-        _within("factor", self.factor, 0, 1)
-        _within("patience", self.patience, 0, 1e9)
-        _within("min_scale", self.min_scale, 0, 1)
         if not self.horizon.validates:
             raise UserError(
-                "scheduler=plateau needs validations, but there are none before the run's end; set "
-                "val_every_epochs or val_every_steps."
+                "scheduler=plateau needs validations. Set val_every_epochs or val_every_steps."
             )
 
     def scale(self, step: int) -> float:
         return self.current
 
     def observe(self, value: float) -> None:
-        sign = 1 if self.horizon.monitor_mode == "max" else -1
-        if self.best is None or sign * (value - self.best) > 0:
+        if is_better(value, self.best, self.horizon.monitor_mode):
             self.best, self.bad = value, 0
         else:
             self.bad += 1

@@ -80,12 +80,12 @@ def draw_schedule(parts: Parts, path: Path) -> None:
     parts.scheduler.begin(parts.optimizer)
     stride = max(1, parts.total_steps // _POINTS)
     steps = list(range(0, parts.total_steps, stride))
-    rates = [parts.scheduler.rates(step) for step in steps]
+    lrs = [parts.scheduler.lrs(step) for step in steps]
     figure, axes = new_figure()
-    for name in rates[0]:
-        axes.plot(steps, [rate[name] for rate in rates], label=name)
+    for name in lrs[0]:
+        axes.plot(steps, [lr[name] for lr in lrs], label=name)
     axes.set(xlabel="optimizer step", ylabel="lr", title=f"{parts.config.name}: the schedule")
     axes.set_ylim(bottom=0)
-    if len(rates[0]) <= 12:  # a legend of every layer would hide the curves
+    if len(lrs[0]) <= 12:  # a legend of every layer would hide the curves
         axes.legend()
     save_figure(figure, path)
