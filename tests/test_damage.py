@@ -85,7 +85,7 @@ def plain(path):
     try:
         return torch.load(path, weights_only=True)
     except Exception as error:
-        raise checkpoint.Damaged from error
+        raise checkpoint.Damaged(path, "refused") from error
 
 
 one, another, what, load = sys.argv[1:]

@@ -239,7 +239,7 @@ def test_no_space_left_ends_with_74(train, workspace):
     (workspace / "train.py").write_text(script.replace("if __name__", f"{limit}\nif __name__"))
     done = train("save_every_steps=10", "model.width=64")
     assert done.code == 74, done.out
-    assert "No space to save" in done.last
+    assert "cannot be written: File too large" in done.last
     (folder,) = (workspace / "runs/default").iterdir()
     assert not list((folder / "checkpoints").iterdir())
 

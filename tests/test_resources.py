@@ -40,13 +40,13 @@ def fill(folder):
 def fill_for_long(folder):
     """The same; and what a save that fails has written stays there while training logs on."""
     fill(folder)
-    save_error = checkpoint._save_error
+    discard = checkpoint._discard
 
     def late(*args):
         time.sleep(1)
-        return save_error(*args)
+        discard(*args)
 
-    checkpoint._save_error = late
+    checkpoint._discard = late
 
 
 def limit(pattern):
@@ -161,8 +161,8 @@ def test_a_save_without_room_names_what_it_needs(train, workspace, small_disk, d
     """Also where the log runs out of room first, because of what the save has written."""
     done = train(*BASE, "logger=none", "name=stopped", AT="12", DO=do, ON=str(small_disk), FREE="60000")
     sentence = told(done, 74)
-    assert "No space to save" in sentence
-    assert re.search(r"it needs about 0\.1 MiB, 0\.[01] MiB are free", sentence)
+    assert "cannot be written: No space left" in sentence
+    assert re.search(r"It needs about 0\.1 MiB, 0\.[01] MiB are free", sentence)
     assert status(workspace) == "save failed"
 
 
@@ -184,7 +184,7 @@ def test_a_checkpoint_folder_that_becomes_read_only(train, workspace, bound):
     options = (*BASE, "logger=none")
     assert train(*options, "name=whole").code == 0
     sentence = told(train(*options, "name=stopped", AT="12", DO="unwritable"), 74)
-    assert "Could not save" in sentence
+    assert ".pt cannot be written" in sentence
     assert "Permission denied" in sentence
     (the_run(workspace, "stopped") / "checkpoints").chmod(0o755)
     assert train(*options, "name=stopped", "resume=auto").code == 0

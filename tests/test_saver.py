@@ -28,10 +28,10 @@ def held(engine, monkeypatch):
     """Writing waits for the event, so that a test can look at what happens beside it."""
     event, names, save = threading.Event(), [], engine("run.checkpoint").save
 
-    def slow(state, path):
-        names.append(path.name)
+    def slow(state, path, best):
+        names.append(f"{path.name} best" if best else path.name)
         assert event.wait(30)
-        save(state, path)
+        save(state, path, best)
 
     monkeypatch.setattr(engine("run.checkpoint"), "save", slow)
     return event, names
@@ -69,7 +69,7 @@ def test_never_two_at_once_and_in_order(saver, held, engine, tmp_path):
     event.set()
     second.join()
     saver.wait()
-    assert names == ["step-00000001.pt", "best.pt"]
+    assert names == ["step-00000001.pt", "step-00000002.pt best"]
     for step in (3, 4):
         saver.save(state(step), step)
     saver.wait()
@@ -106,7 +106,7 @@ def test_a_failed_write_is_raised_by_the_next_call_once(saver, engine, tmp_path,
     for call in (saver.wait, saver.check, lambda: saver.save(state(3.0), 3)):
         saver.save(state(2.0), 2)
         saver.close()
-        with pytest.raises(errors.SaveError, match=r"No space to save .*step-00000002.pt .*needs about 0\.0 MiB"):
+        with pytest.raises(errors.SaveError, match=r"step-00000002.pt cannot be written: No space .*needs about 0\.0 MiB"):
             call()
         saver.check()
     assert [p.name for p in tmp_path.iterdir()] == ["step-00000001.pt"]

@@ -18,6 +18,7 @@ from .build.first_batch import check_one_batch, too_large
 from .build.optimizer import table
 from .build.parts import Parts
 from .config.schema import Config
+from .config.stored import read_config
 from .errors import (
     NO_SPACE,
     Exit,
@@ -33,9 +34,10 @@ from .launch import Job
 from .log.messages import close_log, open_file, open_log
 from .loop import Loop
 from .machine import distributed
-from .resume import restore
+from .run.disk import not_written
 from .run.facts import describe_start, timestamp, weights_sha256
 from .run.folder import Run, create_run
+from .run.resume import find_checkpoint, record_resumed
 from .setup import build_parts
 from .text import logger, number
 
@@ -78,6 +80,19 @@ def train(job: Job, loop_type: type[Loop] = Loop) -> float | None:
         run.release()
 
 
+def restore(loop: Loop, run: Run) -> None:
+    """Load the newest checkpoint that can be used; without any, the run starts at its first step.
+
+    Raises `UserError` if data or shapes do not fit, `Failed` if no checkpoint can be used.
+    """
+    p, stored = loop.parts, read_config(run.folder)
+    state = find_checkpoint(run, stored)
+    if state is not None:
+        loop.load_state_dict(state)
+    can_be_extended = p.scheduler.can_be_extended
+    record_resumed(run, loop.config, stored, state, p.fingerprint, can_be_extended)
+
+
 @contextlib.contextmanager
 def _writing(run: Run) -> Iterator[None]:
     """Turns what keeps the run's files from being written into `SaveError`."""
@@ -87,10 +102,7 @@ def _writing(run: Run) -> Iterator[None]:
         is_own = Path(str(error.filename)).is_relative_to(run.folder)
         if not is_own and error.errno not in (*NO_SPACE, errno.EROFS):
             raise
-        raise SaveError(
-            f"{error.filename or run.shown} cannot be written: {error.strerror}. The checkpoints "
-            f"are intact; put that right and go on with: python train.py resume={run.shown}"
-        ) from error
+        raise not_written(error.filename or run.shown, error) from error
 
 
 @contextlib.contextmanager
@@ -103,26 +115,24 @@ def _recorded(run: Run, config: Config) -> Iterator[None]:
         _close(run, status.get(type(error), "failed"))
         if isinstance(error, UserError):  # too late for a mistake without consequences
             raise Failed(own_words(error)) from error
-        if isinstance(error, Stopped):
-            raise Stopped(f"{error} Go on with: python train.py resume={run.shown}") from None
+        if isinstance(error, Stopped | SaveError):
+            raise type(error)(f"{error} {run.resume_hint}") from error
         raise
     except torch.OutOfMemoryError as error:
         _close(run, "failed")
-        raise Failed(
-            f"{too_large(config)} Go on with: python train.py resume={run.shown}"
-        ) from error
+        raise Failed(f"{too_large(config)} {run.resume_hint}") from error
     except Exception as error:
         if "DataLoader worker" in str(error) and signals.requested():
             _close(run, "stopped")
             raise Stopped(
-                f"Stopped by {signals.requested()} with its loader workers, without saving. Go on "
-                f"with: python train.py resume={run.shown}"
+                f"Stopped by {signals.requested()} with its loader workers, without saving. "
+                f"{run.resume_hint}"
             ) from None
         _close(run, "failed")
         if "DataLoader worker" in str(error) and "exited unexpectedly" in str(error):
             raise Failed(
                 "A loader worker was killed, most likely because memory or shared memory (/dev/shm) "
-                f"ran out: lower workers. Go on with: python train.py resume={run.shown}"
+                f"ran out: lower workers. {run.resume_hint}"
             ) from error
         operation = re.search(r"(\S+) does not have a deterministic implementation", str(error))
         with contextlib.suppress(OSError):

@@ -40,6 +40,10 @@ class Run:
         """The folder as a person would type it from the project's root."""
         return shown(self.folder)
 
+    @property
+    def resume_hint(self) -> str:
+        return f"Go on with: python train.py resume={self.shown}"
+
     def manifest(self) -> dict[str, Any]:
         """What `manifest.json` holds. Raises `UserError` where somebody damaged it."""
         path = self.folder / "manifest.json"

@@ -69,11 +69,7 @@ class Saver:
             if copied is not None:
                 copied.synchronize()
             path = checkpoint.path_of(self.folder, step)
-            if best:  # first, so that no numbered checkpoint knows of a best one that is not there
-                checkpoint.save(state, self.folder / "best.pt")
-                checkpoint.link(self.folder / "best.pt", path.name)
-            else:
-                checkpoint.save(state, path)
+            checkpoint.save(state, path, best)
             checkpoint.prune(path, self.keep_last)
         except Exception as error:  # of whatever kind: a thread has nobody to raise it to
             self._error = error

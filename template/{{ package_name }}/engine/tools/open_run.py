@@ -15,6 +15,7 @@ from ..loop import load_weights
 from ..machine.device import choose_device
 from ..paths import shown
 from ..run import checkpoint
+from ..run.resume import first_usable
 from ..setup import build_model
 from ..text import say
 
@@ -102,13 +103,12 @@ def load_state(folder: Path, which: str) -> tuple[Path, dict[str, Any]]:
         raise UserError(
             f"The run {shown(folder)} has no checkpoint yet; let it train until it has saved."
         )
-    for path in paths:
-        try:
-            return path, checkpoint.load(path)
-        except checkpoint.Unusable as error:
-            if path is paths[-1]:
-                raise UserError(
-                    f"No checkpoint of {shown(folder)} can be used: {error}."
-                ) from error
-            say(f"{error}; the next one is used.")
-    raise AssertionError("the last path returns or raises")
+    errors: list[checkpoint.Unusable] = []
+    found = first_usable(paths, errors.append)
+    if found is None:
+        raise UserError(
+            f"No checkpoint of {shown(folder)} can be used: {'; '.join(map(str, errors))}."
+        )
+    for error in errors:
+        say(f"{error}. The next one is used.")
+    return found

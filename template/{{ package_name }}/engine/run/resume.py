@@ -1,0 +1,132 @@
+"""Going on with a run: which of its checkpoints can be used, and whether it is still the same run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+from ..config.schema import EXTENDING, OPERATIONAL, Config
+from ..config.stored import changed_keys, parse_config, to_yaml
+from ..errors import Failed, UserError
+from ..machine import distributed
+from ..paths import delete_temporary_files, write_whole
+from ..text import logger
+from . import checkpoint
+from .checkpoint import BEST, Damaged, Unusable
+from .facts import fingerprint_differences, timestamp
+from .folder import Run
+
+
+def find_checkpoint(run: Run, config: Config) -> dict[str, Any] | None:
+    """Return the newest state that can be used, in every process; None if nothing was saved yet.
+
+    config: the stored one. Renames damaged checkpoints to `….damaged`. Raises `Failed`.
+    """
+    found, has_any, has_best, folder = None, False, False, run.checkpoints
+    if distributed.is_main():
+        delete_temporary_files(run.folder)
+        delete_temporary_files(folder)
+        paths, best = [*checkpoint.newest_first(folder), *folder.glob(BEST)], folder / BEST
+        has_any = bool(paths) or any(folder.glob("*.damaged"))
+        found = first_usable(paths, _pass_over, config)
+        if found is not None and best.exists():  # it may be the file that was just verified
+            has_best = best.samefile(found[0]) or bool(
+                first_usable([best], _pass_over, config, mapped=True)
+            )
+    path, has_any, has_best = distributed.from_main((found and found[0], has_any, has_best))
+    if path is None and has_any:
+        raise Failed(
+            f"No checkpoint in {run.shown}/checkpoints can be used. Restore one from a backup, or "
+            "start a new run."
+        )
+    if path is None:
+        logger.info(f"{run.shown} has no checkpoint yet. It starts at its first step.")
+        return None
+    state = checkpoint.load(path) if found is None else found[1]
+    if not has_best:
+        state["best"]["saved"] = None
+    return state
+
+
+def first_usable(
+    paths: Iterable[Path],
+    pass_over: Callable[[Unusable], None],
+    config: Config | None = None,
+    mapped: bool = False,
+) -> tuple[Path, dict[str, Any]] | None:
+    """Return the first checkpoint that can be used, and its state; None if there is none.
+
+    pass_over: is told of each checkpoint that cannot be used. config: that of the run to which the
+    checkpoint must belong. Raises `Failed` if a file cannot be read.
+    """
+    for path in paths:
+        try:
+            state = checkpoint.load(path, mapped)
+            if config is not None:
+                _check_origin(path, state, config)
+            return path, state
+        except Unusable as error:
+            pass_over(error)
+        except OSError as error:
+            raise Failed(f"The checkpoint {path} cannot be read: {error}.") from error
+    return None
+
+
+def _check_origin(path: Path, state: dict[str, Any], config: Config) -> None:
+    try:
+        own = parse_config(str(state["config"]), "Its config")
+    except UserError as error:
+        raise Unusable(path, f"is not of this run: {error}") from error
+    others = sorted(changed_keys(config, own) - OPERATIONAL - EXTENDING)
+    if others:
+        raise Unusable(path, f"belongs to another run (its {', '.join(others)} differ)")
+
+
+def _pass_over(error: Unusable) -> None:
+    logger.warning(f"{error}. It is not used.")
+    if isinstance(error, Damaged) or error.path.name == BEST:  # the next best one needs its name
+        error.path.rename(error.path.with_name(f"{error.path.name}.damaged"))
+
+
+def record_resumed(
+    run: Run,
+    config: Config,
+    stored: Config,
+    state: dict[str, Any] | None,
+    fingerprint: dict[str, Any],
+    can_be_extended: bool,
+) -> None:
+    """Check that `run` can go on from `state`, and note in its manifest how. Raises `UserError`.
+
+    can_be_extended: whether the learning rate so far would be the same in a longer run.
+    """
+    differences = []
+    if state is not None:
+        if state["fingerprint"]["data"] != fingerprint["data"] and not config.allow_changed_data:
+            raise UserError(
+                "The data have changed since the checkpoint was written. Bring the old data back, "
+                "go on with the new as allow_changed_data=true, or start a new run."
+            )
+        differences = fingerprint_differences(state["fingerprint"], fingerprint)
+    if differences:
+        logger.warning(f"This run is no longer bit-exact: {', '.join(differences)}.")
+    extended = sorted(changed_keys(stored, config) & EXTENDING)
+    if extended and not can_be_extended:
+        raise UserError(
+            f"{', '.join(extended)} cannot be changed: this run's schedule is one cycle over its "
+            "whole length. Start a new run."
+        )
+    if extended and distributed.is_main():
+        logger.warning(
+            f"{', '.join(extended)} changed: the schedule becomes that of the longer run."
+        )
+        write_whole(run.folder / "config.yaml", to_yaml(config))
+    resumed = {
+        "step": 0 if state is None else state["step"],
+        "time": timestamp(),
+        "extended": {key: getattr(config, key) for key in extended},
+        "differences": differences,
+    }
+    earlier = run.manifest().get("resumed", [])
+    run.update_manifest(status="running", fingerprint=fingerprint, resumed=[*earlier, resumed])
