@@ -303,7 +303,7 @@ def test_compare_names_curves_so_that_the_legend_fits(engine, monkeypatch, value
     runs = [
         SimpleNamespace(config={"key": f"{value}{n}"}, shown=f"a/{n}", curve=lambda tag: [(1, 0.5)]) for n in range(2)
     ]
-    compare.draw(runs, ["key"], ["val/acc"], Path("x.png"))
+    compare.draw_comparison(runs, ["key"], ["val/acc"], Path("x.png"))
     assert names == shown
 
 
@@ -319,7 +319,7 @@ def refused(done: Result, *words: str) -> None:
 
 def test_mistakes_are_one_sentence(tool, digits, run, tmp_path):
     refused(tool("evaluate", "runs/nothing"), "runs/nothing")
-    refused(tool("evaluate", "runs/seeds"), "is no run", str(runs(digits, "seeds")[-1].name))
+    refused(tool("evaluate", "runs/seeds"), "is not a run", str(runs(digits, "seeds")[-1].name))
     refused(tool("evaluate", run, "--split", "dev"), "dev", "'val', 'test'")
     refused(tool("evaluate"), "RUN")
     refused(tool("evaluate", run, "--batch-size", "0"), "'0'")

@@ -1,4 +1,4 @@
-"""What reads a finished run: `python -m PACKAGE evaluate|predict|export|compare|reproduce RUN`."""
+"""Commands that read a finished run: `python -m PACKAGE evaluate|predict|export|compare|reproduce`."""
 
 from __future__ import annotations
 
@@ -9,71 +9,73 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-from .engine.errors import FAILED, FINISHED, Exit, UserError
+from .engine.errors import FAILED, FINISHED, Exit, UserError, own_words
 from .engine.paths import ROOT
 from .engine.text import say
 
-# torch is imported within the functions: --help and mistakes answer at once.
+# Each function imports what it needs, so that --help and mistakes answer before torch is loaded.
 
 
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
-        raise UserError(f"{message[:1].upper()}{message[1:]}; see {self.prog} --help.")
+        raise UserError(f"{message[:1].upper()}{message[1:]}. See {self.prog} --help.")
 
 
 def evaluate(options: argparse.Namespace) -> None:
     folder, run = _open(options)
-    from .engine.tools.evaluate import evaluate
+    from .engine.tools.evaluate import evaluate_run
 
-    evaluate(run, options.split, options.batch_size, options.out or folder)
+    evaluate_run(run, options.split, options.batch_size, options.out or folder)
 
 
 def predict(options: argparse.Namespace) -> None:
     if options.out is not None and options.out.suffix not in (".csv", ".jsonl"):
-        raise UserError(f"--out {options.out.name} must end in .csv or .jsonl.")
+        raise UserError(
+            f"--out {options.out.name} is not a table. Name a file that ends in .csv or .jsonl."
+        )
     for path in options.paths:
         if not os.path.exists(path):
-            raise UserError(f"There is no file or folder {path}.")
+            raise UserError(f"There is no file or folder {path}. Name one that exists.")
     _, run = _open(options)
-    from .engine.tools.predict import predict
+    from .engine.tools.predict import predict_files
 
-    predict(run, options.paths, options.batch_size, options.out)
+    predict_files(run, options.paths, options.batch_size, options.out)
 
 
 def export(options: argparse.Namespace) -> None:
     from .engine.tools.folders import one_run
 
     one_run(options.run)
-    from .engine.tools.export import export
+    from .engine.tools.export import export_run
     from .engine.tools.formats import check_formats
 
     formats = options.format.split(",")
     check_formats(formats)
-    # A graph for any machine: in memory as everywhere, on the CPU unless asked otherwise.
+    # Another machine gets the usual memory layout.
     folder, run = _open(options, channels_last=False)
-    export(run, formats, options.out or folder)
+    export_run(run, formats, options.out or folder)
 
 
 def compare(options: argparse.Namespace) -> None:
-    from .engine.tools.compare import compare
+    from .engine.tools.compare import compare_runs
 
-    compare(options.runs, options.out or ROOT / "runs/compare.png", options.key)
+    compare_runs(options.runs, options.out or ROOT / "runs/compare.png", options.key)
 
 
 def reproduce(options: argparse.Namespace) -> None:
     from .engine.tools.folders import one_run
-    from .engine.tools.reproduce import reproduce
+    from .engine.tools.reproduce import reproduce_run
 
-    reproduce(one_run(options.run), options.stop_at, options.workers, options.device)
+    reproduce_run(one_run(options.run), options.stop_at, options.workers, options.device)
 
 
 def _open(options: argparse.Namespace, **replaced: Any) -> tuple[Path, Any]:
-    """The run's folder and the opened run."""
+    """Return the run's folder and the opened run."""
     from .engine.config.stored import read_config
     from .engine.tools.folders import one_run
 
     folder = one_run(options.run)
-    read_config(folder)  # a mistake in it is told before torch is loaded
+    read_config(folder)  # reports a mistake before torch is loaded
     from .engine.tools.open_run import open_run
 
     opened = open_run(folder, options.checkpoint, options.device, options.workers, **replaced)
@@ -82,7 +84,7 @@ def _open(options: argparse.Namespace, **replaced: Any) -> tuple[Path, Any]:
 
 def _parser() -> argparse.ArgumentParser:
     prog = f"python -m {__package__}"
-    parser = _Parser(prog=prog, description="Read finished runs, wherever their folders lie.")
+    parser = _Parser(prog=prog, description="Read finished runs, in any folder.")
     verbs = parser.add_subparsers(metavar="VERB", required=True, parser_class=_Parser)
 
     def verb(work: Callable[[argparse.Namespace], None], text: str) -> argparse.ArgumentParser:
@@ -94,86 +96,86 @@ def _parser() -> argparse.ArgumentParser:
         own.add_argument("--checkpoint", type=_checkpoint, default="best", metavar="best|last|PATH",
                          help="which weights (default: best)")  # fmt: skip
         own.add_argument("--device", default=device, help="auto, cpu, cuda, cuda:1 …")
-        own.add_argument("--workers", type=_number(0), help="loader processes")
+        own.add_argument("--workers", type=_from(0), help="loader workers")
 
     run_help = "a run folder, such as runs/NAME/TIME"
-    one = verb(evaluate, "The values of a split, a confusion matrix and a table per class.")
+    one = verb(evaluate, "Compute the values of a split, a confusion matrix and class scores.")
     one.add_argument("run", type=_path, metavar="RUN", help=run_help)
     one.add_argument("--split", choices=("val", "test"), default="val")
     one.add_argument("--out", type=_path, metavar="DIR", help="where to write (default: RUN)")
-    one.add_argument("--batch-size", type=_number(1), help="samples at a time")
+    one.add_argument("--batch-size", type=_from(1), help="samples at a time")
     takes_model(one)
 
-    one = verb(predict, "Labels and probabilities of files, as CSV or JSON lines.")
+    one = verb(predict, "Predict labels and probabilities of files, as CSV or JSON lines.")
     one.add_argument("run", type=_path, metavar="RUN", help=run_help)
     one.add_argument("paths", type=_shown_path, metavar="PATH", nargs="+",
-                     help="files, or folders of which all files are taken")  # fmt: skip
+                     help="files, or folders whose files are all predicted")  # fmt: skip
     one.add_argument("--out", type=_path, metavar="FILE",
                      help="a .csv or .jsonl file (default: CSV on the screen)")  # fmt: skip
-    one.add_argument("--batch-size", type=_number(1), help="samples at a time")
+    one.add_argument("--batch-size", type=_from(1), help="samples at a time")
     takes_model(one)
 
-    one = verb(export, "The model as files for elsewhere, each checked against it.")
+    one = verb(export, "Write the model as files that work without this project.")
     one.add_argument("run", type=_path, metavar="RUN", help=run_help)
     one.add_argument("--format", default="torch,safetensors", metavar="FORMAT,…",
                      help="torch, safetensors, onnx (default: torch,safetensors)")  # fmt: skip
     one.add_argument("--out", type=_path, metavar="DIR", help="where to write (default: RUN)")
     takes_model(one, device="cpu")
 
-    one = verb(compare, "A table of runs, mean ± deviation over seeds, and their curves.")
+    one = verb(compare, "Show a table of runs, mean ± deviation over seeds, and their curves.")
     one.add_argument("runs", type=_path, metavar="RUN", nargs="+",
                      help="run folders, or folders of them, such as runs/NAME")  # fmt: skip
     one.add_argument("--out", type=_path, metavar="FILE",
                      help="the picture of the curves (default: runs/compare.png)")  # fmt: skip
-    one.add_argument("--key", metavar="TAG", help="what to draw (default: what was monitored)")
+    one.add_argument("--key", metavar="TAG", help="what to draw (default: the monitor)")
 
     one = verb(reproduce, "Train a finished run again and compare every logged value and weight.")
     one.add_argument("run", type=_path, metavar="RUN", help=run_help)
     one.add_argument("--stop-at", type=_steps, default=[], metavar="STEP,…",
                      help="stop and resume after these steps, by SIGKILL and SIGTERM in turn")  # fmt: skip
     one.add_argument("--device", help="auto, cpu, cuda, cuda:1 … (default: as the run)")
-    one.add_argument("--workers", type=_number(0), help="loader processes (default: as the run)")
+    one.add_argument("--workers", type=_from(0), help="loader workers (default: as the run)")
     return parser
 
 
 def _path(text: str) -> Path:
-    """On the command line paths start at the current directory, in a config at the project."""
+    """Paths on the command line start at the current directory; paths in a config, at the project."""
     return Path(text).expanduser().absolute()
 
 
 def _shown_path(text: str) -> str:
-    """As it was typed where that also works from the project's root."""
+    """Keep the path as typed if it also works from the project's root."""
     return text if Path.cwd() == ROOT else os.path.abspath(text)
 
 
 def _checkpoint(text: str) -> str:
-    """A path, or a word or name that the run knows."""
+    """A path, or a word or file name that the run knows."""
     return str(_path(text)) if _path(text).is_file() else text
 
 
 def _steps(text: str) -> list[int]:
-    return [_number(1)(part) for part in text.split(",")]
+    return [_from(1)(part) for part in text.split(",")]
 
 
-def _number(least: int) -> Callable[[str], int]:
-    def number(text: str) -> int:
+def _from(least: int) -> Callable[[str], int]:
+    def whole_number(text: str) -> int:
         if not text.isdigit() or int(text) < least:
-            raise argparse.ArgumentTypeError(f"{text!r} is no whole number from {least} on")
+            raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from {least} on")
         return int(text)
 
-    return number
+    return whole_number
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Do what the command line says; returns the exit code."""
+    """Do what the command line says; return the exit code."""
     try:
         options = _parser().parse_args(arguments)
         os.chdir(ROOT)
         options.work(options)
     except Exit as error:
-        say(str(error))
+        say(own_words(error))  # a loader worker may have raised it
         return error.code
-    except BrokenPipeError:  # `… | head` has seen enough
+    except BrokenPipeError:  # `… | head` has closed stdout
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return FAILED
     except KeyboardInterrupt:

@@ -1,7 +1,7 @@
-"""Learning-rate range test: a model that is thrown away trains while the rate rises step by step.
+"""Learning-rate range test: train a model that is thrown away while the learning rate rises.
 
-Smith 2017, "Cyclical learning rates for training neural networks", with a rate that rises in equal
-ratios and a smoothed loss, as in fastai (Howard & Gugger 2020).
+Smith 2017, "Cyclical learning rates for training neural networks". The rate rises in equal ratios
+and the loss is smoothed, as in fastai (Howard & Gugger 2020).
 """
 
 from __future__ import annotations
@@ -10,52 +10,114 @@ import json
 import math
 import shlex
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
+from .. import rng, signals
 from ..build.first_batch import check_one_batch
-from ..errors import UserError
+from ..build.parts import Parts
+from ..errors import Exit, UserError
 from ..launch import Job
 from ..machine.distributed import WORLD_SIZE
-from ..paths import ROOT, RUNS
+from ..paths import RUNS, shown
+from ..rng import Domain
+from ..schedule import Horizon, Schedule
 from ..setup import build_parts
 from .plots import new_figure, save_figure
-from .range_test import Row, range_test
+from .steps import unrecorded_loop
 
-_FALLS = 0.95  # a loss that never gets below this share of its first value does not fall
+_FALLS = 0.95  # the loss falls if it gets below this share of its first value
+
+_MEMORY = 0.9  # share of the past in the smoothed loss, which is a mean over about ten steps
+
+_EXPLODED = 4.0  # the test ends when the smoothed loss is this many times its lowest value
+
+
+class Row(NamedTuple):
+    """One optimizer step of the test."""
+
+    step: int
+    lr: float
+    loss: float
+    smoothed: float
+
+
+@dataclass(kw_only=True)
+class Rising(Schedule):
+    """A rate that rises from `start` to `stop` in equal ratios, times each group's `lr_scale`."""
+
+    start: float
+    stop: float
+
+    def rate(self, step: int) -> float:
+        return self.start * (self.stop / self.start) ** (step / (self.horizon.total_steps - 1))
+
+    def scale(self, step: int) -> float:
+        return self.rate(step) / self.horizon.lr
 
 
 def find_lr(job: Job) -> None:
-    """Do the test, write its files, print the suggestion. Raises `Exit`."""
+    """Run the test, write its files, print the suggestion. Raises `Exit`."""
     config = job.config
     if config.resume is not None:
-        raise UserError("find_lr.py tests a model from its first step; leave resume out.")
+        raise UserError(f"find_lr.py cannot resume {config.resume}. Leave resume out.")
     if WORLD_SIZE > 1:
-        raise UserError("find_lr.py runs in one process; start it without torchrun.")
+        raise UserError("find_lr.py runs in one process. Start it without torchrun.")
     parts = build_parts(config)
     check_one_batch(parts)
     rows = range_test(parts)
+    if not rows:
+        raise UserError("The loss is not finite at the first step. Look at the data.")
     found = steepest(rows)
     stamp = job.folder_name or datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
     folder = RUNS / config.name / "find_lr" / stamp
-    draw(rows, found, folder / "find_lr.png")
+    draw_range_test(rows, found, folder / "find_lr.png")
     lines = [json.dumps(row._asdict()) + "\n" for row in rows]
     (folder / "find_lr.jsonl").write_text("".join(lines), encoding="utf-8")
-    for sink in parts.open_loggers(folder, 0):
-        for row in rows:
-            values = {"loss": row.loss, "smoothed": row.smoothed, "lr": row.lr}
-            sink.scalars(row.step, {f"find_lr/{key}": value for key, value in values.items()})
-        sink.close()
-    say(rows, found, job.overrides, folder.relative_to(ROOT))
+    print_suggestion(rows, found, job.overrides, folder)
+
+
+def range_test(parts: Parts) -> list[Row]:
+    """Train `parts` with a rising rate until the loss explodes or the range ends."""
+    test = parts.config.find_lr
+    horizon = Horizon(test.steps, test.steps, parts.config.lr)
+    rising = Rising(horizon=horizon, start=test.start, stop=test.stop)
+    parts.scheduler, parts.averaged = rising, None
+    # The test has its own batches, augmentation and dropout, not those of the run.
+    key = rng.make_key(parts.config.seed, Domain.FIND_LR)
+    parts.train.plan.seed = parts.train.reader.seed = key
+    loop = unrecorded_loop(parts)
+    loop.step_key, loop.batch_key = rng.fold_in(key, 0), rng.fold_in(key, 1)
+    rising.begin(parts.optimizer)
+    parts.model.train()
+    rows: list[Row] = []
+    average, lowest = 0.0, math.inf
+    batches = parts.train.read(0, test.steps)
+    for step in range(test.steps):
+        if signals.requested():
+            raise Exit(f"Stopped by {signals.requested()}. Start find_lr.py again.")
+        loop.training_step(batches)
+        loop.statistics.fetch()
+        if loop.statistics.first_not_finite is not None:
+            break
+        loss = loop.statistics.means()["loss"]
+        average = _MEMORY * average + (1 - _MEMORY) * loss
+        smoothed = average / (1 - _MEMORY ** (step + 1))  # corrects for the start at 0
+        rows.append(Row(step, rising.rate(step), loss, smoothed))
+        lowest = min(lowest, smoothed)
+        if smoothed > _EXPLODED * lowest:
+            break
+    return rows
 
 
 def steepest(rows: Sequence[Row]) -> Row | None:
-    """Where the smoothed loss falls fastest per decade, before its lowest point; None: it never falls.
+    """Return the row where the smoothed loss falls fastest per decade; None if it does not fall.
 
-    Slopes are taken over a quarter of a decade to both sides. On the nets and optimizers that come
-    with the project it trained well every time; a tenth of where the loss is lowest did not: where
-    the loss stays near zero over decades, that is far too high.
+    Only rows up to the lowest loss count. A slope is taken over a quarter of a decade on each side.
+    This rate trained well with all built-in models and optimizers. A tenth of the rate with the
+    lowest loss did not: if the loss stays near zero over decades, that rate is far too high.
     """
     if len(rows) < 3:
         return None
@@ -71,39 +133,40 @@ def steepest(rows: Sequence[Row]) -> Row | None:
     return rows[min(range(bottom + 1), key=slope)]
 
 
-def say(rows: Sequence[Row], found: Row | None, overrides: Sequence[str], folder: Path) -> None:
-    """Print the suggestion, why, and the command that takes it. Raises `UserError` without one."""
-    if not rows:
-        raise UserError("The loss is not finite at the first step; look at the data.")
+def print_suggestion(
+    rows: Sequence[Row], found: Row | None, overrides: Sequence[str], folder: Path
+) -> None:
+    """Print the rate, the reason, and the command that uses it. Raises `UserError` without a rate."""
+    picture = f"{shown(folder)}/find_lr.png"
     if found is None:
         raise UserError(
-            f"The loss does not fall between lr={rows[0].lr:.1e} and {rows[-1].lr:.1e}; choose "
-            f"another find_lr.start and find_lr.stop (drawn in {folder}/find_lr.png)."
+            f"The loss does not fall between lr={rows[0].lr:.1e} and {rows[-1].lr:.1e}. "
+            f"Look at {picture} and choose another find_lr.start and find_lr.stop."
         )
     bottom = min(rows, key=lambda row: row.smoothed)
-    print(f"{len(rows)} steps from lr {rows[0].lr:.1e} to {rows[-1].lr:.1e}: {folder}/find_lr.png")
-    why = f"there the loss falls fastest; it is lowest at {bottom.lr:.1e}"
+    print(f"{len(rows)} steps from lr {rows[0].lr:.1e} to {rows[-1].lr:.1e}: {picture}")
+    lowest = f"It is lowest at {bottom.lr:.1e}"
     if rows[-1].smoothed > 2 * bottom.smoothed:
-        why += f" and explodes by {rows[-1].lr:.1e}"
+        lowest += f" and explodes by {rows[-1].lr:.1e}."
     elif bottom.step >= rows[-1].step - 5:
-        why += ", where the range ends: raise find_lr.stop to see more"
+        lowest += ", where the range ends: raise find_lr.stop to see more."
+    else:
+        lowest += "."
     lr = f"{float(f'{found.lr:.1e}'):g}"
-    print(f"Suggested lr: {lr}, as {why}.")
+    print(f"Suggested lr: {lr}. The loss falls fastest there. {lowest}")
     kept = [o for o in overrides if not o.startswith(("lr=", "find_lr.", "+find_lr."))]
     print(" ".join(["python train.py", *map(shlex.quote, kept), f"lr={lr}"]), flush=True)
 
 
-def draw(rows: Sequence[Row], found: Row | None, path: Path) -> None:
-    """The loss and its smoothed course over the rate."""
+def draw_range_test(rows: Sequence[Row], found: Row | None, path: Path) -> None:
+    """Draw the loss and the smoothed loss over the rate."""
     figure, axes = new_figure()
-    rates: list[Any] = [row.lr for row in rows]
+    rates = [row.lr for row in rows]
     axes.plot(rates, [row.loss for row in rows], color="0.75", label="loss of a step")
     axes.plot(rates, [row.smoothed for row in rows], label="smoothed")
     if found is not None:
         axes.axvline(found.lr, color="tab:red", linestyle="--", label=f"lr {found.lr:.1e}")
-    if rows:
-        first = rows[0].smoothed
-        axes.set_ylim(0, 1.5 * max(first, min(row.smoothed for row in rows)))
+    axes.set_ylim(0, 1.5 * rows[0].smoothed)
     axes.set(xscale="log", xlabel="lr", ylabel="loss", title="Learning-rate range test")
     axes.legend()
     save_figure(figure, path)

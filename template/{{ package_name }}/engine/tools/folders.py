@@ -1,14 +1,20 @@
-"""Run folders as people name them, and where results are written. Without torch."""
+"""Run folders as people name them, what their files say, and where results go. Without torch."""
 
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from ..errors import UserError
-from ..paths import shown
+from ..config.stored import flat
+from ..errors import UserError, one_line
+from ..paths import RUNS, shown
+from ..run.folder import Run
+from ..run.metrics import read_metrics
 
 
 def is_run(folder: Path) -> bool:
@@ -16,10 +22,10 @@ def is_run(folder: Path) -> bool:
 
 
 def runs_below(folder: Path) -> list[Path]:
-    """The folder itself where it is a run, else all runs below it, oldest first."""
+    """Return the folder itself if it is a run, else all runs below it, oldest first."""
     if not folder.is_dir():
         raise UserError(
-            f"There is no folder {shown(folder)}; name a run folder, such as runs/NAME/TIME."
+            f"There is no folder {shown(folder)}. Name a run folder, such as runs/NAME/TIME."
         )
     if is_run(folder):
         return [folder]
@@ -33,24 +39,87 @@ def runs_below(folder: Path) -> list[Path]:
 
 
 def one_run(folder: Path) -> Path:
-    """`folder`, which must be a run. Raises `UserError`."""
+    """Return `folder` if it is a run. Raises `UserError`."""
     found = runs_below(folder)
     if found == [folder]:
         return folder
-    hint = f"; name one of those below it, such as {shown(found[-1])}" if found else ""
-    raise UserError(f"{shown(folder)} is no run: it holds no config.yaml and manifest.json{hint}.")
+    name = f"one of the runs below it, such as {shown(found[-1])}" if found else "a run folder"
+    raise UserError(
+        f"{shown(folder)} is not a run: it has no config.yaml or no manifest.json. Name {name}."
+    )
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What the files of a run say about it."""
+
+    folder: Path
+    config: dict[str, Any]
+    """Values by dotted key, unchecked: another version may have written them."""
+    status: str
+    result: dict[str, Any]
+    rows: list[dict[str, Any]]
+    """The lines of `metrics.jsonl`."""
+
+    @property
+    def monitor(self) -> str:
+        return str(self.config.get("monitor"))
+
+    @property
+    def shown(self) -> str:
+        return shown(self.folder, RUNS)
+
+    @property
+    def steps(self) -> int:
+        return max((row["step"] for row in self.rows), default=0)
+
+    def curve(self, tag: str) -> list[tuple[int, float]]:
+        """Return steps and values of a tag."""
+        return [
+            (row["step"], row[tag]) for row in self.rows if isinstance(row.get(tag), int | float)
+        ]
+
+    @property
+    def last(self) -> float | None:
+        return next((value for _, value in reversed(self.curve(self.monitor))), None)
+
+    @property
+    def best(self) -> float | None:
+        pick = max if self.config.get("monitor_mode") == "max" else min
+        return pick((v for _, v in self.curve(self.monitor) if math.isfinite(v)), default=None)
+
+    @property
+    def weights(self) -> str:
+        """The first 12 digits of the hash of the weights: of the averaged ones if there are any."""
+        return str(self.result.get("ema_sha256") or self.result.get("weights_sha256") or "")[:12]
+
+
+def read_summary(folder: Path) -> Summary:
+    """Read a run's files. Raises `UserError`."""
+    import yaml
+
+    manifest = Run(folder, None).manifest()
+    path = folder / "config.yaml"
+    try:
+        config = flat(yaml.safe_load(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError, AttributeError, yaml.YAMLError) as error:
+        raise UserError(
+            f"{shown(path)} cannot be read ({one_line(error)}). Restore it, or leave this run out."
+        ) from error
+    result = manifest.get("result") or {}
+    return Summary(folder, config, manifest["status"], result, read_metrics(folder))
 
 
 @contextlib.contextmanager
 def writing_to(folder: Path) -> Iterator[None]:
-    """Makes `folder`; an I/O error within the block becomes one sentence. Raises `UserError`."""
+    """Make `folder`; turn an I/O error within the block into a `UserError`."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         yield
-    except BrokenPipeError:  # stdout, of which `head` has seen enough
+    except BrokenPipeError:  # not the folder's fault: `… | head` has closed stdout
         raise
     except OSError as error:
         raise UserError(
-            f"Nothing can be written to {shown(folder)} ({error.strerror or error}); name another folder "
-            "as --out."
+            f"Cannot write to {shown(folder)} ({error.strerror or error}). "
+            "Name another folder with --out."
         ) from error

@@ -1,4 +1,4 @@
-"""How each export format is written and loaded back."""
+"""The export formats: how each is written and loaded again."""
 
 from __future__ import annotations
 
@@ -17,30 +17,26 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import UserError
+from ..machine.device import map_tensors
 
 Arguments = tuple[Any, ...]
 
 Forward = Callable[..., Any]
 
 
-def traced(model: nn.Module, arguments: Arguments) -> Any:
-    """The model's graph, for batches of any size."""
+def export_graph(model: nn.Module, arguments: Arguments) -> Any:
+    """Return the model's graph for batches of any size."""
     batch = torch.export.Dim("batch")
-    size = first(arguments).shape[0]
-    dynamic = tuple(
-        {0: batch} if isinstance(a, Tensor) and a.ndim and a.shape[0] == size else None
-        for a in arguments
-    )
-    with _quiet():
-        return torch.export.export(model, arguments, dynamic_shapes=dynamic)
+    dynamic = tuple({0: batch} if is_batch else None for is_batch in _are_batches(arguments))
+    return torch.export.export(model, arguments, dynamic_shapes=dynamic)
 
 
 def write_torch(
     model: nn.Module, arguments: Arguments, facts: dict[str, str], path: Path
 ) -> Forward:
+    extra = {"metadata.json": json.dumps(facts, ensure_ascii=False)}
     with _quiet():
-        extra = {"metadata.json": json.dumps(facts, ensure_ascii=False)}
-        torch.export.save(traced(model, arguments), path, extra_files=extra)
+        torch.export.save(export_graph(model, arguments), path, extra_files=extra)
         loaded: Forward = torch.export.load(path).module()
     return loaded
 
@@ -50,9 +46,9 @@ def write_safetensors(
 ) -> Forward:
     from safetensors.torch import load_model, save_model
 
-    save_model(model, str(path), metadata=facts)  # tied weights are stored once
+    save_model(model, str(path), metadata=facts)  # stores tied weights once
     loaded = copy.deepcopy(model)
-    for tensor in loaded.state_dict().values():  # so that what the file lacks cannot go unnoticed
+    for tensor in loaded.state_dict().values():  # a tensor missing in the file must be noticed
         tensor.fill_(0)
     load_model(loaded, str(path))
     return loaded
@@ -64,14 +60,15 @@ def write_onnx(
     import onnxruntime
 
     with _quiet():
-        program: Any = torch.onnx.export(traced(model, arguments), verbose=False, dynamo=True)
+        graph = export_graph(model, arguments)
+        program: Any = torch.onnx.export(graph, verbose=False, dynamo=True)
         program.model.metadata_props.update(facts)
         program.save(str(path), external_data=False)
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
     names = [put.name for put in session.get_inputs()]
 
     def run(*values: Any) -> list[Tensor]:
-        feed = {n: v.cpu().numpy() for n, v in zip(names, tensors(values), strict=True)}
+        feed = {n: v.cpu().numpy() for n, v in zip(names, tensors_in(values), strict=True)}
         return [torch.from_numpy(output) for output in session.run(None, feed)]
 
     return run
@@ -82,25 +79,26 @@ FORMATS: dict[str, tuple[Callable[..., Forward], tuple[str, ...], str]] = {
     "safetensors": (write_safetensors, ("safetensors",), "model.safetensors"),
     "onnx": (write_onnx, ("onnx", "onnxruntime", "onnxscript"), "model.onnx"),
 }
-"""By name: what writes it and returns the loaded model, the packages it needs, its file."""
+"""By name: a function that writes the file and loads it again, packages, name of the file."""
 
 
 def check_formats(formats: Sequence[str]) -> None:
-    """Refuse unknown formats and missing packages, before anything is built. Raises `UserError`."""
+    """Refuse unknown formats and missing packages. Raises `UserError`."""
     for name in formats:
         if name not in FORMATS:
-            raise UserError(f"There is no format '{name}'; choose among {', '.join(FORMATS)}.")
-        for package in FORMATS[name][1]:
-            if importlib.util.find_spec(package) is None:
-                raise UserError(
-                    f"The format {name} needs the package '{package}': uv add "
-                    f"{' '.join(FORMATS[name][1])}."
-                )
+            raise UserError(f"Unknown format '{name}'. Choose from {', '.join(FORMATS)}.")
+        packages = FORMATS[name][1]
+        missing = [package for package in packages if importlib.util.find_spec(package) is None]
+        if missing:
+            raise UserError(
+                f"The format {name} needs the package '{missing[0]}'. Install it: "
+                f"uv add {' '.join(packages)}"
+            )
 
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Hides what torch's exporters print and warn of; failures still raise."""
+    """Hide the output and the warnings of torch's exporters; failures still raise."""
     logging.disable(logging.WARNING)
     try:
         with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
@@ -110,20 +108,30 @@ def _quiet() -> Iterator[None]:
         logging.disable(logging.NOTSET)
 
 
-def tensors(values: Any) -> list[Tensor]:
-    """All tensors in nested values, in order."""
-    return [v for v in torch.utils._pytree.tree_leaves(values) if isinstance(v, Tensor)]
+def tensors_in(values: Any) -> list[Tensor]:
+    """Return all tensors of nested values, in order."""
+    found: list[Tensor] = []
+
+    def keep(tensor: Tensor) -> Tensor:
+        found.append(tensor)
+        return tensor
+
+    map_tensors(keep, values)
+    return found
 
 
-def first(arguments: Arguments) -> Tensor:
-    """The first argument that holds one entry per sample."""
-    return next(a for a in arguments if isinstance(a, Tensor) and a.ndim)
+def samples_in(arguments: Arguments) -> int:
+    """Return how many samples the arguments hold: the length of the first tensor."""
+    return next(len(a) for a in arguments if isinstance(a, Tensor) and a.ndim)
+
+
+def _are_batches(arguments: Arguments) -> list[bool]:
+    """Tell for each argument whether it holds one entry per sample."""
+    size = samples_in(arguments)
+    return [isinstance(a, Tensor) and a.ndim > 0 and len(a) == size for a in arguments]
 
 
 def per_sample(change: Callable[[Tensor], Tensor], arguments: Arguments) -> Arguments:
-    """`change` for every argument that holds one entry per sample."""
-    size = first(arguments).shape[0]
-    return tuple(
-        change(a) if isinstance(a, Tensor) and a.ndim and a.shape[0] == size else a
-        for a in arguments
-    )
+    """Apply `change` to every argument that holds one entry per sample."""
+    flags = _are_batches(arguments)
+    return tuple(change(a) if f else a for a, f in zip(arguments, flags, strict=True))

@@ -1,4 +1,4 @@
-"""A run folder as a model that can be used: config, data, weights and task."""
+"""A run folder as a model to use: config, data, weights and task."""
 
 from __future__ import annotations
 
@@ -8,12 +8,15 @@ from typing import Any
 
 from torch import nn
 
+from .. import rng
+from ..api import Context
 from ..build.parts import Built
 from ..config.stored import read_config
 from ..errors import UserError
 from ..loop import load_weights
-from ..machine.device import choose_device
+from ..machine.device import autocast, choose_device
 from ..paths import shown
+from ..rng import Domain
 from ..run import checkpoint
 from ..run.resume import first_usable
 from ..setup import build_model
@@ -30,14 +33,21 @@ class Opened:
     step: int
     epoch: int
     averaged: bool
-    """Whether the weights are the moving average of those that were trained."""
+    """Whether the weights are the moving average of the trained weights."""
 
     @property
     def model(self) -> nn.Module:
         return self.built.model
 
+    def predict_batch(self, batch: Any, ctx: Context, done: int) -> list[dict[str, Any]]:
+        """Return the task's rows for a batch on the device; `done` samples came before it."""
+        key = rng.make_key(self.built.config.seed, Domain.PREDICTION)
+        rng.seed_all(rng.fold_in(key, done))
+        with autocast(self.built.precision, self.built.device):
+            return self.built.task.predict_step(self.model, batch, ctx)
+
     def describe(self) -> dict[str, Any]:
-        """Where the weights are from, for the head of a file."""
+        """Say where the weights are from, for the head of a file."""
         return {
             "run": f"{self.built.config.name}/{self.folder.name}",
             "checkpoint": self.checkpoint.name,
@@ -54,21 +64,15 @@ def open_run(
     workers: int | None = None,
     channels_last: bool | None = None,
 ) -> Opened:
-    """Build what the run's config says and load its weights, averaged ones where there are any.
+    """Build what the run's config says and load its weights: the averaged ones if there are any.
 
-    which: "best", "last" or the path of a checkpoint. The other arguments replace what the config
-    says. Raises `UserError`.
+    which: "best", "last" or the path of a checkpoint. The other arguments replace config values.
+    Raises `UserError`.
     """
     config = read_config(folder)
     path, state = load_state(folder, which)
-    # The weights come from the checkpoint: what they were initialised from may be gone.
-    config = replace(config, init_from=None)
-    if device is not None:
-        config = replace(config, device=device)
-    if workers is not None:
-        config = replace(config, workers=workers)
-    if channels_last is not None:
-        config = replace(config, channels_last=channels_last)
+    given: dict[str, Any] = {"device": device, "workers": workers, "channels_last": channels_last}
+    config = replace(config, **{k: value for k, value in given.items() if value is not None})
     if config.precision in ("tf32", "fp16") and choose_device(config.device).type == "cpu":
         config = replace(config, precision="fp32")
     built = build_model(config)

@@ -1,4 +1,4 @@
-"""`predict RUN PATH…`: what a run's model says of files, as CSV or JSON lines."""
+"""`predict RUN PATH…`: what a run's model predicts for files, as CSV or JSON lines."""
 
 from __future__ import annotations
 
@@ -13,24 +13,25 @@ from typing import Any, TextIO
 
 import torch
 
-from .. import rng
 from ..api import Context
 from ..batches.loader import Loader
 from ..batches.plan import Plan
 from ..build.target import told
-from ..errors import UserError, own_words
-from ..machine.device import autocast, to_device
+from ..errors import UserError
+from ..machine.device import to_device
 from ..paths import files_below, shown
 from ..rng import Domain
 from .folders import writing_to
 from .open_run import Opened
 
 
-def predict(run: Opened, paths: Sequence[str], batch_size: int | None, out: Path | None) -> None:
+def predict_files(
+    run: Opened, paths: Sequence[str], batch_size: int | None, out: Path | None
+) -> None:
     """Write one row per file to `out` (.csv or .jsonl), or as CSV to stdout. Raises `UserError`."""
     rows = predictions(run, find_files(paths, run.built.data.endings), batch_size)
     if out is None:
-        if isinstance(sys.stdout, io.TextIOWrapper):  # names of files may be any bytes
+        if isinstance(sys.stdout, io.TextIOWrapper):  # file names may be any bytes
             sys.stdout.reconfigure(errors="surrogateescape")
         write_csv(rows, sys.stdout)
         return
@@ -48,16 +49,13 @@ def predict(run: Opened, paths: Sequence[str], batch_size: int | None, out: Path
 
 
 def find_files(paths: Sequence[str], endings: tuple[str, ...]) -> list[str]:
-    """The files named, and of folders all files below them with one of `endings`, in order."""
+    """Return the named files, and all files with one of `endings` in the named folders, in order."""
     found: list[str] = []
     for path in paths:
-        if os.path.isdir(path):
-            below = files_below(path, endings)
-            if not below:
-                raise UserError(f"No file below {path} ends in {', '.join(endings)}.")
-            found += below
-        else:
-            found.append(path)
+        below = files_below(path, endings) if os.path.isdir(path) else [path]
+        if not below:
+            raise UserError(f"No file below {path} ends in {', '.join(endings)}. Name other paths.")
+        found += below
     return found
 
 
@@ -65,7 +63,7 @@ def find_files(paths: Sequence[str], endings: tuple[str, ...]) -> list[str]:
 def predictions(
     run: Opened, files: Sequence[str], batch_size: int | None = None
 ) -> Iterator[dict[str, Any]]:
-    """One row per sample, in their order: its file's path and what the task predicts."""
+    """Yield one row per sample, in order: the path of its file and what the task predicts."""
     built = run.built
     config, device = built.config, built.device
     try:
@@ -75,45 +73,38 @@ def predictions(
     names = getattr(dataset, "names", None) or files
     size = batch_size or config.batch_size
     plan = Plan(len(names), size, config.seed, shuffle=False, drop_last=False)
-    workers = 0 if plan.steps == 1 else config.workers  # one batch is read sooner than they start
+    workers = 0 if plan.steps == 1 else config.workers  # workers start slower than a batch is read
     loader = Loader(dataset, plan, built.data.collate, Domain.PREDICTION, workers, device)
     ctx = Context(run.step, run.epoch, training=False, device=device)
-    key = rng.make_key(config.seed, Domain.PREDICTION)
     done = 0
-    try:
-        for batch in loader.read(0, plan.steps):
-            rng.seed_all(rng.fold_in(key, done))
-            with autocast(built.precision, device):
-                said = built.task.predict_step(
-                    run.model, to_device(batch, device, config.channels_last), ctx
-                )
-            for row in said:
-                yield {"path": names[done], **row}
-                done += 1
-    except UserError as error:  # perhaps a worker's
-        raise UserError(own_words(error)) from error
+    for batch in loader.read(0, plan.steps):
+        for row in run.predict_batch(to_device(batch, device, config.channels_last), ctx, done):
+            yield {"path": names[done], **row}
+            done += 1
 
 
 def write_csv(rows: Iterable[Mapping[str, Any]], file: TextIO) -> None:
-    """Columns as in the first row; a nested dict's keys are columns too."""
+    """Write a table with the columns of the first row."""
     writer = None
-    for row in rows:
-        flat = flatten(row)
+    for row in map(table_cells, rows):
         if writer is None:
-            writer = csv.DictWriter(file, list(flat), lineterminator="\n")
+            writer = csv.DictWriter(file, list(row), lineterminator="\n")
             writer.writeheader()
-        writer.writerow(flat)
+        writer.writerow(row)
     file.flush()
 
 
-def flatten(row: Mapping[str, Any]) -> dict[str, Any]:
-    """{"label": "a", "p": {"a": 1.0}} as {"label": "a", "a": 1.0}; "p.a" where "a" is taken."""
-    flat = {key: value for key, value in row.items() if not isinstance(value, Mapping)}
+def table_cells(row: Mapping[str, Any]) -> dict[str, Any]:
+    """Give the entries of a nested dict columns of their own, named by their keys alone.
+
+    {"label": "a", "p": {"a": 1.0}} becomes {"label": "a", "a": 1.0}; "p.a" if "a" is taken.
+    """
+    cells = {key: value for key, value in row.items() if not isinstance(value, Mapping)}
     for key, nested in row.items():
         if isinstance(nested, Mapping):
             for name, value in nested.items():
-                flat[f"{key}.{name}" if name in flat else name] = value
-    return flat
+                cells[f"{key}.{name}" if name in cells else name] = value
+    return cells
 
 
 def write_jsonl(rows: Iterable[Mapping[str, Any]], file: TextIO) -> None:
