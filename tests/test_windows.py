@@ -529,7 +529,7 @@ def test_a_source_that_nothing_logs(train, workspace, by, batch_size, step):
     done = train(*options, f"log.by={by}", f"log.windows={windows}")
     assert done.code == 1, done.out
     assert "Traceback" not in done.out
-    assert f"'los', but the first {step} steps logged only loss, acc. Did you mean 'loss'?" in done.last
+    assert f"'los' in log.windows. The first {step} steps logged loss, acc. Did you mean 'loss'?" in done.last
     folder = the_run(workspace)
     assert json.loads((folder / "manifest.json").read_text())["status"] == "failed"
     assert not list((folder / "checkpoints").iterdir())
@@ -545,7 +545,7 @@ def test_a_resumed_run_may_log_other_windows(train, noting, tmp_path):
     windows += "{source: loss1, name: max global, statistic: max, window: global}]"
     done = train(f"resume={folder}", f"log.windows={windows}", NOTES=str(tmp_path / "notes"))
     assert done.code == 0, done.out
-    assert "log.windows changed: new count from step 18 on" in " ".join(done.out.split())
+    assert "log.windows changed. New entries start at step 18: new." in " ".join(done.out.split())
     values, last = per_step(tmp_path / "notes"), rows(folder)[-2]
     assert last["step"] == 26
     assert last["train/new"] == pytest.approx(expected(values["loss"], "max", 17, 25))

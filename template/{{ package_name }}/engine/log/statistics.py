@@ -1,4 +1,4 @@
-"""Statistics of logged values: since the last log point, over the epoch, and of `log.windows`."""
+"""Means of logged values since the last log point and over the epoch, and `log.windows`."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from ..errors import UserError, nearest
 from ..machine import distributed
 from ..text import logger
 
-# A statistic is folded over the values of steps: `fold(state, value, n)` is the next state, of at
-# most three floats and at first empty. Not a number stays not a number.
+# Each fold takes a state and one step's value, and returns the next state. A state has at most
+# three floats and starts empty, so memory is constant. A NaN stays NaN.
 
 
 def _mean(state: list[float], value: float, n: float) -> list[float]:
@@ -38,7 +38,10 @@ def _current(state: list[float], value: float, n: float) -> list[float]:
 
 
 def _std(state: list[float], value: float, n: float) -> list[float]:
-    """Welford's recurrence: how many, their mean, and the sum of squares, which cannot shrink."""
+    """Welford's recurrence: the number of values, their mean, the sum of squared differences.
+
+    The sum never decreases, so a variance is never negative.
+    """
     count, mean, squares = state or (0.0, 0.0, 0.0)
     count += 1
     difference = value - mean
@@ -64,7 +67,7 @@ def _result(statistic: str, state: list[float]) -> float:
 
 
 class Window:
-    """One entry of `log.windows`, over the values of optimizer steps (one per step)."""
+    """One entry of `log.windows`: a statistic of the values of several steps."""
 
     def __init__(
         self, source: str, statistic: str, window: int | str = "global", name: str | None = None
@@ -72,9 +75,9 @@ class Window:
         self.source, self.statistic, self.window = source, statistic, window
         self.name = source if name is None else name
         self.state: list[float] = []
-        """The whole of an epoch or a run, in constant memory."""
+        """The fold over an epoch or a run."""
         self.rows: deque[tuple[int, float, float]] = deque()
-        """(step, value, n) of the last steps, where `window` is a number of them."""
+        """(step, value, n) of the last steps, if `window` is a number of steps."""
 
     def add(self, step: int, value: float, n: float) -> None:
         if isinstance(self.window, int):
@@ -84,13 +87,13 @@ class Window:
             self.state = _FOLD[self.statistic](self.state, value, n)
 
     def forget(self, step: int) -> None:
-        """Drop what is not among the last steps, of which `step` is the newest."""
+        """Drop the rows that are older than the window, which ends with `step`."""
         assert isinstance(self.window, int)
         while self.rows and self.rows[0][0] <= step - self.window:
             self.rows.popleft()
 
     def read(self, step: int) -> float | None:
-        """The statistic after `step`; None where the window holds no value."""
+        """The statistic after `step`, or None if the window holds no value."""
         state = self.state
         if isinstance(self.window, int):
             self.forget(step)
@@ -108,9 +111,9 @@ class Window:
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> bool:
-        """False, and nothing loaded, where the state is that of another window."""
+        """Load the state of the same entry. Return False for the state of another entry."""
         own = {"source": self.source, "statistic": self.statistic, "window": self.window}
-        if any(state[key] != value for key, value in own.items()):
+        if any(state.get(key) != value for key, value in own.items()):
             return False
         self.state = list(state["state"])
         self.rows = deque((int(step), value, n) for step, value, n in state["rows"].tolist())
@@ -121,16 +124,15 @@ Values = Mapping[str, Tensor | Mean | Share | list[Tensor | Mean]]
 
 
 class Statistics:
-    """What was logged, as one value per optimizer step and key, and statistics over the steps.
+    """Collects logged values and computes their statistics over steps.
 
-    The value of a step is the mean over its micro-batches and processes, weighted by what they
-    were taken over. Values stay on their device until `fetch`, which is one transfer; so a step
-    never waits for the GPU. Sums are taken step by step in float64: how often values are fetched
-    cannot change them.
+    Each key has one value per step: the mean over micro-batches and processes, weighted by `n`.
+    `add` keeps values on the device, so no step waits for it. `fetch` copies all of them at once.
+    Sums are in float64 and step by step, so they do not depend on when values are fetched.
     """
 
-    _JOIN = 4096  # small tensors kept apart before they are joined on their device
-    _FIRST_STEPS = 50
+    _JOIN = 4096  # join tensors on the device when there are so many, to bound memory
+    _FIRST_STEPS = 50  # by then every source must have been logged
 
     def __init__(
         self,
@@ -141,21 +143,22 @@ class Statistics:
         self.device, self.derived = device, derived
         self.windows = [Window(**entry) for entry in entries]
         self.seen: dict[str, None] = {}
-        """Every key that was ever logged, in the order of their first time."""
+        """All keys logged so far, in the order of their first value."""
         self.step = -1
         """The last step whose values were fetched."""
         self.first_not_finite: int | None = None
         """The first step whose loss was fetched and is not finite."""
-        self._since_log: dict[str, list[float]] = {}  # the sums of value · n and of n
+        self._since_log: dict[str, list[float]] = {}
+        """For each key, the sum of value · n and the sum of n."""
         self._epoch: dict[str, list[float]] = {}
         self._labels: list[tuple[int, str, float | None, bool]] = []
+        """Step, key, n (None: the next held number) and "is a count" of each held value."""
         self._held: list[Tensor] = []
 
     def add(self, step: int, values: Values, count: float) -> None:
-        """Values of one micro-batch of `count` samples at optimizer step `step`.
+        """Add the values of a micro-batch of `count` samples at `step`. Raises `UserError`.
 
-        Joined at once, which copies what may change in place before it is fetched, such as a
-        parameter. Raises `UserError`.
+        The values are copied, because a parameter, for example, changes in place later.
         """
         scalars: list[Tensor] = []
         for key, given in values.items():
@@ -178,22 +181,20 @@ class Statistics:
             self._held = [torch.cat(self._held)]
 
     def _scalar(self, key: str, value: Tensor) -> Tensor:
-        """The tensor without dimensions or graph, on the device. Raises `UserError`."""
+        """The value as a tensor without dimensions, on the device. Raises `UserError`."""
         check_scalar(key, value)
         value = value.detach()
         if value.ndim:
             value = value.reshape(())
-        if not value.is_floating_point():  # beside float32 a large integer would be rounded
+        if not value.is_floating_point():  # stacked with float32, a large integer would be rounded
             value = value.double()
         if value.device != self.device:
             value = value.to(self.device, non_blocking=True)
         return value
 
     def fetch(self) -> None:
-        """Bring what was added into the sums, over all processes, and set `first_not_finite`."""
+        """Copy the added values from the devices of all processes and sum them up."""
         labels, held = self._labels, self._held
-        if not labels and distributed.WORLD_SIZE == 1:
-            return
         self._labels, self._held = [], []
         numbers = iter(torch.cat(held).double().tolist() if held else [])
         mine = []
@@ -201,26 +202,25 @@ class Statistics:
             value = next(numbers)
             n = next(numbers) if n is None else n
             mine.append((step, key, value / (n or 1) if is_count else value, n))
-        # Sorting keeps the order of equal steps: sums are the same however often they are fetched.
+        # The sort is stable: values of one step keep their order, however often they are fetched.
         merged = sorted(itertools.chain(*distributed.from_all(mine)), key=itemgetter(0))
-        by_step: dict[str, list[tuple[int, float, float]]] = {}
-        """For each key, of each step the sums of value · n and of n."""
+        sums: dict[str, list[tuple[int, float, float]]] = {}
+        """For each key: (step, sum of value · n, sum of n) of each step."""
         for step, key, value, n in merged:
-            is_new = key == "loss" and self.first_not_finite is None
-            if is_new and not math.isfinite(value):
+            is_first = key == "loss" and self.first_not_finite is None
+            if is_first and not math.isfinite(value):
                 self.first_not_finite = step
-            total = value * n if n else 0.0  # a mean over nothing may be not a number
-            rows = by_step.setdefault(key, [])
+            total = value * n if n else 0.0  # a mean over nothing may be NaN
+            rows = sums.setdefault(key, [])
             if rows and rows[-1][0] == step:  # another micro-batch
                 total, n = rows[-1][1] + total, rows.pop()[2] + n
             rows.append((step, total, n))
-        for key, rows in by_step.items():
-            self._count(key, rows)
+        for key, rows in sums.items():
+            self._add_to_windows(key, rows)
         if merged:
             self.step = merged[-1][0]
 
-    def _count(self, key: str, rows: list[tuple[int, float, float]]) -> None:
-        """Bring steps' sums of value · n and of n into all windows."""
+    def _add_to_windows(self, key: str, rows: list[tuple[int, float, float]]) -> None:
         self.seen[key] = None
         for window in (self._since_log, self._epoch):
             total, n = window.get(key, (0.0, 0.0))
@@ -235,22 +235,22 @@ class Statistics:
                         entry.add(step, total / n, n)
 
     def means(self) -> dict[str, float]:
-        """The means by key since this was last called, and what is derived from them."""
+        """The means since the last call, and the values that the task derives from them."""
         sums, self._since_log = self._since_log, {}
         return self._with_derived(sums)
 
     def _with_derived(self, sums: Mapping[str, list[float]]) -> dict[str, float]:
-        means = {key: _quotient(*both) for key, both in sums.items()}
+        means = {key: total / n if n else math.nan for key, (total, n) in sums.items()}
         return {**means, **self.derived(means)} if means else {}
 
     def log_point(self) -> dict[str, float]:
-        """The means since the last log point, and what `log.windows` adds or puts in their place."""
+        """The means since the last log point. An entry of `log.windows` may replace one."""
         named = {entry.name: entry.read(self.step) for entry in self.windows}
         values = {**self.means(), **named}
         return {f"train/{key}": value for key, value in values.items() if value is not None}
 
     def epoch_end(self) -> dict[str, float]:
-        """The epoch's means; the windows over an epoch start anew. Called after `log_point`."""
+        """The epoch's means. Call it after `log_point`: it restarts the windows of an epoch."""
         for entry in self.windows:
             if entry.window == "epoch":
                 entry.state = []
@@ -258,13 +258,15 @@ class Statistics:
         return {f"train_epoch/{key}": mean for key, mean in self._with_derived(sums).items()}
 
     def refuse_unknown_sources(self, epoch_ends: bool) -> None:
-        """Raises `UserError` where an entry's source was not logged in the first steps: an epoch
-        or `_FIRST_STEPS`, because a value need not be logged in every step."""
+        """Raise `UserError` if an entry's source was not logged in the first steps.
+
+        These are an epoch or `_FIRST_STEPS`, because some values are not logged in every step.
+        """
         for entry in self.windows:
             if entry.source not in self.seen and (epoch_ends or self.step + 1 >= self._FIRST_STEPS):
                 raise UserError(
-                    f"log.windows has the source '{entry.source}', but the first {self.step + 1} "
-                    f"steps logged only {', '.join(self.seen)}.{nearest(entry.source, self.seen)}"
+                    f"Unknown source '{entry.source}' in log.windows. The first {self.step + 1} "
+                    f"steps logged {', '.join(self.seen)}.{nearest(entry.source, self.seen)}"
                 )
 
     def state_dict(self) -> dict[str, Any]:
@@ -280,18 +282,9 @@ class Statistics:
         self._since_log = {key: list(both) for key, both in state["train"].items()}
         self._epoch = {key: list(both) for key, both in state["train_epoch"].items()}
         self.seen, self.step = dict.fromkeys(state["seen"]), state["step"]
-        new = [
-            entry.name
-            for entry in self.windows
-            if entry.name not in state["named"]
-            or not entry.load_state_dict(state["named"][entry.name])
-        ]
+        stored = state["named"]
+        new = [w.name for w in self.windows if not w.load_state_dict(stored.get(w.name, {}))]
         if new:
             logger.warning(
-                f"log.windows changed: {', '.join(new)} count from step {self.step + 2} on."
+                f"log.windows changed. New entries start at step {self.step + 2}: {', '.join(new)}."
             )
-
-
-def _quotient(total: float, n: float) -> float:
-    """total / n; not a number where nothing was counted."""
-    return total / n if n else math.nan
