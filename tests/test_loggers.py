@@ -4,7 +4,6 @@ import io
 import json
 import signal
 import struct
-import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -195,13 +194,11 @@ def test_a_resumed_run_shows_each_step_once(train, workspace, stopping):
     assert hparams(read, "session_end_info").session_end_info.status == 1
 
 
-def test_flush_writes_everything_and_no_thread_takes_turns_with_the_steps(engine, tmp_path):
-    threads = threading.active_count()
+def test_flush_writes_everything(engine, tmp_path):
     sink = engine("loggers.tensorboard").TensorBoard(tmp_path, 1)
     for step in (1, 2):
         sink.scalars(step, {"train/loss": float(step)})
     sink.flush()
-    assert threading.active_count() == threads
     assert [e.step for e in events(tmp_path).Scalars("train/loss")] == [1, 2]
 
 

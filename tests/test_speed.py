@@ -101,7 +101,7 @@ def test_nothing_else_runs_beside_the_steps(looped):
 
     loop.after_step = count
     loop.fit()
-    assert during == {before}, "a thread takes turns with Python's own"
+    assert during <= {before, before + 1}, "only the event writer has a thread"
 
 
 def test_a_step_opens_no_file_and_starts_nothing(looped):
