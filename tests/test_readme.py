@@ -3,6 +3,7 @@
 import re
 import shlex
 import sys
+import tarfile
 from pathlib import Path
 
 import pytest
@@ -92,3 +93,22 @@ def test_the_glossary_has_at_most_thirty_words_each_once():
     words = [word for word, _ in rows]
     assert 20 <= len(words) <= 30
     assert len(set(words)) == len(words)
+
+
+def test_the_page_of_the_engine_names_files_that_exist_and_all_that_moved():
+    engine = ROOT / "template/{{ package_name }}/engine"
+    text = (ROOT / "docs/engine.md").read_text()
+    before, moved = text.split("## Files that moved after 0.2.0")
+    named = re.findall(r"`([\w/]+\.py|\w+/)`", before)
+    assert len(named) > 30
+    named = [path for path in named if path not in ("engine/", "configs/")]
+    assert [path for path in named if not (engine / path).exists()] == []
+    for room in engine.iterdir():
+        assert not room.is_dir() or room.name == "__pycache__" or f"{room.name}/" in named, room.name
+    table = dict(re.findall(r"^\| `(.+?)` \| (.+?) \|$", moved, re.MULTILINE))
+    for new in table.values():
+        assert all((engine / path).exists() for path in re.findall(r"`([\w/]+\.py)`", new)), new
+    with tarfile.open(ROOT / "tests/releases/0.2.0.tar.gz") as release:
+        paths = {name.partition("/engine/")[2] for name in release.getnames() if "package_name }}/engine/" in name}
+    gone = {path for path in paths if path and "tests" not in path and not (engine / path).exists()}
+    assert set(table) == {path for path in gone if "/" not in path}
