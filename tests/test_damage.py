@@ -13,174 +13,6 @@ import pytest
 from helpers import snippets
 from helpers.runs import logged, result, rows, the_run
 
-# Damages a checkpoint COUNT times and says how many of the damaged files were refused, loaded with equal
-# content (a damage of bytes that mean nothing), and loaded with other content.
-DAMAGES = '''
-import json, random, sys
-from pathlib import Path
-
-import torch
-from digits.engine.run import checkpoint
-
-
-def flip(rng, data, other):
-    for _ in range(rng.choice((1, 1, 1, 2, 8))):
-        data[place(rng, data)] ^= 1 << rng.randrange(8)
-
-def hole(rng, data, other):
-    start, size = place(rng, data), rng.choice((1, 4, 14, 16, 64, 512, 4096))
-    size = min(size, len(data) - start)
-    data[start : start + size] = bytes(size)
-
-def noise(rng, data, other):
-    start, size = place(rng, data), rng.choice((2, 16, 512))
-    data[start : start + size] = rng.randbytes(min(size, len(data) - start))
-
-def truncate(rng, data, other):
-    del data[place(rng, data) :]
-
-def append(rng, data, other):
-    data += rng.choice((rng.randbytes(rng.randint(1, 70_000)), bytes(rng.randint(1, 4096)), other))
-
-def insert(rng, data, other):
-    start = place(rng, data)
-    data[start:start] = rng.randbytes(rng.choice((1, 16, 512)))
-
-def cut_out(rng, data, other):
-    start = place(rng, data)
-    del data[start : start + rng.choice((1, 16, 512))]
-
-def swap(rng, data, other):
-    size = rng.choice((16, 64, 512, 4096))
-    a, b = sorted(rng.sample(range(len(data) // size), 2))
-    a, b = slice(a * size, (a + 1) * size), slice(b * size, (b + 1) * size)
-    data[a], data[b] = data[b], data[a]
-
-def halves(rng, data, other):
-    """The start of this checkpoint and the end of a later one of the same run."""
-    start = rng.randrange(len(data) // 10, len(data) * 9 // 10)
-    data[start:] = other[start:]
-
-def empty(rng, data, other):
-    data.clear()
-
-def place(rng, data):
-    """Anywhere; half of the time among what describes the records, which is at the end."""
-    start = data.rindex(b"archive/data.pkl") - 46 if rng.random() < 0.5 else 0
-    return rng.randrange(start, len(data))
-
-def equal(a, b):
-    if type(a) is not type(b):
-        return False
-    if isinstance(a, torch.Tensor):
-        return a.dtype == b.dtype and torch.equal(a, b)
-    if isinstance(a, dict):
-        return list(a) == list(b) and all(equal(a[key], b[key]) for key in a)
-    if isinstance(a, list | tuple):
-        return len(a) == len(b) and all(map(equal, a, b))
-    return a == b
-
-
-def plain(path):
-    try:
-        return torch.load(path, weights_only=True)
-    except Exception as error:
-        raise checkpoint.Damaged(path, "refused") from error
-
-
-one, another, what, load = sys.argv[1:]
-load = plain if load == "plain" else checkpoint.load
-data, other = Path(one).read_bytes(), Path(another).read_bytes()
-truth = checkpoint.load(Path(one))
-assert equal(truth, checkpoint.load(Path(one)))
-assert not equal(truth, checkpoint.load(Path(another)))
-kinds = (flip, flip, flip, hole, hole, noise, truncate, append, insert, cut_out, swap, halves, empty)
-rng, target, seen = random.Random(0), Path("damaged.pt"), {}
-
-def look(kind, damaged):
-    target.write_bytes(damaged)
-    try:
-        outcome = "equal" if equal(load(target), truth) else "wrong"
-    except checkpoint.Unusable:
-        outcome = "refused"
-    seen.setdefault(kind, {"refused": 0, "equal": 0, "wrong": 0})[outcome] += 1
-
-if what == "bits":  # each one of the end: what describes the last records, and the archive
-    for bit in range(8 * (len(data) - 300), 8 * len(data)):
-        damaged = bytearray(data)
-        damaged[bit // 8] ^= 1 << bit % 8
-        look("bit", damaged)
-else:
-    for number in range(int(what)):
-        kind, damaged = kinds[number % len(kinds)], bytearray(data)
-        while damaged == data:
-            kind(rng, damaged, other)
-        look(kind.__name__, damaged)
-print(json.dumps(seen))
-'''
-
-# Saves again and again until it is killed. All tensors of a checkpoint hold the number of its step.
-SAVING = """
-import itertools, os, sys
-from pathlib import Path
-
-import torch
-from digits.engine.run import checkpoint
-from digits.engine.run.saver import Saver
-
-folder, naive = Path(sys.argv[1]), sys.argv[2] == "naive"
-state = dict.fromkeys(checkpoint.KEYS)
-state["format"] = checkpoint.FORMAT
-state["model"] = {f"layer{n}": torch.zeros(64, 1000) for n in range(4)}
-saved = os.open(folder / "saved", os.O_WRONLY | os.O_CREAT)
-saver = Saver(folder, keep_last=2)
-for step in itertools.count(1):
-    state["step"] = step
-    torch._foreach_zero_(list(state["model"].values()))
-    torch._foreach_add_(list(state["model"].values()), step)
-    if naive:
-        torch.save(state, checkpoint.path_of(folder, 1))
-        torch.save(state, folder / "best.pt")
-    else:
-        saver.save(state, step, best=step % 2 == 0)
-        torch._foreach_zero_(list(state["model"].values()))  # as training goes on
-        saver.wait()
-    os.pwrite(saved, b"%8d" % step, 0)
-"""
-
-# Says what the killed processes left in the folders FOLDER/0, FOLDER/1, ….
-LEFT = """
-import json, sys
-from pathlib import Path
-
-from digits.engine import paths
-from digits.engine.run import checkpoint
-
-seen = {"unusable": 0, "torn": 0, "lost": 0, "strays": 0, "left": []}
-for folder in Path(sys.argv[1]).iterdir():
-    saved = int((folder / "saved").read_text())
-    (folder / "saved").unlink()
-    strays = set(folder.iterdir()) - set(folder.glob("step-*.pt")) - {folder / "best.pt"}
-    seen["strays"] += bool(strays)
-    paths.delete_temporary_files(folder)
-    listed = checkpoint.newest_first(folder)
-    seen["left"] += [p.name for p in set(folder.iterdir()) - {*listed, folder / "best.pt"}]
-    steps = {}
-    for path in [*listed, *folder.glob("best.pt")]:
-        try:
-            state = checkpoint.load(path)
-        except checkpoint.Unusable:
-            seen["unusable"] += 1
-            continue
-        steps[path.name] = state["step"]
-        whole = all((layer == state["step"]).all() for layer in state["model"].values())
-        named = path.name in ("best.pt", checkpoint.path_of(folder, state["step"]).name)
-        seen["torn"] += not (whole and named)
-    best = steps.pop("best.pt", 0)
-    seen["lost"] += max(steps.values(), default=0) < saved or best < saved - saved % 2
-print(json.dumps(seen))
-"""
-
 
 def say(done):
     assert done.code == 0, done.out  # of a crashed interpreter it is 128 + the signal
@@ -198,7 +30,7 @@ def two_checkpoints(train, workspace):
 
 def test_no_damage_is_loaded(server, workspace, two_checkpoints):
     script = workspace / "damages.py"
-    script.write_text(DAMAGES)
+    snippets.add(workspace, "damages.py")
     seen = say(server.run(script, *map(str, two_checkpoints), "1000", "checkpoint"))
     assert sum(kind["wrong"] for kind in seen.values()) == 0, seen
     assert sum(sum(kind.values()) for kind in seen.values()) == 1000
@@ -212,8 +44,7 @@ def test_no_damage_is_loaded(server, workspace, two_checkpoints):
 
 def kill_while_saving(server, workspace: Path, how: str, times: int) -> dict:
     saving, left, folders = workspace / "saving.py", workspace / "left.py", workspace / how
-    saving.write_text(SAVING)
-    left.write_text(LEFT)
+    snippets.add(workspace, "saving.py", "left.py")
     rng = random.Random(0)
     for number in range(times):
         folder = folders / str(number)

@@ -215,55 +215,11 @@ def test_every_option_resumes_exactly(run, workspace, options):
 
 # ---------------------------------------------------------------- samples, and what else draws
 
-# A user's data set: torchvision's random transforms, numpy and `random` draw for every sample, and its collate
-# function for every batch. Its splits are made by drawing, too.
-MINE = """
-import random
-import numpy as np, torch
-from torch.utils.data import Dataset, default_collate
-from torchvision.transforms import v2
-from ..engine.api import Data
-from ..engine.datasets.image_folder import ImageFolder
-
-class Crops(Dataset):
-    def __init__(self, inner):
-        self.inner = inner
-        self.order = torch.randperm(len(inner)).tolist()
-        crop = v2.RandomResizedCrop(12, scale=(0.5, 1.0))
-        self.change = v2.Compose([crop, v2.RandomHorizontalFlip(), v2.ColorJitter(0.3)])
-
-    def __len__(self):
-        return len(self.inner)
-
-    def __getitem__(self, index):
-        image, label = self.inner[self.order[index]]
-        return self.change(image) * random.uniform(0.5, 1) + np.random.normal(0, 0.1), label
-
-class Mine(Data):
-    def __init__(self, root, collate):
-        self.folder = ImageFolder(
-            root, val_fraction=0.2, size=16, max_size=16, channels=1, shift=0.1, flip=False, mean=0.5, std=0.5)
-        self.info = {"classes": 3, "shape": (1, 12, 12)}
-        self.collate = {"noisy": noisy, "idle": idle, None: None}[collate]
-
-    def split(self, name):
-        part = self.folder.split(name)
-        return part and Crops(part)
-
-def noisy(samples):
-    images, labels = default_collate(samples)
-    return images * random.uniform(0.9, 1) + torch.rand(1) + float(np.random.rand()), labels
-
-def idle(samples):
-    noisy(samples)
-    return default_collate(samples)
-"""
-
 
 @pytest.fixture
 def mine(workspace, pictures) -> tuple[str, ...]:
     """The overrides of a run on this data set."""
-    (workspace / "digits/data/mine.py").write_text(MINE)
+    snippets.add(workspace, "digits/data/mine.py")
     (workspace / "configs/data/mine.yaml").write_text("_target_: .data.mine.Mine\nroot: ???\ncollate: noisy\n")
     return (*TASK, *SHORT, *MODEL, *KEPT, "data=mine", f"data.root='{pictures}'")
 
@@ -278,68 +234,6 @@ def test_samples_come_in_the_same_order_with_the_same_pixels(run, workspace, min
     seen = batches(workspace, "whole")
     assert batches(workspace, "stopped") == seen
     assert len({digest for digests in seen.values() for digest in digests}) == len(seen) == 18
-
-
-# Whatever draws at a time of its own: a logger, a metric, a hook of the model.
-NOISY = """
-import random
-import numpy as np, torch
-from .engine.api import Logger
-from .watched import Watched
-
-def draw():
-    torch.rand(3), np.random.rand(3), random.random()
-
-class Noisy(Logger):
-    def __init__(self):
-        draw()
-    def scalars(self, step, values):
-        draw()
-    def close(self):
-        draw()
-
-class Metric:
-    def __init__(self):
-        draw()
-    def to(self, device):
-        return self
-    def reset(self):
-        draw()
-    def update(self, *values):
-        draw()
-    def compute(self):
-        draw()
-        return torch.tensor(1.0)
-
-class NoisyTask(Watched):
-    def metrics(self, info):
-        return {"noise": Metric()}
-    def validation_step(self, model, batch, ctx):
-        if ctx.metrics:
-            ctx.metrics["noise"].update(batch)
-        draw()
-        return super().validation_step(model, batch, ctx)
-"""
-
-# Two other runs, then the one that is asked for, in one process.
-AFTER_OTHERS = """
-import os, random, sys
-import numpy as np, torch
-from digits.engine import launch, signals
-from digits.engine.train import train
-
-others = (
-    ["name=other", "seed=7", "model.hidden=[16,16]", "mix=mixup", "data.collate=null", "clip_grad_norm=0.1"],
-    ["name=another", "precision=bf16", "deterministic=false", "model.dropout=0.5", "scheduler=plateau"],
-)
-signals.install()
-for extra in (*others, []):
-    overrides = [*sys.argv[1:], *extra]
-    config = launch.compose(*overrides)
-    os.environ["BATCHES"] = config.name + ".batches"
-    train(launch.Job(config, overrides, None, None))
-    torch.rand(5), np.random.rand(5), random.random()
-"""
 
 
 def shared_values(folder: Path) -> dict[tuple[int, str], float]:
@@ -373,7 +267,7 @@ def shared_values(folder: Path) -> dict[tuple[int, str], float]:
     ids=" ".join,
 )
 def test_what_does_not_matter_changes_nothing(run, workspace, mine, others):
-    (workspace / "digits/noisy.py").write_text(NOISY)
+    snippets.add(workspace, "digits/noisy.py")
     mine = (*mine, "ema_decay=0.8", "drop_last=false", "accumulate=2")
     run("whole", *mine, "workers=0")
     run("other", *mine, "workers=0", *others)
@@ -406,7 +300,7 @@ def test_a_collate_function_that_draws_disturbs_nothing_else(run, workspace, min
 def test_earlier_runs_in_the_process_change_nothing(run, server, workspace, mine):
     mine = (*mine, "ema_decay=0.8")
     run("whole", *mine)
-    (workspace / "after_others.py").write_text(AFTER_OTHERS)
+    snippets.add(workspace, "after_others.py")
     done = server.run(workspace / "after_others.py", *mine, "name=last")
     assert done.code == 0, done.out
     assert {p.name for p in (workspace / "runs").iterdir()} == {"whole", "other", "another", "last"}

@@ -6,77 +6,9 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from helpers import snippets
 from helpers.runs import assert_stopped_as_whole, rows, the_run
 
-# A task that does something to its own run at step AT, so that a test can choose the moment.
-DOING = '''
-import os, resource, time
-from pathlib import Path
-
-import torch
-from .engine.run import checkpoint
-from .task import Classification
-
-
-class Doing(Classification):
-    def training_step(self, model, batch, ctx):
-        if ctx.step == int(os.environ.get("AT", -1)):
-            while ctx.step > 10 and not list(Path("runs/stopped").glob("*/checkpoints/step-00000010.pt")):
-                time.sleep(0.001)  # saves go on beside the training
-            globals()[os.environ["DO"]](Path(os.environ.get("ON", ".")))
-        return super().training_step(model, batch, ctx)
-
-
-def fill(folder):
-    """The disk that `folder` is on, but for FREE bytes."""
-    with open(folder / ".filler", "wb", buffering=0) as file:
-        try:
-            while file.write(bytes(1 << 16)):
-                pass
-        except OSError:
-            file.truncate(max(0, file.tell() - int(os.environ["FREE"])))
-
-
-def fill_for_long(folder):
-    """The same; and what a save that fails has written stays there while training logs on."""
-    fill(folder)
-    discard = checkpoint._discard
-
-    def late(*args):
-        time.sleep(1)
-        discard(*args)
-
-    checkpoint._discard = late
-
-
-def limit(pattern):
-    """From now on, no file may grow beyond the one of this pattern, which is or becomes the largest."""
-    (file,) = Path("runs/stopped").glob(f"*/{pattern}")
-    if file.suffix:
-        with open(file, "ab") as text:
-            text.write(b"\\n" * 300_000)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (file.stat().st_size, resource.RLIM_INFINITY))
-
-
-def unwritable(folder):
-    (folder,) = Path("runs/stopped").glob("*/checkpoints")
-    folder.chmod(0o555)
-
-
-def exhaust(_):
-    raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB.")
-
-
-def vary(_):
-    torch.zeros(2).put_(torch.tensor([0, 0]), torch.tensor([1.0, 2.0]))
-
-
-def vary_elsewhere(_):
-    try:
-        vary(_)
-    except RuntimeError as error:
-        raise RuntimeError(f"Caught RuntimeError in DataLoader worker process 0.\\n{error}") from error
-'''
 BASE = ("task._target_=.doing.Doing", "model=mlp", "epochs=2", "log.every=1", "save_every_steps=10")
 
 # What binds other users does not bind root: so it gives up that power.
@@ -93,7 +25,7 @@ if os.geteuid() == 0:
 
 @pytest.fixture
 def workspace(workspace):
-    (workspace / "digits/doing.py").write_text(DOING)
+    snippets.add(workspace, "digits/doing.py")
     return workspace
 
 
@@ -228,39 +160,9 @@ def test_a_run_folder_that_is_read_only(train, workspace, bound):
     assert train(f"resume={folder}", "max_minutes=null").code == 0
 
 
-# One sample at a time, so that there are loader workers; one of them ends at sample KILLED.
-SAMPLES = """
-import os, signal
-import numpy as np
-import torch
-from torch.utils.data import Dataset, get_worker_info
-from .engine.api import Data
-
-
-class Numbers(Dataset):
-    def __len__(self):
-        return 320
-
-    def __getitem__(self, index):
-        if get_worker_info() is not None and str(index) == os.environ.get("KILLED"):
-            os.kill(os.getpid(), signal.SIGKILL)
-        return torch.randn(1, 4, 4), index % 10
-
-
-class Samples(Data):
-    info = {"shape": (1, 4, 4), "classes": 10}
-
-    def split(self, name):
-        return Numbers() if name in ("train", "val") else None
-
-    def fingerprint(self):
-        return open("version").read() if os.path.exists("version") else "1"
-"""
-
-
 @pytest.fixture
 def samples(workspace) -> tuple[str, ...]:
-    (workspace / "digits/samples.py").write_text(SAMPLES)
+    snippets.add(workspace, "digits/samples.py")
     (workspace / "configs/data/samples.yaml").write_text("_target_: .samples.Samples\n")
     return ("data=samples", "logger=none", "batch_size=16", "workers=2")
 

@@ -5,6 +5,7 @@ import threading
 
 import pytest
 import torch
+from helpers import snippets
 
 
 @pytest.fixture
@@ -114,7 +115,7 @@ def test_a_failed_write_is_raised_by_the_next_call_once(saver, engine, tmp_path,
 
 def test_the_thread_is_gone_when_a_run_ends(train, workspace):
     """And no write is lost that was begun before the end, or before a failure."""
-    (workspace / "digits/slow.py").write_text(SLOW)
+    snippets.add(workspace, "digits/slow.py")
     options = ("task._target_=.slow.Slow", "logger=none", "max_steps=6", "save_every_steps=3", "val_every_epochs=0")
     done = train(*options, "name=whole")
     assert done.code == 0, done.out
@@ -123,33 +124,3 @@ def test_the_thread_is_gone_when_a_run_ends(train, workspace):
     assert done.code == 1
     (folder,) = [p for p in (workspace / "runs/failing").iterdir() if p.name[0] != "."]
     assert (folder / "checkpoints/step-00000003.pt").exists()
-
-
-SLOW = """
-import os, threading, time
-from .engine.run import checkpoint
-from .task import Classification
-
-fsync = os.fsync
-
-def slow(number):
-    time.sleep(0.5)
-    fsync(number)
-
-checkpoint.os.fsync = slow
-
-class Slow(Classification):
-    def training_step(self, model, batch, ctx):
-        if str(ctx.step) == os.environ.get("FAIL_AT"):
-            raise RuntimeError("a failure beside the writer")
-        return super().training_step(model, batch, ctx)
-
-from .engine import signals
-ignore = signals.ignore
-
-def at_the_end():
-    print("threads at the end:", sum(not t.daemon for t in threading.enumerate()), flush=True)
-    ignore()
-
-signals.ignore = at_the_end
-"""

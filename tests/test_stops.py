@@ -21,68 +21,6 @@ from helpers import snippets
 from helpers.runs import result, the_run
 from helpers.watching import BASE, DATA, add_watched_data, assert_equal, batches
 
-# Sends SIGNAL to its own process at the audit event number EVENT: an import, an opened or renamed file, a
-# process started … With FROM, counting starts in the training step of this number. SECOND is sent right after.
-EVENTS = '''
-import os, signal, sys, time
-
-owner, counted, marks = os.getpid(), [], {}
-at, waiting = int(os.environ.get("EVENT", "-1")), "FROM" in os.environ
-
-def send():
-    for name in ("SIGNAL", "SECOND"):
-        if os.environ.get(name):
-            os.kill(owner, getattr(signal, os.environ[name]))
-            time.sleep(0.01)  # so that the first is handled first
-
-def hook(event, arguments):
-    if waiting or os.getpid() != owner or event == "os.kill":
-        return
-    counted.append(event)
-    if event == "os.chdir":  # what a run does as soon as it handles signals
-        marks.setdefault("handled", len(counted))
-    if len(counted) == at:
-        send()
-
-def begin():
-    """Called by the first training step of FROM."""
-    global waiting
-    waiting = False
-
-def note():
-    if "COUNT" in os.environ:
-        with open(os.environ["COUNT"], "w") as file:
-            file.write(f"{marks.get('handled', 0)} {len(counted)}")
-
-def ended():
-    """Called when nothing is left to do but to exit."""
-    if "ENDED" in os.environ:
-        with open(os.environ["ENDED"], "w") as file:
-            file.write(str(len(counted)))
-
-sys.addaudithook(hook)
-'''
-TASK = """
-import events, os, signal
-from .watched import Watched
-
-class Phases(Watched):
-    seen = 0
-
-    def training_step(self, model, batch, ctx):
-        if ctx.training and os.environ.get("FROM") == str(ctx.step):
-            events.begin()
-        elif ctx.training and "FROM" not in os.environ:
-            events.note()
-        return super().training_step(model, batch, ctx)
-
-    def validation_step(self, model, batch, ctx):
-        if ctx.metrics is not None and ctx.step:
-            Phases.seen += 1
-            if os.environ.get("VALIDATION") == str(Phases.seen):
-                events.send()
-        return super().validation_step(model, batch, ctx)
-"""
 OPTIONS = (*(o for o in BASE if not o.startswith("task.")), "task._target_=.phases.Phases", "ema_decay=0.8")
 SIGNALS = ("SIGTERM", "SIGINT", "SIGUSR1")
 TIMES = 20
@@ -146,9 +84,7 @@ class History:
 
 @pytest.fixture
 def workspace(workspace):
-    snippets.add(workspace, "digits/watched.py")
-    (workspace / "digits/phases.py").write_text(TASK)
-    (workspace / "events.py").write_text(EVENTS)
+    snippets.add(workspace, "digits/watched.py", "digits/phases.py", "events.py")
     script = workspace / "train.py"
     text, end = script.read_text(), "sys.exit(launch(work))"
     assert end in text
@@ -191,42 +127,12 @@ def test_while_it_waits_for_a_worker(server, workspace):
     history.finish()
 
 
-# Makes writing a checkpoint slow, and sends in the midst of it, at the moment number SAVING.
-SAVING = """
-import io, os, time
-import torch
-import events
-
-fsync, save, moments = os.fsync, torch.save, 0
-
-def moment():
-    global moments
-    moments += 1
-    if os.environ.get("SAVING") == str(moments):
-        events.send()
-    time.sleep(0.02)
-
-def slow_fsync(number):
-    moment()
-    fsync(number)
-
-def slow_save(state, file):
-    whole = io.BytesIO()
-    save(state, whole)
-    half = len(whole.getvalue()) // 2
-    file.write(whole.getvalue()[:half])
-    file.flush()
-    moment()
-    file.write(whole.getvalue()[half:])
-
-os.fsync, torch.save = slow_fsync, slow_save
-"""
-
-
 @pytest.mark.parametrize("twice", [False, True])
 def test_while_it_saves(server, workspace, twice):
     """Signals come while half of a file is written, and before the file or its folder is synchronised."""
-    (workspace / "digits/phases.py").write_text(TASK + SAVING)
+    snippets.add(workspace, "digits/slow_saves.py")
+    with open(workspace / "digits/phases.py", "a") as file:
+        file.write("from . import slow_saves\n")
     history = History(server, workspace, (*OPTIONS, "save_every_steps=1", "keep_last=4", "epochs=12"), f"saves {twice}")
     for _ in range(TIMES):
         history.stop(twice=twice, SAVING=history.draw.randint(1, 5))
@@ -290,7 +196,7 @@ def environment(workspace, monkeypatch) -> dict[str, str]:
 def test_the_documented_loop_in_a_real_shell(server, workspace, environment):
     """`while python train.py resume=auto; [ $? -eq 75 ]; do :; done`, with signals from outside."""
     step = "        return super().training_step"
-    slow = TASK.replace(step, f"        import time; time.sleep(0.01)\n{step}")
+    slow = snippets.text("digits/phases.py").replace(step, f"        import time; time.sleep(0.01)\n{step}")
     (workspace / "digits/phases.py").write_text(slow)
     options = (*OPTIONS, "limit_train_batches=20", "batch_size=4", "save_every_epochs=0", "save_every_steps=null")
     history = History(server, workspace, options, "shell")

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from helpers import snippets
 from helpers.releases import commit, git
 from helpers.template import ROOT
 from helpers.updating import edit, state, write
@@ -605,15 +606,7 @@ def test_old_git_is_refused(project, ostinato, tmp_path, monkeypatch):
 
 
 def test_the_users_git_settings_do_not_matter(project, ostinato, tmp_path, monkeypatch):
-    write(
-        tmp_path,
-        {
-            "config": "[core]\nautocrlf = true\nquotePath = true\n[merge]\nrenames = false\nff = false\n"
-            "[diff]\nrenames = false\nnoprefix = true\n[status]\nshowUntrackedFiles = no\n[commit]\ngpgSign = true\n"
-            "[user]\nname = Anyone\nemail = a@example.org\n"
-        },
-    )
-    monkeypatch.setenv("GIT_CONFIG_GLOBAL", str(tmp_path / "config"))
+    monkeypatch.setenv("GIT_CONFIG_GLOBAL", str(snippets.SNIPPETS / "gitconfig"))
     edit(project, {"digits/engine/old_name.py": changed(OLD[f"{PACKAGE}/engine/old_name.py"], 3, "name_3 = 'mine'")})
     write(project, {"untracked.txt": "x"})
     assert "untracked.txt is untracked" in ostinato("update")
@@ -623,30 +616,11 @@ def test_the_users_git_settings_do_not_matter(project, ostinato, tmp_path, monke
     assert b"\r" not in (project / "digits/engine/loop.py").read_bytes()
 
 
-WRAPPER = """#!/bin/bash
-echo "${*//$'\\n'/ }" >> "$CALLS"
-if [ "$(wc -l < "$CALLS")" -eq "$KILL_AT" ]; then
-  if [ "$KILL_HOW" = after ]; then "$REAL_GIT" "$@" > /dev/null; fi
-  if [ "$KILL_HOW" = within ]; then # of the fast-forward: as git leaves files, half of them written
-    touch .git/index.lock
-    new="${@: -1}"
-    mkdir -p configs/scheduler digits/engine/folder
-    printf 'the: temp' > configs/scheduler/new.yaml
-    "$REAL_GIT" show "$new:digits/engine/loop.py" > digits/engine/loop.py
-    rm digits/engine/gone.py configs/optimizer/adamw.yaml
-  fi
-  kill -KILL $PPID
-  exit 1
-fi
-exec "$REAL_GIT" "$@"
-"""
-
-
 @pytest.fixture
 def killed(project: Path, tmp_path: Path, monkeypatch, ostinato) -> Callable[[int, str], list[str]]:
     """`killed(n, how)`: an update that is killed before, within or after its n-th git; returns its calls of git."""
     calls = tmp_path / "calls"
-    write(tmp_path, {"bin/git": WRAPPER})
+    write(tmp_path, {"bin/git": snippets.text("git_that_is_killed.sh")})
     (tmp_path / "bin/git").chmod(0o755)
 
     def killed(number: int, how: str) -> list[str]:
@@ -796,28 +770,6 @@ def test_new(source, tmp_path, ostinato):
     assert (tmp_path / "made" / "my_project" / "engine" / "loop.py").exists()
 
 
-TEXT = """# Changelog
-
-## Unreleased
-
-- **Removed** `a.b` and `optimizer=sgd`: no more.
-
-## 0.3.0 (2030-03-01)
-
-- **Numbers change**: a better sum.
-- **Checkpoints change**: another format.
-- Not **Default changed** `x`.
-
-## 0.2.0
-
-- **Default changed** `keep_last`, `lr`: more.
-
-## 0.1.0
-
-- first
-"""
-
-
 @pytest.mark.parametrize(
     ("old", "new", "sections", "numbers", "defaults", "removed"),
     [
@@ -829,7 +781,7 @@ TEXT = """# Changelog
     ],
 )
 def test_the_changelog_between_two_versions(old, new, sections, numbers, defaults, removed):
-    found = changelog.between(TEXT, as_version(old), as_version(new))
+    found = changelog.between(snippets.text("changelog.md"), as_version(old), as_version(new))
     assert [line.split()[1] for line in found.text.splitlines() if line.startswith("## ")] == sections
     assert (found.numbers, found.checkpoints) == (numbers, numbers)
     assert (found.defaults, found.removed) == (defaults, removed)

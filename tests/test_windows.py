@@ -12,79 +12,11 @@ from types import ModuleType
 import pytest
 import torch
 import yaml
+from helpers import snippets
 from helpers.machine import NEEDS_COMPILER, NEEDS_GPU
 from helpers.runs import logged, rows, the_run
 from torch.utils._python_dispatch import TorchDispatchMode
 
-# A model and a task that write down each value of each micro-batch, as it is when it is logged.
-NOTING = '''
-import json, os, signal
-
-import torch
-from torch import nn
-
-from .engine.api import Mean, record
-from .task import Classification
-
-RANK = os.environ.get("RANK", "0")
-recorded = []
-
-
-class Layer(nn.Module):
-    """Used twice in each forward."""
-
-    def __init__(self):
-        super().__init__()
-        self.linear = nn.Linear(64, 64)
-        self.scale = nn.Parameter(torch.ones(1))
-
-    def forward(self, x):
-        y = self.linear(x).relu() * self.scale
-        record("层 output", y.mean())
-        record("positive", y.detach()[y > 0].mean(), n=(y > 0).sum())
-        recorded.append(("层 output", y.mean().item(), len(x)))
-        recorded.append(("positive", y[y > 0].mean().item(), (y > 0).sum().item()))
-        return y
-
-
-class Twice(nn.Module):
-    def __init__(self, classes):
-        super().__init__()
-        self.layer, self.head = Layer(), nn.Linear(64, classes)
-
-    def forward(self, x):
-        record("scale", self.layer.scale)  # the optimizer changes it in place
-        recorded.append(("scale", self.layer.scale.item(), len(x)))
-        return self.head(self.layer(self.layer(x.flatten(1))))
-
-
-class Noting(Classification):
-    stopped = False
-
-    def training_step(self, model, batch, ctx):
-        images, labels = batch
-        recorded.clear()
-        logits = model(images)
-        losses = nn.functional.cross_entropy(logits, labels, reduction="none")
-        few = labels < 3
-        loss1 = (losses * few).sum() / few.sum().clamp(min=1)
-        values = {"loss": losses.mean(), "loss1": Mean(loss1, few.sum()), "loss2": losses.max()}
-        if ctx.step % 4 == 1:
-            values["now and then"] = losses.min()
-        with open(f"{os.environ['NOTES']}/{RANK}.jsonl", "a") as file:
-            for key, value, n in recorded:
-                file.write(json.dumps([ctx.step, key, value, n]) + "\\n")
-            for key, value in values.items():
-                value, n = value if isinstance(value, Mean) else (value, len(labels))
-                file.write(json.dumps([ctx.step, key, value.item(), float(n)]) + "\\n")
-        if os.environ.get("AT") == str(ctx.step) and RANK == os.environ.get("ON", "0") and not self.stopped:
-            self.stopped = True
-            os.kill(os.getpid(), signal.SIGTERM)
-        return values
-
-    def validation_step(self, model, batch, ctx):
-        return super().training_step(model, batch, ctx)
-'''
 STATISTICS = ("current", "max", "mean", "min", "std")
 SPANS = (1, 3, 10, "epoch", "global")
 ENTRIES = [
@@ -106,7 +38,7 @@ OPTIONS = ("experiment=noting", "epochs=2", "batch_size=100", "drop_last=false",
 @pytest.fixture
 def noting(workspace, tmp_path):
     """The workspace with the task above and an experiment that logs every statistic and window."""
-    (workspace / "digits/noting.py").write_text(NOTING)
+    snippets.add(workspace, "digits/noting.py")
     log = {"every": 7, "windows": ENTRIES}
     experiment = {"task": {"_target_": ".noting.Noting"}, "model": {"_target_": ".noting.Twice"}, "log": log}
     text = "# @package _global_\ndefaults: [{override /model: noting}]\n"
@@ -570,51 +502,10 @@ def test_digits_are_for_the_console(train, workspace):
 
 # ---------------------------------------------------------------- record
 
-RECORDING = """
-import torch
-from torch import nn
-from torch.utils.checkpoint import checkpoint
-
-from .engine.api import record
-
-
-class Block(nn.Module):
-    def __init__(self, width):
-        super().__init__()
-        self.linear, self.last = nn.Linear(width, width), nn.Tanh()
-        self.scale = nn.Parameter(torch.ones(()))
-
-    def forward(self, x):
-        y = self.linear(x) * self.scale
-        record("block", y.square().mean())
-        record("few", y[0].mean(), n=(y[0] > 0).sum())
-        return self.last(y)  # a checkpoint repeats a forward no further than the backward needs
-
-
-class Recording(nn.Module):
-    def __init__(self, classes, checkpointed=False):
-        super().__init__()
-        self.block, self.other, self.head = Block(64), Block(64), nn.Linear(64, classes)
-        self.checkpointed = checkpointed
-
-    def forward(self, x):
-        x = x.flatten(1)
-        record("scale", self.block.scale)
-        if self.checkpointed:
-            x = checkpoint(self.block, x, use_reentrant=False)
-        else:
-            x = self.block(x)
-        logits = self.head(self.other(self.block(x)))
-        total = logits.mean()
-        record("logits", total)
-        total += 100
-        return logits
-"""
-
 
 @pytest.fixture
 def recording(workspace):
-    (workspace / "digits/recording.py").write_text(RECORDING)
+    snippets.add(workspace, "digits/recording.py")
     (workspace / "configs/model/recording.yaml").write_text("_target_: .recording.Recording\n")
     return workspace
 
@@ -646,7 +537,7 @@ def module(engine):
     engine("api")
     module = ModuleType("digits.recording")
     module.__package__ = "digits"
-    exec(RECORDING, module.__dict__)
+    exec(snippets.text("digits/recording.py"), module.__dict__)
     return module
 
 

@@ -1,0 +1,29 @@
+"""Save again and again until this process is killed. All tensors of a checkpoint hold the number of its step."""
+
+import itertools
+import os
+import sys
+from pathlib import Path
+
+import torch
+from digits.engine.run import checkpoint
+from digits.engine.run.saver import Saver
+
+folder, naive = Path(sys.argv[1]), sys.argv[2] == "naive"
+state = dict.fromkeys(checkpoint.KEYS)
+state["format"] = checkpoint.FORMAT
+state["model"] = {f"layer{n}": torch.zeros(64, 1000) for n in range(4)}
+saved = os.open(folder / "saved", os.O_WRONLY | os.O_CREAT)
+saver = Saver(folder, keep_last=2)
+for step in itertools.count(1):
+    state["step"] = step
+    torch._foreach_zero_(list(state["model"].values()))
+    torch._foreach_add_(list(state["model"].values()), step)
+    if naive:
+        torch.save(state, checkpoint.path_of(folder, 1))
+        torch.save(state, folder / "best.pt")
+    else:
+        saver.save(state, step, best=step % 2 == 0)
+        torch._foreach_zero_(list(state["model"].values()))  # as training goes on
+        saver.wait()
+    os.pwrite(saved, b"%8d" % step, 0)
