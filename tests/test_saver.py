@@ -107,7 +107,9 @@ def test_a_failed_write_is_raised_by_the_next_call_once(saver, engine, tmp_path,
     for call in (saver.wait, saver.check, lambda: saver.save(state(3.0), 3)):
         saver.save(state(2.0), 2)
         saver.close()
-        with pytest.raises(errors.SaveError, match=r"step-00000002.pt cannot be written: No space .*needs about 0\.0 MiB"):
+        with pytest.raises(
+            errors.SaveError, match=r"step-00000002.pt cannot be written: No space .*needs about 0\.0 MiB"
+        ):
             call()
         saver.check()
     assert [p.name for p in tmp_path.iterdir()] == ["step-00000001.pt"]
