@@ -1,4 +1,4 @@
-"""The training step, the loop around it, and validation."""
+"""The training step, and the loop around it: log, validate, save, stop."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from . import rng, signals
+from . import rng
 from .api import Context, Mean, recording
-from .build.optimizer import groups_but, load_optimizer_state, optimizer_state
+from .build.optimizer import groups_but
 from .config.stored import to_yaml
-from .errors import NO_SPACE, NotFiniteError, Stopped, UserError
+from .errors import NO_SPACE, Stopped
 from .log.media import Media
 from .log.profiling import Profiler
 from .log.report import Report
@@ -23,7 +23,8 @@ from .log.statistics import Statistics
 from .log.timing import Timing
 from .machine import distributed
 from .machine.device import autocast, to_device
-from .machine.distributed import WORLD_SIZE, Vote
+from .machine.distributed import RANK, WORLD_SIZE, Vote
+from .progress import Progress, not_finite
 from .rng import Domain
 from .run import checkpoint
 from .run.folder import Run
@@ -34,44 +35,26 @@ if TYPE_CHECKING:
     from .build.parts import Parts
 
 
-class Loop:
-    """Trains `parts` from `step` to `parts.total_steps` and keeps the run's folder."""
+class Steps:
+    """Optimizer steps over `parts`. It needs no run folder and writes no file."""
 
-    def __init__(self, parts: Parts, run: Run, started: float) -> None:
-        self.parts, self.run, self.config = parts, run, parts.config
-        self.started = started
+    def __init__(self, parts: Parts) -> None:
+        self.parts, self.config = parts, parts.config
         self.step = 0
         """Optimizer steps done."""
-        self.best: float | None = None
-        self.best_saved: float | None = None
-        """The value of best.pt: the best one, unless that file was lost."""
-        self.last: float | None = None
-        self.not_better = 0
-        """Validations in a row without a better `monitor`."""
-        self.pending = False
-        """Whether the validation that is due after `step` is still to be done."""
-        self.saved_at = -1
-        self.has_advanced = False
-        """Whether this process has done a step or a validation, so that a time limit that is too
-        short for more still comes to an end."""
+        self.batch: Any = None
+        """The last micro-batch."""
+        self.lrs: dict[str, float] = {}
+        """The learning rate that the last step used, by parameter group."""
         self.divisor: Tensor | float | None = None
-        """What the gradients of losses that are a `Mean` are still to be divided by."""
-        self.keeps_nothing = parts.config.compile == "reduce-overhead"
-        """Whether the model's outputs and gradients are overwritten when it is called again, as
-        those of CUDA graphs are."""
+        """If losses are a `Mean`: the gradients must still be divided by this number."""
         self.statistics = Statistics(parts.device, parts.config.log.windows, parts.task.derived)
         self.timing = Timing()
-        self.saver = Saver(run.checkpoints, self.config.keep_last)
-        self.config_text = to_yaml(self.config)
-        self.media = Media(parts, run, [], 0)
-        self.vote = Vote()
         self.scaler = torch.amp.GradScaler(parts.device.type, enabled=parts.precision == "fp16")
         self.step_key = rng.make_key(self.config.seed, Domain.STEP)
         self.batch_key = rng.make_key(self.config.seed, Domain.BATCH)
         self.in_turn = parts.in_turn
         self.forward = parts.wrapped_model()
-
-    # ---------------------------------------------------------------- one step
 
     def training_step(self, batches: Iterator[Any]) -> None:
         """One optimizer step, over all its micro-batches."""
@@ -80,7 +63,12 @@ class Loop:
         self.divisor = None
         counts = p.train.plan.counts(self.step)
         for micro, count in enumerate(counts):
-            batch = self.next_batch(batches, micro)
+            batch = self.next_batch(batches)
+            number = self.step * p.train.plan.micro_batches + micro * WORLD_SIZE + RANK
+            if p.mix is not None:
+                batch = self.mixed(batch, number)
+            self.batch = batch
+            rng.seed_all(rng.fold_in(self.step_key, number))
             with self.gradients_shared(micro == len(counts) - 1):
                 with autocast(p.precision, p.device), recording() as recorded:
                     values = p.task.training_step(self.forward, batch, self.context())
@@ -91,41 +79,57 @@ class Loop:
         self.clip_gradients()
         self.scaler.step(p.optimizer)
         self.scaler.update()
+        self.lrs = {group["name"]: group["lr"] for group in p.optimizer.param_groups}
         p.scheduler.step()
         if p.averaged is not None:
             p.averaged.update(p.model)
         self.step += 1
 
-    def next_batch(self, batches: Iterator[Any], micro: int) -> Any:
-        """The next micro-batch on the device, with all generators set for its forward pass."""
-        p = self.parts
-        with self.timing.data():
-            batch = to_device(next(batches), p.device, self.config.channels_last)
-        number = self.step * p.train.plan.micro_batches + micro * WORLD_SIZE + distributed.RANK
-        if p.mix is not None:
-            rng.seed_all(rng.fold_in(self.batch_key, number))
-            batch = to_device(p.mix(*batch), p.device, self.config.channels_last)
-        self.media.keep(batch)
-        rng.seed_all(rng.fold_in(self.step_key, number))
+    def next_batch(self, batches: Iterator[Any]) -> Any:
+        """Return the next micro-batch on the device. The time it takes counts as `time/data`."""
+        began = time.perf_counter()
+        batch = to_device(next(batches), self.parts.device, self.config.channels_last)
+        self.timing.data_seconds += time.perf_counter() - began
         return batch
 
+    def mixed(self, batch: Any, number: int) -> Any:
+        """Return the micro-batch after MixUp or CutMix. `number` counts micro-batches over the run."""
+        p = self.parts
+        assert p.mix is not None
+        rng.seed_all(rng.fold_in(self.batch_key, number))
+        return to_device(p.mix(*batch), p.device, self.config.channels_last)
+
+    def context(self) -> Context:
+        """Return the position of the step that comes next."""
+        epoch = self.step // self.parts.train.plan.steps + 1
+        return Context(self.step, epoch, training=True, device=self.parts.device)
+
+    def gradients_shared(self, last: bool) -> AbstractContextManager[Any]:
+        """Return the context of a micro-batch: processes share gradients only in the last one."""
+        if WORLD_SIZE == 1 or last:
+            return nullcontext()
+        context: AbstractContextManager[Any] = self.parts.replicated.no_sync()
+        return context
+
     def backward(self, loss: Any, count: int) -> None:
-        """Adds a micro-batch's gradients, weighted by what its loss, a tensor or `Mean`, was averaged over."""
+        """Add the gradients of a micro-batch, weighted by the samples or things that its loss is
+        a mean over. `loss`: a tensor or a `Mean`. `count`: samples of the micro-batch."""
         total = self.parts.train.plan.total(self.step)
-        if count == total:  # the only micro-batch: its mean is the mean
+        if count == total:  # the only micro-batch: its mean is the mean of the step
             loss = loss.value if isinstance(loss, Mean) else loss
-        elif isinstance(loss, Mean):  # how many things there are is known after the last one
+        elif isinstance(loss, Mean):  # the sum of all n is known after the last micro-batch
             self.divisor = loss.n + (0 if self.divisor is None else self.divisor)
             loss = loss.value * loss.n
-        else:  # gradients are averaged over processes: each counts WORLD_SIZE times as much
+        else:  # processes average their gradients: each counts WORLD_SIZE times
             loss = loss * (count * WORLD_SIZE / total)
         self.scaler.scale(loss).backward()
-        if self.keeps_nothing and self.config.accumulate > 1:
+        if self.config.compile == "reduce-overhead" and self.config.accumulate > 1:
+            # The next call of a CUDA graph overwrites the gradients of this one: copy them.
             for q in self.parts.parameters.values():
                 q.grad = None if q.grad is None else q.grad.clone()
 
     def average_gradients(self) -> None:
-        """Divides sums over processes and micro-batches by what they were taken over."""
+        """Divide sums over processes and micro-batches by the number of their summands."""
         p = self.parts
         if WORLD_SIZE > 1:
             p.average_loss_gradients()
@@ -135,13 +139,14 @@ class Loop:
                 divisor = torch.full((), float(divisor), device=p.device)
             divisor = divisor.to(p.device, torch.float32, copy=True)
             share = distributed.sum_over_processes(divisor) / WORLD_SIZE
-            share.clamp_(min=1e-30)  # of nothing at all the gradients are 0, and stay 0
+            share.clamp_(min=1e-30)  # without any thing the gradients are 0 and stay 0
             torch._foreach_div_(
                 [q.grad for q in p.parameters.values() if q.grad is not None], share
             )
 
     def leave_out_groups(self) -> None:
-        """Without gradients a parameter keeps its weights and optimizer state in this step."""
+        """Drop the gradients of groups that the task does not train in this step. Without a
+        gradient a parameter keeps its value and its optimizer state."""
         if not self.in_turn:
             return
         trained = self.parts.task.trains(self.context())
@@ -151,7 +156,7 @@ class Loop:
                     parameter.grad = None
 
     def clip_gradients(self) -> None:
-        """By value, by norm, or both; logs the norm that there was."""
+        """Clip gradients by value, by norm, or both. Log the norm before the second."""
         p, config = self.parts, self.config
         if config.clip_grad_norm is None and config.clip_grad_value is None:
             return
@@ -162,55 +167,55 @@ class Loop:
         norm = nn.utils.clip_grad_norm_(p.parameters.values(), limit)
         self.statistics.add(self.step, {"grad_norm": norm}, 1)
 
-    def gradients_shared(self, last: bool) -> AbstractContextManager[Any]:
-        """Processes exchange gradients in a step's last micro-batch only."""
-        if WORLD_SIZE == 1 or last:
-            return nullcontext()
-        context: AbstractContextManager[Any] = self.parts.replicated.no_sync()
-        return context
 
-    def context(self) -> Context:
-        epoch = self.step // self.parts.train.plan.steps + 1
-        return Context(self.step, epoch, training=True, device=self.parts.device)
+class Loop(Steps):
+    """Train `parts` from `step` to `parts.total_steps` and keep the run folder."""
 
-    # ---------------------------------------------------------------- the run
+    def __init__(self, parts: Parts, run: Run, started: float) -> None:
+        """`started`: the time of the command's start, from `time.monotonic()`, in seconds."""
+        super().__init__(parts)
+        self.run = run
+        self.progress = Progress(parts.config, started)
+        self.pending = False
+        """True while the validation that is due after `step` is not done."""
+        self.saved_at = -1
+        """The step of the last checkpoint."""
+        self.saver = Saver(run.checkpoints, self.config.keep_last)
+        self.config_text = to_yaml(self.config)
+        self.report = Report(parts, run.folder, self.timing)
+        self.media = Media(parts, run)
+        self.vote = Vote()
 
     def fit(self) -> None:
-        """Train to the end. Raises `Exit` and what the task raises."""
+        """Train to the end. Raises `Exit` and all errors of the task."""
         p, config = self.parts, self.config
-        if config.val_at_start and self.saved_at < 0:  # not where a checkpoint says what is due
+        if config.val_at_start and self.saved_at < 0:  # else the checkpoint says whether it is due
             self.pending = p.val is not None
-        self.report = Report(
-            p, self.run.folder, self.timing, self.step, validate_again=self.pending
-        )
         try:
-            if distributed.is_main():
-                self.report.loggers = p.open_loggers(self.run.folder, self.step + 1)
-            self.media = Media(p, self.run, self.report.loggers, self.step)
+            self.report.open(self.step, validates_again=self.pending)
+            self.media.open(self.report.loggers, self.step)
             p.scheduler.begin(p.optimizer, self.step)
             if self.pending:
-                with self.report.aside("validation"):
-                    self.validate()
-                    self.save()
+                self.validate()
+                self.save()
             self.stop_if_asked()
-            self.saver.wait()  # loader workers are forked next, which no other thread should see
+            self.saver.wait()  # loader workers are forked next: no other thread may run then
             p.model.train()
-            left = p.total_steps - self.step
-            profiler = Profiler(config.profile, self.run.folder, p.device, left)
+            profiler = Profiler(
+                config.profile, self.run.folder, p.device, p.total_steps - self.step
+            )
             batches = p.train.read(self.step, p.total_steps)
             with closing(batches), closing(profiler):
-                while self.step < p.total_steps and not self.out_of_patience():
+                while self.step < p.total_steps and not self.progress.is_out_of_patience():
                     self.training_step(batches)
-                    self.has_advanced = True
                     profiler.step()
-                    self.report.stepped()
                     self.after_step()
             if self.saved_at != self.step:
                 self.save()
             self.saver.wait()
-            self.media.finish(self.step, self.best)
+            self.media.finish(self.step, self.progress.best)
         except OSError as error:
-            if error.errno in NO_SPACE:  # a save that filled the disk says how much room it needs
+            if error.errno in NO_SPACE:  # a failed save knows how much room it needs: let it speak
                 self.saver.wait()
             raise
         finally:
@@ -219,56 +224,50 @@ class Loop:
         self.vote.close()
 
     def after_step(self) -> None:
-        """Log, validate, save and stop, where it is time to."""
+        """Log, validate, save and stop, if it is due."""
+        p, step = self.parts, self.step
+        self.progress.has_advanced = True
         self.saver.check()
-        if not self.media.has_begun:  # not before the first step, which it would keep waiting
+        self.report.stepped()
+        if not self.media.has_begun:  # after the first step, because it takes a while
             with self.report.aside("start"):
-                self.media.begin(self.context())
-        self.media.stepped(self.step)
-        config, steps_per_epoch = self.config, self.parts.train.plan.steps
-        epochs, rest = divmod(self.step, steps_per_epoch)
-
-        def due(every_epochs: int, every_steps: int | None) -> bool:
-            by_epoch = not rest and every_epochs > 0 and epochs % every_epochs == 0
-            return by_epoch or (every_steps is not None and self.step % every_steps == 0)
-
-        if self.step % config.log.every == 0 or not rest or self.step == self.parts.total_steps:
-            self.log(epoch_ends=not rest)
-        by_epochs = config.val_every_epochs if config.val_every_steps is None else 0
-        is_due = self.step == self.parts.total_steps or due(by_epochs, config.val_every_steps)
-        self.pending = self.parts.val is not None and is_due
+                self.media.begin(self.context(), self.batch)
+        if p.config.log.histograms is not None and step % p.config.log.histograms == 0:
+            self.media.histograms(step)
+        epoch_ends, run_ends = step % p.train.plan.steps == 0, step == p.total_steps
+        if epoch_ends or run_ends or step % p.config.log.every == 0:
+            self.log(epoch_ends)
+        self.pending = p.val is not None and (run_ends or is_due(step, p.val_intervals))
         self.stop_if_asked()
         if self.pending:
-            with self.report.aside("validation"):
-                self.validate()
-        if self.saved_at != self.step and due(config.save_every_epochs, config.save_every_steps):
+            self.validate()
+        if self.saved_at != step and is_due(step, p.save_intervals):
             self.save()
 
     def log(self, epoch_ends: bool) -> None:
-        """A log point: the only place between validations where the host waits for the device."""
+        """A log point. Only here and in validations the host waits for the device."""
+        ends = epoch_ends or self.step == self.parts.total_steps
         self.statistics.fetch()
         self.refuse_not_finite()
-        ends = epoch_ends or self.step == self.parts.total_steps
         self.statistics.refuse_unknown_sources(ends)
-        if self.config.log.by == "epoch" and not ends:
-            return
-        self.report.train(
-            self.step,
-            self.statistics.log_point(),
-            self.statistics.epoch_end() if epoch_ends else {},
-            self.parts.scheduler.lrs(self.step - 1),
-        )
+        if self.config.log.by == "step" or ends:
+            values = self.statistics.log_point()
+            epoch_means = self.statistics.epoch_end() if epoch_ends else {}
+            self.report.train(self.step, values, epoch_means, self.lrs)
+
+    def refuse_not_finite(self) -> None:
+        """Raise `NotFiniteError` if a fetched loss is not finite."""
+        bad = self.statistics.first_not_finite
+        if bad is not None:
+            raise not_finite(bad, self.parts.train.plan.samples(bad).tolist())
 
     def stop_if_asked(self) -> None:
-        """Save and raise `Stopped` where a signal came or the time is over, in any process."""
-        reason, minutes = signals.requested(), self.config.max_minutes
-        if reason is None and minutes is not None and self.has_advanced:
-            is_over = time.monotonic() - self.started > 60 * minutes
-            reason = f"max_minutes={minutes:g}" if is_over else None
+        """Save and raise `Stopped` if a signal or the time limit asks any process to stop."""
+        reason = self.progress.reason_to_stop()
         if not self.vote.ask(reason is not None):
             return
         if self.step == self.parts.total_steps and not self.pending:
-            return
+            return  # the run ends anyway
         self.vote.close()
         if self.saved_at != self.step:
             self.save()
@@ -276,135 +275,75 @@ class Loop:
         reason = next((r for r in distributed.from_all(reason) if r), "another process")
         raise Stopped(f"Stopped by {reason} after step {self.step} and saved.")
 
-    def out_of_patience(self) -> bool:
-        patience = self.config.early_stopping_patience
-        return patience is not None and self.not_better > patience
-
-    def refuse_not_finite(self) -> None:
-        """Raise `NotFiniteError` if a fetched loss is not finite."""
-        bad = self.statistics.first_not_finite
-        if bad is None:
-            return
-        samples = self.parts.train.plan.samples(bad).tolist()
-        shown = ", ".join(map(str, samples[:16])) + (", …" if len(samples) > 16 else "")
-        raise NotFiniteError(
-            f"The loss is not finite at step {bad + 1} (samples {shown} of the training set). "
-            "Nothing was saved after it; look at these samples, or lower lr or set clip_grad_norm."
-        )
-
-    # ---------------------------------------------------------------- validation
-
     def validate(self) -> None:
-        """Every validation sample once, with the averaged weights where there are any."""
+        """Evaluate the validation split, log the values, and save the weights if they are the best.
+
+        It takes the averaged weights if there are any. A stop in between saves with `pending` set,
+        and the resumed run validates again.
+        """
         p = self.parts
         if p.val is None:
             return
-        self.statistics.fetch()
-        self.refuse_not_finite()
-        model = p.averaged.model if p.averaged is not None else p.model
-        epoch = self.report.epoch(self.step)
-        self.saver.wait()  # loader workers are forked next, which no other thread should see
-        self.vote.restart()
-        # A stop in between saves; the resumed run validates, as `pending` is in the checkpoint.
-        with self.media.validation(model, self.step) as look:
-            values = evaluate_split(p, model, p.val, self.step, epoch, self.stop_if_asked, look)
-        self.vote.restart()
-        p.model.train()
-        results = {f"val/{key}": value for key, value in values.items()}
-        self.pending, self.has_advanced = False, True
-        self.report.write(self.step, results)
-        self.judge(results)
+        with self.report.aside("validation"):
+            self.statistics.fetch()
+            self.refuse_not_finite()
+            model = p.averaged.model if p.averaged is not None else p.model
+            epoch = self.report.epoch(self.step)
+            self.saver.wait()  # loader workers are forked next: no other thread may run then
+            self.vote.restart()
+            with self.media.validation(model, self.step) as look:
+                values = evaluate_split(p, model, p.val, self.step, epoch, self.stop_if_asked, look)
+            self.vote.restart()
+            p.model.train()
+            self.pending, self.progress.has_advanced = False, True
+            results = {f"val/{key}": value for key, value in values.items()}
+            self.report.write(self.step, results)
+            self.judge(results)
 
     def judge(self, results: Mapping[str, float]) -> None:
-        """Is it the best so far? Then keep it."""
-        config = self.config
-        value = results.get(config.monitor)
-        if value is None:
-            raise UserError(
-                f"monitor={config.monitor} was not among the validation values "
-                f"{', '.join(results)}; set monitor to one of them."
-            )
-        self.last = value
-        self.parts.scheduler.observe(value)
-        is_best = self.is_better(value, self.best)
-        self.not_better = 0 if is_best else self.not_better + 1
-        if is_best:
-            self.best = value
-        if self.is_better(value, self.best_saved):
-            self.best_saved = value
+        """Save the weights as best.pt if the monitored value is the best so far."""
+        is_best, is_to_save = self.progress.judge(results)
+        assert self.progress.last is not None
+        self.parts.scheduler.observe(self.progress.last)
+        if is_to_save:
             self.save(best=True)
-        self.report.validation(self.step, results, config.monitor[4:] if is_best else None)
-
-    def is_better(self, value: float, than: float | None) -> bool:
-        sign = 1 if self.config.monitor_mode == "max" else -1
-        return math.isfinite(value) and (than is None or sign * (value - than) > 0)
-
-    # ---------------------------------------------------------------- checkpoints
+        monitor = self.config.monitor.removeprefix("val/")
+        self.report.validation(self.step, results, monitor if is_best else None)
 
     def save(self, best: bool = False) -> None:
-        """Begin to write a checkpoint of this step; with `best`, name it best.pt as well."""
+        """Begin to write a checkpoint of this step. With `best`, it is best.pt as well."""
         self.statistics.fetch()
         self.refuse_not_finite()
         self.saved_at = self.step
         if distributed.is_main():
             with self.report.aside("save"):
-                self.report.flush()  # else a kill after the save loses what was logged before it
+                self.report.flush()  # a kill after the save must not lose values logged before it
                 self.saver.save(self.state_dict(), self.step, best)
 
     def state_dict(self) -> dict[str, Any]:
-        p = self.parts
+        """Return the contents of a checkpoint: tensors and plain values only."""
         return {
             "format": checkpoint.FORMAT,
             "interface": checkpoint.INTERFACE,
             "step": self.step,
             "epoch": self.report.epoch(self.step),
-            "model": p.model.state_dict(),
-            "ema": p.averaged.model.state_dict() if p.averaged is not None else None,
-            "loss": p.loss.state_dict(),
-            "optimizer": optimizer_state(p.optimizer, p.parameters),
-            "scheduler": p.scheduler.state_dict(),
+            **self.parts.state_dict(),  # model, ema, loss, optimizer, scheduler, fingerprint
             "scaler": self.scaler.state_dict(),
             "windows": self.statistics.state_dict(),
-            "best": {
-                "value": self.best,
-                "saved": self.best_saved,
-                "last": self.last,
-                "not_better": self.not_better,
-            },
+            "best": self.progress.state_dict(),
             "pending": self.pending,
             "config": self.config_text,
-            "fingerprint": p.fingerprint,
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        p = self.parts
-        self.step = state["step"]
-        load_weights(p.model, state["model"], "model")
-        load_weights(p.loss, state["loss"], "loss")
-        if p.averaged is not None:
-            load_weights(p.averaged.model, state["ema"] or state["model"], "ema")
-        load_optimizer_state(p.optimizer, p.parameters, state["optimizer"])
-        p.scheduler.load_state_dict(state["scheduler"])
+        self.step = self.saved_at = state["step"]
+        self.parts.load_state_dict(state)
         self.scaler.load_state_dict(state["scaler"])
         self.statistics.load_state_dict(state["windows"])
-        best = state["best"]
-        self.best, self.best_saved = best["value"], best["saved"]
-        self.last, self.not_better = best["last"], best["not_better"]
+        self.progress.load_state_dict(state["best"])
         self.pending = state["pending"]
-        self.saved_at = self.step
 
 
-def load_weights(module: nn.Module, state: Mapping[str, Tensor], what: str) -> None:
-    """Load a state dict that must fit exactly. Raises `UserError` with a table where it does not."""
-    own = module.state_dict()
-    rows = [f"  missing in the checkpoint: {k} {tuple(own[k].shape)}" for k in own.keys() - state]
-    rows += [f"  only in the checkpoint: {k} {tuple(state[k].shape)}" for k in state.keys() - own]
-    rows += [
-        f"  {k}: {tuple(state[k].shape)} in the checkpoint, {tuple(own[k].shape)} in the {what}"
-        for k in own.keys() & state.keys()
-        if own[k].shape != state[k].shape
-    ]
-    if rows:
-        table = "\n".join(sorted(rows))
-        raise UserError(f"The checkpoint's {what} weights do not fit the {what}:\n{table}")
-    module.load_state_dict(dict(state))
+def is_due(step: int, intervals: tuple[int, ...]) -> bool:
+    """Return whether `step` is a multiple of one of the intervals. 0 stands for never."""
+    return any(interval and step % interval == 0 for interval in intervals)

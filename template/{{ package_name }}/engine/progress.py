@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from . import signals
 from .config.schema import Config
+from .errors import NotFiniteError, UserError
 
 
 def is_better(value: float, than: float | None, mode: str) -> bool:
@@ -24,12 +25,22 @@ def is_better(value: float, than: float | None, mode: str) -> bool:
     return than is None or (value > than if mode == "max" else value < than)
 
 
+def not_finite(step: int, samples: Sequence[int]) -> NotFiniteError:
+    """Return the error for a loss that is infinite or NaN in optimizer step `step` (from 0)."""
+    shown = ", ".join(map(str, samples[:16])) + (", …" if len(samples) > 16 else "")
+    return NotFiniteError(
+        f"The loss is not finite at step {step + 1} (samples {shown} of the training set). Nothing "
+        "was saved after it. Look at these samples, lower lr, or set clip_grad_norm."
+    )
+
+
 class Progress:
     """The judgement of validations, and the reasons to end a run early."""
 
     def __init__(self, config: Config, started: float) -> None:
         """`started`: the time of the command's start, from `time.monotonic()`, in seconds."""
-        self.mode, self.patience = config.monitor_mode, config.early_stopping_patience
+        self.monitor, self.mode = config.monitor, config.monitor_mode
+        self.patience = config.early_stopping_patience
         self.max_minutes, self.started = config.max_minutes, started
         self.best: float | None = None
         self.best_saved: float | None = None
@@ -41,14 +52,21 @@ class Progress:
         """True once this process has done a step or a validation. Until then `max_minutes` does not
         count, so that a resume loop always advances."""
 
-    def judge(self, value: float) -> bool:
-        """Take the monitored value of a validation. Return whether it is the best of the run."""
-        self.last = value
+    def judge(self, results: Mapping[str, float]) -> tuple[bool, bool]:
+        """Take the values of a validation, by tag. Return whether the monitored value is the best of
+        the run, and whether its weights are to be saved as best.pt. Raises `UserError`."""
+        if self.monitor not in results:
+            raise UserError(
+                f"monitor={self.monitor} is not among the validation values {', '.join(results)}. "
+                "Set monitor to one of them."
+            )
+        self.last = value = results[self.monitor]
         is_best = is_better(value, self.best, self.mode)
+        is_to_save = is_better(value, self.best_saved, self.mode)
         self.not_better = 0 if is_best else self.not_better + 1
-        if is_best:
-            self.best = value
-        return is_best
+        self.best = value if is_best else self.best
+        self.best_saved = value if is_to_save else self.best_saved
+        return is_best, is_to_save
 
     def is_out_of_patience(self) -> bool:
         return self.patience is not None and self.not_better > self.patience

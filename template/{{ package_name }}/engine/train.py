@@ -69,7 +69,7 @@ def train(job: Job, loop_type: type[Loop] = Loop) -> float | None:
         if job.config.log.curves and distributed.is_main():
             _draw(run, result)
         _report(run, result)
-        return loop.last
+        return loop.progress.last
     except Exit as error:  # the person at the terminal is told at the command's end
         level = logging.INFO if isinstance(error, Stopped) else logging.ERROR
         with contextlib.suppress(OSError):  # nor must a full disk hide it
@@ -170,8 +170,8 @@ def _result(loop: Loop) -> dict[str, Any]:
         "steps": loop.step,
         "epochs": loop.report.epoch(loop.step),
         "monitor": p.config.monitor,
-        "last": loop.last,
-        "best": loop.best,
+        "last": loop.progress.last,
+        "best": loop.progress.best,
         "weights_sha256": weights_sha256(p.model.state_dict()),
     }
     if p.averaged is not None:

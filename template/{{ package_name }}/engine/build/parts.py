@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Optimizer
 
 from ..api import Data, Logger, Task
 from ..batches.loader import Loader
 from ..config.schema import Config
+from ..errors import UserError
 from ..machine.distributed import WORLD_SIZE, sum_over_processes
 from ..schedule import Schedule
-from .optimizer import Averaged
+from .optimizer import Averaged, load_optimizer_state, optimizer_state
 from .target import build
 
 
@@ -87,6 +88,39 @@ class Parts(Built):
             if parameter.grad is not None:
                 sum_over_processes(parameter.grad).div_(WORLD_SIZE)
 
+    @property
+    def val_intervals(self) -> tuple[int, ...]:
+        """Optimizer steps between validations. 0 stands for never, besides the run's end."""
+        config = self.config
+        return (config.val_every_steps or config.val_every_epochs * self.train.plan.steps,)
+
+    @property
+    def save_intervals(self) -> tuple[int, ...]:
+        """Optimizer steps between checkpoints, by epochs and by steps. 0 stands for never."""
+        by_epochs = self.config.save_every_epochs * self.train.plan.steps
+        return by_epochs, self.config.save_every_steps or 0
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what a checkpoint holds of the parts, the optimizer's state by parameter name."""
+        averaged = self.averaged
+        return {
+            "model": self.model.state_dict(),
+            "ema": averaged.model.state_dict() if averaged is not None else None,
+            "loss": self.loss.state_dict(),
+            "optimizer": optimizer_state(self.optimizer, self.parameters),
+            "scheduler": self.scheduler.state_dict(),
+            "fingerprint": self.fingerprint,
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Load a checkpoint. Raises `UserError` if its tensors do not fit."""
+        load_weights(self.model, state["model"], "model")
+        load_weights(self.loss, state["loss"], "loss")
+        if self.averaged is not None:
+            load_weights(self.averaged.model, state["ema"] or state["model"], "ema")
+        load_optimizer_state(self.optimizer, self.parameters, state["optimizer"])
+        self.scheduler.load_state_dict(state["scheduler"])
+
     def open_loggers(self, folder: Path, next_step: int) -> list[Logger]:
         offered = {"folder": folder, "next_step": next_step}
         allowed = self.config.allowed_packages
@@ -94,3 +128,19 @@ class Parts(Built):
             build(section, f"logger.{name}", Logger, allowed, offered)
             for name, section in self.config.logger.items()
         ]
+
+
+def load_weights(module: nn.Module, state: Mapping[str, Tensor], name: str) -> None:
+    """Load a state dict that must fit exactly. Raises `UserError` with a table of the differences."""
+    own = module.state_dict()
+    rows = [f"  missing in the checkpoint: {k} {tuple(own[k].shape)}" for k in own.keys() - state]
+    rows += [f"  only in the checkpoint: {k} {tuple(state[k].shape)}" for k in state.keys() - own]
+    rows += [
+        f"  {k}: {tuple(state[k].shape)} in the checkpoint, {tuple(own[k].shape)} in the {name}"
+        for k in own.keys() & state.keys()
+        if own[k].shape != state[k].shape
+    ]
+    if rows:
+        table = "\n".join(sorted(rows))
+        raise UserError(f"The checkpoint's {name} weights do not fit the {name}:\n{table}")
+    module.load_state_dict(dict(state))

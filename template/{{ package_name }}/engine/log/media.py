@@ -39,17 +39,22 @@ class Media:
     `step` is the one that the process starts from.
     """
 
-    def __init__(self, parts: Parts, run: Run, loggers: Sequence[Logger], step: int) -> None:
-        self.parts, self.run, self.loggers, self.start = parts, run, loggers, step
-        self.batch: Any = None
-        """The first training batch, until it is shown."""
-        self.has_begun = not loggers
-        log = parts.config.log
-        self.draws = bool(log.images and self.takers("images"))
-        # What a task has nothing of costs nothing.
-        has_more = type(parts.task).show is not Task.show
-        self.shows = bool(has_more and log.images and self.takers("images") + self.takers("texts"))
+    def __init__(self, parts: Parts, run: Run) -> None:
+        self.parts, self.run = parts, run
+        self.loggers: Sequence[Logger] = []
+        self.start = 0
+        self.has_begun = True
+        self.draws = self.shows = False
         self.names = [str(name) for name in parts.data.info.get("class_names") or ()]
+
+    def open(self, loggers: Sequence[Logger], step: int) -> None:
+        """Send to `loggers` from now on. `step` optimizer steps are done."""
+        self.loggers, self.start = loggers, step
+        self.has_begun = not loggers
+        has_images = bool(self.parts.config.log.images)
+        self.draws = has_images and bool(self.takers("images"))
+        has_more = type(self.parts.task).show is not Task.show
+        self.shows = has_images and has_more and bool(self.takers("images") + self.takers("texts"))
 
     def takers(self, what: str) -> list[Logger]:
         """The loggers that do something with `what`, a method of theirs."""
@@ -57,20 +62,10 @@ class Media:
             sink for sink in self.loggers if getattr(type(sink), what) is not getattr(Logger, what)
         ]
 
-    def keep(self, batch: Any) -> None:
-        """Called with every training batch, on the device; keeps the first."""
-        if self.batch is None and not self.has_begun:
-            self.batch = batch
-
-    def stepped(self, step: int) -> None:
-        """Called after every optimizer step, with how many are done."""
-        every = self.parts.config.log.histograms
-        if every is not None and step % every == 0:
-            self._histograms(step)
-
-    def begin(self, ctx: Context) -> None:
-        """Called after the first step of this process; `ctx` is of the next one."""
-        self.has_begun, batch, self.batch = True, self.batch, None
+    def begin(self, ctx: Context, batch: Any) -> None:
+        """Show the config, the graph and the pictures of `batch`, once, after the first step of this
+        process. `ctx` is the context of the next step."""
+        self.has_begun = True
         config, manifest = dataclasses.asdict(self.parts.config), self.run.manifest()
         for sink in self.loggers:
             sink.begin(ctx.step, config, manifest)
@@ -147,7 +142,7 @@ class Media:
             for sink in self.takers("images") if figures else ():
                 sink.images(step, figures)
 
-    def _histograms(self, step: int) -> None:
+    def histograms(self, step: int) -> None:
         p = self.parts
         values: dict[str, Tensor] = {}
         for name, parameter in p.parameters.items():

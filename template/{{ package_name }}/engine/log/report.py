@@ -24,26 +24,32 @@ if TYPE_CHECKING:
 class Report:
     """Of the main process; other processes have one that keeps quiet."""
 
-    def __init__(
-        self, parts: Parts, folder: Path, timing: Timing, done: int, validate_again: bool
-    ) -> None:
+    def __init__(self, parts: Parts, folder: Path, timing: Timing) -> None:
         config, plan = parts.config, parts.train.plan
-        validation = parts.val.plan if parts.val is not None else None
+        self.parts, self.folder, self.timing = parts, folder, timing
         self.plan, self.total_steps, self.device = plan, parts.total_steps, parts.device
-        self.timing = timing
         self.digits = config.log.digits
         self.rates, self.times = Columns(), Columns()
         self.values = Columns(number_width(self.digits))
         self.validated = Columns(number_width(self.digits))
-        every = {"save": (config.save_every_epochs * plan.steps, config.save_every_steps or 0)}
-        if validation is not None:
-            by_epochs = config.val_every_epochs * plan.steps
-            every["validation"] = (config.val_every_steps or by_epochs, 0)
-        self.eta = Eta(done, self.total_steps, every, validation.steps if validation else 0)
         self.loggers: list[Logger] = []
-        self.metrics = None
+        self.metrics: MetricsFile | None = None
+        self.bar = progress_bar(0, 0, shown=False)
+        self.eta = Eta(0, self.total_steps, {}, 0)
+        self.clock, self.clock_step = 0.0, 0
+
+    def open(self, done: int, validates_again: bool) -> None:
+        """Open files, loggers and the bar. `done` steps are behind the run. `validates_again`: a
+        validation of the last step that was logged will be logged again."""
+        parts, config = self.parts, self.parts.config
+        intervals = {"save": parts.save_intervals}
+        if parts.val is not None:
+            intervals["validation"] = parts.val_intervals
+        validation_steps = parts.val.plan.steps if parts.val is not None else 0
+        self.eta = Eta(done, self.total_steps, intervals, validation_steps)
         if is_main():
-            self.metrics = MetricsFile(folder, done, validate_again)
+            self.metrics = MetricsFile(self.folder, done, validates_again)
+            self.loggers = parts.open_loggers(self.folder, done + 1)
         is_shown = is_main() and config.log.level in ("debug", "info")
         self.bar = progress_bar(self.total_steps, done, is_shown)
         self.restart_clock(done)

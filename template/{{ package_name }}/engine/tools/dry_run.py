@@ -4,18 +4,19 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from .. import rng
 from ..api import recording
 from ..build.first_batch import check_one_batch, goes_through, shapes
 from ..build.optimizer import table
 from ..build.parts import Parts
 from ..launch import Job
+from ..loop import Steps
 from ..machine.device import autocast
 from ..machine.distributed import is_main
 from ..paths import ROOT, RUNS
 from ..setup import build_parts
 from ..text import number
 from .plots import new_figure, save_figure
-from .steps import unrecorded_loop
 
 _POINTS = 2000  # a curve on a picture of 800 pixels needs no more
 
@@ -57,18 +58,21 @@ def _parameters(parts: Parts) -> str:
 
 def _one_batch(parts: Parts) -> str:
     """The first training batch forward and backward, without a step of the optimizer."""
-    loop = unrecorded_loop(parts)
+    steps = Steps(parts)
     parts.model.train()
     batch = parts.train.first()  # in this process: an unreadable sample is told without a traceback
     with goes_through(parts, batch):
-        batch = loop.next_batch(iter([batch]), 0)
+        batch = steps.next_batch(iter([batch]))
+        if parts.mix is not None:
+            batch = steps.mixed(batch, 0)
+        rng.seed_all(rng.fold_in(steps.step_key, 0))
         with recording() as recorded, autocast(parts.precision, parts.device):
-            values = parts.task.training_step(loop.forward, batch, loop.context())
+            values = parts.task.training_step(steps.forward, batch, steps.context())
         count = parts.train.plan.counts(0)[0]
-        loop.backward(values["loss"], count)
-    loop.statistics.add(0, {**recorded, **values}, count)
-    loop.statistics.fetch()
-    text = ", ".join(f"{key} {number(value)}" for key, value in loop.statistics.means().items())
+        steps.backward(values["loss"], count)
+    steps.statistics.add(0, {**recorded, **values}, count)
+    steps.statistics.fetch()
+    text = ", ".join(f"{key} {number(value)}" for key, value in steps.statistics.means().items())
     unused = [name for name, p in parts.parameters.items() if p.grad is None]
     if unused:
         text += f"; no gradient reaches {', '.join(unused[:5])}{' …' if len(unused) > 5 else ''}"

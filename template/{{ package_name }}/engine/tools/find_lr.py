@@ -20,13 +20,13 @@ from ..build.first_batch import check_one_batch
 from ..build.parts import Parts
 from ..errors import Exit, UserError
 from ..launch import Job
+from ..loop import Steps
 from ..machine.distributed import WORLD_SIZE
 from ..paths import RUNS, shown
 from ..rng import Domain
 from ..schedule import Horizon, Schedule
 from ..setup import build_parts
 from .plots import new_figure, save_figure
-from .steps import unrecorded_loop
 
 _FALLS = 0.95  # the loss falls if it gets below this share of its first value
 
@@ -88,8 +88,8 @@ def range_test(parts: Parts) -> list[Row]:
     # The test has its own batches, augmentation and dropout, not those of the run.
     key = rng.make_key(parts.config.seed, Domain.FIND_LR)
     parts.train.plan.seed = parts.train.reader.seed = key
-    loop = unrecorded_loop(parts)
-    loop.step_key, loop.batch_key = rng.fold_in(key, 0), rng.fold_in(key, 1)
+    steps = Steps(parts)
+    steps.step_key, steps.batch_key = rng.fold_in(key, 0), rng.fold_in(key, 1)
     rising.begin(parts.optimizer)
     parts.model.train()
     rows: list[Row] = []
@@ -98,11 +98,11 @@ def range_test(parts: Parts) -> list[Row]:
     for step in range(test.steps):
         if signals.requested():
             raise Exit(f"Stopped by {signals.requested()}. Start find_lr.py again.")
-        loop.training_step(batches)
-        loop.statistics.fetch()
-        if loop.statistics.first_not_finite is not None:
+        steps.training_step(batches)
+        steps.statistics.fetch()
+        if steps.statistics.first_not_finite is not None:
             break
-        loss = loop.statistics.means()["loss"]
+        loss = steps.statistics.means()["loss"]
         average = _MEMORY * average + (1 - _MEMORY) * loss
         smoothed = average / (1 - _MEMORY ** (step + 1))  # corrects for the start at 0
         rows.append(Row(step, rising.rate(step), loss, smoothed))

@@ -10,10 +10,9 @@ from torch import nn
 
 from .. import rng
 from ..api import Context
-from ..build.parts import Built
+from ..build.parts import Built, load_weights
 from ..config.stored import read_config
 from ..errors import UserError
-from ..loop import load_weights
 from ..machine.device import autocast, choose_device
 from ..paths import shown
 from ..rng import Domain
