@@ -215,6 +215,7 @@ def _recorded(git: Git) -> tuple[dict[str, Any], dict[str, Any]]:
                 "git repository of the template, or write the version and source there."
             )
         now[key] = str(now[key])
+    now.setdefault("rendered_as", {})  # else the new version would be rendered like a new project
     commits = [
         found
         for found in (
@@ -293,7 +294,7 @@ def _delete(git: Git, branch: str) -> None:
 
 def _refuse_renamed(project: Path, then: Answers, now: Answers) -> None:
     """Where answers were edited that no update changes."""
-    point = now.get("rendered_as", then).get("starting_point")
+    point = (now["rendered_as"] or then).get("starting_point")
     if point != now.get("starting_point"):
         raise Refused(
             f"starting_point in {ANSWERS} was changed to {now.get('starting_point')}, but {FIXED['starting_point']}: "

@@ -212,7 +212,8 @@ def test_the_answers_file_holds_all_answers(render: Render, tmp_path: Path):
         "ci": "github",
         "updates": "weekly",
     }
-    assert stored["rendered_as"] == {"package_name": "cats_dogs", "starting_point": "image_classification"}
+    kept = {"package_name": "cats_dogs", "starting_point": "image_classification", "lean": True}
+    assert stored["rendered_as"] == kept
     assert set(stored) == {*QUESTIONS, "_src_path", "rendered_as"}
 
 

@@ -35,6 +35,12 @@ class Stopping(Classification):
 """
 
 
+def answers_for(point: str) -> dict[str, object]:
+    """The answers of a project that a release rendered, whose answers file does not say `lean`."""
+    answers = {"package_name": "digits", "starting_point": point}
+    return {**answers, "rendered_as": answers}
+
+
 @pytest.fixture(scope="module")
 def rendered(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Versions:
     return Versions(repository, tmp_path_factory.mktemp("versions"))
@@ -45,7 +51,7 @@ def projects(rendered: Versions, template: Path, tmp_path: Path) -> Callable[...
     """`projects(version, point)`: the project as that version rendered it, and with the newest template's files."""
 
     def projects(version: str, point: str) -> tuple[Path, Path]:
-        answers = {"package_name": "digits", "starting_point": point}
+        answers = answers_for(point)
         old = shutil.copytree(rendered.get(version, answers)[0], tmp_path / "old")
         new = shutil.copytree(rendered.get(NEWEST, answers)[0], tmp_path / "new")
         owned = ownership(template, answers)
@@ -102,7 +108,7 @@ def defined(path: Path) -> set[str]:
 
 @pytest.mark.parametrize(("version", "point"), [(v, p) for v in versions() for p in POINTS])
 def test_every_name_that_its_files_import_is_still_there(rendered: Versions, version: str, point: str):
-    answers = {"package_name": "digits", "starting_point": point}
+    answers = answers_for(point)
     old, owned = rendered.get(version, answers)
     engine = rendered.get(NEWEST, answers)[0] / "digits/engine"
     wanted = set()

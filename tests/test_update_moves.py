@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 import yaml
-from conftest import ROOT
-from releases import NEWEST, commit, git, versions
-from updating import Versions, checked_update
+from helpers.releases import NEWEST, commit, git, versions
+from helpers.template import ROOT
+from helpers.updating import Versions, checked_update
 
 ANSWERS = {"package_name": "digits"}
 TABLE: dict[str, list[str]] = yaml.safe_load((ROOT / "includes/moved.yml").read_text(encoding="utf-8"))
