@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from . import rng
 from .api import Context, Mean, recording
-from .build.optimizer import groups_but
+from .build.optimizer import groups_except
 from .config.stored import to_yaml
 from .errors import NO_SPACE, Stopped
 from .log.media import Media
@@ -151,7 +151,7 @@ class Steps:
             return
         trained = self.parts.task.trains(self.context())
         if trained is not None:
-            for group in groups_but(self.parts.optimizer, trained):
+            for group in groups_except(self.parts.optimizer, trained):
                 for parameter in group["params"]:
                     parameter.grad = None
 

@@ -15,7 +15,7 @@ import torch
 
 from . import signals
 from .build.first_batch import check_one_batch, too_large
-from .build.optimizer import table
+from .build.optimizer import group_table
 from .build.parts import Parts
 from .config.schema import Config
 from .config.stored import read_config
@@ -160,7 +160,7 @@ def _announce(parts: Parts, run: Run, step: int) -> None:
         f"training and {val:,} validation samples, {parts.total_steps:,} steps on {parts.device} "
         f"in {parts.precision}"
     )
-    for line in table(parts.optimizer):
+    for line in group_table(parts.optimizer):
         logger.info(f"  {line}")
 
 

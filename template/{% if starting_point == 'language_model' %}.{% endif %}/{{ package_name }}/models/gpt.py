@@ -25,6 +25,8 @@ class GPT(nn.Module):
         self.dropout = nn.Dropout(dropout)
         self.blocks = nn.ModuleList(Block(width, heads, dropout) for _ in range(depth))
         self.norm = nn.LayerNorm(width)
+        blocks = (f"blocks.{number}" for number in range(depth))
+        self.layers_in_order = [["tokens", "positions"], *blocks, "norm"]  # for layer_decay
         for name, parameter in self.named_parameters():
             if name.endswith("bias"):
                 nn.init.zeros_(parameter)

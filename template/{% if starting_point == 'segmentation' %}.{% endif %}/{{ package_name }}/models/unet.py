@@ -22,6 +22,10 @@ class UNet(nn.Module):
         self.up = nn.ModuleList(nn.ConvTranspose2d(2 * w, w, 2, stride=2) for w in widths[:-1])
         self.join = nn.ModuleList(block(2 * w, w) for w in widths[:-1])
         self.head = nn.Conv2d(width, classes, 1)
+        # For optimizer.layer_decay: names of modules, those of one layer in a list.
+        down = [f"down.{level}" for level in range(depth)]
+        up = [[f"up.{level}", f"join.{level}"] for level in reversed(range(depth))]
+        self.layers_in_order = ["stem", *down, *up, "head"]
 
     def forward(self, images: Tensor) -> Tensor:
         """images: float, shape [B, C, H, W]. Returns logits, shape [B, classes, H, W]."""

@@ -18,7 +18,8 @@ from ..config.schema import Config
 from ..errors import UserError
 from ..machine.distributed import WORLD_SIZE, sum_over_processes
 from ..schedule import Schedule
-from .optimizer import Averaged, load_optimizer_state, optimizer_state
+from .averaged import Averaged
+from .optimizer import load_optimizer_state, optimizer_state
 from .target import build
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from .. import rng
 from ..api import recording
 from ..build.first_batch import check_one_batch, goes_through, shapes
-from ..build.optimizer import table
+from ..build.optimizer import group_table
 from ..build.parts import Parts
 from ..launch import Job
 from ..loop import Steps
@@ -42,7 +42,7 @@ def dry_run(job: Job) -> None:
     )
     print(f"device  {parts.device} in {parts.precision}")
     print(f"batch   {batch}")
-    for line in table(parts.optimizer):
+    for line in group_table(parts.optimizer):
         print(line)
     suffix = f"_{job.folder_name.rpartition('_')[2]}" if job.folder_name else ""
     path = RUNS / config.name / f"dry_run{suffix}.png"
