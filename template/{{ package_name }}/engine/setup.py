@@ -1,4 +1,4 @@
-"""From a checked config to data, model, loss, task, optimizer and scheduler."""
+"""From a checked config to data, model, loss, task, optimizer and schedule."""
 
 from __future__ import annotations
 
@@ -38,11 +38,11 @@ def build_model(config: Config) -> Built:
     set_flags(config, precision)
     allowed = config.allowed_packages
 
-    def seed(part: int) -> None:  # each part draws from its own key, whatever the others draw
+    def seed(part: int) -> None:  # so no part changes what the next part draws
         rng.seed_all(rng.make_key(config.seed, Domain.INIT, part))
 
     seed(0)
-    with main_first():  # it downloads what is absent
+    with main_first():  # the main process downloads, the others wait
         data = build(config.data, "data", Data, allowed)
     info = dict(data.info)
     seed(1)
@@ -59,7 +59,7 @@ def build_model(config: Config) -> Built:
 
 
 def split_of(built: Built, name: str) -> Dataset[Any] | None:
-    """A split of the data. One that is drawn is the same whoever asks for it, and in what order."""
+    """Return a split of the data. A random split does not depend on the order of the calls."""
     rng.seed_all(rng.make_key(built.config.seed, Domain.INIT, 4))
     dataset = built.data.split(name)
     if dataset is None or not built.config.data_on_device:
@@ -68,7 +68,7 @@ def split_of(built: Built, name: str) -> Dataset[Any] | None:
 
 
 def held_out(built: Built, split: str, batch_size: int | None = None) -> Loader | None:
-    """Reads a split in its order, every sample once; None where the data have no such split."""
+    """Return a loader of a split, in its order, each sample once. None: there is no such split."""
     config, dataset = built.config, split_of(built, split)
     if dataset is None:
         return None
@@ -89,35 +89,24 @@ def held_out(built: Built, split: str, batch_size: int | None = None) -> Loader 
     )
 
 
-def build_parts(config: Config, initialise: bool = True) -> Parts:
-    """Build and check everything that trains. Raises `UserError`.
-
-    Without `initialise` the weights come from a checkpoint, and `init_from` is not read.
-    """
-    built = build_model(config)
-    device, data, model, loss = built.device, built.data, built.model, built.loss
-    allowed, info = config.allowed_packages, dict(data.info)
-    for name, section in config.logger.items():  # opened later, in the run's folder
-        offered = {"folder": None, "next_step": 0}
-        sink, _ = bind(section, f"logger.{name}", Logger, allowed, offered)
-        if is_main() and isinstance(sink, type) and issubclass(sink, Logger):
-            sink.check(section)
-    train_set = split_of(built, "train")
-    if train_set is None:
+def training_loader(built: Built) -> Loader:
+    """Return the loader of the training split. Raises `UserError`."""
+    config, data, dataset = built.config, built.data, split_of(built, "train")
+    if dataset is None:
         raise UserError(f"{config.data['_target_']} has no train split.")
     try:
-        size = len(train_set)  # type: ignore[arg-type]
+        size = len(dataset)  # type: ignore[arg-type]
     except TypeError:
         raise UserError(
-            f"The train split of {config.data['_target_']} has no length: streaming data sets are "
-            "left out, because their order cannot be repeated; give samples by index."
+            f"The train split of {config.data['_target_']} has no length. The order of a streaming "
+            "data set cannot be repeated: give a data set that reads samples by index."
         ) from None
     order = None
     if data.order(1, 0) is not None:
         order = partial(own_order, data.order, config.seed, size)
         size = len(order(0))
     check_size(size, config.batch_size, config.accumulate, config.drop_last)
-    train_plan = Plan(
+    plan = Plan(
         size,
         config.batch_size,
         config.seed,
@@ -126,58 +115,69 @@ def build_parts(config: Config, initialise: bool = True) -> Parts:
         limit=config.limit_train_batches,
         order=order,
     )
-    train = Loader(train_set, train_plan, data.collate, Domain.SAMPLE, config.workers, device)
-    val = held_out(built, "val")
-    total_steps = min(config.epochs * train_plan.steps, config.max_steps or 1 << 62)
+    return Loader(dataset, plan, data.collate, Domain.SAMPLE, config.workers, built.device)
+
+
+def build_parts(config: Config, initialise: bool = True) -> Parts:
+    """Build and check everything that trains. Raises `UserError`.
+
+    initialise: False if the weights come from a checkpoint. Then `init_from` is not read.
+    """
+    built = build_model(config)
+    device, data, model, loss = built.device, built.data, built.model, built.loss
+    allowed, info = config.allowed_packages, dict(data.info)
+    _check_loggers(config)
+    train, val = training_loader(built), held_out(built, "val")
+    steps_per_epoch = train.plan.steps
+    total_steps = min(config.epochs * steps_per_epoch, config.max_steps or 1 << 62)
 
     if config.sync_batchnorm and WORLD_SIZE > 1:
         if device.type != "cuda":
-            raise UserError("sync_batchnorm=true works between GPUs only; on CPUs set it to false.")
+            raise UserError("sync_batchnorm=true works on GPUs only. On CPUs set it to false.")
         model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
     if config.init_from is not None and initialise:
         init_from(model, Path(config.init_from), config.init_rename)
-    mix = _build_mix(config, info)
     parameters = named_parameters(model, loss)
     if config.compile == "false":
         leave_compiler_out()
     optimizer = build_optimizer(config.optimizer, config.lr, model, parameters, allowed)
     shorten(optimizer)
-    val_steps = config.val_every_steps or config.val_every_epochs * train_plan.steps
-    horizon = Horizon(
-        total_steps,
-        train_plan.steps,
-        config.lr,
-        config.monitor_mode,
-        validates=val is not None and 0 < val_steps < total_steps,
-    )
-    scheduler = build_schedule(config.scheduler, horizon, allowed)
-    averaged = None if config.ema_decay is None else Averaged(model, config.ema_decay)
-    fingerprint = make_fingerprint(
-        describe(device), libraries(device), torch.get_num_threads(), data.fingerprint()
-    )
+    val_steps = config.val_every_steps or config.val_every_epochs * steps_per_epoch
+    validates = val is not None and 0 < val_steps < total_steps
+    horizon = Horizon(total_steps, steps_per_epoch, config.lr, config.monitor_mode, validates)
+    threads = torch.get_num_threads()
     return Parts(
         **{**vars(built), "model": model},
-        averaged=averaged,
-        mix=mix,
+        averaged=None if config.ema_decay is None else Averaged(model, config.ema_decay),
+        mix=_build_mix(config, info),
         parameters=parameters,
         optimizer=optimizer,
-        scheduler=scheduler,
+        scheduler=build_schedule(config.scheduler, horizon, allowed),
         train=train,
         val=val,
         total_steps=total_steps,
-        fingerprint=fingerprint,
+        fingerprint=make_fingerprint(
+            describe(device), libraries(device), threads, data.fingerprint()
+        ),
     )
 
 
+def _check_loggers(config: Config) -> None:
+    """Refuse loggers that cannot work, before they are opened in the run folder."""
+    for name, section in config.logger.items():
+        offered = {"folder": None, "next_step": 0}
+        sink, _ = bind(section, f"logger.{name}", Logger, config.allowed_packages, offered)
+        if is_main() and isinstance(sink, type) and issubclass(sink, Logger):
+            sink.check(section)
+
+
 def _build_mix(config: Config, info: dict[str, Any]) -> Callable[..., Any] | None:
-    """MixUp or CutMix of a training batch (images, labels)."""
+    """Return MixUp or CutMix for training batches (images, labels), or None."""
     if "_target_" not in config.mix:
         return None
     if "classes" not in info:
-        raise UserError(
-            f"mix={config.mix['_target_'].rsplit('.', 1)[-1]} mixes labels, but the data have no "
-            "classes; set mix=none."
-        )
+        name = config.mix["_target_"].rsplit(".", 1)[-1]
+        raise UserError(f"mix={name} mixes labels, but the data have no classes. Set mix=none.")
     offered = {"num_classes": info["classes"]}
     mix: Callable[..., Any] = build(config.mix, "mix", nn.Module, config.allowed_packages, offered)
     return mix

@@ -3,38 +3,20 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import logging
-import re
 import time
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
-import torch
-
-from . import signals
-from .build.first_batch import check_one_batch, too_large
+from .build.first_batch import check_one_batch
 from .build.optimizer import group_table
 from .build.parts import Parts
-from .config.schema import Config
 from .config.stored import read_config
-from .errors import (
-    NO_SPACE,
-    Exit,
-    Failed,
-    NotFiniteError,
-    SaveError,
-    Stopped,
-    UserError,
-    one_line,
-    own_words,
-)
+from .errors import Exit, Stopped, one_line
+from .failures import recorded, writing
 from .launch import Job
 from .log.messages import close_log, open_file, open_log
 from .loop import Loop
 from .machine import distributed
-from .run.disk import not_written
 from .run.facts import describe_start, timestamp, weights_sha256
 from .run.folder import Run, create_run
 from .run.resume import find_checkpoint, record_resumed
@@ -43,11 +25,11 @@ from .text import logger, number
 
 
 def train(job: Job, loop_type: type[Loop] = Loop) -> float | None:
-    """Do the job; returns the last monitored value. Raises `Exit` with the exit code's reason."""
+    """Do a job. Return the last monitored value. Raises `Exit` with the exit code and the reason."""
     started = time.monotonic()
     open_log(job.config.log.level)
     run = job.run
-    # A checkpoint holds all weights: what they were initialised from may be gone.
+    # A checkpoint holds all weights. The file of `init_from` may be gone.
     parts = build_parts(job.config, initialise=run is None or not run.has_checkpoints())
     check_one_batch(parts)
     if run is None and distributed.is_main():
@@ -56,23 +38,23 @@ def train(job: Job, loop_type: type[Loop] = Loop) -> float | None:
     shared = distributed.from_main(run)
     run = run or shared
     try:
-        with _writing(run):
+        with writing(run):
             open_file(run.folder)
             loop = loop_type(parts, run, started)
             if job.run is not None:
                 restore(loop, run)
-        with _recorded(run, job.config), _writing(run):
+        with recorded(run, job.config), writing(run):
             _announce(parts, run, loop.step)
             loop.fit()
             result = _result(loop)
             run.update_manifest(status="finished", ended=timestamp(), result=result)
         if job.config.log.curves and distributed.is_main():
-            _draw(run, result)
+            _draw_curves(run, result)
         _report(run, result)
         return loop.progress.last
-    except Exit as error:  # the person at the terminal is told at the command's end
+    except Exit as error:  # launch.py says the sentence on the terminal
         level = logging.INFO if isinstance(error, Stopped) else logging.ERROR
-        with contextlib.suppress(OSError):  # nor must a full disk hide it
+        with contextlib.suppress(OSError):  # a full disk must not hide it
             logger.log(level, str(error), extra={"file_only": True})
         raise
     finally:
@@ -81,7 +63,7 @@ def train(job: Job, loop_type: type[Loop] = Loop) -> float | None:
 
 
 def restore(loop: Loop, run: Run) -> None:
-    """Load the newest checkpoint that can be used; without any, the run starts at its first step.
+    """Load the newest usable checkpoint. Without one, the run starts at its first step.
 
     Raises `UserError` if data or shapes do not fit, `Failed` if no checkpoint can be used.
     """
@@ -93,65 +75,8 @@ def restore(loop: Loop, run: Run) -> None:
     record_resumed(run, loop.config, stored, state, p.fingerprint, can_be_extended)
 
 
-@contextlib.contextmanager
-def _writing(run: Run) -> Iterator[None]:
-    """Turns what keeps the run's files from being written into `SaveError`."""
-    try:
-        yield
-    except OSError as error:
-        is_own = Path(str(error.filename)).is_relative_to(run.folder)
-        if not is_own and error.errno not in (*NO_SPACE, errno.EROFS):
-            raise
-        raise not_written(error.filename or run.shown, error) from error
-
-
-@contextlib.contextmanager
-def _recorded(run: Run, config: Config) -> Iterator[None]:
-    """Writes how the run ended into its manifest and log, and turns failures into one sentence."""
-    try:
-        yield
-    except Exit as error:
-        status = {Stopped: "stopped", SaveError: "save failed", NotFiniteError: "not finite"}
-        _close(run, status.get(type(error), "failed"))
-        if isinstance(error, UserError):  # too late for a mistake without consequences
-            raise Failed(own_words(error)) from error
-        if isinstance(error, Stopped | SaveError):
-            raise type(error)(f"{error} {run.resume_hint}") from error
-        raise
-    except torch.OutOfMemoryError as error:
-        _close(run, "failed")
-        raise Failed(f"{too_large(config)} {run.resume_hint}") from error
-    except Exception as error:
-        if "DataLoader worker" in str(error) and signals.requested():
-            _close(run, "stopped")
-            raise Stopped(
-                f"Stopped by {signals.requested()} with its loader workers, without saving. "
-                f"{run.resume_hint}"
-            ) from None
-        _close(run, "failed")
-        if "DataLoader worker" in str(error) and "exited unexpectedly" in str(error):
-            raise Failed(
-                "A loader worker was killed, most likely because memory or shared memory (/dev/shm) "
-                f"ran out: lower workers. {run.resume_hint}"
-            ) from error
-        operation = re.search(r"(\S+) does not have a deterministic implementation", str(error))
-        with contextlib.suppress(OSError):
-            logger.exception(f"The run failed: {error}", extra={"file_only": operation is not None})
-        if operation is not None:
-            raise Failed(
-                f"{operation[1]} cannot be computed deterministically on this device: compute "
-                "without it, or give up runs that repeat and set deterministic=warn. "
-                f"{run.shown}/train.log says where it is."
-            ) from error
-        raise Failed(f"The run failed; its folder is {run.shown}.") from error
-
-
-def _close(run: Run, status: str) -> None:
-    with contextlib.suppress(OSError):  # a full disk must not hide why the run ended
-        run.update_manifest(status=status, ended=timestamp())
-
-
 def _announce(parts: Parts, run: Run, step: int) -> None:
+    """Log what is trained on what, and the table of parameter groups."""
     count = sum(p.numel() for p in parts.parameters.values())
     train, val = parts.train.plan.size, parts.val.plan.size if parts.val else 0
     where = f" from step {step}" if step else ""
@@ -165,6 +90,7 @@ def _announce(parts: Parts, run: Run, step: int) -> None:
 
 
 def _result(loop: Loop) -> dict[str, Any]:
+    """Return the `result` of the manifest."""
     p = loop.parts
     result = {
         "steps": loop.step,
@@ -179,17 +105,18 @@ def _result(loop: Loop) -> dict[str, Any]:
     return result
 
 
-def _draw(run: Run, result: dict[str, Any]) -> None:
-    """`curves.png`, of which no failure can be the run's."""
+def _draw_curves(run: Run, result: dict[str, Any]) -> None:
+    """Draw `curves.png`. A failure here is a warning: the run itself is finished."""
     try:
         from .tools.curves import draw_curves
 
         draw_curves(run.folder, result["monitor"], result["best"])
-    except Exception as error:  # no package, no space, no fonts, values nobody thought of
+    except Exception as error:  # a missing package, a full disk, no fonts …
         logger.warning(f"No curves.png was drawn: {one_line(error)}")
 
 
 def _report(run: Run, result: dict[str, Any]) -> None:
+    """Log where the curves are, the best value and the hash of the weights."""
     best = "" if result["best"] is None else f"best {result['monitor']} {number(result['best'])}, "
     curves = [f"{run.shown}/curves.png"] if (run.folder / "curves.png").exists() else []
     if (run.folder / "tensorboard").exists():

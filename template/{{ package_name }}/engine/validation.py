@@ -1,4 +1,4 @@
-"""Every sample of a split once, and the mean of what the task returns."""
+"""Evaluate each sample of a split once."""
 
 from __future__ import annotations
 
@@ -32,10 +32,10 @@ def evaluate_split(
     after_step: Callable[[], None] | None = None,
     look: Callable[[Any, Context], None] | None = None,
 ) -> dict[str, float]:
-    """Values by key, means weighted by what they were taken over. Leaves `model` in eval mode.
+    """Return the mean of each value that the task returns, by key. Leaves `model` in eval mode.
 
-    `step` and `epoch` are how far `model` is trained. `look` is called with each batch, on the
-    device, and its context; `after_step` between the batches of two optimizer steps.
+    step, epoch: how far `model` is trained. look: called with each batch (on the device) and its
+    context. after_step: called after the batches of each step.
     """
     model.eval()
     for metric in built.metrics.values():
@@ -61,7 +61,7 @@ def evaluate_split(
 
 
 def computed(metrics: Mapping[str, Any]) -> dict[str, float]:
-    """What torchmetrics objects say; of one that gives several values, each scalar as name/key."""
+    """Return the scalars that torchmetrics objects compute, by name, or by name/key for a dict."""
     found = {}
     for name, metric in metrics.items():
         value = metric.compute()

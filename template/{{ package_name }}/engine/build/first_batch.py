@@ -1,4 +1,4 @@
-"""One batch before the run: shapes, keys and `monitor` are checked with it."""
+"""Check one batch before the run: shapes, keys and `monitor`."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ from .target import told
 
 @torch.no_grad()
 def check_one_batch(parts: Parts) -> None:
-    """One validation batch in eval mode: shapes, keys and `monitor`. Raises `UserError`."""
+    """Send one validation batch through model and task, in eval mode. Raises `UserError`."""
     loader = parts.val or parts.train
     batch = loader.first()
-    parts.train.seconds = loader.seconds  # by which it chooses how many workers read
+    parts.train.seconds = loader.seconds  # the loader chooses its number of workers by it
     parts.model.eval()
     ctx = Context(0, 1, training=False, device=parts.device, metrics=parts.metrics)
     rng.seed_all(rng.make_key(parts.config.seed, Domain.VALIDATION))
@@ -35,27 +35,27 @@ def check_one_batch(parts: Parts) -> None:
     with goes_through(parts, batch):
         derived = parts.task.derived({k: _number(v) for k, v in {**recorded, **values}.items()})
     names = [f"val/{key}" for key in (*recorded, *values, *derived, *parts.metrics)]
-    several = tuple(f"val/{key}/" for key in parts.metrics)  # of a metric that gives more than one
+    several = tuple(f"val/{key}/" for key in parts.metrics)  # a metric may give several values
     monitor = parts.config.monitor
     if parts.val is not None and monitor not in names and not monitor.startswith(several):
         raise UserError(
             f"monitor={parts.config.monitor} is not among the validation values "
-            f"{', '.join(names)}; set monitor to one of them."
+            f"{', '.join(names)}. Set monitor to one of them."
         )
 
 
 def too_large(config: Config) -> str:
-    """What to say where the GPU's memory is not enough."""
+    """Return the sentence for a GPU that is out of memory."""
     peak = torch.cuda.max_memory_allocated() / 2**30
     return (
         f"The GPU's memory is too small for batch_size={config.batch_size} with accumulate="
-        f"{config.accumulate} (peak {peak:.1f} GiB): lower batch_size, or raise accumulate to keep it."
+        f"{config.accumulate} (peak {peak:.1f} GiB). Raise accumulate, or lower batch_size."
     )
 
 
 @contextlib.contextmanager
 def goes_through(parts: Parts, batch: Any) -> Iterator[None]:
-    """Tells in one sentence what goes wrong while `batch` is computed. Raises `UserError`."""
+    """Turn an error of the model or the task on the first batch into `UserError`."""
     try:
         yield
     except torch.OutOfMemoryError as error:
@@ -71,13 +71,13 @@ def goes_through(parts: Parts, batch: Any) -> Iterator[None]:
         if parts.config.log.level == "debug":
             raise
         raise UserError(
-            f"A first batch ({shapes(batch)}) does not go through the model and the task: "
-            f"{told(error)} With log.level=debug you see the traceback."
+            f"The model or the task failed on the first batch ({shapes(batch)}): {told(error)} Add -v "
+            "to see the traceback."
         ) from error
 
 
 def _number(value: Any) -> float:
-    """One of the values that were given under a key."""
+    """Return the first value of a key as a float."""
     value = value[0] if isinstance(value, list) else value
     if isinstance(value, Share):
         return float(value.value())
