@@ -1,10 +1,11 @@
-"""What a run shows and keeps of its values: console lines, `metrics.jsonl`, loggers, the bar."""
+"""Where the values of a run go: console lines, the bar, `metrics.jsonl`, loggers."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,7 +15,7 @@ from ..api import Logger
 from ..machine.distributed import is_main
 from ..run.metrics import MetricsFile
 from ..text import duration, logger, number, number_width
-from .console import Columns, Line, progress_bar
+from .console import Cell, line, progress_bar
 from .timing import Eta, Timing
 
 if TYPE_CHECKING:
@@ -22,25 +23,25 @@ if TYPE_CHECKING:
 
 
 class Report:
-    """Of the main process; other processes have one that keeps quiet."""
+    """Shows and keeps the values of a run in the main process. Does nothing in other processes."""
 
     def __init__(self, parts: Parts, folder: Path, timing: Timing) -> None:
         config, plan = parts.config, parts.train.plan
         self.parts, self.folder, self.timing = parts, folder, timing
         self.plan, self.total_steps, self.device = plan, parts.total_steps, parts.device
-        self.digits = config.log.digits
-        self.rates, self.times = Columns(), Columns()
-        self.values = Columns(number_width(self.digits))
-        self.validated = Columns(number_width(self.digits))
+        self.digits, self.lr_shown = config.log.digits, " " * 7
         self.loggers: list[Logger] = []
         self.metrics: MetricsFile | None = None
         self.bar = progress_bar(0, 0, shown=False)
         self.eta = Eta(0, self.total_steps, {}, 0)
-        self.clock, self.clock_step = 0.0, 0
+        self.logged_at, self.logged_step = 0.0, 0
+        """The training time and the step of the last log point."""
 
     def open(self, done: int, validates_again: bool) -> None:
-        """Open files, loggers and the bar. `done` steps are behind the run. `validates_again`: a
-        validation of the last step that was logged will be logged again."""
+        """Open files, loggers and the bar, after `done` steps.
+
+        `validates_again`: drop the last validation from `metrics.jsonl`, because it is done again.
+        """
         parts, config = self.parts, self.parts.config
         intervals = {"save": parts.save_intervals}
         if parts.val is not None:
@@ -52,19 +53,16 @@ class Report:
             self.loggers = parts.open_loggers(self.folder, done + 1)
         is_shown = is_main() and config.log.level in ("debug", "info")
         self.bar = progress_bar(self.total_steps, done, is_shown)
-        self.restart_clock(done)
-
-    def restart_clock(self, step: int) -> None:
-        self.clock, self.clock_step, self.timing.data_seconds = self.eta.training(), step, 0.0
+        self.logged_at, self.logged_step = self.eta.training(), done
 
     def stepped(self) -> None:
-        """To be called after every step."""
+        """Call this after every step."""
         self.eta.stepped()
         self.bar.update()
 
     @contextmanager
     def aside(self, what: str) -> Iterator[None]:
-        """The block is a "validation", a "save" or what happens once: its time is no step's."""
+        """Time a "validation", "save" or "start" separately. It does not count as time/step."""
         self.bar.set_description_str(what)
         began = time.perf_counter()
         with self.eta.aside(what):
@@ -79,46 +77,41 @@ class Report:
         epoch: Mapping[str, float],
         lrs: Mapping[str, float],
     ) -> None:
-        """Report a log point: its values, an epoch's means where one ends, each group's learning rate."""
-        steps = max(1, step - self.clock_step)
-        times = {
-            "time/step": (self.eta.training() - self.clock) / steps,
-            "time/data": self.timing.data_seconds / steps,
-        }
-        tagged = {f"lr/{name}": lr for name, lr in lrs.items()}
-        self.write(step, {**window, **epoch, **tagged, **times})
-        low, high = (f"{f(lrs.values()):.1e}" for f in (min, max))
-        shown = {
-            "eta": duration(self.eta.left(step)),
-            "time": f"{times['time/step']:.3f}",
-            "data": f"{times['time/data']:.3f}",
-        }
+        """Report a log point: means since the last one and of an epoch, and each group's lr."""
+        steps = max(1, step - self.logged_step)
+        per_step = (self.eta.training() - self.logged_at) / steps
+        for_data = self.timing.data_seconds / steps
+        times = {"time/step": per_step, "time/data": for_data}
+        self.write(step, {**window, **epoch, **{f"lr/{k}": v for k, v in lrs.items()}, **times})
+        low, high = (f"{choose(lrs.values()):.1e}" for choose in (min, max))
+        self.lr_shown = (low if low == high else f"{low}…{high}").ljust(len(self.lr_shown))
+        eta = ("eta", duration(self.eta.left(step)))
+        cells = [("lr", self.lr_shown), *self.numbers(window), eta]
+        optional = [("time", f"{per_step:.3f}"), ("data", f"{for_data:.3f}")]
         if self.device.type == "cuda":
-            shown["mem"] = f"{torch.cuda.max_memory_allocated(self.device) / 2**30:.1f}G"
-        eta, *rest = self.times.align(shown)
-        cells = self.rates.align({"lr": low if low == high else f"{low}…{high}"})
-        cells += self.values.align(self.numbers(window))
-        self.say(Line(self.place(step), [*cells, eta], rest))
-        self.restart_clock(step)
+            peak = torch.cuda.max_memory_allocated(self.device)
+            optional.append(("mem", f"{peak / 2**30:.1f}G"))
+        shown = partial(line, self.place(step), cells, optional, None)
+        logger.info(shown(0), extra={"line": shown})
+        self.logged_at, self.logged_step = self.eta.training(), step
+        self.timing.data_seconds = 0.0
 
     def validation(self, step: int, values: Mapping[str, float], best: str | None) -> None:
-        """`best` names the value that is the best so far."""
-        # As wide as the cell of the rate, so that equal columns stand below each other.
-        cells = self.rates.align({"lr": ""})
-        cells = [("val", " " * (len(cells[0][1]) - 1))] if cells else [("val", "")]
-        cells += self.validated.align(self.numbers(values))
-        self.say(Line(self.place(step), cells, [], f"new best {best}" if best else ""))
+        """Report a validation. `best` names the monitored value if it is the best so far."""
+        blank = " " * (len(self.lr_shown) - 1)  # as wide as the lr, so that values are in columns
+        cells = [("val", blank), *self.numbers(values)]
+        shown = partial(line, self.place(step), cells, [], best)
+        logger.info(shown(0), extra={"line": shown})
 
-    def numbers(self, values: Mapping[str, float]) -> dict[str, str]:
-        """As the console shows them, by the part of each tag after the slash; the loss first."""
-        shown = {tag.split("/", 1)[1]: number(v, self.digits) for tag, v in values.items()}
-        return {"loss": shown["loss"], **shown} if "loss" in shown else shown
-
-    def say(self, line: Line) -> None:
-        logger.info(line.plain(), extra={"line": line})
+    def numbers(self, values: Mapping[str, float]) -> list[Cell]:
+        """Each value with its tag's part after the slash, the loss first."""
+        named = {tag.split("/", 1)[1]: value for tag, value in values.items()}
+        keys = sorted(named, key=lambda key: key != "loss")
+        size = number_width(self.digits)
+        return [(key, number(named[key], self.digits).ljust(size)) for key in keys]
 
     def write(self, step: int, values: Mapping[str, float]) -> None:
-        """To `metrics.jsonl` and every logger."""
+        """Write values to `metrics.jsonl` and to every logger."""
         if self.metrics is None:
             return
         self.metrics.write({"step": step, "epoch": self.epoch(step), **values})
@@ -126,12 +119,12 @@ class Report:
             sink.scalars(step, values)
 
     def flush(self) -> None:
-        """Hands everything logged so far to the operating system."""
+        """Hand everything logged so far to the operating system."""
         for sink in self.loggers:
             sink.flush()
 
     def epoch(self, step: int) -> int:
-        """The epoch of the last of `step` steps, from 1; 0 before the first."""
+        """The epoch of step `step`, from 1. It is 0 before the first step."""
         return -(-step // self.plan.steps)
 
     def place(self, step: int) -> str:
@@ -140,7 +133,7 @@ class Report:
         return f"Epoch {self.epoch(step):{len(str(epochs))}}/{epochs} [{within:{len(str(steps))}}/{steps}]"
 
     def close(self) -> None:
-        with ExitStack() as stack:  # each is closed, whatever becomes of the others
+        with ExitStack() as stack:  # close all, even if one fails
             for sink in self.loggers:
                 stack.callback(sink.close)
             if self.metrics is not None:

@@ -4,27 +4,13 @@ from __future__ import annotations
 
 import math
 import time
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 
-def due(first: int, last: int, every: Sequence[int]) -> int:
-    """How many of the steps `first` … `last` are a multiple of one of `every`, at most two of them.
-
-    A 0 among `every` stands for never; `last` counts in any case.
-    """
-    periods = [period for period in every if period]
-
-    def up_to(step: int) -> int:
-        both = step // math.lcm(*periods) if len(periods) == 2 else 0
-        return sum(step // period for period in periods) - both
-
-    is_last_extra = all(last % period for period in periods)
-    return up_to(last) - up_to(first - 1) + is_last_extra
-
-
 class Timing:
-    """Seconds that steps have waited for data since the last log point."""
+    """The seconds that steps have waited for data since the last log point."""
 
     def __init__(self) -> None:
         self.data_seconds = 0.0
@@ -34,7 +20,7 @@ class Timing:
         """Measure a block that waits for data: `with timing.data():`."""
         return self
 
-    # A class, because a generator's block takes ten times as long and every step has one.
+    # A class, because a generator-based context manager costs ten times as much per step.
     def __enter__(self) -> None:
         self._began = time.perf_counter()
 
@@ -43,11 +29,10 @@ class Timing:
 
 
 class Eta:
-    """Measures steps, validations and saves apart, as a run may have few or many of each.
+    """Measures steps, validations and saves separately, and predicts the time that is left.
 
-    `done` steps of `total` are behind the run, which is only measured from here on. `every` says
-    after which steps a validation and a save come, `validation_steps` how many batches the former
-    has: until one was measured, each is taken to cost what a training step costs.
+    The process starts after step `done` of `total`. `every` maps "validation" and "save" to their
+    periods in steps. Until the first validation, each of its `validation_steps` counts as a step.
     """
 
     def __init__(
@@ -59,28 +44,25 @@ class Eta:
         now: Callable[[], float] = time.perf_counter,
     ) -> None:
         self.total, self.every, self.validation_steps = total, every, validation_steps
-        self._now, self._began = now, now()
-        self._first = done
-        """The step from which steps are measured: the first one starts workers and compiles."""
-        self._first_at = 0.0
-        self._done = done
+        self._now, self._began, self._done = now, now(), done
+        self._first_ended = 0.0
+        """The first step is not measured, because it starts loader workers and may compile."""
         self._is_aside = False
-        self._seconds = dict.fromkeys(every, 0.0)
-        self._count = dict.fromkeys(every, 0)
+        self._seconds: dict[str, float] = defaultdict(float)
+        self._count: dict[str, int] = defaultdict(int)
 
     def training(self) -> float:
-        """Seconds that training steps have taken so far."""
+        """The seconds that training steps have taken so far."""
         return self._now() - self._began - sum(self._seconds.values())
 
     def stepped(self) -> None:
-        """To be called after every step."""
-        if self._first == self._done:
-            self._first, self._first_at = self._done + 1, self.training()
+        """Call this after every step."""
+        if not self._first_ended:
+            self._first_ended = self.training()
 
     @contextmanager
     def aside(self, what: str) -> Iterator[None]:
-        """The block is a "validation", a "save" or what happens once; one within another belongs to
-        the outer one."""
+        """Time this block separately. An inner block counts towards the outer one."""
         if self._is_aside:
             yield
             return
@@ -89,20 +71,33 @@ class Eta:
             yield
         finally:
             self._is_aside = False
-            self._seconds[what] = self._seconds.get(what, 0.0) + self._now() - began
-            self._count[what] = self._count.get(what, 0) + 1
+            self._seconds[what] += self._now() - began
+            self._count[what] += 1
 
     def left(self, step: int) -> float:
-        """Seconds until the run's end, after `step` steps and before what is due after them."""
-        if step > self._first:
-            per_step = (self.training() - self._first_at) / (step - self._first)
-        else:
-            per_step = self.training() / max(1, step - self._done)
-        seconds = per_step * (self.total - step)
-        for what, every in self.every.items():
+        """The seconds from `step` until the run's end, with what is due after `step`."""
+        steps, seconds = step - self._done, self.training()
+        if steps > 1:
+            steps, seconds = steps - 1, seconds - self._first_ended
+        per_step = seconds / max(1, steps)
+        left = per_step * (self.total - step)
+        for what, periods in self.every.items():
+            each = per_step * self.validation_steps if what == "validation" else 0.0
             if self._count[what]:
                 each = self._seconds[what] / self._count[what]
-            else:
-                each = per_step * self.validation_steps if what == "validation" else 0.0
-            seconds += each * due(step, self.total, every)
-        return seconds
+            left += each * due(step, self.total, periods)
+        return left
+
+
+def due(first: int, last: int, periods: Sequence[int]) -> int:
+    """Count the multiples of at most two periods in [first, last]. `last` always counts.
+
+    The period 0 means never.
+    """
+    periods = [period for period in periods if period]
+    both = [math.lcm(*periods)] if len(periods) == 2 else []
+
+    def up_to(step: int) -> int:
+        return sum(step // period for period in periods) - sum(step // period for period in both)
+
+    return up_to(last) - up_to(first - 1) + all(last % period for period in periods)

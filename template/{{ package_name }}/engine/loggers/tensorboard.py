@@ -35,7 +35,7 @@ class TensorBoard(Logger):
 
     @cached_property
     def writer(self) -> Any:
-        """A `SummaryWriter`, opened with the first value: its imports would delay the first step."""
+        """A `SummaryWriter`. It is opened late, because its imports would delay the first step."""
         from torch.utils.tensorboard import SummaryWriter
 
         # A killed process may have logged steps that this process logs again: hide them.
