@@ -1,10 +1,13 @@
 """The optimizer's short step is torch's own, bit for bit, whatever happens between steps."""
 
+import ast
 import copy
 import io
+from collections.abc import Iterator
 
 import pytest
 import torch
+from helpers.runs import assert_stopped_as_whole
 from torch import nn
 from torch.optim import SGD, Adam, AdamW
 
@@ -18,7 +21,7 @@ SHAPES = ((33, 7), (64,), (5,), (129,))
 
 
 def build(groups=1, kind=AdamW, **options):
-    """The same parameters each time, dealt to groups that differ in decay."""
+    """An optimizer over the same parameters each time, dealt to groups that differ in decay."""
     generator = torch.Generator().manual_seed(0)
     params = [nn.Parameter(torch.randn(shape, generator=generator)) for shape in SHAPES]
     return kind(
@@ -36,7 +39,8 @@ def train(optimizer, steps=6, start=0, missing=()):
             grad = torch.randn(param.shape, generator=generator)
             param.grad = None if (step, number) in missing else grad
         for group in optimizer.param_groups:
-            group["lr"] = 1e-2 / (step + 1)
+            lr = 1e-2 / (step + 1)
+            group["lr"] = torch.tensor(lr) if isinstance(group["lr"], torch.Tensor) else lr
         optimizer.step()
 
 
@@ -59,9 +63,8 @@ def assert_same_weights(ours, theirs):
 )
 @pytest.mark.parametrize("kind", [AdamW, Adam])
 def test_equal_to_torch(fused, groups, maximize, missing, kind):
-    ours, theirs = (build(groups, kind, maximize=maximize) for _ in range(2))
-    fused.shorten(ours)
-    assert type(ours) is {AdamW: fused.FusedAdamW, Adam: fused.FusedAdam}[kind]
+    ours, theirs = (build(groups, its, maximize=maximize) for its in (fused.short_class(kind), kind))
+    assert type(ours) is {AdamW: fused.ShortAdamW, Adam: fused.ShortAdam}[kind]
     for optimizer in (ours, theirs):
         train(optimizer, missing=missing)
     assert_equal(ours, theirs)
@@ -69,8 +72,7 @@ def test_equal_to_torch(fused, groups, maximize, missing, kind):
 
 
 def test_equal_after_loading_and_with_a_new_group(fused):
-    ours, theirs = build(), build()
-    fused.shorten(ours)
+    ours, theirs = build(kind=fused.short_class(AdamW)), build()
     for optimizer in (ours, theirs):
         train(optimizer, 3)
         saved = copy.deepcopy(optimizer.state_dict())
@@ -98,8 +100,7 @@ def widen(optimizer):
     ids=["its state is forgotten", "counts of another shape", "a group of another kind"],
 )
 def test_equal_after_a_change_from_outside(fused, change):
-    ours, theirs = build(), build()
-    fused.shorten(ours)
+    ours, theirs = build(kind=fused.short_class(AdamW)), build()
     for optimizer in (ours, theirs):
         train(optimizer, 3)
         change(optimizer)
@@ -113,9 +114,8 @@ def test_equal_after_a_change_from_outside(fused, change):
 
 @pytest.mark.parametrize("options", [{}, {"momentum": 0.9, "nesterov": True}, {"fused": False, "momentum": 0.5}])
 def test_sgd_is_torchs_with_its_hooks(fused, options):
-    ours, theirs, seen = build(kind=SGD, **options), build(kind=SGD, **options), []
-    fused.shorten(ours)
-    assert type(ours) is fused.QuickSGD
+    ours, theirs, seen = build(kind=fused.short_class(SGD), **options), build(kind=SGD, **options), []
+    assert type(ours) is fused.ShortSGD
     ours.register_step_post_hook(lambda *_: seen.append("hook"))
     for optimizer in (ours, theirs):
         train(optimizer, 2)
@@ -129,10 +129,9 @@ def test_sgd_is_torchs_with_its_hooks(fused, options):
 def test_sgd_under_fp16_is_torchs(fused):
     weights = []
     for scale in (1.0, 4.0):
-        optimizer, scaler = build(kind=SGD, momentum=0.9, dampening=0.5), None
-        if scale > 1:
-            fused.shorten(optimizer)
-            scaler = torch.amp.GradScaler("cpu", init_scale=scale)
+        kind = fused.short_class(SGD) if scale > 1 else SGD
+        optimizer = build(kind=kind, momentum=0.9, dampening=0.5)
+        scaler = torch.amp.GradScaler("cpu", init_scale=scale) if scale > 1 else None
         params = [p for group in optimizer.param_groups for p in group["params"]]
         for _ in range(3):
             optimizer.zero_grad()
@@ -148,8 +147,7 @@ def test_sgd_under_fp16_is_torchs(fused):
 
 
 def test_a_first_step_that_fp16_skips_leaves_momentum_at_zero(fused, monkeypatch):
-    optimizer = build(kind=SGD, momentum=0.9)
-    fused.shorten(optimizer)
+    optimizer = build(kind=fused.short_class(SGD), momentum=0.9)
     plain, scaler = build(kind=SGD, momentum=0.9), torch.amp.GradScaler("cpu", init_scale=4.0)
     # What lies in memory that torch leaves uninitialised.
     monkeypatch.setattr(torch, "empty_like", lambda t, **options: torch.full_like(t, float("nan"), **options))
@@ -168,8 +166,7 @@ def test_a_first_step_that_fp16_skips_leaves_momentum_at_zero(fused, monkeypatch
 
 def test_torch_goes_on_from_its_state(fused):
     """Our step counts lie in one tensor, of which each parameter's is a part."""
-    ours, theirs = build(), build()
-    fused.shorten(ours)
+    ours, theirs = build(kind=fused.short_class(AdamW)), build()
     for optimizer in (ours, theirs):
         train(optimizer, 3)
     file = io.BytesIO()
@@ -185,8 +182,7 @@ def test_torch_goes_on_from_its_state(fused):
 
 
 def test_hooks_and_closures_are_called(fused):
-    optimizer, seen = build(), []
-    fused.shorten(optimizer)
+    optimizer, seen = build(kind=fused.short_class(AdamW)), []
     train(optimizer, 1)
     handle = optimizer.register_step_post_hook(lambda *_: seen.append("hook"))
     train(optimizer, 2, start=1)
@@ -202,23 +198,142 @@ def test_hooks_and_closures_are_called(fused):
         (AdamW, {"fused": False}),
         (AdamW, {"lr": torch.tensor(0.1)}),
         (Adam, {"decoupled_weight_decay": True}),
+        (Adam, {"differentiable": True, "fused": False}),
+        (SGD, {"differentiable": True, "fused": False, "momentum": 0.9}),
     ],
 )
-def test_what_differs_is_left_to_torch(fused, kind, options):
-    optimizer = build(kind=kind, **options)
-    fused.shorten(optimizer)
-    assert type(optimizer) is kind
+def test_other_options_take_torchs_step(fused, monkeypatch, kind, options):
+    def refuse(*_):
+        raise AssertionError("the short step was taken")
+
+    monkeypatch.setattr(fused.ShortAdam, "_collect", refuse)
+    ours, theirs = build(kind=fused.short_class(kind), **options), build(kind=kind, **options)
+    for optimizer in (ours, theirs):
+        if optimizer.defaults["differentiable"]:  # it changes weights within autograd's graph
+            for group in optimizer.param_groups:
+                group["params"] = [param.detach() for param in group["params"]]
+        train(optimizer)
+    assert_equal(ours, theirs)
+    assert_same_weights(ours, theirs)
 
 
 class Own(AdamW):
     pass
 
 
-def test_your_own_kind_stays_what_it_is(fused):
-    optimizer = Own([nn.Parameter(torch.ones(2))], fused=True)
-    fused.shorten(optimizer)
-    assert type(optimizer) is Own
+def test_other_classes_are_built_as_they_are(fused):
+    for kind in (Own, torch.optim.Adagrad, build):
+        assert fused.short_class(kind) is kind
 
 
-def test_a_plan_of_steps_uses_it(looped):
-    assert type(looped("max_steps=1").parts.optimizer).__name__ == "FusedAdamW"
+def test_a_run_takes_the_short_step_and_is_stored_as_torchs(looped):
+    loop = looped("max_steps=1")
+    assert type(loop.parts.optimizer).__name__ == "ShortAdamW"
+    assert "_target_: torch.optim.AdamW" in (loop.run.folder / "config.yaml").read_text()
+
+
+# ---------------------------------------------------------------- names that torch does not promise
+
+DOOR = "engine/machine/torch_internals.py"
+UNDOCUMENTED = {"unsafe_split_with_sizes", "profile_hook_step", "inlined_graph", "__wrapped__"}
+
+
+def private_names(tree: ast.AST) -> Iterator[str]:
+    """The attributes and modules of others that begin with one underline; `_target_` is a name of a config."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Attribute):
+            names = [] if ast.unparse(node.value) in ("self", "cls") else [node.attr]
+        elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("torch"):
+            names = [*node.module.split("."), *(alias.name for alias in node.names)]
+        elif isinstance(node, ast.Import):
+            names = [part for alias in node.names for part in alias.name.split(".")]
+        elif isinstance(node, ast.Call) and ast.unparse(node.func) in ("getattr", "hasattr", "setattr"):
+            names = [str(node.args[1].value)] if isinstance(node.args[1], ast.Constant) else []
+        else:
+            continue
+        for name in names:
+            private = name.startswith("_") and not name.endswith("_") and name != "_"
+            if private or name in UNDOCUMENTED:
+                yield f"line {node.lineno}: {name}"
+
+
+def test_private_names_are_behind_one_door(project):
+    found = {}
+    for path in (project / "digits").rglob("*.py"):
+        tree = ast.parse(path.read_text())
+        found[path.relative_to(project / "digits").as_posix()] = list(private_names(tree))
+    assert len(found.pop(DOOR)) > 10
+    assert {path: names for path, names in found.items() if names} == {}
+
+
+USED = """
+import sys
+from digits.engine.machine import torch_internals
+torch_internals.use_public_paths()
+"""
+CHOICES = {
+    "adamw": ("optimizer=adamw", "ema_decay=0.9", "clip_grad_norm=1"),
+    "sgd": ("optimizer=sgd", "accumulate=2", "ema_decay=0.9", "clip_grad_norm=0.5"),
+}
+
+
+@pytest.mark.parametrize("choice", CHOICES)
+def test_public_paths_give_the_same_bits(train, workspace, choice):
+    options = (
+        *CHOICES[choice],
+        "precision=fp32",
+        "epochs=2",
+        "log.every=1",
+        "logger=tensorboard",
+        "save_every_steps=7",
+    )
+    assert train(*options, "name=whole").code == 0
+    script = workspace / "train.py"
+    script.write_text(script.read_text().replace("import sys\n", USED, 1))
+    done = train(*options, "name=stopped")
+    assert done.code == 0, done.out
+    assert_stopped_as_whole(workspace)
+
+
+def test_changed_private_names_are_noticed(fused, monkeypatch):
+    def init_group(self, group, params, grads, states):
+        raise AssertionError("another torch's")
+
+    def names():
+        return [fused.short_class(kind).__name__ for kind in (AdamW, Adam, SGD)]
+
+    assert names() == ["ShortAdamW", "ShortAdam", "ShortSGD"]
+    with monkeypatch.context() as patch:
+        patch.setattr(Adam, "_init_group", init_group)
+        patch.setattr(SGD, "_init_group", init_group)
+        assert names() == ["AdamW", "Adam", "SGD"]
+    with monkeypatch.context() as patch:
+        patch.delattr(torch, "_fused_adamw_")
+        assert names() == ["AdamW", "Adam", "ShortSGD"]
+    with monkeypatch.context() as patch:
+        patch.delattr(fused.hooks, "_global_optimizer_pre_hooks")
+        assert names() == ["AdamW", "Adam", "ShortSGD"]
+
+
+def test_public_paths_compute_the_same(fused, monkeypatch):
+    def computed():
+        draw = torch.Generator().manual_seed(0)
+        tensors, others = ([torch.randn(shape, generator=draw) for shape in SHAPES] for _ in range(2))
+        fused.divide_all(tensors, torch.tensor(3.0))
+        fused.lerp_all(tensors, others, 0.3)
+        fused.copy_all(others[:2], tensors[:2])
+        rows = fused.split_rows(tensors[0], [3, 30])
+        for part in rows:
+            part.mul_(nn.Parameter(torch.tensor(2.0)))  # in place, which views of a split do not allow
+        return [*tensors, *others, *rows]
+
+    with_private = computed()
+    monkeypatch.setattr(fused, "_is_allowed", False)
+    assert all(torch.equal(a, b) for a, b in zip(with_private[1:], computed()[1:], strict=True))
+    tensor = torch.zeros(2)
+    assert fused.version(tensor) != fused.version(tensor)
+    monkeypatch.undo()
+    before = fused.version(tensor)
+    assert before == fused.version(tensor)
+    tensor.add_(1)
+    assert before != fused.version(tensor)

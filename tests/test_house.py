@@ -181,7 +181,6 @@ def test_the_core_imports_no_tools(graph):
     assert taken == LAZY
 
 
-@pytest.mark.xfail(strict=True, reason="machine/torch_internals.py still does it to optimizers")
 def test_no_class_is_exchanged(whole):
     """An object keeps the class that it was made of."""
     for path, text in whole.items():

@@ -8,12 +8,18 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 from torch.nn.parallel import DistributedDataParallel
+from torch.optim import AdamW
 
 from .turns import EPOCHS, TURNS
 
 TURNS.flags()
 model = TURNS.model()
-optimizer = TURNS.optimizer(model)
+kind = AdamW
+if "short" in sys.argv:
+    from digits.engine.machine.torch_internals import short_class
+
+    kind = short_class(AdamW)
+optimizer = TURNS.optimizer(model, kind)
 if TURNS.processes > 1:
     torch.distributed.init_process_group("nccl" if TURNS.device.type == "cuda" else "gloo")
     model = DistributedDataParallel(model)
@@ -27,10 +33,6 @@ def blocks() -> Iterator[tuple[Tensor, ...]]:
             yield batch
 
 
-if "short" in sys.argv:
-    from digits.engine.machine.torch_internals import shorten
-
-    shorten(optimizer)
 read = blocks if "short" in sys.argv else TURNS.batches
 TURNS.wait()
 for _ in range(EPOCHS):

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import torch
 from torch import Tensor, nn
+from torch.optim import AdamW
 
 MARGIN = 25
 """Steps that are not timed at either end of an epoch."""
@@ -87,8 +88,8 @@ class Turns:
         torch.manual_seed(0)
         return MLP((self.inputs,), 10, self.hidden).to(self.device)
 
-    def optimizer(self, model: nn.Module) -> torch.optim.Optimizer:
-        return torch.optim.AdamW(model.parameters(), lr=1e-3, weight_decay=0.05, fused=True)
+    def optimizer(self, model: nn.Module, kind: type[AdamW] = AdamW) -> AdamW:
+        return kind(model.parameters(), lr=1e-3, weight_decay=0.05, fused=True)
 
     def rows(self) -> tuple[Tensor, Tensor]:
         """An epoch of samples: float32 [N, inputs] and int64 [N], the same for everybody."""

@@ -24,6 +24,7 @@ from .log.timing import Timing
 from .machine import distributed
 from .machine.device import autocast, to_device
 from .machine.distributed import RANK, WORLD_SIZE, Vote
+from .machine.torch_internals import divide_all
 from .progress import Progress, not_finite
 from .rng import Domain
 from .run import checkpoint
@@ -140,9 +141,7 @@ class Steps:
             divisor = divisor.to(p.device, torch.float32, copy=True)
             share = distributed.sum_over_processes(divisor) / WORLD_SIZE
             share.clamp_(min=1e-30)  # without any thing the gradients are 0 and stay 0
-            torch._foreach_div_(
-                [q.grad for q in p.parameters.values() if q.grad is not None], share
-            )
+            divide_all([q.grad for q in p.parameters.values() if q.grad is not None], share)
 
     def leave_out_groups(self) -> None:
         """Drop the gradients of groups that the task does not train in this step. Without a

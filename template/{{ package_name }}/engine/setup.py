@@ -25,7 +25,7 @@ from .config.schema import Config
 from .errors import UserError
 from .machine.device import choose_device, choose_precision, describe, libraries, set_flags
 from .machine.distributed import WORLD_SIZE, is_main, main_first
-from .machine.torch_internals import leave_compiler_out, shorten
+from .machine.torch_internals import leave_compiler_out
 from .rng import Domain
 from .run.facts import make_fingerprint
 from .schedule import Horizon
@@ -141,7 +141,6 @@ def build_parts(config: Config, initialise: bool = True) -> Parts:
     if config.compile == "false":
         leave_compiler_out()
     optimizer = build_optimizer(config.optimizer, config.lr, model, parameters, allowed)
-    shorten(optimizer)
     val_steps = config.val_every_steps or config.val_every_epochs * steps_per_epoch
     validates = val is not None and 0 < val_steps < total_steps
     horizon = Horizon(total_steps, steps_per_epoch, config.lr, config.monitor_mode, validates)

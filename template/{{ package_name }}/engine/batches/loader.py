@@ -19,6 +19,7 @@ from ..api import BatchDataset
 from ..errors import UserError
 from ..machine.device import map_tensors, prefetched
 from ..machine.distributed import WORLD_SIZE
+from ..machine.torch_internals import split_rows
 from ..rng import Domain
 from ..text import logger
 from .plan import Batch, Plan
@@ -93,7 +94,7 @@ def _next(parts: Iterator[torch.Tensor], _: torch.Tensor) -> torch.Tensor:
 
 def _cut(rows: torch.Tensor, sizes: list[int]) -> Iterator[torch.Tensor]:
     """Parts of so many rows. Each may be changed in place, as a tensor of its own: none is a view."""
-    for part in rows.unsafe_split_with_sizes(sizes):
+    for part in split_rows(rows, sizes):
         # Kernels may add up in another order where memory is not aligned as that of its own is.
         yield part if part.storage_offset() * part.itemsize % 256 == 0 else part.clone()
 

@@ -11,6 +11,7 @@ from torch import nn
 from torch.optim import Optimizer
 
 from ..errors import UserError, nearest
+from ..machine.torch_internals import short_class
 from ..text import align
 from .layers import layers_in_order
 from .target import build, fits, hints
@@ -62,7 +63,9 @@ def build_optimizer(
         group["lr"] = group["base_lr"]
     options = {key: value for key, value in section.items() if key not in _OURS}
     given = {"params": groups, "lr": lr}
-    optimizer: Optimizer = build(options, "optimizer", Optimizer, list(allowed), given=given)
+    optimizer: Optimizer = build(
+        options, "optimizer", Optimizer, list(allowed), given=given, instead=short_class
+    )
     known = {*optimizer.defaults, "name", "names", "lr_scale", "base_lr", "params"}
     wanted = hints(type(optimizer))
     for group in groups:

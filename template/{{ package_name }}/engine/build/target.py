@@ -24,6 +24,7 @@ def build(
     allowed: Sequence[str] = (),
     offered: Mapping[str, Any] | None = None,
     given: Mapping[str, Any] | None = None,
+    instead: Callable[[Any], Any] = lambda target: target,
 ) -> Any:
     """The object that `section` describes. Raises `UserError`.
 
@@ -31,6 +32,7 @@ def build(
     `kind`, or a function of this project that returns one, defined in this project, torch,
     torchvision or an `allowed` package. Arguments come from the section; a parameter that the
     section leaves out is taken from `offered` by its name; `given` are passed in any case.
+    `instead` returns what is called in place of the target.
     """
     target, filled = bind(section, key, kind, allowed, offered, given)
     arguments = {k: v for k, v in section.items() if k != "_target_"}
@@ -40,7 +42,7 @@ def build(
         for name, value in arguments.items():
             if wanted.get(name) is float:  # where 1 will not do for 1.0, as in MixUp
                 arguments[name] = float(value)
-        return target(**arguments, **filled, **(given or {}))
+        return instead(target)(**arguments, **filled, **(given or {}))
     except Exit:
         raise
     except REFUSALS as error:

@@ -20,6 +20,7 @@ from .. import rng
 from ..api import Context, Logger, Task
 from ..build.target import told
 from ..machine.device import autocast
+from ..machine.torch_internals import version
 from ..run.folder import Run
 from ..text import logger
 
@@ -193,7 +194,7 @@ def _remembering(model: nn.Module) -> Iterator[Callable[[], None]]:
     def remembered(*args: Any, **kwargs: Any) -> Any:
         # A tensor that was changed in place, such as a text that grows, counts as another one.
         given = [*args, *kwargs.values()]
-        versions = [value._version for value in given if isinstance(value, Tensor)]
+        versions = [version(value) for value in given if isinstance(value, Tensor)]
         for seen, named, known, returned in calls:
             if known == versions and _same([*args, *kwargs.items()], [*seen, *named.items()]):
                 return returned

@@ -13,6 +13,7 @@ import torch
 from ..config.schema import Config
 from ..errors import UserError
 from .distributed import LOCAL_RANK, WORLD_SIZE
+from .torch_internals import set_deterministic
 
 
 def choose_device(name: str) -> torch.device:
@@ -58,10 +59,7 @@ def set_flags(config: Config, precision: str) -> None:
     if strict:  # read by cuBLAS when it starts
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     warn_only = config.deterministic == "warn"
-    if config.compile == "false":  # the public function imports the compiler, to tell it, too
-        torch._C._set_deterministic_algorithms(strict, warn_only=warn_only)
-    else:
-        torch.use_deterministic_algorithms(strict, warn_only=warn_only)
+    set_deterministic(strict, warn_only, compiles=config.compile != "false")
     # Filling fresh memory finds reads of uninitialised values but costs time at every allocation.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     torch.backends.cudnn.deterministic = strict

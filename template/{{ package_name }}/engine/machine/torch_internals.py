@@ -1,13 +1,13 @@
-"""Adam's fused step without its bookkeeping, and optimizers without torch's compiler.
+"""Everything that uses a name which torch does not promise. No other file of the engine does.
 
-For a small network, what `torch.optim` does around its kernel takes longer than the kernel, and
-importing the compiler, which nothing uses, longer than importing the rest of torch.
+Each use has its reason and a public path, which is taken if the private name is missing or changed.
+Tried with torch 2.15. Earlier versions of this code were tried by hand with torch 2.6.
 """
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from itertools import repeat
 from operator import is_not
 from typing import Any, NamedTuple
@@ -17,41 +17,170 @@ from torch import Tensor
 from torch.optim import SGD, Adam, AdamW, Optimizer
 from torch.optim import optimizer as hooks
 
+_is_allowed = True
+
+
+def use_public_paths() -> None:
+    """Do without all private names from now on. Results stay the same, bit for bit."""
+    global _is_allowed
+    _is_allowed = False
+
+
+def _has(owner: object, *names: str) -> bool:
+    return _is_allowed and all(hasattr(owner, name) for name in names)
+
+
+# ---------------------------------------------------------------- many tensors in one call
+# For a small network, a call for each tensor takes longer than the computation.
+
+
+def copy_all(targets: list[Tensor], sources: list[Tensor]) -> None:
+    """Copy each source into its target, without waiting for a GPU."""
+    if _has(torch, "_foreach_copy_"):
+        torch._foreach_copy_(targets, sources, non_blocking=True)
+        return
+    for target, source in zip(targets, sources, strict=True):
+        target.copy_(source, non_blocking=True)
+
+
+def divide_all(tensors: list[Tensor], divisor: Tensor) -> None:
+    """Divide each tensor in place by a scalar tensor."""
+    if _has(torch, "_foreach_div_"):
+        torch._foreach_div_(tensors, divisor)
+        return
+    for tensor in tensors:
+        tensor.div_(divisor)
+
+
+def lerp_all(tensors: list[Tensor], ends: list[Tensor], weight: float) -> None:
+    """Move each tensor in place towards its end: tensor ← tensor + weight · (end - tensor)."""
+    if _has(torch, "_foreach_lerp_"):
+        torch._foreach_lerp_(tensors, ends, weight)
+        return
+    for tensor, end in zip(tensors, ends, strict=True):
+        tensor.lerp_(end, weight)
+
+
+def split_rows(rows: Tensor, sizes: list[int]) -> Sequence[Tensor]:
+    """Cut a tensor into parts of so many rows. Each may be changed in place, which views may not."""
+    if _has(rows, "unsafe_split_with_sizes"):
+        return rows.unsafe_split_with_sizes(sizes)
+    return [part.clone() for part in rows.split(sizes)]
+
+
+def version(tensor: Tensor) -> object:
+    """A value that differs once the tensor was changed in place. Publicly, it always differs."""
+    return tensor._version if _has(tensor, "_version") else object()
+
+
+# ---------------------------------------------------------------- starts without the compiler
+# Importing torch's compiler takes 2.5 s. With compile=false nothing uses it.
+
+
+def set_deterministic(strict: bool, warn_only: bool, compiles: bool) -> None:
+    """Do what `torch.use_deterministic_algorithms` does, which imports the compiler to inform it."""
+    if not compiles and _has(torch._C, "_set_deterministic_algorithms"):
+        torch._C._set_deterministic_algorithms(strict, warn_only=warn_only)
+    else:
+        torch.use_deterministic_algorithms(strict, warn_only=warn_only)
+
+
+def leave_compiler_out() -> None:
+    """Mark methods of optimizers as not to be compiled.
+
+    At their first call, torch imports its compiler to mark them. If torch no longer looks for this
+    mark, it does nothing.
+    """
+    for name in ("add_param_group", "load_state_dict", "state_dict", "zero_grad"):
+        plain = getattr(getattr(Optimizer, name), "__wrapped__", None)
+        if _is_allowed and plain is not None and not hasattr(plain, "__dynamo_disable"):
+            setattr(plain, "__dynamo_disable", plain)
+
+
+# ---------------------------------------------------------------- optimizers with a short step
+# For a small network, what torch does around Adam's fused kernel takes longer than the kernel.
+
+
 _ONE = torch.ones((), device="cpu")
-"""A number would be made into a tensor at every addition."""
+"""Adding a Python number would create a tensor at every step."""
+
+
+def short_class(kind: Any) -> Any:
+    """Return the class to build instead of `kind`: one with a short step, or `kind` itself."""
+    if kind is SGD and _knows_sgd():
+        return ShortSGD
+    if kind in (Adam, AdamW) and _knows_adam():
+        kind([torch.zeros(1)])  # torch makes a class call hooks when the first of it is built
+        return ShortAdam if kind is Adam else ShortAdamW
+    return kind
+
+
+def _knows_adam() -> bool:
+    """Whether torch's Adam, its kernels and its hooks are those that `ShortAdam` builds on."""
+    kernels = ("_fused_adam_", "_fused_adamw_")
+    if not (
+        issubclass(AdamW, Adam)
+        and _has(Adam, "_init_group")
+        and _has(torch, *kernels)
+        and _has(torch.ops.aten, *kernels)
+        and _has(hooks, "_global_optimizer_pre_hooks", "_global_optimizer_post_hooks")
+    ):
+        return False
+    lists = "grads exp_avgs exp_avg_sqs max_exp_avg_sqs state_steps"
+    schemas = [getattr(torch.ops.aten, kernel).default._schema for kernel in kernels]
+    return _names(inspect.signature(Adam._init_group).parameters.values()) == (
+        f"self group params_with_grad {lists}"
+    ) and all(
+        _names(a for a in schema.arguments if not a.has_default_value())
+        == f"self {lists} lr beta1 beta2 weight_decay eps amsgrad maximize"
+        for schema in schemas
+    )
+
+
+def _knows_sgd() -> bool:
+    return _has(SGD, "_init_group") and (
+        _names(inspect.signature(SGD._init_group).parameters.values())
+        == "self group params grads momentum_buffer_list"
+    )
+
+
+def _names(things: Iterable[Any]) -> str:
+    return " ".join(thing.name for thing in things)
 
 
 class _Lists(NamedTuple):
-    """What the kernel takes of a group besides its gradients."""
+    """What the kernel takes of a parameter group besides its gradients."""
 
     params: list[Tensor]
     averages: list[Tensor]
     squares: list[Tensor]
     counts: list[Tensor]
-    """Each parameter's step count: its part of …"""
+    """The step count of each parameter, a view of an element of `all_counts`."""
     all_counts: Tensor
-    """… this, so that one addition counts for all."""
+    """One tensor, so that one addition counts for all."""
 
 
-class FusedAdam(Adam):
-    """`Adam(fused=True)`, bit for bit: the same kernel over lists that are kept between steps.
+class ShortAdam(Adam):
+    """`Adam(fused=True)`, bit for bit: calls the same kernel with lists kept between steps.
 
-    State that is replaced from outside is noticed where the group's first parameter is among it.
+    If the options ask for more, it takes torch's own step. If somebody replaces the state of a
+    group's first parameter, it makes the lists anew.
     """
 
-    _kernel = staticmethod(torch._fused_adam_)
+    _kernel: Any = getattr(torch, "_fused_adam_", None)  # a built-in function, so it is not bound
     _kept: list[_Lists | None] | None = None
-    """For each group; None where a parameter had no gradient."""
+    """One entry for each group, None if one of its parameters had no gradient. Empty if the options
+    ask for torch's own step."""
 
     def step(self, closure: Callable[[], Any] | None = None) -> Any:  # type: ignore[override]
         if closure is not None or self._is_watched():
-            self._kept = None  # a hook may change what they were taken from
+            self._kept = None  # a hook may change the state and the options
             return super().step(closure)
+        if self._kept is None:
+            self._kept = [None] * len(self.param_groups) if _can_be_short(self) else []
+        if not self._kept:
+            return super().step()
         with torch.no_grad():
-            if self._kept is None:
-                if not _can_be_short(self):
-                    return super().step()
-                self._kept = [None] * len(self.param_groups)
             for number, group in enumerate(self.param_groups):
                 grads: list[Any] = [parameter.grad for parameter in group["params"]]
                 lists = self._kept[number]
@@ -84,11 +213,11 @@ class FusedAdam(Adam):
                 )
         return None
 
-    # Otherwise torch would wrap it at the first load_state_dict, and call hooks a second time.
+    # Says that hooks are called. Otherwise torch would wrap this method and call them twice.
     step.hooked = True  # type: ignore[attr-defined]
 
     def _collect(self, group: dict[str, Any]) -> _Lists:
-        """The lists of those parameters that have gradients."""
+        """Collect what belongs to the parameters that have gradients."""
         lists: list[list[Tensor]] = [[] for _ in range(6)]
         self._init_group(group, *lists)
         params, _, averages, squares, _, counts = lists
@@ -99,7 +228,7 @@ class FusedAdam(Adam):
         return _Lists(params, averages, squares, counts, all_counts)
 
     def _is_watched(self) -> bool:
-        """Whether a step has more to do: hooks, or the scaled gradients of fp16."""
+        """Whether a step has to call hooks, or to divide by the scale of fp16."""
         return bool(
             self._optimizer_step_pre_hooks
             or self._optimizer_step_post_hooks
@@ -118,16 +247,20 @@ class FusedAdam(Adam):
         super().load_state_dict(state_dict)
 
 
-class FusedAdamW(FusedAdam, AdamW):
+class ShortAdamW(ShortAdam, AdamW):
     """`AdamW(fused=True)`, bit for bit."""
 
-    _kernel = staticmethod(torch._fused_adamw_)
+    _kernel = getattr(torch, "_fused_adamw_", None)
 
 
-class QuickSGD(SGD):
-    """`SGD`, whose step does not import torch's compiler to tell it where not to compile."""
+class ShortSGD(SGD):
+    """`SGD`, bit for bit. Its step does not import torch's compiler to tell it not to compile."""
 
-    step = torch.no_grad()(inspect.unwrap(SGD.step))
+    _plain_step = staticmethod(inspect.unwrap(SGD.step))
+
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:  # type: ignore[override]
+        with torch.set_grad_enabled(self.defaults["differentiable"]):
+            return self._plain_step(self, closure)
 
     def _init_group(
         self,
@@ -138,7 +271,7 @@ class QuickSGD(SGD):
     ) -> bool:
         is_sparse: bool = super()._init_group(group, params, grads, momenta)
         if getattr(self, "found_inf", None) is not None and not group["dampening"]:
-            # Where fp16's scale is too large for the first step, torch leaves them uninitialised.
+            # If fp16's scale is too large for the first step, torch leaves momenta uninitialised.
             momenta[:] = [
                 torch.zeros_like(parameter) if momentum is None else momentum
                 for parameter, momentum in zip(params, momenta, strict=False)
@@ -146,17 +279,8 @@ class QuickSGD(SGD):
         return is_sparse
 
 
-def shorten(optimizer: Optimizer) -> None:
-    """Make an optimizer of torch into one of these, where its options allow it."""
-    kinds: dict[type, type] = {Adam: FusedAdam, AdamW: FusedAdamW}
-    if type(optimizer) in kinds and _can_be_short(optimizer):
-        optimizer.__class__ = kinds[type(optimizer)]
-    elif type(optimizer) is SGD and not optimizer.defaults["differentiable"]:
-        optimizer.__class__ = QuickSGD
-        optimizer._patch_step_function()  # calls hooks, as of every optimizer
-
-
 def _can_be_short(optimizer: Optimizer) -> bool:
+    """Whether the options of all groups are those of the kernel, without torch's special cases."""
     simple = {
         "amsgrad": False,
         "capturable": False,
@@ -172,12 +296,3 @@ def _can_be_short(optimizer: Optimizer) -> bool:
         and not any(p.is_complex() for p in group["params"])
         for group in optimizer.param_groups
     )
-
-
-def leave_compiler_out() -> None:
-    """Some methods of optimizers are marked as nothing to compile at their first call, for which
-    torch imports its compiler; here they are marked without it."""
-    for name in ("add_param_group", "load_state_dict", "state_dict", "zero_grad"):
-        plain = getattr(getattr(Optimizer, name), "__wrapped__", None)
-        if plain is not None and not hasattr(plain, "__dynamo_disable"):
-            setattr(plain, "__dynamo_disable", plain)

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..machine.torch_internals import copy_all
 from . import checkpoint
 
 
@@ -95,7 +96,7 @@ class Saver:
         copied: dict[str, Any] = copy(state, ())
         if targets:
             with torch.no_grad():
-                torch._foreach_copy_(targets, sources, non_blocking=True)
+                copy_all(targets, sources)
         return copied
 
     def _buffer(self, value: Tensor, place: tuple[Any, ...]) -> Tensor:
