@@ -4,12 +4,14 @@ The first release is tried from every starting point, the others from the defaul
 """
 
 import ast
+import inspect
 import re
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+import yaml
 from helpers.releases import NEWEST, files, versions
 from helpers.runs import logged, result, the_run
 from helpers.template import POINTS, ROOT
@@ -150,15 +152,101 @@ def test_a_run_of_the_old_engine_goes_on_with_the_new(projects, server, version:
     assert done.code == 0, done.out
 
 
+# ---------------------------------------------------------------- stored targets
+
+SPELLED = [(version, point) for version in versions() for point in POINTS]
+
+
+def targets(value: object) -> Iterator[str]:
+    """Every `_target_` of a config, in the order of its keys."""
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            yield from [inner] if key == "_target_" else targets(inner)
+    elif isinstance(value, list):
+        yield from (target for inner in value for target in targets(inner))
+
+
+def choices(project: Path) -> dict[str, dict]:
+    """The config files that an update renews, by "group/name"; a target of an owner's own is left out."""
+    paths = (path for path in sorted((project / "configs").glob("*/*.yaml")) if path.parent.name != "experiment")
+    return {f"{path.parent.name}/{path.stem}": yaml.safe_load(path.read_text(encoding="utf-8")) for path in paths}
+
+
+@pytest.mark.parametrize(("version", "point"), SPELLED)
+def test_every_choice_spells_its_target_as_it_did(rendered: Versions, version: str, point: str):
+    """A stored `_target_` is part of what a run is: under another spelling, `resume=auto` would start a new run."""
+    answers = {"package_name": "digits", "starting_point": point}
+    old, new = (choices(rendered.get(name, answers)[0]) for name in (version, NEWEST))
+    was = {name: list(targets(config)) for name, config in old.items() if name in new}
+    assert was == {name: list(targets(new[name])) for name in was}
+    assert sum(map(len, was.values())) > 10
+
+
+@pytest.mark.parametrize(("version", "point"), SPELLED)
+def test_every_target_of_a_release_takes_what_its_config_gives(rendered: Versions, engine, version: str, point: str):
+    """Also of a choice that new projects of this starting point have no more."""
+    locate, tried = engine("build.target").locate, 0
+    old = rendered.get(version, {"package_name": "digits", "starting_point": point})[0]
+    for name, config in choices(old).items():
+        for section in (config, *(inner for inner in (config or {}).values() if isinstance(inner, dict))):
+            target = (section or {}).get("_target_", "???")
+            if target.startswith((".engine.", "torch")):
+                taken = inspect.signature(locate(target, name)).parameters.keys() | {"_target_"}
+                if target.startswith(".engine."):
+                    assert section.keys() <= taken, f"{name}: {section.keys() - taken}"
+                tried += 1
+    assert tried > 10
+
+
+TINY = ("data=synthetic", "data.size=32", "data.shape=[1,8,8]", "model=mlp", "model.hidden=[4]")
+TINY_PICTURES = ("data=synthetic", "data.size=8", "data.shape=[3,32,32]", "batch_size=2", "optimizer=sgd")
+BESIDE = {
+    "model/cnn": (*TINY[:3], "model.width=4"),
+    "model/mlp": TINY,
+    "model/resnet18": TINY_PICTURES,
+    "model/torchvision": (*TINY_PICTURES, "model.name=mobilenet_v3_small"),
+    "scheduler/multistep": (*TINY, "scheduler.milestones=[1]", "scheduler.interval=epoch"),
+    "scheduler/torch": (*TINY, "scheduler._target_=torch.optim.lr_scheduler.CosineAnnealingLR", "+scheduler.T_max=3"),
+    "scheduler/plateau": (*TINY, "scheduler.patience=0"),
+}
+SLOW = {"model/resnet50", "model/convnext_tiny"}
+"""Targets that other choices have, too."""
+
+
+@pytest.mark.parametrize("version", versions())
+def test_resume_auto_goes_on_with_a_run_of_every_choice(projects, server, version: str):
+    """The old engine runs it whole, and begins it again; the new one takes the begun run and ends as the whole one."""
+    old, new = projects(version, DEFAULT)
+    short = ("batch_size=4", "max_steps=4", "epochs=2", "limit_train_batches=2", *SHORT[1:])
+    groups = ("scheduler", "optimizer", "loss", "model", "mix")
+    tried = [name for name in choices(old) if name.split("/")[0] in groups and name not in SLOW]
+    assert len(tried) > 15
+    for name in tried:
+        group, choice = name.split("/")
+        options = (*BESIDE.get(name, TINY), f"{group}={choice}")
+        options = (*(o for o in short if o.split("=")[0] not in {p.split("=")[0] for p in options}), *options)
+        done = server.run(old / "train.py", *options, f"name=whole-{choice}")
+        assert done.code == 0, (name, done.out)
+        done = server.run(old / "train.py", *options, f"name={choice}", "max_minutes=1e-9")
+        assert done.code == 75, (name, done.out)
+        shutil.copytree(old / "runs" / choice, new / "runs" / choice)
+        done = server.run(new / "train.py", *options, f"name={choice}", "resume=auto")
+        assert done.code == 0, (name, done.out)
+        after = result(the_run(new, choice))  # one folder: it began no new run
+        assert after["steps"] == 4
+        if not numbers_change(version):
+            assert after["weights_sha256"] == result(the_run(old, f"whole-{choice}"))["weights_sha256"], name
+
+
 @pytest.mark.parametrize("version", versions())
 def test_new_keys_and_choices_work_in_it(projects, server, version: str):
     old, new = projects(version, DEFAULT)
 
-    def choices(project: Path) -> set[str]:
+    def names(project: Path) -> set[str]:
         """As group=choice; some need a download, an account or an argument of their own."""
-        paths = (project / "configs").glob("*/*.yaml")
-        left_out = {"experiment", "data", "logger", "sweep"}
-        return {f"{path.parent.name}={path.stem}" for path in paths if path.parent.name not in left_out}
+        return {
+            name.replace("/", "=") for name in choices(project) if name.split("/")[0] not in {"data", "logger", "sweep"}
+        }
 
     def keys(project: Path) -> dict[str, str]:
         """Top-level keys of the config with their defaults."""
@@ -176,6 +264,6 @@ def test_new_keys_and_choices_work_in_it(projects, server, version: str):
     assert done.code == 0, done.out
     config = (the_run(new) / "config.yaml").read_text(encoding="utf-8")
     assert all(re.search(rf"^{key}: ", config, re.MULTILINE) for key in added)
-    for choice in sorted(choices(new) - choices(old)):
+    for choice in sorted(names(new) - names(old)):
         done = server.run(new / "train.py", *SHORT, choice, "dry_run=true")
         assert done.code == 0, (choice, done.out)
