@@ -303,7 +303,7 @@ def test_compare_names_curves_so_that_the_legend_fits(engine, monkeypatch, value
     runs = [
         SimpleNamespace(config={"key": f"{value}{n}"}, shown=f"a/{n}", curve=lambda tag: [(1, 0.5)]) for n in range(2)
     ]
-    compare.draw_comparison(runs, ["key"], ["val/acc"], Path("x.png"))
+    compare.draw_comparison(runs, ["key"], "val/acc", Path("x.png"))
     assert names == shown
 
 

@@ -46,8 +46,7 @@ def export(options: argparse.Namespace) -> None:
     from .engine.tools.folders import one_run
 
     one_run(options.run)
-    from .engine.tools.export import export_run
-    from .engine.tools.formats import check_formats
+    from .engine.tools.export import check_formats, export_run
 
     formats = options.format.split(",")
     check_formats(formats)

@@ -28,19 +28,18 @@ def compare_runs(folders: Sequence[Path], out: Path, tag: str | None) -> None:
             f"There are no runs below {', '.join(map(shown, folders))}. "
             "Name run folders, such as runs/NAME/TIME."
         )
-    keys = differing_keys(runs)
-    monitors = sorted({run.monitor for run in runs})
-    tags = [tag] if tag else monitors
-    drawable = any(run.curve(name) for run in runs for name in tags)
-    if tag and not drawable:
+    drawn = tag or next((run.monitor for run in runs if run.curve(run.monitor)), None)
+    if tag and not any(run.curve(tag) for run in runs):
         raise UserError(f"None of the runs has logged '{tag}'. Name another tag with --key.")
-    monitor = f" {monitors[0]}" if len(monitors) == 1 else ""
+    keys = differing_keys(runs)
+    monitors = {run.monitor for run in runs}
+    monitor = f" {runs[0].monitor}" if len(monitors) == 1 else ""
     head = ["run", *keys, "status", "steps", f"last{monitor}", f"best{monitor}", "weights"]
     print(*align([head, *(table_row(run, keys) for run in runs)]), sep="\n")
     for sentence in means_over_seeds(runs):
         print(sentence)
-    if drawable:
-        draw_comparison(runs, keys, tags, out)
+    if drawn:
+        draw_comparison(runs, keys, drawn, out)
         print(f"The curves: {shown(out)}", flush=True)
 
 
@@ -94,21 +93,18 @@ def means_over_seeds(runs: Sequence[Summary]) -> list[str]:
     return sentences
 
 
-def draw_comparison(
-    runs: Sequence[Summary], keys: Sequence[str], tags: Sequence[str], path: Path
-) -> None:
-    """Draw one curve for each run and tag."""
-    figure, axes = new_figure()
+def draw_comparison(runs: Sequence[Summary], keys: Sequence[str], tag: str, path: Path) -> None:
+    """Draw one curve for each run that has logged the tag."""
+    figure, (axes,) = new_figure()
     names = [", ".join(f"{k}={_cell(run.config.get(k))}" for k in keys) for run in runs]
     if not keys or max(map(len, names)) > 60:  # would be wider than the picture
         names = [run.shown for run in runs]
     for run, name in zip(runs, names, strict=True):
-        for tag in tags:
-            points = run.curve(tag)
-            if points:
-                axes.plot(*zip(*points, strict=True), marker="." if len(points) < 30 else "",
-                          label=f"{name} {tag}" if len(tags) > 1 else name)  # fmt: skip
-    axes.set(xlabel="optimizer step", ylabel=", ".join(tags))
+        points = run.curve(tag)
+        if points:
+            marker = "." if len(points) < 30 else ""
+            axes.plot(*zip(*points, strict=True), marker=marker, label=name)
+    axes.set(xlabel="optimizer step", ylabel=tag)
     if len(axes.lines) <= 20:  # a longer legend would hide the curves
         axes.legend(fontsize=7)
     save_figure(figure, path)

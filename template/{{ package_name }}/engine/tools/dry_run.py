@@ -1,32 +1,30 @@
-"""`dry_run=true`: everything up to the first step, shown instead of done."""
+"""`dry_run=true`: build everything up to the first step, show it, and leave no run."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from .. import rng
-from ..api import recording
 from ..build.first_batch import check_one_batch, goes_through, shapes
 from ..build.optimizer import group_table
 from ..build.parts import Parts
 from ..launch import Job
 from ..loop import Steps
-from ..machine.device import autocast
 from ..machine.distributed import is_main
 from ..paths import ROOT, RUNS
 from ..setup import build_parts
 from ..text import number
 from .plots import new_figure, save_figure
 
-_POINTS = 2000  # a curve on a picture of 800 pixels needs no more
+_POINTS = 2000  # enough for a picture 840 pixels wide
 
 
 def dry_run(job: Job) -> None:
-    """Build and check all parts, print them, draw the schedule. Leaves no run. Raises `Exit`."""
+    """Build and check all parts, print them, draw the schedule. Raises `Exit`."""
     config = job.config
     parts = build_parts(config)
     check_one_batch(parts)
-    batch = _one_batch(parts)
+    parts.scheduler.begin(parts.optimizer)
+    batch = _first_step(parts)
     if job.run is not None:
         job.run.release()
     if not is_main():
@@ -56,36 +54,28 @@ def _parameters(parts: Parts) -> str:
     return f"{trained:,} parameters" + (f" and {frozen:,} frozen ones" if frozen else "")
 
 
-def _one_batch(parts: Parts) -> str:
-    """The first training batch forward and backward, without a step of the optimizer."""
+def _first_step(parts: Parts) -> str:
+    """Do the first step of training; return the shapes and values of its batch."""
+    parts.train.workers = 0  # in this process, an unreadable sample raises its own error
+    batches = list(parts.train.read(0, 1))
     steps = Steps(parts)
     parts.model.train()
-    batch = parts.train.first()  # in this process: an unreadable sample is told without a traceback
-    with goes_through(parts, batch):
-        batch = steps.next_batch(iter([batch]))
-        if parts.mix is not None:
-            batch = steps.mixed(batch, 0)
-        rng.seed_all(rng.fold_in(steps.step_key, 0))
-        with recording() as recorded, autocast(parts.precision, parts.device):
-            values = parts.task.training_step(steps.forward, batch, steps.context())
-        count = parts.train.plan.counts(0)[0]
-        steps.backward(values["loss"], count)
-    steps.statistics.add(0, {**recorded, **values}, count)
+    with goes_through(parts, batches[0]):
+        steps.training_step(iter(batches))
     steps.statistics.fetch()
     text = ", ".join(f"{key} {number(value)}" for key, value in steps.statistics.means().items())
     unused = [name for name, p in parts.parameters.items() if p.grad is None]
-    if unused:
+    if unused and not parts.in_turn:
         text += f"; no gradient reaches {', '.join(unused[:5])}{' …' if len(unused) > 5 else ''}"
-    return f"{shapes(batch)}: {text}"
+    return f"{shapes(steps.batch)}: {text}"
 
 
 def draw_schedule(parts: Parts, path: Path) -> None:
-    """The learning rate of every group over the run."""
-    parts.scheduler.begin(parts.optimizer)
+    """Draw the learning rate of every parameter group over the run."""
     stride = max(1, parts.total_steps // _POINTS)
     steps = list(range(0, parts.total_steps, stride))
     lrs = [parts.scheduler.lrs(step) for step in steps]
-    figure, axes = new_figure()
+    figure, (axes,) = new_figure()
     for name in lrs[0]:
         axes.plot(steps, [lr[name] for lr in lrs], label=name)
     axes.set(xlabel="optimizer step", ylabel="lr", title=f"{parts.config.name}: the schedule")

@@ -100,7 +100,7 @@ def draw_confusion(matrix: np.ndarray, names: list[str], split: str, path: Path)
     """Draw counts, int, shape [targets, labels]; the colours show shares of a row."""
     count = len(names)
     side = min(24.0, max(4.0, 1.5 + 0.4 * count))
-    figure, axes = new_figure(side, side)
+    figure, (axes,) = new_figure(side, side)
     axes.grid(False)
     shares = matrix / np.maximum(1, matrix.sum(axis=1, keepdims=True))
     axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)

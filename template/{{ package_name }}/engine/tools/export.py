@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import copy
+import importlib.util
 import json
+import math
 import os
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +17,17 @@ from torch import Tensor, nn
 
 from ..build.target import told
 from ..errors import Exit, UserError
-from ..machine.device import to_device
+from ..machine.device import map_tensors, to_device
 from ..paths import shown
 from ..setup import held_out
 from .folders import writing_to
-from .formats import FORMATS, Arguments, Forward, per_sample, samples_in, tensors_in
 from .open_run import Opened
+
+Arguments = tuple[Any, ...]
+
+Facts = dict[str, str]
+
+Forward = Callable[..., Any]
 
 TOLERANCE = 1e-4
 """Largest allowed difference, as a share of the largest output: other kernels round differently."""
@@ -35,8 +43,7 @@ def export_run(run: Opened, formats: Sequence[str], out: Path) -> None:
     # The exported model is compared with the results of other kernels, which do not use tf32.
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
     arguments, facts = example_arguments(run), metadata(run)
-    count = samples_in(arguments)
-    sizes = "1" if count == 1 else f"1 and {count}"
+    sizes = f"1 and {samples_in(arguments)}"
     with writing_to(out), tempfile.TemporaryDirectory(prefix=".export-", dir=out) as hidden:
         differences = {}
         for name in formats:
@@ -70,7 +77,7 @@ def example_arguments(run: Opened) -> Arguments:
     return arguments
 
 
-def metadata(run: Opened) -> dict[str, str]:
+def metadata(run: Opened) -> Facts:
     """Return what a reader of the file needs besides the weights, as text or JSON."""
     info, split = run.built.data.info, run.built.data.split("val")
     facts: dict[str, Any] = {k: info[k] for k in ("class_names", "classes", "shape") if k in info}
@@ -88,12 +95,108 @@ def largest_difference(model: nn.Module, loaded: Forward, arguments: Arguments, 
     for part in (arguments, per_sample(lambda t: t[:1], arguments)):
         for wanted, got in zip(tensors_in(model(*part)), tensors_in(loaded(*part)), strict=True):
             wanted, got = wanted.double(), got.double().to(wanted.device)
-            difference = (wanted - got).abs().max() / wanted.abs().max().clamp(min=1.0)
-            if wanted.shape != got.shape or not difference <= TOLERANCE:
+            scale = wanted.abs().max().clamp(min=1.0)
+            same = wanted.shape == got.shape
+            difference = float((wanted - got).abs().max() / scale) if same else math.inf
+            if not difference <= TOLERANCE:
                 raise NotExported(
                     f"The model exported as {name} computes something else: shape "
                     f"{tuple(got.shape)} for {tuple(wanted.shape)}, largest difference "
-                    f"{float(difference):.1e}. Nothing was written."
+                    f"{difference:.1e}. Nothing was written."
                 )
-            largest = max(largest, float(difference))
+            largest = max(largest, difference)
     return largest
+
+
+# ---------------------------------------------------------------- formats
+
+
+def export_graph(model: nn.Module, arguments: Arguments) -> Any:
+    """Return the model's graph for batches of any size."""
+    batch = torch.export.Dim("batch")
+    dynamic = tuple({0: batch} if is_batch else None for is_batch in _are_batches(arguments))
+    return torch.export.export(model, arguments, dynamic_shapes=dynamic)
+
+
+def write_torch(model: nn.Module, arguments: Arguments, facts: Facts, path: Path) -> Forward:
+    extra = {"metadata.json": json.dumps(facts, ensure_ascii=False)}
+    torch.export.save(export_graph(model, arguments), path, extra_files=extra)
+    loaded: Forward = torch.export.load(path).module()
+    return loaded
+
+
+def write_safetensors(model: nn.Module, arguments: Arguments, facts: Facts, path: Path) -> Forward:
+    from safetensors.torch import load_model, save_model
+
+    save_model(model, str(path), metadata=facts)  # stores tied weights once
+    loaded = copy.deepcopy(model)
+    load_model(loaded, str(path))  # raises if a tensor is missing
+    return loaded
+
+
+def write_onnx(model: nn.Module, arguments: Arguments, facts: Facts, path: Path) -> Forward:
+    import onnxruntime
+
+    graph = export_graph(model, arguments)
+    program: Any = torch.onnx.export(graph, verbose=False, dynamo=True)
+    program.model.metadata_props.update(facts)
+    program.save(str(path), external_data=False)
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    names = [put.name for put in session.get_inputs()]
+
+    def run(*values: Any) -> list[Tensor]:
+        feed = {n: v.cpu().numpy() for n, v in zip(names, tensors_in(values), strict=True)}
+        return [torch.from_numpy(output) for output in session.run(None, feed)]
+
+    return run
+
+
+FORMATS: dict[str, tuple[Callable[..., Forward], tuple[str, ...], str]] = {
+    "torch": (write_torch, (), "model.pt2"),
+    "safetensors": (write_safetensors, ("safetensors",), "model.safetensors"),
+    "onnx": (write_onnx, ("onnx", "onnxruntime", "onnxscript"), "model.onnx"),
+}
+"""By name: a function that writes the file and loads it again, packages, name of the file."""
+
+
+def check_formats(formats: Sequence[str]) -> None:
+    """Refuse unknown formats and missing packages. Raises `UserError`."""
+    for name in formats:
+        if name not in FORMATS:
+            raise UserError(f"Unknown format '{name}'. Choose from {', '.join(FORMATS)}.")
+        packages = FORMATS[name][1]
+        missing = [package for package in packages if importlib.util.find_spec(package) is None]
+        if missing:
+            raise UserError(
+                f"The format {name} needs the package '{missing[0]}'. Install it: "
+                f"uv add {' '.join(packages)}"
+            )
+
+
+def tensors_in(values: Any) -> list[Tensor]:
+    """Return all tensors of nested values, in order."""
+    found: list[Tensor] = []
+
+    def keep(tensor: Tensor) -> Tensor:
+        found.append(tensor)
+        return tensor
+
+    map_tensors(keep, values)
+    return found
+
+
+def samples_in(arguments: Arguments) -> int:
+    """Return how many samples the arguments hold: the length of the first tensor."""
+    return next(len(a) for a in arguments if isinstance(a, Tensor) and a.ndim)
+
+
+def _are_batches(arguments: Arguments) -> list[bool]:
+    """Tell for each argument whether it holds one entry per sample."""
+    size = samples_in(arguments)
+    return [isinstance(a, Tensor) and a.ndim > 0 and len(a) == size for a in arguments]
+
+
+def per_sample(change: Callable[[Tensor], Tensor], arguments: Arguments) -> Arguments:
+    """Apply `change` to every argument that holds one entry per sample."""
+    flags = _are_batches(arguments)
+    return tuple(change(a) if f else a for a, f in zip(arguments, flags, strict=True))

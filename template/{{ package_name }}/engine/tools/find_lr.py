@@ -76,7 +76,18 @@ def find_lr(job: Job) -> None:
     draw_range_test(rows, found, folder / "find_lr.png")
     lines = [json.dumps(row._asdict()) + "\n" for row in rows]
     (folder / "find_lr.jsonl").write_text("".join(lines), encoding="utf-8")
-    print_suggestion(rows, found, job.overrides, folder)
+    picture = shown(folder / "find_lr.png")
+    if found is None:
+        raise UserError(
+            f"The loss does not fall between lr={rows[0].lr:.1e} and {rows[-1].lr:.1e}. "
+            f"Look at {picture} and choose another find_lr.start and find_lr.stop."
+        )
+    print(f"{len(rows)} steps from lr {rows[0].lr:.1e} to {rows[-1].lr:.1e}: {picture}")
+    lr = f"{float(f'{found.lr:.1e}'):g}"
+    lowest = min(rows, key=lambda row: row.smoothed).lr
+    print(f"Suggested lr: {lr}. The loss falls fastest there. It is lowest at {lowest:.1e}.")
+    kept = [o for o in job.overrides if not o.startswith(("lr=", "find_lr.", "+find_lr."))]
+    print(" ".join(["python train.py", *map(shlex.quote, kept), f"lr={lr}"]), flush=True)
 
 
 def range_test(parts: Parts) -> list[Row]:
@@ -133,34 +144,9 @@ def steepest(rows: Sequence[Row]) -> Row | None:
     return rows[min(range(bottom + 1), key=slope)]
 
 
-def print_suggestion(
-    rows: Sequence[Row], found: Row | None, overrides: Sequence[str], folder: Path
-) -> None:
-    """Print the rate, the reason, and the command that uses it. Raises `UserError` without a rate."""
-    picture = f"{shown(folder)}/find_lr.png"
-    if found is None:
-        raise UserError(
-            f"The loss does not fall between lr={rows[0].lr:.1e} and {rows[-1].lr:.1e}. "
-            f"Look at {picture} and choose another find_lr.start and find_lr.stop."
-        )
-    bottom = min(rows, key=lambda row: row.smoothed)
-    print(f"{len(rows)} steps from lr {rows[0].lr:.1e} to {rows[-1].lr:.1e}: {picture}")
-    lowest = f"It is lowest at {bottom.lr:.1e}"
-    if rows[-1].smoothed > 2 * bottom.smoothed:
-        lowest += f" and explodes by {rows[-1].lr:.1e}."
-    elif bottom.step >= rows[-1].step - 5:
-        lowest += ", where the range ends: raise find_lr.stop to see more."
-    else:
-        lowest += "."
-    lr = f"{float(f'{found.lr:.1e}'):g}"
-    print(f"Suggested lr: {lr}. The loss falls fastest there. {lowest}")
-    kept = [o for o in overrides if not o.startswith(("lr=", "find_lr.", "+find_lr."))]
-    print(" ".join(["python train.py", *map(shlex.quote, kept), f"lr={lr}"]), flush=True)
-
-
 def draw_range_test(rows: Sequence[Row], found: Row | None, path: Path) -> None:
     """Draw the loss and the smoothed loss over the rate."""
-    figure, axes = new_figure()
+    figure, (axes,) = new_figure()
     rates = [row.lr for row in rows]
     axes.plot(rates, [row.loss for row in rows], color="0.75", label="loss of a step")
     axes.plot(rates, [row.smoothed for row in rows], label="smoothed")

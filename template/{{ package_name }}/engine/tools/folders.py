@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import math
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,15 +26,8 @@ def runs_below(folder: Path) -> list[Path]:
         raise UserError(
             f"There is no folder {shown(folder)}. Name a run folder, such as runs/NAME/TIME."
         )
-    if is_run(folder):
-        return [folder]
-    found = []
-    for parent, names, _ in os.walk(folder):
-        names[:] = sorted(n for n in names if not n.startswith("."))
-        if is_run(Path(parent)):
-            found.append(Path(parent))
-            names.clear()
-    return found
+    found = [path.parent for path in sorted(folder.rglob("manifest.json")) if is_run(path.parent)]
+    return [run for run in found if not any(p[0] == "." for p in run.relative_to(folder).parts)]
 
 
 def one_run(folder: Path) -> Path:
