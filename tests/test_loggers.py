@@ -391,7 +391,7 @@ def same(mine: dict, other: dict) -> bool:
 
 
 def test_wandb_offline(train, workspace, stopping):
-    options = (*stopping, "logger=wandb", "logger.wandb.mode=offline", "log.histograms=30")
+    options = (*stopping, "logger=wandb", "logger.wandb.mode=offline")
     assert train(*options, AT="35", WITH="SIGTERM").code == 75
     folder = the_run(workspace)
     done = train(*options, f"resume={folder}")
@@ -430,7 +430,7 @@ def test_wandb_has_every_step_after_a_kill(train, start, workspace, stopping):
 
 @pytest.mark.parametrize(
     ("options", "said"),
-    [((), "has no API key: call `wandb login`"), (("logger.wandb.mode=ofline",), "mode=ofline is not one of online")],
+    [((), "has no API key. Call `wandb login`"), (("logger.wandb.mode=ofline",), "mode=ofline is not one of online")],
 )
 def test_wandb_mistakes(train, workspace, options, said):
     done = train("logger=wandb", *options, WANDB_API_KEY="", HOME=str(workspace))

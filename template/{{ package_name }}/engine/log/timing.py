@@ -7,25 +7,15 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 
+@dataclass
 class Timing:
-    """The seconds that steps have waited for data since the last log point."""
+    """Filled by the steps, read and reset at log points."""
 
-    def __init__(self) -> None:
-        self.data_seconds = 0.0
-        self._began = 0.0
-
-    def data(self) -> Timing:
-        """Measure a block that waits for data: `with timing.data():`."""
-        return self
-
-    # A class, because a generator-based context manager costs ten times as much per step.
-    def __enter__(self) -> None:
-        self._began = time.perf_counter()
-
-    def __exit__(self, *error: object) -> None:
-        self.data_seconds += time.perf_counter() - self._began
+    data_seconds: float = 0.0
+    """The time that steps have waited for data since the last log point."""
 
 
 class Eta:

@@ -18,7 +18,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from ..api import Logger
-from ..loggers import histogram, hyperparameters
+from ..loggers import hyperparameters
 
 
 class TensorBoard(Logger):
@@ -97,7 +97,9 @@ class TensorBoard(Logger):
 
     def histograms(self, step: int, values: Mapping[str, Tensor]) -> None:
         for tag, tensor in values.items():
-            numbers, counts, edges = histogram(tensor)
+            numbers = tensor.detach().double().cpu().numpy().ravel()
+            numbers = numbers[np.isfinite(numbers)]
+            counts, edges = np.histogram(numbers, bins=64)
             self.writer.add_histogram_raw(
                 tag,
                 min=float(numbers.min()) if numbers.size else 0.0,

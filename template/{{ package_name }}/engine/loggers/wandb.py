@@ -10,11 +10,9 @@ from typing import Any
 
 import numpy as np
 import wandb
-from torch import Tensor
 
 from ..api import Logger
 from ..errors import UserError
-from ..loggers import histogram
 from ..paths import RUNS, shown
 
 os.environ.setdefault("WANDB_ERROR_REPORTING", "false")  # read when wandb is imported
@@ -23,7 +21,7 @@ MODES = ("online", "offline", "disabled")
 
 
 class Wandb(Logger):
-    """A run of Weights & Biases, which a resumed run continues.
+    """A run of Weights & Biases. A resumed run goes on in the same one.
 
     `mode`: online, offline (upload later: `wandb sync RUN/wandb/offline-*`) or null, which takes
     WANDB_MODE, else online. `project`: null takes WANDB_PROJECT, else the run's `name`.
@@ -40,7 +38,7 @@ class Wandb(Logger):
             raise UserError(f"logger=wandb cannot log in: {error}") from error
         if not is_ready:
             raise UserError(
-                "logger=wandb has no API key: call `wandb login`, or set logger.wandb.mode=offline."
+                "logger=wandb has no API key. Call `wandb login` or set logger.wandb.mode=offline."
             )
 
     def __init__(
@@ -51,13 +49,10 @@ class Wandb(Logger):
         entity: str | None = None,
         mode: str | None = None,
     ) -> None:
-        stored = folder / "wandb" / "run-id"
+        stored = folder / "wandb/run-id"
         if not stored.exists():
             stored.parent.mkdir(exist_ok=True)
             stored.write_text(uuid.uuid4().hex[:12])
-        settings: dict[str, Any] = {"silent": True, "console": "off", "disable_git": True}
-        if "x_transaction_log_flush_interval" in wandb.Settings.model_fields:
-            settings["x_transaction_log_flush_interval"] = 0.2  # seconds; a kill -9 loses no more
         name = Path(shown(folder, RUNS))
         options: dict[str, Any] = {
             "project": project or os.environ.get("WANDB_PROJECT") or "-".join(name.parent.parts),
@@ -67,18 +62,20 @@ class Wandb(Logger):
             "dir": str(folder),
             "mode": mode,
             "resume": "allow",
-            "settings": wandb.Settings(**settings),
+            "settings": {"silent": True, "console": "off", "disable_git": True},
         }
+        if "x_transaction_log_flush_interval" in wandb.Settings.model_fields:
+            # In seconds: a kill -9 loses no more than this.
+            options["settings"]["x_transaction_log_flush_interval"] = 0.2
         try:
             self.run = wandb.init(**options)
         except wandb.errors.Error as error:
             raise UserError(f"logger=wandb cannot begin: {error}") from error
-        # A step of its own, so that values of one step may come in several calls.
+        # The values of one step come in several calls, so `step` is a value of its own.
         self.run.define_metric("step", hidden=True)
         self.run.define_metric("*", step_metric="step")
 
     def scalars(self, step: int, values: Mapping[str, float]) -> None:
-        # What a killed process logged after its last checkpoint comes again, with equal values.
         self.run.log({"step": step, **values})
 
     def begin(self, step: int, config: Mapping[str, Any], manifest: Mapping[str, Any]) -> None:
@@ -86,14 +83,6 @@ class Wandb(Logger):
 
     def images(self, step: int, images: Mapping[str, np.ndarray]) -> None:
         self.run.log({"step": step, **{tag: wandb.Image(pixels) for tag, pixels in images.items()}})
-
-    def histograms(self, step: int, values: Mapping[str, Tensor]) -> None:
-        counted = {tag: histogram(value) for tag, value in values.items()}
-        drawn = {
-            tag: wandb.Histogram(np_histogram=(counts, edges))
-            for tag, (_, counts, edges) in counted.items()
-        }
-        self.run.log({"step": step, **drawn})
 
     def finish(self, step: int, values: Mapping[str, float]) -> None:
         self.run.summary.update(dict(values))
