@@ -360,7 +360,7 @@ def test_init_from(train, workspace, tmp_path):
     best = the_run(workspace, "first") / "checkpoints/best.pt"
     done = train("epochs=1", "logger=none", "name=second", f"init_from={best}", "lr=1e-8")
     assert done.code == 0, done.out
-    assert "tensors of the model were loaded" in done.out
+    assert "tensors of the model." in done.out
     assert result(the_run(workspace, "second"))["best"] == pytest.approx(
         result(the_run(workspace, "first"))["best"], abs=0.02
     )

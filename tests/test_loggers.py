@@ -356,7 +356,7 @@ def test_a_missing_package_is_told_before_there_is_a_run(train, workspace, packa
     (workspace / f"{package}.py").write_text(f"raise ModuleNotFoundError(name={package!r})\n")
     done = train("epochs=1", f"logger={package}")
     assert (done.code, done.out.count("\n")) == (2, 1)
-    assert done.last.endswith(f"needs the package '{package}'; install it: uv add {package}")
+    assert done.last.endswith(f"needs the package '{package}'. Install it: uv add {package}")
     assert not (workspace / "runs/default").exists()
 
 

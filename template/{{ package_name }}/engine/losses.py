@@ -1,4 +1,4 @@
-"""A loss of several weighted terms, made by config."""
+"""A loss of several weighted terms, from the config."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from .errors import UserError
 
 
 class WeightedSum(nn.Module):
-    """Σ weight · term(*inputs); each term is logged by its name.
+    """The sum of weight · term(*inputs). Each term is logged by its name.
 
-    terms: name → {weight: float, loss: module}. Terms may have parameters of their own.
+    terms: name → {weight: float, loss: module}. Parameters of the terms are trained.
     """
 
     def __init__(self, terms: dict[str, Any]) -> None:
@@ -22,10 +22,10 @@ class WeightedSum(nn.Module):
         self.weights: dict[str, float] = {}
         self.terms = nn.ModuleDict()
         if not terms:
-            raise UserError("loss.terms is empty; give it one term or more.")
+            raise UserError("loss.terms is empty. Give it at least one term.")
         for name, term in terms.items():
             if name == "loss":
-                raise UserError("loss.terms.loss: 'loss' is the name of the sum; choose another.")
+                raise UserError("loss.terms.loss: 'loss' is the name of the sum. Choose another.")
             unknown = set(term) - {"weight", "loss"}
             if unknown or not isinstance(term.get("loss"), nn.Module):
                 raise UserError(

@@ -15,7 +15,7 @@ from ..errors import UserError
 from ..machine.device import autocast, to_device
 from ..rng import Domain
 from .parts import Parts
-from .target import told
+from .target import describe_error
 
 
 @torch.no_grad()
@@ -71,8 +71,8 @@ def goes_through(parts: Parts, batch: Any) -> Iterator[None]:
         if parts.config.log.level == "debug":
             raise
         raise UserError(
-            f"The model or the task failed on the first batch ({shapes(batch)}): {told(error)} Add -v "
-            "to see the traceback."
+            f"The model or the task failed on the first batch ({shapes(batch)}): "
+            f"{describe_error(error)} Add -v to see the traceback."
         ) from error
 
 

@@ -1,4 +1,4 @@
-"""Starting from weights: `init_from=` with a table of what matched and what did not."""
+"""Load weights to start from (`init_from=`), and show which tensors matched."""
 
 from __future__ import annotations
 
@@ -17,11 +17,10 @@ _SHOWN = 8
 
 
 def init_from(model: nn.Module, path: Path, rename: Sequence[str]) -> None:
-    """Load what fits, by name and shape, and say what did not. Raises `UserError`.
+    """Load the tensors that fit by name and shape, and print the others. Raises `UserError`.
 
-    `path`: a checkpoint of a run (its averaged weights where it has them), a file of torch.save
-    with a state dict, or a .safetensors file. `rename`: "pattern=>replacement", regular expressions
-    applied to the file's keys in turn.
+    path: a checkpoint of a run (its averaged weights if it has them), a state dict, or a
+    .safetensors file. rename: regular expressions "pattern=>replacement" for the file's keys.
     """
     found = read_weights(path)
     for rule in rename:
@@ -29,30 +28,26 @@ def init_from(model: nn.Module, path: Path, rename: Sequence[str]) -> None:
         try:
             renamed = {re.sub(pattern, replacement, key): value for key, value in found.items()}
         except re.error as error:
-            raise UserError(
-                f"init_rename: '{pattern}' is no regular expression: {error}."
-            ) from None
+            raise UserError(f"init_rename: '{rule}' does not work: {error}.") from None
         if len(renamed) < len(found):
-            raise UserError(f"init_rename: '{pattern}' gives two keys of {path} the same name.")
+            raise UserError(f"init_rename: '{rule}' gives two keys of {path} the same name.")
         found = renamed
     own = model.state_dict()
     fitting = {k: v for k, v in found.items() if k in own and own[k].shape == v.shape}
-    missing = [k for k in own if k not in found]
-    unused = [k for k in found if k not in own]
-    reshaped = [k for k in found if k in own and own[k].shape != found[k].shape]
+    others = {
+        "missing in the file, left as initialised": [k for k in own if k not in found],
+        "in the file only, not used": [k for k in found if k not in own],
+        "other shape, left as initialised": [k for k in found if k in own and k not in fitting],
+    }
     if not fitting:
         first = next(iter(found), "")
         raise UserError(
-            f"Nothing in {path} fits the model: its first key is '{first}', the model's "
-            f"'{next(iter(own), '')}'; rename keys with \"init_rename=['^prefix[.]=>']\"."
+            f"No tensor in {path} fits the model. The file's first key is '{first}', the model's "
+            f"'{next(iter(own), '')}'. Rename keys with \"init_rename=['^prefix[.]=>']\"."
         )
     model.load_state_dict(fitting, strict=False)
-    say(f"init_from={path}: {len(fitting)} of {len(own)} tensors of the model were loaded.")
-    for what, keys in (
-        ("missing in the file, left as initialised", missing),
-        ("in the file only, not used", unused),
-        ("of another shape, left as initialised", reshaped),
-    ):
+    say(f"init_from={path}: loaded {len(fitting)} of {len(own)} tensors of the model.")
+    for what, keys in others.items():
         if keys:
             rows = [f"{k} {_shapes(k, own, found)}" for k in keys[:_SHOWN]]
             more = f" … and {len(keys) - _SHOWN} more" if len(keys) > _SHOWN else ""
@@ -60,27 +55,26 @@ def init_from(model: nn.Module, path: Path, rename: Sequence[str]) -> None:
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
-    """The state dict in a file, on the CPU; never runs code from it. Raises `UserError`."""
+    """Return the state dict in a file, on the CPU. Runs no code from it. Raises `UserError`."""
     if not path.is_file():
-        raise UserError(f"init_from={path}: there is no such file ({path.absolute()}).")
+        raise UserError(f"init_from={path}: the file {path.absolute()} does not exist.")
     try:
         if path.suffix == ".safetensors":
             from safetensors.torch import load_file
 
             return load_file(path)
         state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # whatever a strange file makes the readers raise
-        reason = one_line(error)[:150]
-        raise UserError(f"init_from={path} cannot be read as weights: {reason}.") from error
+    except Exception as error:  # damaged files raise errors of many types
+        raise UserError(f"init_from={path} cannot be read: {one_line(error)[:150]}.") from error
     if isinstance(state, dict) and state.get("format") == checkpoint.FORMAT and "model" in state:
         state = state["ema"] or state["model"]
     elif isinstance(state, dict) and isinstance(state.get("state_dict"), dict):
         state = state["state_dict"]
     if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()):
-        raise UserError(f"init_from={path} holds no state dict: a dict of tensors by name.")
+        raise UserError(f"init_from={path} is not a state dict: a dict of tensors by name.")
     return state
 
 
 def _shapes(key: str, own: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> str:
     shapes = [tuple(source[key].shape) for source in (found, own) if key in source]
-    return " instead of ".join(str(shape) for shape in shapes)
+    return " instead of ".join(map(str, shapes))

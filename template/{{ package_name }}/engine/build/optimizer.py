@@ -14,7 +14,7 @@ from ..errors import UserError, nearest
 from ..machine.torch_internals import short_class
 from ..text import align
 from .layers import layers_in_order
-from .target import build, fits, hints
+from .target import argument_types, build, has_type
 
 _OURS = ("groups", "layer_decay", "no_decay_norm_bias")
 """Keys of the config's `optimizer` section that this file reads."""
@@ -67,7 +67,7 @@ def build_optimizer(
         options, "optimizer", Optimizer, list(allowed), given=given, instead=short_class
     )
     known = {*optimizer.defaults, "name", "names", "lr_scale", "base_lr", "params"}
-    wanted = hints(type(optimizer))
+    wanted = argument_types(type(optimizer))
     for group in groups:
         for key, value in group.items():
             if key not in known:
@@ -75,7 +75,7 @@ def build_optimizer(
                     f"Unknown key '{key}' in the optimizer group '{group['name']}'."
                     f"{nearest(key, known)}"
                 )
-            if key not in ("params", "lr") and not fits(value, wanted.get(key)):
+            if key not in ("params", "lr") and not has_type(value, wanted.get(key)):
                 raise UserError(
                     f"{key}={value!r} of the optimizer group '{group['name']}' is of the wrong type."
                 )
@@ -169,7 +169,7 @@ def _prefixes(names: Iterable[str]) -> list[str]:
 def _by_layer(groups: list[dict[str, Any]], model: nn.Module, decay: Any) -> list[dict[str, Any]]:
     """Split each group by layer. A layer's lr is `decay` times that of the layer after it
     (Clark et al. 2020)."""
-    if not fits(decay, float) or not 0 < decay <= 1:
+    if not has_type(decay, float) or not 0 < decay <= 1:
         raise UserError(f"optimizer.layer_decay={decay} must be above 0 and at most 1.")
     layers = layers_in_order(model)
     labels, last = list(layers), len(layers) - 1

@@ -1,4 +1,4 @@
-"""From a config section to an object: `_target_` names a class, the other keys are its arguments."""
+"""Build objects from config sections: `_target_` names a class, the other keys are its arguments."""
 
 from __future__ import annotations
 
@@ -11,10 +11,20 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from torch import nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+from torch.utils.data import Dataset
+
+from ..api import Data, Task
 from ..errors import Exit, UserError, nearest, one_line
 from ..paths import ROOT
+from ..schedule import Schedule
 
 PACKAGE = __name__.split(".")[0]
+
+_BUILDABLE = (nn.Module, Optimizer, LRScheduler, Dataset, Data, Task, Schedule)
+"""What a `_target_` inside a section may be."""
 
 
 def build(
@@ -26,45 +36,30 @@ def build(
     given: Mapping[str, Any] | None = None,
     instead: Callable[[Any], Any] = lambda target: target,
 ) -> Any:
-    """The object that `section` describes. Raises `UserError`.
+    """Return the object that `section` describes. Raises `UserError`.
 
-    `key` is the section's place in the config, for messages. The target must be a subclass of
-    `kind`, or a function of this project that returns one, defined in this project, torch,
-    torchvision or an `allowed` package. Arguments come from the section; a parameter that the
-    section leaves out is taken from `offered` by its name; `given` are passed in any case.
-    `instead` returns what is called in place of the target.
+    `key`: the section's place in the config, for messages. The target must be a subclass of `kind`,
+    or a function of this project that returns one. It must be defined in this project, torch,
+    torchvision or an `allowed` package. Arguments come from the section. A parameter that the
+    section leaves out comes from `offered`, by its name. All of `given` are passed.
+    `instead(target)` is called in place of the target.
     """
     target, filled = bind(section, key, kind, allowed, offered, given)
     arguments = {k: v for k, v in section.items() if k != "_target_"}
     arguments = {k: _nested(v, f"{key}.{k}", allowed) for k, v in arguments.items()}
-    wanted = hints(target)
+    wanted = argument_types(target)
     try:
         for name, value in arguments.items():
-            if wanted.get(name) is float:  # where 1 will not do for 1.0, as in MixUp
+            if wanted.get(name) is float:  # MixUp refuses 1 where it expects 1.0
                 arguments[name] = float(value)
         return instead(target)(**arguments, **filled, **(given or {}))
-    except Exit:
+    except (Exit, ImportError, NameError):  # a traceback shows where your file is wrong
         raise
-    except REFUSALS as error:
+    except Exception as error:
         raise UserError(
-            f"{section['_target_']} does not take what the config's section '{key}' says: "
-            f"{told(error)}"
+            f"{section['_target_']} refuses the values of the config's section '{key}'. "
+            f"{describe_error(error)}"
         ) from error
-
-
-REFUSALS = (
-    ArithmeticError,
-    AssertionError,
-    AttributeError,
-    IndexError,
-    KeyError,
-    MemoryError,
-    OSError,
-    RuntimeError,
-    TypeError,
-    ValueError,
-)
-"""What a constructor raises for arguments that it cannot take."""
 
 
 def bind(
@@ -75,23 +70,26 @@ def bind(
     offered: Mapping[str, Any] | None = None,
     given: Mapping[str, Any] | None = None,
 ) -> tuple[Any, dict[str, Any]]:
-    """The target of a section, and what is filled in from `offered`. Raises `UserError` where
-    `build` would, but for what only the target itself can refuse."""
+    """Return a section's target and its arguments from `offered`. Calls nothing. Raises `UserError`."""
     if not isinstance(section, Mapping) or "_target_" not in section:
-        raise UserError(f"{key} must be a section with a _target_, the class that it builds.")
+        raise UserError(f"{key} must be a section with a `_target_`: the name of a class.")
     name = section["_target_"]
     target = locate(name, f"{key}._target_", allowed)
     if not _is_kind(target, kind):
-        raise UserError(f"{key}._target_={name} is no {kind.__name__}; nothing else fits there.")
-    parameters = _parameters(target)
-    wanted = hints(target)
+        home = kind.__module__.removeprefix(f"{PACKAGE}.").replace(".", "/")
+        raise UserError(
+            f"{key}._target_={name} is not a {kind.__name__}. Name a subclass of `{kind.__name__}` "
+            f"from {home}.py."
+        )
+    parameters = inspect.signature(target).parameters
+    wanted = argument_types(target)
     takes_any = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
     for argument, value in section.items():
         if argument == "_target_":
             continue
         if argument in (given or {}):
             raise UserError(
-                f"{key}.{argument} cannot be set here: the template passes '{argument}' itself, from "
+                f"{key}.{argument} cannot be set. The engine passes '{argument}' itself: set it at "
                 "the top level of the config."
             )
         if argument not in parameters and not takes_any:
@@ -99,10 +97,10 @@ def bind(
                 f"Unknown config key '{key}.{argument}': {name} has no parameter "
                 f"'{argument}'.{nearest(argument, parameters)}"
             )
-        if not fits(value, wanted.get(argument)):
+        if not has_type(value, wanted.get(argument)):
             raise UserError(
-                f"{key}.{argument}={value!r} is of the wrong type: {name} wants "
-                f"{_show(wanted[argument])}."
+                f"{key}.{argument}={value!r} has the wrong type. {name} expects "
+                f"{_type_name(wanted[argument])}."
             )
     filled: dict[str, Any] = {}
     for parameter in parameters.values():
@@ -116,14 +114,14 @@ def bind(
         ):
             known = ", ".join(sorted(offered or {})) or "nothing"
             raise UserError(
-                f"{name} needs '{parameter.name}': set {key}.{parameter.name}, or let the data's "
-                f"`info` hold it (it holds: {known})."
+                f"{name} needs '{parameter.name}'. Set {key}.{parameter.name}, or add it to the data's "
+                f"`info`, which has {known}."
             )
     return target, filled
 
 
-def told(error: BaseException) -> str:
-    """What an exception of somebody else's code says, and from which line of this project; ends with a period."""
+def describe_error(error: BaseException) -> str:
+    """Return an exception's type and text, and the line of your file that raised it, as a sentence."""
     text = one_line(error).rstrip(".")
     text = text if len(text) <= 240 else f"{text[:240]} …"
     frames = [
@@ -138,9 +136,9 @@ def told(error: BaseException) -> str:
 
 
 def locate(name: str, key: str, allowed: Sequence[str] = ()) -> Any:
-    """The class or function called `name`; ".models.cnn.CNN" is relative to this project's package.
+    """Return the class or function called `name`. ".models.cnn.CNN" is relative to this package.
 
-    What it resolves to must be *defined* in an allowed package: torch.os.system is not torch's.
+    It must be *defined* in an allowed package: torch does not define `torch.os.system`.
     """
     if not isinstance(name, str):
         raise UserError(f"{key}={name!r} must be the name of a class, such as .models.cnn.CNN.")
@@ -148,8 +146,8 @@ def locate(name: str, key: str, allowed: Sequence[str] = ()) -> Any:
     packages = (PACKAGE, "torch", "torchvision", *allowed)
     if full.split(".")[0] not in packages:
         raise UserError(
-            f"{key}={name} is outside {', '.join(packages)}; add its package to allowed_packages "
-            "if you trust it."
+            f"{key}={name} is not in one of the packages {', '.join(packages)}. Add its package to "
+            "allowed_packages if you trust it."
         )
     parts = full.split(".")
     found: Any = None
@@ -161,17 +159,17 @@ def locate(name: str, key: str, allowed: Sequence[str] = ()) -> Any:
             if error.name is None or not f"{module}.".startswith(f"{error.name}."):
                 package = error.name or module
                 raise UserError(
-                    f"{key}={name} needs the package '{package}'; install it: uv add {package}"
+                    f"{key}={name} needs the package '{package}'. Install it: uv add {package}"
                 ) from None
             continue
         except Exception as error:
-            if parts[0] == PACKAGE:  # a bug in your file: its traceback says where
+            if parts[0] == PACKAGE:  # a traceback shows where your file is wrong
                 raise
-            raise UserError(f"{key}={name} does not exist: {told(error)}") from None
+            raise UserError(f"{key}={name} cannot be imported. {describe_error(error)}") from None
         for place, attribute in enumerate(parts[cut:], start=cut):
             try:
                 found = getattr(found, attribute)
-            except Exception:  # torch.classes raises errors of its own
+            except Exception:  # torch.classes raises other errors than AttributeError
                 where = ".".join(parts[:place])
                 raise UserError(
                     f"{key}={name} does not exist: {where} has no '{attribute}'."
@@ -182,29 +180,17 @@ def locate(name: str, key: str, allowed: Sequence[str] = ()) -> Any:
         raise UserError(f"{key}={name} does not exist: there is no module '{parts[0]}'.")
     home = (getattr(found, "__module__", None) or "").split(".")[0]
     if not isinstance(found, type | types.FunctionType) or home not in packages:
-        raise UserError(f"{key}={name} is not a class or function defined in {parts[0]}.")
+        raise UserError(f"{key}={name} is not a class or function of {parts[0]}.")
     if isinstance(found, types.FunctionType) and home != PACKAGE:
-        raise UserError(f"{key}={name} is a function; only this project's own may be named here.")
+        raise UserError(f"{key}={name} is a function. Name a class, or a function of this project.")
     return found
 
 
 def _is_kind(target: Any, kind: type) -> bool:
     if isinstance(target, type):
         return kind is object or issubclass(target, kind)
-    returned = hints(target).get("return")
+    returned = argument_types(target).get("return")
     return isinstance(returned, type) and issubclass(returned, kind)
-
-
-def _buildable() -> tuple[type, ...]:
-    from torch import nn
-    from torch.optim import Optimizer
-    from torch.optim.lr_scheduler import LRScheduler
-    from torch.utils.data import Dataset
-
-    from ..api import Data, Task
-    from ..schedule import Schedule
-
-    return (nn.Module, Optimizer, LRScheduler, Dataset, Data, Task, Schedule)
 
 
 def _nested(value: Any, key: str, allowed: Sequence[str]) -> Any:
@@ -215,9 +201,9 @@ def _nested(value: Any, key: str, allowed: Sequence[str]) -> Any:
         home = target.__module__
         own_class = isinstance(target, type) and home.split(".")[0] == PACKAGE
         own = own_class or home.startswith("torchvision.transforms")
-        if not own and not any(_is_kind(target, kind) for kind in _buildable()):
+        if not own and not any(_is_kind(target, kind) for kind in _BUILDABLE):
             raise UserError(
-                f"{key}._target_={value['_target_']} is no module, optimizer, scheduler, data set, "
+                f"{key}._target_={value['_target_']} is not a module, optimizer, scheduler, data set, "
                 "transform, metric or loss."
             )
         return build(value, key, object, allowed)
@@ -226,42 +212,36 @@ def _nested(value: Any, key: str, allowed: Sequence[str]) -> Any:
     return value
 
 
-def _parameters(target: Callable[..., Any]) -> dict[str, inspect.Parameter]:
-    return dict(inspect.signature(target).parameters)
-
-
-def hints(target: Any) -> dict[str, Any]:
-    """The types that a class or function wants its arguments to be of."""
+def argument_types(target: Any) -> dict[str, Any]:
+    """Return the annotated types of the arguments of a class or function, by name."""
     try:
         return typing.get_type_hints(
             inspect.getattr_static(target, "__init__") if isinstance(target, type) else target
         )
-    except (NameError, TypeError, KeyError):  # nothing that can be checked against
+    except (NameError, TypeError, KeyError):  # an annotation that cannot be evaluated
         return {}
 
 
-def fits(value: Any, expected: Any) -> bool:
-    """Whether a plain config value may be passed where `expected` is annotated."""
+def has_type(value: Any, expected: Any) -> bool:
+    """Return whether a plain config value may be passed to an argument annotated as `expected`."""
     if expected is None or expected is Any:
         return True
     if expected is type(None):
         return value is None
     origin = typing.get_origin(expected)
     if origin in (typing.Union, types.UnionType):
-        return any(fits(value, option) for option in typing.get_args(expected))
-    if expected is float:
-        return isinstance(value, int | float) and not isinstance(value, bool)
-    if expected is int:
-        return isinstance(value, int) and not isinstance(value, bool)
+        return any(has_type(value, option) for option in typing.get_args(expected))
+    if expected in (int, float):
+        return isinstance(value, int | expected) and not isinstance(value, bool)
     if expected in (bool, str):
         return isinstance(value, expected)
     if origin is tuple and Ellipsis not in typing.get_args(expected):
         inner = typing.get_args(expected)
         is_sequence = isinstance(value, list | tuple) and len(value) == len(inner)
-        return is_sequence and all(fits(v, a) for v, a in zip(value, inner, strict=True))
+        return is_sequence and all(has_type(v, a) for v, a in zip(value, inner, strict=True))
     if origin in (list, tuple, Sequence):
         item = next(iter(typing.get_args(expected)), Any)
-        return isinstance(value, list | tuple) and all(fits(v, item) for v in value)
+        return isinstance(value, list | tuple) and all(has_type(v, item) for v in value)
     return (
         not isinstance(expected, type)
         or not isinstance(value, str | int | float | list)
@@ -269,5 +249,5 @@ def fits(value: Any, expected: Any) -> bool:
     )
 
 
-def _show(expected: Any) -> str:
+def _type_name(expected: Any) -> str:
     return expected.__name__ if isinstance(expected, type) else str(expected).replace("typing.", "")

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from .. import rng
 from ..api import Context, Logger, Task
-from ..build.target import told
+from ..build.target import describe_error
 from ..machine.device import autocast
 from ..machine.torch_internals import version
 from ..run.folder import Run
@@ -167,7 +167,7 @@ class Media:
         except Exception as error:
             self.draws = self.draws and what != "pictures are"
             self.shows = self.shows and what != "texts and figures are"
-            logger.warning(f"No {what} shown: {told(error)}")
+            logger.warning(f"No {what} shown: {describe_error(error)}")
 
 
 def _pixels(figure: Figure) -> np.ndarray:

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..build.target import told
+from ..build.target import describe_error
 from ..errors import Exit, UserError
 from ..machine.device import map_tensors, to_device
 from ..paths import shown
@@ -54,7 +54,7 @@ def export_run(run: Opened, formats: Sequence[str], out: Path) -> None:
                 raise
             except Exception as error:  # a model can make the exporters raise anything
                 raise NotExported(
-                    f"{type(run.model).__name__} cannot be exported as {name}: {told(error)}"
+                    f"{type(run.model).__name__} cannot be exported as {name}: {describe_error(error)}"
                 ) from error
             differences[file_name] = largest_difference(run.model, loaded, arguments, name)
         for file_name, difference in differences.items():

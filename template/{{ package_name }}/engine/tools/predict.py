@@ -16,7 +16,7 @@ import torch
 from ..api import Context
 from ..batches.loader import Loader
 from ..batches.plan import Plan
-from ..build.target import told
+from ..build.target import describe_error
 from ..errors import UserError
 from ..machine.device import to_device
 from ..paths import files_below, shown
@@ -69,7 +69,7 @@ def predictions(
     try:
         dataset = built.data.files(files)
     except (OSError, ValueError) as error:
-        raise UserError(f"The files cannot be read: {told(error)}") from error
+        raise UserError(f"The files cannot be read: {describe_error(error)}") from error
     names = getattr(dataset, "names", None) or files
     size = batch_size or config.batch_size
     plan = Plan(len(names), size, config.seed, shuffle=False, drop_last=False)
