@@ -1,4 +1,4 @@
-"""Your losses: a module here, and a file in configs/loss/ that names it as `.losses.NAME`."""
+"""Your losses: add a module here, and a file in configs/loss/ that names it as `.losses.NAME`."""
 
 import torch
 from torch import Tensor, nn
@@ -8,10 +8,10 @@ from .engine.api import Mean, record
 
 
 class FlowLoss(nn.Module):
-    """A weighted sum of three terms, each a mean over the same pixels: those that stay in view.
+    """A weighted sum of three terms. Each is a mean over the same pixels: those that stay in view.
 
-    Only because they share their pixels the sum is such a mean too, and the gradients of any number
-    of micro-batches and processes are those of the whole batch.
+    The terms share their pixels, so the sum is a mean over these pixels too. Micro-batches and
+    processes then give the same gradients as a whole batch.
     """
 
     def __init__(self, supervised: float, loss1: float, loss2: float) -> None:
@@ -19,7 +19,7 @@ class FlowLoss(nn.Module):
         self.weights = {"supervised": supervised, "loss1": loss1, "loss2": loss2}
 
     def forward(self, flow: Tensor, batch: Pair) -> Mean:
-        """flow: float [B, 2, H, W], pixels to the right and down."""
+        """Return the loss. flow: float [B, 2, H, W], in pixels to the right and down."""
         flow = flow.float()
         terms = {
             "supervised": torch.linalg.vector_norm(flow - batch.flow, dim=1),
@@ -35,13 +35,13 @@ class FlowLoss(nn.Module):
 
 
 def masked_mean(values: Tensor, valid: Tensor) -> Mean:
-    """Over the valid pixels; values: float [B, H, W], valid: bool [B, H, W]."""
+    """Return the mean over the valid pixels. values: float [B, H, W]; valid: bool [B, H, W]."""
     n = valid.sum()
     return Mean((values * valid).sum() / n.clamp(min=1), n)
 
 
 def roughness(flow: Tensor) -> Tensor:
-    """How much each pixel's displacement differs from the next ones', [B, H, W]."""
+    """Return how much each pixel's motion differs from that of its neighbours, [B, H, W]."""
     down = nn.functional.pad(flow.diff(dim=2).abs(), (0, 0, 0, 1))
     right = nn.functional.pad(flow.diff(dim=3).abs(), (0, 1))
     return (down + right).mean(dim=1)

@@ -1,4 +1,4 @@
-"""Your metrics: functions of a batch, whose values a task returns to have them logged."""
+"""Your metrics: functions of a batch. The task returns their values, and the engine logs them."""
 
 import torch
 from torch import Tensor
@@ -8,9 +8,9 @@ from .losses import masked_mean
 
 
 def end_point(flow: Tensor, target: Tensor, valid: Tensor) -> dict[str, Mean]:
-    """The mean distance to the true displacement, in pixels, and the share of pixels within 1 and 3.
+    """Return the mean distance to the true motion, and the share of pixels within 1 and 3 pixels.
 
-    flow, target: float [B, 2, H, W]; valid: bool [B, H, W], the pixels that count.
+    flow, target: float [B, 2, H, W], in pixels. valid: bool [B, H, W], the pixels that count.
     """
     distance = torch.linalg.vector_norm(flow.float() - target, dim=1)
     return {

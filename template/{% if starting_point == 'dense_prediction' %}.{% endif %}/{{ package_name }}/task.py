@@ -1,4 +1,4 @@
-"""What one step computes. Everything a step returns is logged; "loss" is minimised."""
+"""What one step computes. Each value that a step returns is logged; "loss" is minimised."""
 
 from typing import Any
 
@@ -11,7 +11,7 @@ from .metrics import end_point
 
 
 class Flow(Task):
-    """How far each pixel of one picture has moved in another. A batch is a `Pair`."""
+    """Predict the motion of each pixel from one picture to another. A batch is a `Pair`."""
 
     def __init__(self, loss: nn.Module) -> None:
         self.loss = loss
@@ -21,7 +21,7 @@ class Flow(Task):
         return {"loss": self.loss(flow, batch), **end_point(flow, batch.flow, batch.valid)}
 
     def predict_step(self, model: nn.Module, batch: Pair, ctx: Context) -> list[dict[str, Any]]:
-        """Pixels: the mean motion to the right and down, and the largest one."""
+        """Return, in pixels, the mean motion to the right and down, and the largest motion."""
         flow = model(batch.first, batch.second).float()
         means, largest = flow.mean(dim=(2, 3)), flow.norm(dim=1).amax(dim=(1, 2))
         return [
@@ -30,7 +30,7 @@ class Flow(Task):
         ]
 
     def images(self, model: nn.Module, batch: Pair, ctx: Context) -> dict[str, Tensor]:
-        """Both pictures, the true motion and the predicted one."""
+        """Show both pictures, the true motion and the predicted motion."""
         if ctx.training:
             return {"inputs": draw_flow(batch, batch.flow)}
         return {"flow": draw_flow(batch, batch.flow, model(batch.first, batch.second))}

@@ -1,4 +1,4 @@
-"""What one step computes. Everything a step returns is logged; "loss" is minimised."""
+"""What one step computes. Each value that a step returns is logged; "loss" is minimised."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -10,7 +10,7 @@ from .metrics import accuracy
 
 
 class Classification(Task):
-    """Pictures into classes. A batch is (images [B, C, H, W], labels int64 [B])."""
+    """Predict the class of a picture. A batch is (images [B, C, H, W], labels int64 [B])."""
 
     def __init__(self, loss: nn.Module, class_names: Sequence[str] | None = None) -> None:
         self.loss, self.class_names = loss, class_names

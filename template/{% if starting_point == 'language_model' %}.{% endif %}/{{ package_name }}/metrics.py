@@ -1,11 +1,11 @@
-"""Your metrics. What is no mean, such as the perplexity, is derived from means in task.py."""
+"""Your metrics. The perplexity is not a mean: `derived` in task.py computes it from a mean."""
 
 import math
 
 
 def perplexity(loss: float) -> float:
-    """Among how many equally likely tokens the model hesitates: exp of the mean loss of a token.
+    """Return exp of the mean loss per token: the number of equally likely tokens to guess from.
 
-    It must be taken of the mean: the mean of the perplexities of batches would be larger.
+    `loss` must be the mean over all tokens. A mean of the perplexities of batches would be larger.
     """
-    return math.exp(min(loss, 700.0))  # beyond that, no float holds it
+    return math.exp(min(loss, 700.0))  # exp of a larger number is too large for a float

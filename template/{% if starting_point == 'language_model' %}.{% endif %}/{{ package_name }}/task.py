@@ -1,4 +1,4 @@
-"""What one step computes. Everything a step returns is logged; "loss" is minimised."""
+"""What one step computes. Each value that a step returns is logged; "loss" is minimised."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -15,7 +15,7 @@ Batch = tuple[Tensor, Tensor]
 
 
 class LanguageModel(Task):
-    """The next token from those before. A batch is (inputs, targets), each int64 [B, length]."""
+    """Predict the next token. A batch is (inputs, targets), each int64 [B, length]."""
 
     def __init__(self, loss: nn.Module, context: int, temperature: float) -> None:
         self.loss, self.context, self.temperature = loss, context, temperature
@@ -34,11 +34,11 @@ class LanguageModel(Task):
         return [{"text": text} for _, text in texts]
 
     def show(self, model: nn.Module, batch: Batch, ctx: Context) -> dict[str, str]:
-        """How the model goes on from the first bytes of some documents."""
+        """Show how the model continues the first eight bytes of four documents."""
         texts = continuations(model, batch[0][:4, :9], self.context, self.temperature)
         return {"samples": "\n".join(f"{prompt}|{text}" for prompt, text in texts)}
 
     def example(self, batch: Batch) -> tuple[Tensor]:
-        """Of full length, which the exported model takes: what stands further right has no effect."""
+        """Return inputs of full length, for an export. Padding on the right has no effect."""
         inputs = batch[0]
         return (F.pad(inputs, (0, self.context - inputs.shape[1])),)

@@ -1,8 +1,8 @@
-"""Your metrics: functions of a batch, whose values a task returns to have them logged."""
+"""Your metrics: functions of a batch. The task returns their values, and the engine logs them."""
 
 from torch import Tensor
 
 
 def squared_error(predicted: Tensor, y: Tensor) -> Tensor:
-    """The mean of (predicted - y)². Both float, of one shape; returns a scalar."""
+    """Return the mean of (predicted - y)², a scalar. Both are float and have the same shape."""
     return (predicted - y).square().mean()

@@ -1,4 +1,4 @@
-"""What one step computes. Everything a step returns is logged; "loss" is minimised."""
+"""What one step computes. Each value that a step returns is logged; "loss" is minimised."""
 
 import math
 from collections.abc import Mapping
@@ -14,7 +14,7 @@ Batch = tuple[Tensor, Tensor]
 
 
 class Regression(Task):
-    """A number from a number. A batch is (x, y), each float32 [B, 1]."""
+    """Predict y from x. A batch is (x, y), each float32 [B, 1]."""
 
     def __init__(self, loss: nn.Module, points: Batch) -> None:
         self.loss, self.points = loss, points

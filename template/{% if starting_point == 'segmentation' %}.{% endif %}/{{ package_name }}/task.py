@@ -1,4 +1,4 @@
-"""What one step computes. Everything a step returns is logged; "loss" is minimised."""
+"""What one step computes. Each value that a step returns is logged; "loss" is minimised."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -13,7 +13,7 @@ Batch = tuple[Tensor, Tensor]
 
 
 class Segmentation(Task):
-    """A class for each pixel. A batch is (images [B, C, H, W], masks int64 [B, H, W])."""
+    """Predict the class of each pixel. A batch is (images [B, C, H, W], masks int64 [B, H, W])."""
 
     def __init__(self, loss: nn.Module, class_names: Sequence[str]) -> None:
         self.loss, self.class_names = loss, class_names
@@ -30,13 +30,13 @@ class Segmentation(Task):
         return {"loss": self.loss(logits, masks), "acc": pixel_accuracy(logits, masks)}
 
     def metrics(self, info: Mapping[str, Any]) -> dict[str, Any]:
-        # Imported here, because it takes a second or more.
+        # This import takes a second or more, so it is not at the top.
         from torchmetrics.classification import MulticlassJaccardIndex
 
         return {"miou": MulticlassJaccardIndex(info["classes"], validate_args=False)}
 
     def predict_step(self, model: nn.Module, batch: Batch, ctx: Context) -> list[dict[str, Any]]:
-        """The share of each class among the pixels."""
+        """Return for each picture the share of each class among its pixels."""
         labels = model(batch[0]).argmax(dim=1).flatten(1)
         classes = range(len(self.class_names))
         counts = [(labels == number).float().mean(dim=1).tolist() for number in classes]
@@ -46,7 +46,7 @@ class Segmentation(Task):
         ]
 
     def images(self, model: nn.Module, batch: Batch, ctx: Context) -> dict[str, Pictures]:
-        """Picture, target and prediction side by side; of the worst those with most wrong pixels."""
+        """Show picture, target and prediction. "mistakes" shows those with most wrong pixels."""
         images, masks = batch
         if ctx.training:
             return {"inputs": Pictures(draw_masks(images, masks))}

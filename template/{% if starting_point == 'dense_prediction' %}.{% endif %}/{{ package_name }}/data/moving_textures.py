@@ -13,23 +13,23 @@ from ..engine.datasets.pictures import read
 
 
 class Pair(NamedTuple):
-    """A sample or, with one more dimension before the others, a batch."""
+    """A sample. A batch has one more dimension, before the others."""
 
     first: Tensor
     """float32 [C, H, W]."""
     second: Tensor
     """float32 [C, H, W]."""
     flow: Tensor
-    """float32 [2, H, W]: how many pixels to the right and down each pixel of the first has moved."""
+    """float32 [2, H, W]: the motion of each pixel of `first`, in pixels to the right and down."""
     valid: Tensor
-    """bool [H, W]: whether it is still in view there."""
+    """bool [H, W]: whether the pixel is still in view in `second`."""
 
 
 class MovingTextures(Data):
-    """Smooth random textures, moved by a smooth random displacement.
+    """Smooth random textures with a smooth random motion.
 
-    Pictures are `side` pixels wide and high; `size` pairs to train, a fifth as many to validate and
-    to test. They do not depend on the run's seed.
+    Pictures are `side` pixels wide and high. The training split has `size` pairs, the
+    validation and test splits a fifth of that each. They do not depend on the run's seed.
     """
 
     def __init__(self, side: int, size: int, motion: float, flip: bool) -> None:
@@ -52,7 +52,7 @@ class MovingTextures(Data):
 
 
 class Pairs(Dataset):
-    """Pairs in memory; `pairs` holds all of them as one batch."""
+    """Pairs in memory. `pairs` holds all pairs as one batch."""
 
     def __init__(self, pairs: Pair, flip: bool) -> None:
         self.pairs, self.flip = pairs, flip
@@ -70,12 +70,14 @@ class Pairs(Dataset):
 
 
 class Frames(Dataset):
-    """Your pictures, scaled and cut to `side` by `side` pixels: each with the one after it, as in a
-    video. How they move is not known: no pixel is valid."""
+    """Your pictures, scaled and cut to `side` by `side` pixels.
+
+    A sample is a picture and the next one. Their motion is unknown, so no pixel is valid.
+    """
 
     def __init__(self, paths: Sequence[str], side: int) -> None:
         if len(paths) < 2:
-            raise UserError("Motion is between two pictures; name two or more, or their folder.")
+            raise UserError("Motion needs two pictures. Name two or more, or their folder.")
         self.paths, self.side = paths, side
         self.names = paths[:-1]
 
@@ -94,14 +96,14 @@ class Frames(Dataset):
 
 
 def mirror(pair: Pair, axis: int) -> Pair:
-    """Left to right (axis -1) or upside down (-2): what moved right now moves left."""
+    """Mirror left to right (axis -1) or upside down (-2). The motion changes its sign, too."""
     flipped = Pair(*(tensor.flip(axis) for tensor in pair))
     flipped.flow[0 if axis == -1 else 1].neg_()
     return flipped
 
 
 def draw(count: int, side: int, motion: float, seed: int) -> Pair:
-    """`count` pairs: the first picture looks its pixels up in the second, where they move to."""
+    """Return `count` pairs. The first picture reads its pixels from the second."""
     random = np.random.default_rng(seed)
     grains = [smooth(random, (count, 3, side, side), grain) for grain in (3, 6, 12)]
     second = torch.stack(grains).sum(dim=0) / 2
@@ -113,7 +115,7 @@ def draw(count: int, side: int, motion: float, seed: int) -> Pair:
 
 
 def smooth(random: np.random.Generator, shape: tuple[int, ...], grain: int) -> Tensor:
-    """Noise of mean 0 that changes over `grain` pixels, float32 of `shape` [B, C, H, W]."""
+    """Return noise of mean 0 that changes over `grain` pixels, float32 of `shape` [B, C, H, W]."""
     batch, channels, height, width = shape
     coarse = random.normal(size=(batch, channels, height // grain + 3, width // grain + 3))
     noise = torch.from_numpy(coarse.astype(np.float32))
@@ -121,16 +123,17 @@ def smooth(random: np.random.Generator, shape: tuple[int, ...], grain: int) -> T
 
 
 def warp(pictures: Tensor, flow: Tensor) -> Tensor:
-    """Looks each pixel up where it moves to: bilinear, and from the border what lies outside.
+    """Read each pixel at the place to which it moves, with bilinear interpolation.
 
-    pictures: float [B, C, H, W]; flow: float [B, 2, H, W], pixels to the right and down. Gradients
-    reach `flow` only. (grid_sample does the same, but not deterministically on a GPU.)
+    pictures: float [B, C, H, W]; flow: float [B, 2, H, W], in pixels to the right and down. Places
+    outside of the picture read the pixel of the border. Gradients reach `flow` only. grid_sample
+    computes the same, but its gradient is not deterministic on a GPU.
     """
     batch, channels, height, width = pictures.shape
     x = torch.arange(width, device=flow.device) + flow[:, 0].float()
     y = torch.arange(height, device=flow.device)[:, None] + flow[:, 1].float()
     x, y = x.clamp(0, width - 1), y.clamp(0, height - 1)
-    # Where a diverging model predicts NaN, the result is NaN too, but the place to look must exist.
+    # If a diverging model predicts NaN, the result is NaN, but the place to read must still exist.
     left = x.detach().nan_to_num().floor().clamp(max=width - 2)
     top = y.detach().nan_to_num().floor().clamp(max=height - 2)
     a, b = (x - left)[:, None], (y - top)[:, None]

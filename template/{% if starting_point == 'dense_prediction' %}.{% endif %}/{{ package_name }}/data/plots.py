@@ -7,17 +7,19 @@ from .moving_textures import Pair
 
 
 def draw_flow(batch: Pair, *flows: Tensor) -> Tensor:
-    """Both pictures and, as colours, each of `flows` (float [B, 2, H, W]), side by side: uint8
-    [B, 3, H, (2 + number of flows) · W]. A direction is a hue, and more motion more colour."""
-    # Imported here, as it takes a second or more that the first step need not wait for.
+    """Put both pictures and all flows side by side. Hue is direction, more colour is more motion.
+
+    flows: float [B, 2, H, W] each. Returns uint8 [B, 3, H, (2 + number of flows) · W].
+    """
+    # This import takes a second or more. Here, the first step does not wait for it.
     from torchvision.utils import flow_to_image
 
     pictures = [draw_picture(batch.first), draw_picture(batch.second)]
-    # Converted together, so that all have the same scale.
+    # All flows are converted together, so they have the same scale.
     colours = flow_to_image(torch.cat(flows).float()).chunk(len(flows))
     return torch.cat([*pictures, *colours], dim=3)
 
 
 def draw_picture(picture: Tensor) -> Tensor:
-    """uint8 [B, 3, H, W] from normalised pixels, float [B, C, H, W]."""
+    """Return uint8 [B, 3, H, W] for normalised pixels, float [B, C, H, W]."""
     return (picture * 64 + 128).clamp(0, 255).to(torch.uint8).expand(-1, 3, -1, -1)

@@ -1,14 +1,14 @@
-"""Displacement between two pictures: an example of a model with two inputs."""
+"""Motion between two pictures: an example of a model with two inputs."""
 
 import torch
 from torch import Tensor, nn
 
 
 class FlowNet(nn.Module):
-    """A U-Net over how much the features of two pictures agree at each displacement.
+    """Compare the features of two pictures at each displacement, then find the motion with a U-Net.
 
-    `shape` (channels, height, width) comes from the data, `width` and `reach` from the config.
-    Comparing features with moved ones follows FlowNetC (Dosovitskiy et al. 2015).
+    `shape` (channels, height, width) comes from the data, `width` and `reach` from the config. The
+    comparison follows FlowNetC (Dosovitskiy et al. 2015).
     """
 
     def __init__(self, shape: tuple[int, int, int], width: int, reach: int) -> None:
@@ -29,8 +29,10 @@ class FlowNet(nn.Module):
         self.head = nn.Conv2d(width, 2, 3, padding=1)
 
     def forward(self, first: Tensor, second: Tensor) -> Tensor:
-        """first, second: float, shape [B, C, H, W]. Returns, in pixels to the right and down, how
-        far each pixel of the first has moved in the second: [B, 2, H, W]."""
+        """Return the motion from `first` to `second`, in pixels to the right and down.
+
+        first, second: float [B, C, H, W]. Returns float [B, 2, H, W].
+        """
         height, width = first.shape[2:]
         pad = (0, -width % 4, 0, -height % 4)
         one, two = (self.features(nn.functional.pad(x, pad)) for x in (first, second))
@@ -41,8 +43,11 @@ class FlowNet(nn.Module):
 
 
 def agreement(one: Tensor, two: Tensor, reach: int) -> Tensor:
-    """The mean product of the features of `one` with those of `two`, moved by up to `reach` in each
-    direction: [B, (2 reach + 1)², H, W] from [B, C, H, W]."""
+    """Return the mean product of the features of `one` and of `two`, at each displacement.
+
+    one, two: float [B, C, H, W]. `two` is moved by up to `reach` in each direction. Returns float
+    [B, (2 · reach + 1)², H, W].
+    """
     height, width = one.shape[2:]
     padded = nn.functional.pad(two, (reach,) * 4)
     places = range(2 * reach + 1)
@@ -51,7 +56,7 @@ def agreement(one: Tensor, two: Tensor, reach: int) -> Tensor:
 
 
 def block(inputs: int, outputs: int, stride: int = 1) -> nn.Sequential:
-    """Group norm, unlike batch norm, computes the same for any size of the batch."""
+    """A convolution. Group norm, unlike batch norm, does not depend on the batch size."""
     return nn.Sequential(
         nn.Conv2d(inputs, outputs, 3, stride, padding=1, bias=False),
         nn.GroupNorm(1, outputs),

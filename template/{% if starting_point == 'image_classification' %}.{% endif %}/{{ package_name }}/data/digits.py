@@ -16,11 +16,11 @@ from ..engine.rng import Permutation
 class Digits(Data):
     """scikit-learn's 1,797 pictures of 8×8 pixels: 1,297 to train, 250 each to validate and test.
 
-    `shift`: training pictures are moved by up to so many pixels.
+    Training pictures are moved at random by up to `shift` pixels.
     """
 
     def __init__(self, shift: int) -> None:
-        # Models and tasks get these by the names of their parameters.
+        # A model or task gets these values if it has parameters with these names.
         self.info = {
             "shape": (1, 8, 8),
             "classes": 10,
@@ -52,11 +52,11 @@ class Digits(Data):
 
 
 def read_table() -> np.ndarray:
-    """float64, shape [1797, 65]: 64 pixels from 0 to 16 and the digit."""
-    # Reading the packaged file spares importing scikit-learn, which takes most of a second.
+    """Return float64 [1797, 65]: in each row 64 pixels from 0 to 16, then the digit."""
+    # Importing scikit-learn takes most of a second, so its file is read directly.
     found = importlib.util.find_spec("sklearn")
     if found is None or found.origin is None:
-        raise UserError("data=digits needs scikit-learn; install it: uv add scikit-learn")
+        raise UserError("data=digits needs scikit-learn. Install it: uv add scikit-learn")
     path = Path(found.origin).parent / "datasets/data/digits.csv.gz"
     with gzip.open(path, "rt") as file:
         return np.loadtxt(file, delimiter=",")

@@ -4,7 +4,7 @@ from torch import Tensor, nn
 
 
 class CNN(nn.Module):
-    """Fits any number of channels and classes and any picture size.
+    """A net for any number of channels and classes and any picture size.
 
     `shape` (channels, height, width) and `classes` come from the data, `width` and `dropout` from
     the config.
@@ -15,7 +15,7 @@ class CNN(nn.Module):
     ) -> None:
         super().__init__()
         channels, height, skip = shape[0], min(shape[1:]), 1
-        while height // skip > 40:  # large pictures shrink in the first layer, to bound the cost
+        while height // skip > 40:  # the first layer shrinks large pictures, to limit the cost
             skip *= 2
         self.stem = block(channels, width, kernel=3 if skip == 1 else 2 * skip - 1, stride=skip)
         self.stages = nn.Sequential(
@@ -31,7 +31,7 @@ class CNN(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """images: float, shape [B, C, H, W]. Returns logits, shape [B, classes]."""
         features = self.stages(self.stem(images))
-        # How much of the picture a feature fills, and whether it is there at all.
+        # The mean says how much of the picture a feature fills, the maximum whether it is there.
         pooled = (features.mean(dim=(2, 3)) + features.amax(dim=(2, 3))) / 2
         return self.head(self.dropout(pooled))
 

@@ -14,13 +14,13 @@ from ..engine.paths import ROOT
 from ..engine.rng import Permutation
 
 END = 0
-"""The byte before and after each document; it also fills up a batch."""
+"""The byte before and after each document. It also pads a batch."""
 UNKNOWN = -100
-"""The target where there is nothing to predict; torch's cross-entropy leaves it out."""
+"""The target where nothing is predicted. torch's cross-entropy ignores it."""
 
 
 class Document(NamedTuple):
-    """What the model sees and what it should say at each place: int64 [length]."""
+    """The input and the target at each position: int64 [length]."""
 
     inputs: Tensor
     targets: Tensor
@@ -41,7 +41,7 @@ class Documents(Dataset):
 
 
 class Prompts(Dataset):
-    """Files whose text is to be continued; what comes next is not known."""
+    """Files whose text the model continues. Their targets are unknown."""
 
     def __init__(self, paths: Sequence[str], context: int) -> None:
         self.paths, self.context = paths, context
@@ -53,18 +53,18 @@ class Prompts(Dataset):
         text = Path(self.paths[index]).read_bytes().rstrip(b"\n")
         if len(text) >= self.context:
             raise UserError(
-                f"{self.paths[index]} has {len(text):,} bytes, but the model sees no more than "
-                f"{self.context}, of which some must be left to continue it: give a shorter text."
+                f"{self.paths[index]} has {len(text):,} bytes, but the model sees at most "
+                f"{self.context} bytes, with its continuation. Give a shorter text."
             )
         inputs = torch.tensor([END, *text])
         return Document(inputs, torch.full_like(inputs, UNKNOWN))
 
 
 class Text(Data):
-    """Documents, of which a tenth each is held out for validation and test.
+    """Documents. A tenth is held out for validation, and another tenth for test.
 
-    `context` is the longest text that a model sees, in bytes; a longer document becomes several.
-    Batches are filled up to a multiple of `pad_to` bytes.
+    `context` is the longest text that a model sees, in bytes. Longer documents are cut.
+    Batches are padded to a multiple of `pad_to` bytes.
     """
 
     endings = (".txt",)
@@ -75,13 +75,15 @@ class Text(Data):
                 f"data.context={context} must be at least 2 and a multiple of data.pad_to={pad_to}."
             )
         self.pad_to = pad_to
-        # Models and tasks get these by the names of their parameters.
+        # A model or task gets these values if it has parameters with these names.
         self.info = {"vocabulary": 256, "context": context}
-        # A document of `length` bytes makes length + 1 predictions: the last one is its end.
+        # A document of `length` bytes gives length + 1 predictions: the last one is its end.
         length = context - 1
         pieces = [d[i : i + length] for d in documents for i in range(0, len(d), length)]
         if len(pieces) < 10:
-            raise UserError(f"{len(pieces)} documents are too few to hold some of them out.")
+            raise UserError(
+                f"There are {len(pieces)} documents, too few to hold some out. Give at least 10."
+            )
         # The same split in every run: its key is a constant, not the run's seed.
         order = Permutation(len(pieces), key=0).slice(0, len(pieces))
         tenth = len(pieces) // 10
@@ -95,7 +97,7 @@ class Text(Data):
         return Prompts(paths, self.info["context"])
 
     def collate(self, samples: list[Document]) -> Document:
-        """Inputs and targets, int64 [B, length], filled up on the right."""
+        """Return inputs and targets, int64 [B, length], padded on the right."""
         longest = max(len(sample.inputs) for sample in samples)
         length = -(-longest // self.pad_to) * self.pad_to
         inputs = torch.full((len(samples), length), END)
@@ -107,12 +109,12 @@ class Text(Data):
 
 
 class TextFiles(Text):
-    """All .txt files below `root`; a document is what stands between empty lines."""
+    """All .txt files below `root`. Empty lines separate documents."""
 
     def __init__(self, root: str, context: int, pad_to: int) -> None:
         paths = sorted((ROOT / root).rglob("*.txt"))
         if not paths:
-            raise UserError(f"data.root={root} has no .txt file below it; name another folder.")
+            raise UserError(f"data.root={root} has no .txt file below it. Name another folder.")
         texts = [path.read_bytes().replace(b"\r\n", b"\n") for path in paths]
         documents = [part.strip() for text in texts for part in text.split(b"\n\n")]
         super().__init__([part for part in documents if part], context, pad_to)

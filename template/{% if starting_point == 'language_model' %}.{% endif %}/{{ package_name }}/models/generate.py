@@ -1,4 +1,4 @@
-"""Text from a model, byte by byte."""
+"""Draw text from a model, byte by byte."""
 
 import torch
 import torch.nn.functional as F
@@ -11,12 +11,12 @@ from ..data.text import END
 def continuations(
     model: nn.Module, prompts: Tensor, context: int, temperature: float
 ) -> list[tuple[str, str]]:
-    """Each prompt and how `model` goes on from it, to the text's end or to `context` bytes.
+    """Return each prompt and its continuation, up to the text's end or to `context` bytes.
 
-    prompts: int64 [B, length], filled up with END on the right. Draws from torch's generator;
+    prompts: int64 [B, length], padded with END on the right. torch's generator draws the bytes.
     `temperature` 0 takes the likeliest byte each time.
     """
-    lengths = (prompts != END).sum(dim=1) + 1  # END stands before each prompt as well
+    lengths = (prompts != END).sum(dim=1) + 1  # END also stands before each prompt
     tokens = F.pad(prompts, (0, context - prompts.shape[1]), value=END)
     is_over = torch.zeros_like(lengths, dtype=torch.bool)
     for place in range(int(lengths.min()), context):

@@ -7,10 +7,10 @@ from ..engine.api import UserError
 
 
 class GPT(nn.Module):
-    """Token and position embeddings, blocks with the norm before each part (Radford et al. 2019),
-    and a head that shares the weights of the token embedding.
+    """A transformer with the norm before each part of a block (Radford et al. 2019).
 
-    `vocabulary` and `context` (longest input) come from the data, the rest from the config.
+    The head shares the weights of the token embedding. `vocabulary` and `context` (the longest
+    input) come from the data, the other arguments from the config.
     """
 
     def __init__(
@@ -31,13 +31,16 @@ class GPT(nn.Module):
             if name.endswith("bias"):
                 nn.init.zeros_(parameter)
             elif parameter.ndim == 2:
-                # What a block adds is scaled down, so that the sum keeps its size in deep models.
+                # A block's output starts smaller in deeper models, so that the sum keeps its size.
                 scale = (2 * depth) ** -0.5 if name.endswith("out.weight") else 1.0
                 nn.init.normal_(parameter, std=0.02 * scale)
 
     def forward(self, tokens: Tensor) -> Tensor:
-        """tokens: int64 [B, length], length up to `context`. Returns logits of what comes next at
-        each place, float [B, length, vocabulary]; they depend on nothing to the right of it."""
+        """Return the logits of the next token at each position, float [B, length, vocabulary].
+
+        tokens: int64 [B, length]; length is at most `context`. The logits of a position do not
+        depend on tokens to its right.
+        """
         length = tokens.shape[1]
         x = self.dropout(self.tokens(tokens) + self.positions.weight[:length])
         for block in self.blocks:
@@ -46,7 +49,7 @@ class GPT(nn.Module):
 
 
 class Block(nn.Module):
-    """Attention to what is to the left, then a perceptron at each place."""
+    """Attention to the tokens on the left, then a perceptron at each position."""
 
     def __init__(self, width: int, heads: int, dropout: float) -> None:
         super().__init__()
@@ -56,7 +59,7 @@ class Block(nn.Module):
         self.mlp = MLP(width, dropout)
 
     def forward(self, x: Tensor) -> Tensor:
-        """x: float [B, length, width]; so is what it returns."""
+        """x: float [B, length, width]. Returns the same shape."""
         x = x + self.attention(self.attention_norm(x))
         return x + self.mlp(self.mlp_norm(x))
 
@@ -70,7 +73,7 @@ class Attention(nn.Module):
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, x: Tensor) -> Tensor:
-        # Each [B, heads, length, width of a head].
+        # q, k, v: [B, heads, length, width of a head].
         q, k, v = self.qkv(x).unflatten(2, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
         mixed = F.scaled_dot_product_attention(q, k, v, is_causal=True)
         return self.dropout(self.out(mixed.transpose(1, 2).flatten(2)))

@@ -1,4 +1,4 @@
-"""Points beside a parabola: the smallest example of a data set."""
+"""Noisy points of a parabola: the smallest example of a data set."""
 
 from collections.abc import Sequence
 
@@ -30,7 +30,7 @@ class Parabola(Data):
             x = 2 * torch.rand(count, 1, generator=draw) - 1
             y = parabola(x) + noise * torch.randn(count, 1, generator=draw)
             self.splits[name] = TensorDataset(x, y)
-        # Models and tasks get this by the name of a parameter.
+        # A model or task with a parameter `points` gets this value.
         self.info = {"points": self.splits["train"].tensors}
 
     def split(self, name: str) -> Dataset | None:
@@ -41,7 +41,7 @@ class Parabola(Data):
 
 
 class Lines(TensorDataset):
-    """Files with one x in each line, for `predict`; their y is not known."""
+    """Files with one x in each line, for `predict`. Their y is unknown: NaN."""
 
     def __init__(self, paths: Sequence[str]) -> None:
         columns = [np.loadtxt(path, dtype=np.float32, ndmin=1) for path in paths]

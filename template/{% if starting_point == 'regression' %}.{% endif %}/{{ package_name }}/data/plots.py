@@ -8,7 +8,7 @@ from .parabola import parabola
 
 
 def draw_fit(model: nn.Module, points: tuple[Tensor, Tensor], device: torch.device) -> Figure:
-    """The points to train on, the curve that they lie beside, and the model's curve."""
+    """Draw the training points, the true curve and the model's curve."""
     x = torch.linspace(-1.2, 1.2, 121).view(-1, 1)
     figure = Figure(figsize=(6, 4), layout="constrained")
     axes = figure.subplots()

@@ -5,10 +5,10 @@ from torch import Tensor
 
 
 def draw_masks(images: Tensor, *masks: Tensor) -> Tensor:
-    """Each picture, and beside it each of `masks` (int64 [B, H, W]) laid over it in colours, where
-    class 0 has none: float [B, 3, H, (1 + number of masks) · W], from 0 to 1.
+    """Put each picture and its masks side by side. A mask is drawn over the picture in colours.
 
-    images: float [B, 1 or 3, H, W].
+    images: float [B, 1 or 3, H, W]. masks: int64 [B, H, W] each; class 0 has no colour.
+    Returns float [B, 3, H, (1 + number of masks) · W], from 0 to 1.
     """
     low, high = images.aminmax()
     pixels = ((images.float() - low) / (high - low).clamp(min=1e-6)).expand(-1, 3, -1, -1)

@@ -14,10 +14,10 @@ NAMES = ("background", "disc", "box", "triangle")
 
 
 class Shapes(Data):
-    """One to three discs, boxes and triangles of any colour on a textured ground, with noise.
+    """Pictures of one to three discs, boxes and triangles on a textured ground, with noise.
 
-    Pictures are `side` pixels wide and high; `size` of them to train, a fifth as many to validate
-    and to test. They do not depend on the run's seed.
+    Pictures are `side` pixels wide and high. The training split has `size` pictures, the
+    validation and test splits a fifth of that each. They do not depend on the run's seed.
     """
 
     def __init__(self, side: int, size: int, shift: int, flip: bool) -> None:
@@ -42,7 +42,7 @@ class Shapes(Data):
 
 
 class Masked(Dataset):
-    """Pictures and masks in memory, of which a sample is a window of `side` by `side` pixels."""
+    """Pictures and masks in memory. A sample is a window of `side` by `side` pixels."""
 
     def __init__(self, images: Tensor, masks: Tensor, side: int, flip: bool) -> None:
         """images: uint8 [N, 3, H, W]; masks: uint8 [N, H, W]."""
@@ -52,7 +52,7 @@ class Masked(Dataset):
         return len(self.images)
 
     def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
-        """image float32 [3, H, W], mask int64 [H, W]: both are moved and mirrored alike."""
+        """Return image, float32 [3, H, W], and mask, int64 [H, W], moved and mirrored alike."""
         # The engine has set torch's generator to the key of this sample in this epoch.
         top, left = torch.randint(self.images.shape[-1] - self.side + 1, (2,)).tolist()
         window = (..., slice(top, top + self.side), slice(left, left + self.side))
@@ -64,7 +64,7 @@ class Masked(Dataset):
 
 
 class Files(Dataset):
-    """Your pictures, scaled and cut to `side` by `side` pixels; their masks are not known: -1."""
+    """Your pictures, scaled and cut to `side` by `side` pixels. Their masks are unknown: -1."""
 
     def __init__(self, paths: Sequence[str], side: int) -> None:
         self.paths, self.side = paths, side
@@ -84,7 +84,7 @@ def normalise(image: Tensor) -> Tensor:
 
 
 def draw(count: int, side: int, seed: int) -> tuple[Tensor, Tensor]:
-    """images uint8 [count, 3, side, side] and masks uint8 [count, side, side]."""
+    """Return images, uint8 [count, 3, side, side], and masks, uint8 [count, side, side]."""
     random = np.random.default_rng(seed)
     images = 128 + 16 * texture(random, count, side)
     masks = np.zeros((count, side, side), np.uint8)
@@ -102,7 +102,7 @@ def draw(count: int, side: int, seed: int) -> tuple[Tensor, Tensor]:
 
 
 def contains(kind: int, y: np.ndarray, x: np.ndarray) -> np.ndarray:
-    """Whether points lie within a disc (1), box (2) or triangle (3) about the origin."""
+    """Return whether points lie inside a disc (1), box (2) or triangle (3) around the origin."""
     if kind == 1:
         return y**2 + x**2 < 1
     if kind == 2:
@@ -111,7 +111,7 @@ def contains(kind: int, y: np.ndarray, x: np.ndarray) -> np.ndarray:
 
 
 def texture(random: np.random.Generator, count: int, side: int) -> np.ndarray:
-    """Smooth noise of several grains about 0, float32 [count, 3, side, side]."""
+    """Return smooth noise of three grain sizes, float32 [count, 3, side, side], with mean 0."""
     total = torch.zeros(count, 3, side, side)
     for grain in (4, 8, 16):
         coarse = random.normal(size=(count, 3, side // grain + 2, side // grain + 2))

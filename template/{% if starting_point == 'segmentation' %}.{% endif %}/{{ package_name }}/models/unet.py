@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 
 class UNet(nn.Module):
-    """A value per class for each pixel, of pictures of any size.
+    """A U-Net for pictures of any size: a logit per class for each pixel.
 
     `shape` (channels, height, width) and `classes` come from the data, `width` and `depth` from
     the config.
@@ -30,7 +30,7 @@ class UNet(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """images: float, shape [B, C, H, W]. Returns logits, shape [B, classes, H, W]."""
         height, width = images.shape[2:]
-        least = 1 << len(self.down)  # sides must be a multiple of it
+        least = 1 << len(self.down)  # sides are padded to a multiple of this
         features = self.stem(nn.functional.pad(images, (0, -width % least, 0, -height % least)))
         skipped = []
         for down in self.down:
@@ -43,7 +43,7 @@ class UNet(nn.Module):
 
 
 def block(inputs: int, outputs: int, stride: int = 1) -> nn.Sequential:
-    """Group norm, unlike batch norm, computes the same for any size of the batch."""
+    """Two convolutions. Group norm, unlike batch norm, does not depend on the batch size."""
     return nn.Sequential(
         nn.Conv2d(inputs, outputs, 3, stride, padding=1, bias=False),
         nn.GroupNorm(math.gcd(8, outputs), outputs),
