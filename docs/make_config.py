@@ -1,46 +1,74 @@
 """Writes docs/config.md from the schema: `python docs/make_config.py`. A test keeps it current."""
 
-import ast
+import dataclasses
+import importlib
+import importlib.util
+import sys
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 
 DOCS = Path(__file__).parent
-SCHEMA = DOCS.parent / "template/{{ package_name }}/engine/config/schema.py"
+ENGINE = DOCS.parent / "template/{{ package_name }}/engine"
 HEAD = """# Every config key
 
 Set a key in `configs/train.yaml`, in an experiment, or as `KEY=VALUE` on the command line. The groups
 (`data`, `model`, `loss`, `mix`, `optimizer`, `scheduler`, `logger`) hold what their YAML files in
 `configs/` say; each of these files explains its own keys. This page is made from the schema.
 """
+RESUMED = """## In a resumed run
+
+A resumed run may change these keys, because the result does not depend on them: {change}.
+
+It may raise these keys, to train for longer: {grow}. All other keys stay as they are.
+"""
+RETIRED = """## Retired keys
+
+Old configs may still hold these keys. They are ignored with a warning.
+
+| key | ignored since | instead |
+|---|---|---|"""
 
 
-def fields(kind: ast.ClassDef) -> list[tuple[str, str, str, str]]:
-    """(name, type, default, meaning) of each documented field."""
-    rows = []
-    for field, text in zip(kind.body, kind.body[1:], strict=False):
-        if isinstance(field, ast.AnnAssign) and isinstance(text, ast.Expr) and isinstance(text.value, ast.Constant):
-            default = ast.unparse(field.value) if field.value else ""
-            default = {"field(default_factory=list)": "[]"}.get(default, default).replace("None", "null")
-            default = default.replace("True", "true").replace("False", "false").replace("'", "")
-            kind_ = ast.unparse(field.annotation).replace("None", "null").replace("|", "\\|")
-            meaning = " ".join(str(text.value.value).split())
-            rows.append((ast.unparse(field.target), kind_, default, meaning))
-    return rows
+def module(name: str) -> ModuleType:
+    """A module of the engine, which lies in a folder that is rendered later."""
+    spec = importlib.util.spec_from_file_location(
+        "engine_of_the_template", ENGINE / "__init__.py", submodule_search_locations=[str(ENGINE)]
+    )
+    assert spec is not None
+    sys.modules.setdefault(spec.name, importlib.util.module_from_spec(spec))
+    return importlib.import_module(f"{spec.name}.{name}")
+
+
+def shown(value: object) -> str:
+    return str(value).replace("None", "null").replace("True", "true").replace("False", "false")
+
+
+def row(name: str, field: Any) -> str:
+    rule = field.metadata["rule"]
+    default = field.default if field.default is not dataclasses.MISSING else field.default_factory()
+    kind = shown(field.type).replace("|", "\\|")
+    return f"| `{name}` | {kind} | `{shown(default)}` | {rule.limits()} | {rule.meaning} |"
 
 
 def page() -> str:
-    tree = ast.parse(SCHEMA.read_text())
-    kinds = {node.name: node for node in tree.body if isinstance(node, ast.ClassDef)}
-    main = kinds.pop("Config")
-    sections = {
-        ast.unparse(field.annotation): ast.unparse(field.target)
-        for field in main.body
-        if isinstance(field, ast.AnnAssign) and ast.unparse(field.annotation) in kinds
-    }
-    lines = [HEAD, "| key | type | default | meaning |", "|---|---|---|---|"]
-    lines += [f"| `{n}` | {t} | `{d}` | {m} |" for n, t, d, m in fields(main)]
-    for kind, prefix in sections.items():
-        lines += [f"| `{prefix}.{n}` | {t} | `{d}` | {m} |" for n, t, d, m in fields(kinds[kind])]
-    return "\n".join(lines) + "\n"
+    schema, retired = module("config.schema"), module("config.retired").RETIRED
+    fields = {}
+    for name, field in schema.FIELDS.items():
+        if name in schema.SECTIONS:
+            fields |= {f"{name}.{f.name}": f for f in dataclasses.fields(schema.SECTIONS[name])}
+        elif name not in schema.GROUPS:
+            fields[name] = field
+    lines = [HEAD]
+    for name, field in fields.items():
+        if heading := field.metadata["rule"].heading:
+            lines += [f"\n## {heading}\n", "| key | type | default | allowed | meaning |", "|---|---|---|---|---|"]
+        lines.append(row(name, field))
+    marked = {"change": schema.OPERATIONAL, "grow": schema.EXTENDING}
+    in_order = {mark: ", ".join(f"`{k}`" for k in schema.FIELDS if k in keys) for mark, keys in marked.items()}
+    lines += ["", RESUMED.format(**in_order), RETIRED]
+    lines += [f"| `{name}` | {one.version} | {one.sentence} |" for name, one in retired.items()]
+    return "\n".join(lines).replace("\n\n\n", "\n\n") + "\n"
 
 
 if __name__ == "__main__":

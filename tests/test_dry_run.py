@@ -52,7 +52,7 @@ def test_multirun(train, workspace):
     assert done.code == 0, done.out
     pictures = [name for name in left(workspace) if "/.sweeps/" not in name]
     assert pictures == [f"default/dry_run_{number}.png" for number in range(3)]
-    assert "results.csv" not in done.out
+    assert "job  overrides" not in done.out
 
 
 @pytest.mark.parametrize(

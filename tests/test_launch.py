@@ -47,7 +47,7 @@ MISTAKES = [
     (["monitor=acc"], "monitor=acc"),
     (["monitor=val/nothing"], "val/acc"),
     (["monitor_mode=up"], "monitor_mode=up"),
-    (["name=../x"], "'../x'"),
+    (["name=../x"], "name=../x"),
     (["name="], "name"),
     (["name=a=b"], "name='a=b'"),
     (["model=resnet81"], "'resnet81'"),
@@ -56,7 +56,7 @@ MISTAKES = [
     (["model=3"], "'model'"),
     (["~model"], "model"),
     (["lr=null"], "lr"),
-    (["lr=1,2"], "add -m"),
+    (["lr=1,2"], "Add -m"),
     (["name=[a]"], "'name'"),
     (["data={a:1}"], "data.KEY=VALUE"),
     (["experiment=null"], "configs/experiment/"),
@@ -112,6 +112,24 @@ def test_a_mistake_is_one_sentence_and_leaves_nothing(train, workspace, override
     assert named in lines[0]
     assert lines[0].endswith((".", "?", '".'))
     assert not (workspace / "runs").exists() or not list((workspace / "runs").glob("*/[!.]*"))
+
+
+FLAGS = [
+    (["--hlep"], "Unknown flag '--hlep'. Did you mean '--help'?"),
+    (["lr=0.1", "--dry-run"], "Unknown flag '--dry-run'."),
+    (["-lr=0.1"], "Unknown flag '-lr=0.1'."),
+    (["--cfg"], "Argument --cfg/-c: expected one argument. See --help and --hydra-help."),
+    (["--cfg", "jobs"], "Argument --cfg/-c: invalid choice: 'jobs'"),
+    (["-q", "-v"], "-q and -v contradict each other. Give one of them."),
+]
+
+
+@pytest.mark.parametrize(("arguments", "said"), FLAGS, ids=lambda x: " ".join(x) if isinstance(x, list) else "")
+def test_a_wrong_flag_is_one_sentence(train, arguments, said):
+    done = train(*arguments)
+    assert done.code == 2, done.out
+    assert done.out.startswith(said)
+    assert done.out.count("\n") == 1, done.out
 
 
 COUNT_IMPORTS = """
@@ -182,7 +200,14 @@ def test_a_run_imports_no_more_than_it_uses(workspace, choice):
 def test_help_shows_choices_and_keys(train):
     done = train("--help")
     assert done.code == 0
-    for text in ("resume=auto", "data: cifar10, digits", "batch_size: 64", "optimizer: adamw, sgd"):
+    for text in (
+        "resume=auto",
+        "data: cifar10, digits",
+        "batch_size=64  ",
+        "optimizer.weight_decay=0.05",
+        "(one of min, max)",
+        "optimizer: adamw, sgd",
+    ):
         assert text in done.out
 
 

@@ -239,6 +239,26 @@ def test_resume_auto_goes_on_with_a_run_of_every_choice(projects, server, versio
 
 
 @pytest.mark.parametrize("version", versions())
+def test_a_retired_key_of_its_runs_and_files_is_ignored(projects, server, version: str):
+    old, new = projects(version, DEFAULT)
+    for project in (old, new):
+        (project / "digits/stopping.py").write_text(STOPPING)
+        with open(project / "configs/train.yaml", "a", encoding="utf-8") as file:
+            file.write("\nlog:\n  digits: 6\n")
+    options = (*SHORT, "task._target_=.stopping.Stopping")
+    assert server.run(old / "train.py", *options, "name=whole").code == 0
+    assert server.run(old / "train.py", *options, AT="3").code == 75
+    assert "  digits: 6" in (the_run(old) / "config.yaml").read_text(encoding="utf-8")
+    shutil.copytree(old / "runs", new / "runs")
+    done = server.run(new / "train.py", *options, "resume=auto")
+    assert done.code == 0, done.out
+    assert done.out.count("The config key 'log.digits' is ignored") == 1, done.out
+    assert "from step 4" in done.out  # `the_run` finds no second one either
+    if not numbers_change(version):
+        assert result(the_run(new))["weights_sha256"] == result(the_run(new, "whole"))["weights_sha256"]
+
+
+@pytest.mark.parametrize("version", versions())
 def test_new_keys_and_choices_work_in_it(projects, server, version: str):
     old, new = projects(version, DEFAULT)
 
@@ -255,7 +275,10 @@ def test_new_keys_and_choices_work_in_it(projects, server, version: str):
         tree = ast.parse(schema.read_text(encoding="utf-8"))
         (config,) = (node for node in tree.body if isinstance(node, ast.ClassDef) and node.name == "Config")
         fields = (node for node in config.body if isinstance(node, ast.AnnAssign))
-        return {ast.unparse(f.target): ast.unparse(f.value) for f in fields if isinstance(f.value, ast.Constant)}
+        defaults = {
+            f.target: f.value.args[0] if isinstance(f.value, ast.Call) and f.value.args else f.value for f in fields
+        }
+        return {ast.unparse(k): ast.unparse(v) for k, v in defaults.items() if isinstance(v, ast.Constant)}
 
     shown = {"True": "true", "False": "false", "None": "null"}
     added = {key: value for key, value in keys(new).items() if key not in keys(old)}

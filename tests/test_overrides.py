@@ -360,7 +360,7 @@ REFUSED = [
     ("optimizer.groups=[{match: '*', 3: 4}]", "Unknown key '3'"),
     ("resume='~nobody_at_all/x'", "resume=~nobody_at_all/x"),
     (f"resume={'x' * 3000}", "is no run"),
-    (f"name={'x' * 300}", "too long"),
+    (f"name={'x' * 300}", "at most 200 bytes"),
     ("loss=\x1d¢", "loss=\\x1d¢"),
     ("name='a\nb'", "a\\nb"),
     ("optimizer.layer_decay=\n", "layer_decay=\\n"),

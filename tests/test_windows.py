@@ -443,7 +443,7 @@ def test_a_mistake_in_log_windows_is_one_sentence(train, workspace, value):
     assert not (workspace / "runs").exists()
 
 
-@pytest.mark.parametrize("override", ["log.by=iteration", "log.digits=0", "log.digits=99"])
+@pytest.mark.parametrize("override", ["log.by=iteration", "log.images=-1", "log.histograms=0"])
 def test_other_mistakes_in_log(train, workspace, override):
     done = train(override)
     assert done.code == 2, done.out
@@ -483,21 +483,6 @@ def test_a_resumed_run_may_log_other_windows(train, noting, tmp_path):
     assert last["train/new"] == pytest.approx(expected(values["loss"], "max", 17, 25))
     assert last["train/max global"] == pytest.approx(expected(values["loss1"], "max", 0, 25))
     assert "train/std 3" not in last
-
-
-def test_digits_are_for_the_console(train, workspace):
-    options = (*LOGGED, "log.windows=[{source: loss, name: best, statistic: min, window: global}]")
-    shown = {}
-    for digits in (2, 6):
-        done = train(*options, f"log.digits={digits}", f"name=d{digits}")
-        assert done.code == 0, done.out
-        line = next(line for line in done.out.splitlines() if "[12/12]" in line)
-        shown[digits] = line.split(" best ")[1].split()[0]
-    assert len(shown[2].replace(".", "").lstrip("0")) == 2
-    assert len(shown[6].replace(".", "").lstrip("0")) == 6
-    files = [logged(the_run(workspace, name)) for name in ("d2", "d6")]
-    assert files[0] == files[1]
-    assert len(str(files[0][0]["train/best"])) > 8
 
 
 # ---------------------------------------------------------------- record

@@ -1,4 +1,16 @@
-"""Exit codes, and the exceptions that end a run with one of them."""
+"""Exit codes, and the exceptions that end a command with one of them.
+
+     0  finished
+     1  the run failed: an error in the code, the machine or the data; train.log has the traceback
+     2  a mistake in an override, a config value, a path or a shape: one sentence, no run folder
+    74  saving failed: no space or an I/O error; earlier checkpoints are whole
+    75  stopped by a signal or `max_minutes`, and saved: go on with `resume=` (see signals.py)
+    76  the loss is infinite or NaN: nothing was saved after it
+   128+n  ended at once by signal n, the second one
+
+A sweep goes on after a failed job. It exits with 75 if a job was stopped, else with the largest
+code of its jobs. torchrun hides the codes of its processes: read `status` in manifest.json.
+"""
 
 from __future__ import annotations
 
@@ -19,17 +31,17 @@ STOPPED = 75
 NOT_FINITE = 76
 
 NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-"""What the system calls a full disk, a full quota, and a file as large as is allowed."""
+"""The system's error numbers for a full disk, a full quota, and a file at its size limit."""
 
 
 class Exit(Exception):
-    """Ends the run: `code` is the exit code, the text is the one sentence a person reads."""
+    """Ends the command. `code` is the exit code; the text is for the person at the terminal."""
 
     code = FAILED
 
 
 class Failed(Exit):
-    """The run failed for a reason that one sentence can tell."""
+    """The run failed, and the reason is known."""
 
 
 class UserError(Exit):
@@ -45,24 +57,24 @@ class SaveError(Exit):
 
 
 class Stopped(Exit):
-    """A signal or the time limit ended the run after its step, and the run was saved."""
+    """A signal or the time limit ended the run after a step, and the run was saved."""
 
     code = STOPPED
 
 
 class NotFiniteError(Exit):
-    """The loss became infinite or NaN; nothing was saved after it."""
+    """The loss is infinite or NaN; nothing was saved after it."""
 
     code = NOT_FINITE
 
 
 def one_line(error: BaseException) -> str:
-    """What an exception says, without line breaks; its kind where it says nothing."""
+    """Return the text of an exception without line breaks, or its type if it has no text."""
     return " ".join(str(error).split()) or type(error).__name__
 
 
 def own_words(error: Exception) -> str:
-    """The sentence of an error, also where a loader worker wrapped it in its traceback."""
+    """Return the text of an error, without the traceback that a loader worker adds."""
     text = str(error).strip()
     return text.splitlines()[-1].split("Error: ", 1)[-1] if text.startswith("Caught ") else text
 

@@ -1,6 +1,8 @@
 """From the command line to a checked config and an exit code, without importing torch.
 
-Hydra composes and sweeps; this file turns its errors into one sentence and exit code 2.
+Read from top to bottom. `launch` is what train.py calls. The main process leads: it reads the
+command line, composes the config, and calls `work(job)` for each job. Other processes of the run
+follow: they receive the same jobs. Every `Exit` becomes a sentence and its exit code (errors.py).
 """
 
 from __future__ import annotations
@@ -11,19 +13,20 @@ import sys
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from . import signals
 from .config import help
-from .config.compose import Schema, compose, composed, composed_alone, to_config
+from .config.compose import compose, composed, single_run, to_config
+from .config.flags import read_flags
 from .config.hydra_errors import explain, first_line
 from .config.schema import Config
 from .config.stored import is_longer, merge_configs, read_config
 from .errors import FAILED, FINISHED, MISTAKE, STOPPED, Exit, Stopped, UserError
 from .machine import distributed
-from .paths import CONFIGS, ROOT
+from .paths import ROOT
 from .run.folder import Run, find_run, lock_run
+from .run.outcomes import Outcome, report
 from .text import say
 
 __all__ = ["Job", "compose", "launch", "say"]
@@ -36,111 +39,73 @@ class Job:
     config: Config
     overrides: list[str]
     folder_name: str | None
-    """Name of the new run's folder in a sweep; None takes the time."""
+    """Name of the new run's folder in a sweep. None: the time."""
     run: Run | None
-    """The run to go on with, locked by this process; None starts a new one."""
+    """The run to go on with, locked by this process. None: a new run."""
 
 
-def launch(work: Callable[[Job], float | None]) -> int:
-    """Compose, check, call `work(job)` for each job; returns the exit code.
+Work = Callable[[Job], float | None]
+"""What to do with a job. It returns the last monitored value, for a search."""
 
-    `work` returns the last monitored value, for a sweeper that searches.
-    """
+
+def launch(work: Work) -> int:
+    """Compose and check the config, call `work(job)` for each job, return the exit code."""
+    os.chdir(ROOT)
     if not distributed.is_main():
-        os.chdir(ROOT)
         return _follow(work)
     signals.install_once()
-    os.chdir(ROOT)
     code = _lead(work)
-    if distributed.is_awaited():  # no job began, which the others wait to hear
+    if distributed.is_awaited():  # no job began: tell the other processes
         signals.restore()
-        with contextlib.suppress(Exception):  # there may be no others; what was wrong has been said
+        with contextlib.suppress(Exception):  # there may be none; the mistake is told already
             distributed.start(seconds=30)
             distributed.from_main(None)
             distributed.finish()
     signals.ignore()  # everything is recorded: a late signal must not change the exit code
-    if code in (FINISHED, STOPPED):  # after a failure the others are not in step with this process
+    if code in (FINISHED, STOPPED):  # after a failure the other processes wait somewhere else
         distributed.from_main(None)
         distributed.finish()
     return code
 
 
-def _lead(work: Callable[[Job], float | None]) -> int:
-    """What the first process does: compose, plan each job and share it."""
-    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises instead of printing and exiting with 1
-
+def _lead(work: Work) -> int:
+    """Read the command line, compose, and do each job."""
     try:
-        sys.argv[1:] = _spelled_out(sys.argv[1:])
-        if help.FLAGS & set(sys.argv[1:]):
-            print(help.text(composed(a for a in sys.argv[1:] if a[:1] != "-")), end="")
+        sys.argv[1:] = arguments = read_flags(sys.argv[1:])
+        if help.FLAGS & set(arguments):
+            print(help.text(composed(a for a in arguments if a[:1] != "-")), end="")
             return FINISHED
-        import hydra
+        config = single_run(arguments)
+        if config is None:
+            return _let_hydra_lead(work)
     except UserError as error:
         say(str(error))
         return error.code
     except ModuleNotFoundError as error:
         say(
-            f"The package '{error.name}' is not installed: run this as `uv run python …`, or make the "
-            "environment with `pip install -e .` first."
+            f"The package '{error.name}' is not installed. Run `uv run python …`, or make the "
+            "environment first: `pip install -e .`"
         )
         return MISTAKE
-    from hydra.core.config_store import ConfigStore
-    from hydra.core.hydra_config import HydraConfig
-    from hydra.types import RunMode
-    from omegaconf import DictConfig, OmegaConf
+    outcome = Outcome(arguments)
+    _do(work, config, outcome)
+    return outcome.code
 
-    from .run.outcomes import Outcome, report
 
-    ConfigStore.instance().store(name="schema", node=Schema)
-    directions = {"max": "maximize", "min": "minimize"}
-    OmegaConf.register_new_resolver("direction", directions.get, replace=True)
+def _let_hydra_lead(work: Work) -> int:
+    """Let Hydra's own main do a sweep, or what one of its flags asks for."""
+    from .config.sweep import hydras_main
+
     outcomes: list[Outcome] = []
-    sweep_folders: list[Path] = []
 
-    def hydras_job(composed: DictConfig) -> float | None:
-        settings = HydraConfig.get()
-        # As typed: an interpolation among them may be a mistake, which is told below.
-        overrides: Any = OmegaConf.to_container(settings.overrides.task, resolve=False)
-        outcome = Outcome(overrides)
-        if settings.mode == RunMode.MULTIRUN:
-            sweep_folders[:] = [Path(settings.sweep.dir)]
-            outcome.number = settings.job.num
-            outcome.folder_name = f"{Path(settings.sweep.dir).name}_{settings.job.num}"
-        return job(composed, outcome)
-
-    def job(composed: DictConfig, outcome: Outcome) -> float | None:
-        outcomes.append(outcome)
-        value = None
-        try:
-            if signals.requested():
-                raise Stopped("Stopped before the run began.")
-            outcome.config = to_config(composed)
-            plan = _plan(outcome.config, outcome.overrides, outcome.folder_name)
-            if plan is not None:
-                distributed.start()
-                value = work(distributed.from_main(plan))
-            else:
-                value = outcome.result().get("last")  # a search goes on with what is finished
-            outcome.code = FINISHED
-        except Exit as error:
-            say(str(error))
-            outcome.code = error.code
-        except Exception:  # a bug, in whatever code: the sweep goes on with its next job
-            traceback.print_exc()
-        return value
+    def job(composed: Any, *place: Any) -> float | None:
+        outcomes.append(Outcome(*place))
+        return _do(work, composed, outcomes[-1])
 
     try:
-        alone = composed_alone(sys.argv[1:])
-        if alone is not None:
-            job(alone, Outcome(sys.argv[1:]))
-        else:
-            main = hydra.main(version_base="1.3", config_path=str(CONFIGS), config_name="train")
-            main(hydras_job)()
-    except Exit as error:
-        say(str(error))
-        return error.code
-    except SystemExit as error:
-        if outcomes and distributed.WORLD_SIZE > 1:  # a task's own: the others are not in step
+        hydras_main(job)
+    except SystemExit as error:  # of a flag such as --cfg, or of a sweep with a mistake
+        if outcomes and distributed.WORLD_SIZE > 1:
             raise
         return error.code if isinstance(error.code, int) else MISTAKE if error.code else FINISHED
     except Exception as error:
@@ -148,31 +113,51 @@ def _lead(work: Callable[[Job], float | None]) -> int:
             say(explain(error, sys.argv[1:]))
             return MISTAKE
         say(f"The sweep ended early: {first_line(error)}")  # such as a search without any value
-    if sweep_folders:
-        report(outcomes, sweep_folders[0])
+    report(outcomes)
     codes = [outcome.code for outcome in outcomes]
     return STOPPED if STOPPED in codes else max(codes, default=FINISHED)
 
 
-_FLAGS = {"-q": "log.level=warning", "-v": "log.level=debug"}
+def _do(work: Work, composed: Any, outcome: Outcome) -> float | None:
+    """Do one job, and write into `outcome` how it ended. Return its last monitored value."""
+    try:
+        if signals.requested():
+            raise Stopped("Stopped before the run began.")
+        outcome.config = to_config(composed)
+        job = _plan(outcome.config, outcome.overrides, outcome.folder_name)
+        if job is None:
+            value = outcome.result().get("last")
+        else:
+            distributed.start()
+            value = work(distributed.from_main(job))
+        outcome.code = FINISHED
+        return value
+    except Exit as error:
+        say(str(error))
+        outcome.code = error.code
+    except Exception:  # a bug in any code: a sweep goes on with its next job
+        traceback.print_exc()
+    return None
 
 
-def _spelled_out(arguments: list[str]) -> list[str]:
-    """Our flags as the overrides they stand for; Hydra has its own. Raises `UserError`."""
-    levels = {a for a in arguments if a in _FLAGS or a.lstrip("+").startswith("log.level=")}
-    if len(levels) > 1 and levels & _FLAGS.keys():
-        raise UserError(f"{' and '.join(sorted(levels))} contradict each other; give one of them.")
-    many = {"-m", "--multirun"}
-    # Hydra takes overrides in a row only: `lr=0.1 -m epochs=2` or `-m -q` would be two rows of them.
-    rest = [a for a in arguments if a in many]
-    rest += [a for a in arguments if a not in many | _FLAGS.keys()]
-    place = next((i for i, a in enumerate(rest) if "=" in a and a[0] != "-"), len(rest))
-    rest[place:place] = [_FLAGS[a] for a in levels & _FLAGS.keys()]
-    return rest
+def _plan(config: Config, overrides: list[str], folder_name: str | None) -> Job | None:
+    """Return the job, with the run that it resumes. None: that run is finished already."""
+    folder = find_run(config) if config.resume is not None else None
+    if folder is None:
+        return Job(config, overrides, folder_name, None)
+    run = lock_run(folder)
+    config = merge_configs(folder, read_config(folder), config, overrides)
+    manifest = run.manifest()
+    if manifest["status"] == "finished" and not is_longer(folder, config):
+        steps = manifest["result"]["steps"]
+        say(f"{run.shown} is finished after {steps} steps. Nothing is left to do.")
+        run.release()
+        return None
+    return Job(config, overrides, folder_name, run)
 
 
-def _follow(work: Callable[[Job], float | None]) -> int:
-    """What processes other than the first do: the jobs that it sends. It alone composes."""
+def _follow(work: Work) -> int:
+    """Do the jobs that the main process sends."""
     distributed.start()
     signals.install_once()
     code = FINISHED
@@ -181,28 +166,12 @@ def _follow(work: Callable[[Job], float | None]) -> int:
             work(job)
         except Stopped as error:
             code = error.code
-        except Exit as error:  # the first process says the same
+        except Exit as error:  # the main process says the same
             return error.code
         except Exception as error:
-            if "Connection" not in str(error):  # else the first process ended and said why
+            if "Connection" not in str(error):  # else the main process has ended and said why
                 traceback.print_exc()
             return FAILED
     signals.ignore()
     distributed.finish()
     return code
-
-
-def _plan(config: Config, overrides: list[str], folder_name: str | None) -> Job | None:
-    """The job, with the run it resumes where there is one; None where that run is finished."""
-    folder = find_run(config) if config.resume is not None else None
-    if folder is None:
-        return Job(config, overrides, folder_name, None)
-    run = lock_run(folder)
-    config = merge_configs(folder, read_config(folder), config, overrides)
-    manifest = run.manifest()
-    if manifest["status"] == "finished" and not is_longer(folder, config):
-        result = manifest["result"]
-        say(f"{run.shown} is finished after {result['steps']} steps; nothing is left to do.")
-        run.release()
-        return None
-    return Job(config, overrides, folder_name, run)

@@ -1,4 +1,4 @@
-"""Where the project lies; paths as people read them, and files."""
+"""The project's folders, paths as people read them, and files that are whole or absent."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ RUNS = ROOT / "runs"
 
 
 def shown(path: Path, start: Path = ROOT) -> str:
-    """As a person would type it from `start`: relative where it lies below it."""
+    """Return a path as a person types it in the folder `start`: relative if it lies below."""
     return str(path.relative_to(start) if path.is_relative_to(start) else path)
 
 
 def write_whole(path: Path, text: str) -> None:
-    """Write a text file that is whole or absent. A kill may leave `.NAME.tmp` beside it."""
+    """Write a text file so that it is whole or absent. A kill may leave `.NAME.tmp` beside it."""
     temporary = path.with_name(f".{path.name}.tmp")
     temporary.write_text(text, encoding="utf-8")
     os.replace(temporary, path)
@@ -37,8 +37,9 @@ def delete_temporary_files(folder: Path) -> None:
 
 
 def files_below(folder: str | Path, endings: tuple[str, ...]) -> list[str]:
-    """The paths of all files below a folder whose names end so, in order. Links are followed, but
-    each folder is taken once. Raises `UserError`.
+    """Return the sorted paths of all files below a folder with one of the endings.
+
+    Follows links, but enters each folder once. Raises `UserError` for a broken link.
     """
     found: list[str] = []
     seen: set[str] = set()
@@ -53,11 +54,11 @@ def files_below(folder: str | Path, endings: tuple[str, ...]) -> list[str]:
             if not file.lower().endswith(endings) or file.startswith("."):
                 continue
             if not os.path.isfile(path):
-                raise UserError(f"{path} is no file (a broken link?); repair or remove it.")
+                raise UserError(f"{path} is not a file (a broken link?). Repair or remove it.")
             found.append(path)
     return sorted(found)
 
 
 def write_json(path: Path, values: Mapping[str, Any]) -> None:
-    """Write a JSON file that is whole or absent."""
+    """Write a JSON file so that it is whole or absent."""
     write_whole(path, json.dumps(values, indent=2, ensure_ascii=False, default=str) + "\n")

@@ -1,5 +1,8 @@
-"""Stop requests. The first signal asks the loop to finish its step, save and exit with 75;
-a second one ends the process at once. Imported first: before Hydra, before torch."""
+"""How a run is stopped: SIGTERM, SIGINT (Ctrl-C) or SIGUSR1.
+
+The first signal asks the loop to finish its step, save and exit with 75. A second signal n ends the
+process at once with 128+n. This module is imported first, before Hydra and torch.
+"""
 
 from __future__ import annotations
 
@@ -19,15 +22,14 @@ _owner = os.getpid()
 
 def _handle(number: int, frame: FrameType | None) -> None:
     global _requested
-    if os.getpid() != _owner:  # a forked process inherits the handler but not the duty
-        os._exit(128 + number)
-    if _requested is not None:
+    is_forked = os.getpid() != _owner  # it has the handler, but nothing to save
+    if is_forked or _requested is not None:
         os._exit(128 + number)
     _requested = number
 
 
 def install() -> None:
-    """Take over the stop signals; called first thing in train.py."""
+    """Take over the stop signals. train.py calls it before its other imports."""
     global _requested, _owner
     _requested, _owner = None, os.getpid()
     if threading.current_thread() is threading.main_thread():
@@ -36,44 +38,47 @@ def install() -> None:
 
 
 def install_once() -> None:
-    """The same, keeping a request that has come since `install`."""
+    """Do the same, and keep a request that came after `install`."""
     if _owner != os.getpid() or signal.getsignal(signal.SIGTERM) is not _handle:
         install()
 
 
 def restore() -> None:
-    """Where nothing can be lost: every signal ends the process at once, in whatever it waits."""
+    """Let every signal end the process at once, for times when nothing can be lost."""
     for number in SIGNALS:
         signal.signal(number, signal.SIG_DFL)
 
 
 def ignore() -> None:
-    """When all is done: the interpreter, while it ends, would restore the default handlers."""
+    """Ignore signals at the end of the command, so that a late one cannot change the exit code."""
     for number in SIGNALS:
         signal.signal(number, signal.SIG_IGN)
 
 
-_GRACE = 120  # seconds
+_GRACE = 120
+"""Seconds from a SIGTERM to the end of a loader worker."""
 
 
 @contextlib.contextmanager
 def held_back() -> Iterator[None]:
-    """Signals wait until the block is over; processes started in it wait for `in_worker`."""
+    """Hold signals back during the block. Processes that it starts wait until `in_worker`."""
     before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
     of_children = signal.getsignal(signal.SIGCHLD) or signal.SIG_DFL
     try:
         yield
     finally:
-        # torch's own handler raises at whatever line this process is when a worker dies; without
-        # it, that is noticed where a batch is waited for.
+        # torch's own handler raises at any line when a loader worker dies. Without the handler,
+        # the error comes from the line that waits for a batch.
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGCHLD, of_children)
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def in_worker() -> None:
-    """What a loader worker does: leave signals to the main process, which needs its batches to
-    finish the step, and end on SIGTERM only after some time."""
+    """Set up the signals of a loader worker: ignore them, but end some time after a SIGTERM.
+
+    The main process needs the worker's batches to finish its step.
+    """
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
     signal.signal(signal.SIGTERM, lambda *_: signal.alarm(_GRACE))
     signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -82,5 +87,5 @@ def in_worker() -> None:
 
 
 def requested() -> str | None:
-    """The name of the signal that asked the run to stop, or None."""
+    """Return the name of the signal that asked the run to stop, or None."""
     return None if _requested is None else signal.Signals(_requested).name

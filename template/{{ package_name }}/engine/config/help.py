@@ -1,12 +1,13 @@
-"""`python train.py --help`: every choice, every key and its value with these overrides."""
+"""`python train.py --help`: every choice, every key with its value and its meaning."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from ..paths import CONFIGS
+from .retired import without_retired
+from .schema import GROUPS, RULES
+from .stored import flat
 
 FLAGS = {"--help", "-h"}
 
@@ -18,7 +19,7 @@ _USE = """Train a model. Override any config key as KEY=VALUE:
   python train.py sweep=optuna              search for good values
   python train.py dry_run=true              everything up to the first step
   python train.py resume=auto               go on where the last run stopped
-  python train.py -q                        say warnings and errors only
+  python train.py -q                        only warnings and errors
   python train.py -v                        debug messages and tracebacks, too
   python train.py --cfg job                 only the config, as YAML
   python train.py --hydra-help              the flags of Hydra, which composes the config
@@ -27,21 +28,40 @@ Choices, one file each in configs/:
 
 {choices}
 
-Keys and their values here:
-
-{config}"""
+Keys with their values here:
+{keys}
+"""
 
 
 def text(composed: Any) -> str:
-    """The help where `composed` (a DictConfig) is the config."""
+    """Return the help of a composed DictConfig."""
     from omegaconf import OmegaConf
 
-    folders = sorted(folder for folder in CONFIGS.iterdir() if folder.is_dir())
-    choices = [f"{folder.name}: {', '.join(_files(folder))}" for folder in folders]
-    return _USE.format(choices="\n".join(choices), config=OmegaConf.to_yaml(composed))
+    tree: Any = OmegaConf.to_container(composed, resolve=False)
+    values = flat(without_retired(tree, is_stored=False))
+    lines = []
+    for key, rule in RULES.items():
+        lines += [f"\n{rule.heading}"] if rule.heading else []
+        inner = [k for k in values if k.startswith(f"{key}.")] if key in GROUPS else []
+        if inner:
+            lines += [f"  {k}={_typed(values[k])}" for k in inner]
+        else:
+            limits = f" ({rule.limits()})" if rule.limits() else ""
+            lines.append(f"  {f'{key}={_typed(values[key])}':<32}  {rule.meaning}{limits}")
+    return _USE.format(choices="\n".join(_choices()), keys="\n".join(lines))
 
 
-def _files(folder: Path) -> Sequence[str]:
-    return sorted(
-        path.relative_to(folder).with_suffix("").as_posix() for path in folder.rglob("*.yaml")
-    )
+def _choices() -> list[str]:
+    """Return a line for each folder in configs/."""
+    lines = []
+    for folder in sorted(path for path in CONFIGS.iterdir() if path.is_dir()):
+        files = (path.relative_to(folder) for path in folder.rglob("*.yaml"))
+        lines.append(
+            f"{folder.name}: {', '.join(sorted(f.with_suffix('').as_posix() for f in files))}"
+        )
+    return lines
+
+
+def _typed(value: Any) -> str:
+    """Return a value as on the command line."""
+    return {"None": "null", "True": "true", "False": "false"}.get(str(value), str(value))

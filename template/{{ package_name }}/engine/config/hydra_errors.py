@@ -1,18 +1,17 @@
-"""Hydra's errors as one sentence: what was wrong, which value, what to do."""
+"""Hydra's errors as one or two sentences: what is wrong, the value, what to do."""
 
 from __future__ import annotations
 
-import contextlib
 import re
 from collections.abc import Sequence
 
 from ..errors import nearest
 from ..paths import CONFIGS
-from .schema import FIELDS, GROUPS, SECTIONS, flat_keys
+from .schema import FIELDS, GROUPS, RULES, SECTIONS
 
 
 def first_line(error: BaseException) -> str:
-    """An exception's first line as a sentence, with the config key it is about."""
+    """Return the first line of an exception as a sentence, with its config key."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     lines = [line for line in lines if not line.endswith("raised while composing config:")]
     sentence = (lines[0] if lines else type(error).__name__).rstrip(".") + "."
@@ -21,7 +20,7 @@ def first_line(error: BaseException) -> str:
 
 
 def explain(error: BaseException, arguments: Sequence[str]) -> str:
-    """One sentence for an exception that Hydra raised while it composed `arguments`."""
+    """Return a sentence for an exception that Hydra raised while it composed `arguments`."""
     chain = [error]
     while chain[-1].__cause__ is not None:
         chain.append(chain[-1].__cause__)
@@ -30,7 +29,7 @@ def explain(error: BaseException, arguments: Sequence[str]) -> str:
     broken = next((e for e in chain if hasattr(e, "problem_mark")), None)  # PyYAML's errors
     if broken is not None:
         mark = broken.problem_mark
-        return f"{mark.name}, line {mark.line + 1}, is no YAML: {getattr(broken, 'problem', '')}."
+        return f"{mark.name}, line {mark.line + 1}, cannot be read as YAML: {getattr(broken, 'problem', '')}."
     if type(error).__name__ == "OverrideParseException":
         return _unparsable(str(getattr(error, "override", "")))
     nameless = [a for a in arguments if re.match(r"[~+]*=", a)]
@@ -43,23 +42,25 @@ def explain(error: BaseException, arguments: Sequence[str]) -> str:
         return first_line(next(e for e in reversed(chain) if "full_key" in str(e) or e is error))
     several = re.search(r"Ambiguous value for argument '([^']+)'", text)
     if several:
-        return f"'{several.group(1)}' gives several values: add -m for one run each, or quote it."
+        return (
+            f"'{several.group(1)}' has several values. Add -m for one run each, or quote the value."
+        )
     section = re.search(r"Error merging override ([\w.]+)=", text)
     if not section and "group override must be a string" in text:
         wrong = next((a for a in arguments if _is_no_choice(a)), "")
         group = wrong.partition("=")[0].lstrip("@")
-        return f"'{wrong}' names no file in configs/{group}/; to have none, leave '{group}' out."
+        return f"'{wrong}' is not a file in configs/{group}/. For none, leave '{group}' out."
     key_found = re.search(
         r"(?:Could not override|Key|Could not delete from config\.) '([\w./@-]+)'", text
     )
     match = section or key_found
     key = match.group(1) if match else ""
     if key in FIELDS.keys() - {*GROUPS, *SECTIONS}:
-        return f"'{key}' does not take such a value: its type is {FIELDS[key].type}."
+        return f"'{key}' does not take this value. Its type is {FIELDS[key].type}."
     if section or key in FIELDS:
-        return f"'{key}' is a section of the config; set a key in it as {key}.KEY=VALUE."
+        return f"'{key}' is a section of the config. Set a key in it: {key}.KEY=VALUE."
     if key_found:
-        return f"Unknown config key '{key}'.{nearest(key, _known_keys(arguments))}"
+        return f"Unknown config key '{key}'.{nearest(key, _known_keys(chain))}"
     return first_line(error)
 
 
@@ -72,10 +73,10 @@ def _is_no_choice(argument: str) -> bool:
 def _unparsable(word: str) -> str:
     key, _, value = word.partition("=")
     if not key.strip("~+") or not value:
-        return f"'{word}' is not an override: write KEY=VALUE, such as lr=0.001."
+        return f"'{word}' is not an override. Write KEY=VALUE, such as lr=0.001."
     quoted = value.replace("'", "\\'")
     return (
-        f"'{word}' cannot be read as an override; quote the value for Hydra and for the shell: "
+        f"'{word}' cannot be read as an override. Quote the value for Hydra and for the shell: "
         f"\"{key}='{quoted}'\"."
     )
 
@@ -85,7 +86,7 @@ def _unknown_choice(group: str, choice: str) -> str:
     choices = sorted(p.stem for p in folder.glob("*.yaml"))
     if group == "hydra/sweeper":
         plugin = f"hydra-{choice.replace('_', '-')}-sweeper"
-        return f"The sweeper '{choice}' needs the package '{plugin}'; install it: uv add {plugin}"
+        return f"The sweeper '{choice}' needs the package '{plugin}'. Install it: uv add {plugin}"
     if not choices:
         return f"configs/{group}/{choice}.yaml does not exist."
     sentence = f"There is no {group} '{choice}'.{nearest(choice, choices)}"
@@ -94,21 +95,10 @@ def _unknown_choice(group: str, choice: str) -> str:
     return f"{sentence} Choices: {', '.join(choices)}."
 
 
-def _known_keys(arguments: Sequence[str]) -> list[str]:
-    """Every key of the config that the choices among `arguments` compose."""
-    from hydra import compose, initialize_config_dir
-    from hydra.core.global_hydra import GlobalHydra
-    from omegaconf import OmegaConf
-
-    choices = [a for a in arguments if re.fullmatch(rf"({'|'.join(GROUPS)})=[\w-]+", a)]
-    GlobalHydra.instance().clear()
-    composed = None
-    with initialize_config_dir(str(CONFIGS), version_base="1.3"):
-        for overrides in (choices, []):
-            with contextlib.suppress(Exception):  # the mistake may be in a file
-                composed = composed or compose("train", overrides=overrides)
-    if composed is None:
-        return list(FIELDS)
-    values = OmegaConf.to_container(composed)
-    assert isinstance(values, dict)
-    return flat_keys({str(k): v for k, v in values.items() if k not in ("hydra", "defaults")})
+def _known_keys(chain: Sequence[BaseException]) -> list[str]:
+    """Return all keys of the schema, the config groups, and the keys beside the unknown one."""
+    groups = [path.name for path in CONFIGS.iterdir() if path.is_dir()]
+    beside = next((e for e in chain if getattr(e, "parent_node", None) is not None), None)
+    section = str(getattr(beside, "full_key", "")).rpartition(".")[0]
+    inner = [f"{section}.{key}".lstrip(".") for key in getattr(beside, "parent_node", ())]
+    return [*RULES, *groups, *inner]

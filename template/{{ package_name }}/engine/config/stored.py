@@ -1,4 +1,4 @@
-"""The config of a run: written to its folder, read again, compared with a new one."""
+"""The config of a run: write it to the run folder, read it, compare it with a new config."""
 
 from __future__ import annotations
 
@@ -9,11 +9,13 @@ from typing import Any
 
 from ..errors import UserError
 from ..paths import shown
-from .schema import EXTENDING, OPERATIONAL, Config, from_dict
+from .check import from_dict
+from .retired import RETIRED
+from .schema import EXTENDING, OPERATIONAL, Config
 
 
 def flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """A nested mapping's values by dotted key; an empty mapping is a value."""
+    """Return a nested mapping's values by dotted key. An empty mapping counts as a value."""
     values: dict[str, Any] = {}
     for key, value in tree.items():
         if isinstance(value, Mapping) and value:
@@ -24,17 +26,14 @@ def flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def to_yaml(config: Config) -> str:
-    """The whole config as YAML text."""
+    """Return the whole config as YAML text."""
     from omegaconf import OmegaConf
 
     return OmegaConf.to_yaml(OmegaConf.create(dataclasses.asdict(config)))
 
 
 def read_config(folder: Path) -> Config:
-    """The config a run was made with; keys that came later have their defaults.
-
-    Raises `UserError`.
-    """
+    """Return the config of a run. Newer keys have their defaults. Raises `UserError`."""
     path = folder / "config.yaml"
     try:
         return parse_config(path.read_text(encoding="utf-8"), shown(path))
@@ -43,54 +42,58 @@ def read_config(folder: Path) -> Config:
 
 
 def parse_config(text: str, source: str) -> Config:
-    """The config that `to_yaml` made `text` of. Raises `UserError`, which names `source`."""
+    """Return the config of a text that `to_yaml` made. Raises `UserError`, which names `source`."""
     from omegaconf import OmegaConf
 
     try:
         values = OmegaConf.to_container(OmegaConf.create(text))
-    except Exception as error:  # whatever broken text makes the YAML reader raise
+    except Exception as error:  # broken text raises many kinds of errors
         raise UserError(f"{source} cannot be read: {' '.join(str(error).split())}.") from error
     if not isinstance(values, dict) or not values:
         raise UserError(f"{source} holds no config.")
     try:
-        return from_dict({str(key): value for key, value in values.items()})
+        return from_dict({str(key): value for key, value in values.items()}, is_stored=True)
     except (TypeError, AttributeError) as error:
         raise UserError(f"{source} holds a value of a wrong type: {error}.") from error
 
 
 def changed_keys(stored: Config, new: Config) -> set[str]:
-    """The top-level keys in which two configs differ."""
+    """Return the top-level keys in which two configs differ."""
     return {key for key in vars(stored) if getattr(stored, key) != getattr(new, key)}
 
 
 def is_shorter(stored: Config, new: Config) -> bool:
+    """Return True if a run of `new` ends before a run of `stored`."""
     return new.epochs < stored.epochs or (new.max_steps or 1e18) < (stored.max_steps or 1e18)
 
 
 def merge_configs(folder: Path, stored: Config, new: Config, overrides: list[str]) -> Config:
-    """The config a resumed run goes on with: the stored one, plus overrides that may change."""
+    """Return the config of a resumed run: the stored one with the overrides that may change.
+
+    Raises `UserError` for other overrides.
+    """
     keys = {o.lstrip("+~").split("=")[0].split(".")[0].split("@")[0] for o in overrides}
-    if keys - vars(stored).keys():  # an experiment sets keys of its own: all that differ count
+    if keys - vars(stored).keys() - RETIRED.keys():  # an experiment: all keys that differ count
         keys |= changed_keys(stored, new)
-    if new.resume == "auto":  # equal but for these keys
+    if new.resume == "auto":  # only these keys can differ
         keys |= OPERATIONAL | EXTENDING
     for key in sorted(keys & changed_keys(stored, new)):
         if key in OPERATIONAL:
             continue
         if key not in EXTENDING:
             raise UserError(
-                f"{key} cannot be changed in a resumed run: {folder.name} was made with "
+                f"{key} cannot change in a resumed run: {folder.name} was made with "
                 f"{key}={getattr(stored, key)}. Start a new run, or leave {key} out."
             )
         if is_shorter(stored, dataclasses.replace(stored, **{key: getattr(new, key)})):
             raise UserError(
-                f"{key}={getattr(new, key)} is shorter than the run that is resumed, which has "
-                f"{key}={getattr(stored, key)}; a resumed run can only be made longer."
+                f"{key}={getattr(new, key)} is shorter than the resumed run with "
+                f"{key}={getattr(stored, key)}. A resumed run can only become longer."
             )
     taken = {key: getattr(new, key) for key in keys & (OPERATIONAL | EXTENDING)}
     return dataclasses.replace(stored, **taken)
 
 
 def is_longer(folder: Path, config: Config) -> bool:
-    """Whether `config` trains for longer than the run's stored config."""
+    """Return True if `config` trains for longer than the run's stored config."""
     return bool(changed_keys(read_config(folder), config) & EXTENDING)

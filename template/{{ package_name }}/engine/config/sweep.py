@@ -1,70 +1,93 @@
-"""Sweeps (`-m`, `sweep=`): refused as a whole when a job cannot work; a table at the end."""
+"""Hydra's own main, for sweeps (`-m`, `sweep=`). Every job is checked before the first starts."""
 
 from __future__ import annotations
 
-import itertools
+import os
+from collections.abc import Callable
 from typing import Any
 
-from hydra import compose
-from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
-from hydra.core.global_hydra import GlobalHydra
-from hydra.core.override_parser.overrides_parser import OverridesParser
+import hydra
+from hydra.core.hydra_config import HydraConfig
 from hydra.experimental.callback import Callback
+from hydra.types import RunMode
+from omegaconf import OmegaConf
 
-from ..errors import MISTAKE, Exit, UserError
+from ..errors import MISTAKE, UserError
+from ..paths import CONFIGS
 from ..text import say
-from .compose import to_config
+from .compose import composed, register, to_config
 from .hydra_errors import explain
+from .hydra_internals import fixed_in_search, jobs_of_grid
 from .schema import Config
 
 
+def hydras_main(job: Callable[[Any, list[str], int, str | None], float | None]) -> None:
+    """Let Hydra read the command line, and call `job(composed, overrides, number, folder_name)`.
+
+    folder_name: of the new run in a sweep; None outside a sweep. Raises what Hydra raises.
+    """
+
+    def task(composed: Any) -> float | None:
+        settings = HydraConfig.get()
+        # As typed: an interpolation may be a mistake, which `to_config` tells.
+        overrides: Any = OmegaConf.to_container(settings.overrides.task, resolve=False)
+        if settings.mode != RunMode.MULTIRUN:
+            return job(composed, overrides, 0, None)
+        number = settings.job.num
+        return job(composed, overrides, number, f"{os.path.basename(settings.sweep.dir)}_{number}")
+
+    register()
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises instead of printing and exiting with 1
+    hydra.main(version_base="1.3", config_path=str(CONFIGS), config_name="train")(task)()
+
+
 class CheckEveryJob(Callback):
-    """A Hydra callback: before a sweep's first job, checks the config of every job."""
+    """A Hydra callback that refuses a whole sweep if one of its jobs cannot work."""
 
     def on_multirun_start(self, config: Any, **_: Any) -> None:
         sweeper = config.hydra.sweeper
         overrides = [f"{key}={value}" for key, value in (sweeper.params or {}).items()]
-        overrides += list(config.hydra.overrides.task)
+        overrides += config.hydra.overrides.task
         try:
-            loader = GlobalHydra.instance().config_loader()
-            parsed = OverridesParser.create(loader).parse_overrides(overrides)
-            if not sweeper._target_.endswith(".BasicSweeper"):
-                # A search chooses its values as it goes; what it does not choose is known.
-                checked = _check([o.input_line or "" for o in parsed if not o.is_sweep_override()])
-                _check_direction(sweeper, checked)
-                _hush(sweeper._target_)
-                return
-            jobs = list(itertools.chain(*BasicSweeper.split_arguments(parsed, None)))
-            if not jobs:
-                raise UserError("The sweep has no jobs: one of its globs matches nothing.")
-            for job in jobs:
-                _check(job)
-        except UserError as error:
-            say(f"{error} No job was started.")
+            if sweeper._target_.endswith(".BasicSweeper"):
+                _check_grid(overrides)
+            else:
+                _check_search(sweeper, overrides)
+        except Exception as error:
+            sentence = str(error) if isinstance(error, UserError) else explain(error, overrides)
+            say(f"{sentence} No job was started.")
             raise SystemExit(MISTAKE) from None  # Hydra swallows other exceptions of callbacks
 
 
-def _check(job: list[str]) -> Config:
-    try:
-        return to_config(compose("train", overrides=job))
-    except Exception as error:
-        sentence = str(error) if isinstance(error, Exit) else explain(error, job)
-        raise UserError(f"In the job '{' '.join(job)}': {sentence}") from None
+def _check_grid(overrides: list[str]) -> None:
+    jobs = jobs_of_grid(overrides)
+    if jobs == []:
+        raise UserError("The sweep has no jobs: one of its globs matches nothing.")
+    for job in jobs or []:
+        _check(job)
 
 
-def _check_direction(sweeper: Any, config: Config) -> None:
+def _check_search(sweeper: Any, overrides: list[str]) -> None:
+    """Check the values that stay; the search chooses the others later."""
+    if "optuna" in sweeper._target_:
+        import optuna
+
+        optuna.logging.set_verbosity(optuna.logging.WARNING)  # it reports a made-up name
+    fixed = fixed_in_search(overrides)
+    if fixed is None:
+        return
+    config = _check(fixed)
     direction = getattr(sweeper.get("direction"), "name", sweeper.get("direction"))
     wanted = {"max": "maximize", "min": "minimize"}[config.monitor_mode]
     if isinstance(direction, str) and direction != wanted:
         raise UserError(
-            f"hydra.sweeper.direction={direction} does not fit monitor_mode={config.monitor_mode}; "
-            f"set it to {wanted}."
+            f"hydra.sweeper.direction={direction} does not fit monitor_mode={config.monitor_mode}. "
+            f"Set it to {wanted}."
         )
 
 
-def _hush(target: str) -> None:
-    """Without this Optuna reports a name that it makes up for the search."""
-    if "optuna" in target:
-        import optuna
-
-        optuna.logging.set_verbosity(optuna.logging.WARNING)
+def _check(job: list[str]) -> Config:
+    try:
+        return to_config(composed(job))
+    except UserError as error:
+        raise UserError(f"In the job '{' '.join(job)}': {error}") from None

@@ -14,7 +14,7 @@ import torch
 from ..api import Logger
 from ..machine.distributed import is_main
 from ..run.metrics import MetricsFile
-from ..text import duration, logger, number, number_width
+from ..text import NUMBER_WIDTH, duration, logger, number
 from .console import Cell, line, progress_bar
 from .timing import Eta, Timing
 
@@ -26,10 +26,10 @@ class Report:
     """Shows and keeps the values of a run in the main process. Does nothing in other processes."""
 
     def __init__(self, parts: Parts, folder: Path, timing: Timing) -> None:
-        config, plan = parts.config, parts.train.plan
+        plan = parts.train.plan
         self.parts, self.folder, self.timing = parts, folder, timing
         self.plan, self.total_steps, self.device = plan, parts.total_steps, parts.device
-        self.digits, self.lr_shown = config.log.digits, " " * 7
+        self.lr_shown = " " * 7
         self.loggers: list[Logger] = []
         self.metrics: MetricsFile | None = None
         self.bar = progress_bar(0, 0, shown=False)
@@ -107,8 +107,7 @@ class Report:
         """Each value with its tag's part after the slash, the loss first."""
         named = {tag.split("/", 1)[1]: value for tag, value in values.items()}
         keys = sorted(named, key=lambda key: key != "loss")
-        size = number_width(self.digits)
-        return [(key, number(named[key], self.digits).ljust(size)) for key in keys]
+        return [(key, number(named[key]).ljust(NUMBER_WIDTH)) for key in keys]
 
     def write(self, step: int, values: Mapping[str, float]) -> None:
         """Write values to `metrics.jsonl` and to every logger."""

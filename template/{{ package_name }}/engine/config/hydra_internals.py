@@ -1,0 +1,89 @@
+"""Everything that uses names which Hydra does not promise. Nothing else in the engine does.
+
+Tried with hydra-core 1.3.8. Where a name is missing, `_find` returns None and the public path is
+taken: slower or less friendly, with the same runs.
+"""
+
+from __future__ import annotations
+
+import importlib
+import itertools
+import re
+from typing import Any
+
+from ..errors import UserError, nearest
+
+
+def _find(module: str, name: str) -> Any:
+    """Return an object of Hydra by its name, or None if this version does not have it."""
+    try:
+        return getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError):
+        return None
+
+
+def make_current(config: Any) -> bool:
+    """Let `${hydra:…}` in the config read from `config`. Return False if that cannot be done.
+
+    Reason: Hydra's main composes a single run twice, which takes as long as importing Hydra.
+    Public path: Hydra's main.
+    """
+    current = _find("hydra.core.hydra_config", "HydraConfig")
+    if not hasattr(current, "set_config"):
+        return False
+    current.instance().set_config(config)
+    return True
+
+
+def jobs_of_grid(overrides: list[str]) -> list[list[str]] | None:
+    """Return the overrides of each job of a grid, or None if that cannot be done.
+
+    Reason: every job is checked before the first one starts.
+    Public path: each job is checked when it starts. Raises Hydra's error for a bad override.
+    """
+    sweeper = _find("hydra._internal.core_plugins.basic_sweeper", "BasicSweeper")
+    parsed = _parsed(overrides)
+    if parsed is None or not hasattr(sweeper, "split_arguments"):
+        return None
+    return list(itertools.chain(*sweeper.split_arguments(parsed, None)))
+
+
+def fixed_in_search(overrides: list[str]) -> list[str] | None:
+    """Return the overrides whose values a search does not choose, or None if that cannot be done.
+
+    Reason, public path and errors: as for `jobs_of_grid`.
+    """
+    parsed = _parsed(overrides)
+    return None if parsed is None else [o.input_line for o in parsed if not o.is_sweep_override()]
+
+
+def _parsed(overrides: list[str]) -> list[Any] | None:
+    parser = _find("hydra.core.override_parser.overrides_parser", "OverridesParser")
+    if parser is None:
+        return None
+    from hydra.core.global_hydra import GlobalHydra
+
+    loader = GlobalHydra.instance().config_loader()  # it lists the files that a glob matches
+    parsed: list[Any] = parser.create(loader).parse_overrides(overrides)
+    return parsed
+
+
+def check_flags(arguments: list[str]) -> None:
+    """Refuse a mistyped flag in one sentence. Raises `UserError`.
+
+    Reason: Hydra prints 20 lines of usage. Public path: these lines, also with exit code 2.
+    """
+    make_parser = _find("hydra._internal.utils", "get_args_parser")
+    if make_parser is None:
+        return
+    parser = make_parser()
+
+    def refuse(message: str) -> None:
+        word = re.search(r"unrecognized arguments: (?:.* )?(-\S+)", message)
+        if word is None:
+            raise UserError(f"{message[:1].upper()}{message[1:]}. See --help and --hydra-help.")
+        flags = ["-q", "-v", *re.findall(r"(?<!\w)--?[a-z-]+", parser.format_usage())]
+        raise UserError(f"Unknown flag '{word[1]}'.{nearest(word[1], flags)}")
+
+    parser.error = refuse
+    parser.parse_args([a for a in arguments if a != "--version"])  # it would print and exit

@@ -1,0 +1,60 @@
+"""Config keys of earlier releases that do nothing any more.
+
+Stored configs, train.yaml and the command line may still hold them. To retire a key, delete its
+field in schema.py, add it here, and announce it in the changelog under **Removed**.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from ..text import say
+
+
+class Retired(NamedTuple):
+    version: str
+    """The first release without the key."""
+    default: Any
+    """What the engine does now, as a value of the key. Stored configs with it need no warning."""
+    sentence: str
+    """What happens instead, and what to do."""
+
+
+RETIRED = {
+    "log.digits": Retired(
+        "0.3.0", 4, "The console shows 4 significant digits; read all digits in metrics.jsonl."
+    )
+}
+
+
+def without_retired(values: Mapping[str, Any], is_stored: bool) -> dict[str, Any]:
+    """Return a config's values without retired keys; say once per command what is ignored."""
+    kept = dict(values)
+    for key, retired in RETIRED.items():
+        section, _, name = key.rpartition(".")
+        holder = kept.get(section) if section else kept
+        if not isinstance(holder, Mapping) or name not in holder:
+            continue
+        if not is_stored or holder[name] != retired.default:
+            _warn(key)
+        rest = {inner: value for inner, value in holder.items() if inner != name}
+        kept = {**kept, section: rest} if section else rest
+    return kept
+
+
+@functools.cache
+def _warn(key: str) -> None:
+    if os.environ.get("RANK", "0") == "0":  # of several processes, the main process says it
+        version, _, sentence = RETIRED[key]
+        say(f"The config key '{key}' is ignored since release {version}. {sentence}")
+
+
+def accept_retired(arguments: list[str]) -> list[str]:
+    """Return the command line with retired keys spelled so that Hydra takes them: `++key=value`."""
+    return [
+        f"++{argument.lstrip('+')}" if argument.lstrip("+").split("=")[0] in RETIRED else argument
+        for argument in arguments
+    ]

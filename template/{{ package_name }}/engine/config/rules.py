@@ -1,0 +1,80 @@
+"""The rule of a config key: its meaning and the values it takes, beside its default."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Rule:
+    """What a config key means and which values it takes.
+
+    The check, `--help` and docs/config.md are made from it.
+    """
+
+    meaning: str
+    at_least: float | None = None
+    above: float | None = None
+    at_most: float | None = None
+    below: float | None = None
+    one_of: tuple[str, ...] = ()
+    fits: Callable[[Any], bool] | None = None
+    """A function that returns True for a value that can work."""
+    must_be: str = ""
+    """The allowed values in words, where they do not follow from the fields above."""
+    may_change: bool = False
+    """A resumed run may change the key, because the result does not depend on it."""
+    may_grow: bool = False
+    """A resumed run may raise the key, to train for longer."""
+    heading: str = ""
+    """The title above this key and the keys after it."""
+
+    def allows(self, value: Any) -> bool:
+        """Return True if the value can work. The type is checked before, by OmegaConf."""
+        if self.fits is not None:
+            return self.fits(value)
+        return (
+            (not self.one_of or value in self.one_of)
+            and (self.at_least is None or value >= self.at_least)
+            and (self.above is None or value > self.above)
+            and (self.at_most is None or value <= self.at_most)
+            and (self.below is None or value < self.below)
+            and (not isinstance(value, float) or math.isfinite(value))
+        )
+
+    def limits(self) -> str:
+        """Return the allowed values in words, such as "at least 1"; "" if all of the type are."""
+        if self.one_of:
+            return f"one of {', '.join(self.one_of)}"
+        bounds = {
+            "at least": self.at_least,
+            "above": self.above,
+            "at most": self.at_most,
+            "below": self.below,
+        }
+        return self.must_be or " and ".join(
+            f"{word} {bound}" for word, bound in bounds.items() if bound is not None
+        )
+
+
+def key(default: Any, meaning: str, **rule: Any) -> Any:
+    """Return a config field; `default` is a value, or a class that makes one for each config."""
+    metadata = {"rule": Rule(meaning, **rule)}
+    if callable(default):
+        return field(default_factory=default, metadata=metadata)
+    return field(default=default, metadata=metadata)
+
+
+def is_run_name(name: str) -> bool:
+    """Return True if `name` can be a folder below runs/."""
+    return (
+        not set(name) & set('\\:*?"<>|\0\n')
+        and ".." not in name
+        and not name.startswith("~")
+        and len(os.fsencode(name)) <= 200
+        and all(part and part == part.strip() and part[0] != "." for part in name.split("/"))
+    )
