@@ -15,6 +15,7 @@ from .errors import Refused, Stopped
 from .git import GitFailed, forget_environment
 
 DONE, STOPPED, REFUSED = 0, 1, 2
+UNCHANGED = "The project is unchanged, or the next update or --abort restores it."
 
 
 def parser() -> argparse.ArgumentParser:
@@ -22,17 +23,25 @@ def parser() -> argparse.ArgumentParser:
     commands = top.add_subparsers(dest="command", required=True)
     one = commands.add_parser("update", help="update the project in this folder to a newer version of the template")
     one.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="config values for the short training")
-    one.add_argument("--to", metavar="VERSION", help="a version, or HEAD for the newest state; else the newest version")
-    one.add_argument("--data", action="append", default=[], metavar="KEY=VALUE", help="change an answer: ci=gitlab")
-    one.add_argument("--python", metavar="PATH", help="runs the project's tests; else its .venv, an active one, uv's")
+    one.add_argument(
+        "--to", metavar="VERSION", help="a version, or HEAD for the newest commit; default: the newest version"
+    )
+    one.add_argument(
+        "--data", action="append", default=[], metavar="KEY=VALUE", help="change an answer, such as ci=gitlab"
+    )
+    one.add_argument("--python", metavar="PATH", help="the Python for the tests; default: the project's .venv")
     what = one.add_mutually_exclusive_group()
-    what.add_argument("--dry-run", action="store_true", help="try everything and change nothing")
-    what.add_argument("--abort", action="store_true", help="put back what a killed update left; delete its branch")
-    new = commands.add_parser("new", help="make a project: copier copy")
-    new.add_argument("source", help="URL or path of the template")
+    what.add_argument("--dry-run", action="store_true", help="try everything, change nothing")
+    what.add_argument(
+        "--abort", action="store_true", help="restore the files after a killed update and delete its branch"
+    )
+    new = commands.add_parser("new", help="create a project, as copier copy does")
+    new.add_argument("source", help="the template's URL or path")
     new.add_argument("folder", type=Path)
     new.add_argument("--defaults", action="store_true", help="ask nothing")
-    new.add_argument("--to", metavar="VERSION", help="a version, or HEAD; else the newest version")
+    new.add_argument(
+        "--to", metavar="VERSION", help="a version, or HEAD for the newest commit; default: the newest version"
+    )
     return top
 
 
@@ -62,10 +71,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(error, file=sys.stderr)
         return STOPPED
     except OSError as error:
-        print(f"{error}. The project is as it was, or is put back by the next start or --abort.", file=sys.stderr)
+        print(f"{error}. {UNCHANGED}", file=sys.stderr)
         return STOPPED
     except KeyboardInterrupt:
-        print("Interrupted. The project is as it was, or is put back by the next start or --abort.", file=sys.stderr)
+        print(f"Interrupted. {UNCHANGED}", file=sys.stderr)
         return 130
     return DONE
 
@@ -73,9 +82,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _new(source: str, folder: Path, version: str | None, defaults: bool) -> None:
     try:
         copier.run_copy(source, folder, vcs_ref=version, defaults=defaults)
-    except Exception as error:  # whatever an address or an answer makes Copier raise
+    except Exception as error:  # an address or an answer can make Copier raise anything
         why = " ".join(str(error).split()) or type(error).__name__
-        raise Refused(f"No project was made of {source} in {folder}: {why}") from error
+        raise Refused(f"Cannot create a project from {source} in {folder}: {why}") from error
 
 
 def _pair(text: str) -> tuple[str, str]:

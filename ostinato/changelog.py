@@ -1,12 +1,12 @@
-"""CHANGELOG.md of the template: what it says between two versions, and what that announces.
+"""Read the template's CHANGELOG.md: its text between two versions, and the changes that it announces.
 
-A section is `## VERSION` or `## VERSION (DATE)`; `## Unreleased` holds what has no version yet. In it, a list item
-that begins with one of these announces a change that an update would otherwise stop at:
+A section is `## VERSION` or `## VERSION (DATE)`. `## Unreleased` holds changes that have no version yet. A list item
+announces a change if it begins in one of these ways. An update stops at such a change if it is not announced.
 
-- **Numbers change**: …                  runs with the same config end with other weights or values
-- **Checkpoints change**: …              runs from before cannot be resumed
-- **Default changed** `keep_last`: …     a key that existed has another default; several keys in backticks
-- **Removed** `log.every`: …             a config key or a file of configs/ is no more: `optimizer=sgd`
+- **Numbers change**: …                  the same config gives other weights or values
+- **Checkpoints change**: …              older runs cannot be resumed
+- **Default changed** `keep_last`: …     a key has another default; several keys in backticks
+- **Removed** `log.every`: …             a config key is gone, or a file of configs/: `optimizer=sgd`
 """
 
 import re
@@ -25,7 +25,7 @@ class Changes:
 
 
 def between(changelog: str, old: Version | None, new: Version | None) -> Changes:
-    """What changed after `old` up to `new`; what is unreleased counts where `new` is None or after a release."""
+    """Return the changes after `old` up to `new`. `new` is None for a commit without a version."""
     parts = re.split(r"^## +(.+)$", changelog, flags=re.MULTILINE)[1:]
     kept = []
     for title, body in zip(parts[::2], parts[1::2], strict=True):
@@ -53,6 +53,6 @@ def _says(text: str, what: str) -> bool:
 
 
 def _named(text: str, what: str) -> frozenset[str]:
-    """The words in backticks before the colon of each item that begins so."""
+    """Return the words in backticks before the colon of each item that begins with `what`."""
     items = re.findall(rf"^[-*] +\*\*{what}\*\*([^:]*)", text, re.MULTILINE)
     return frozenset(word for item in items for word in re.findall(r"`([^`]+)`", item))

@@ -1,6 +1,7 @@
-"""Is the updated project as good as before? From the quickest check to the slowest; the first failure ends it.
+"""Check that the updated project is as good as before, from the quickest check to the slowest.
 
-Two copies of the project, before and after the update, lie in temporary folders: the project itself is not touched.
+The first failure ends the checks. They run in two copies of the project in temporary folders, from before and after
+the update. The project itself is not touched.
 """
 
 import json
@@ -34,27 +35,27 @@ SHORT = (
     "precision=fp32",
     "compile=false",
 )
-"""The short training: past warm-ups that are a share of an epoch or run; on the CPU, where it repeats to the bit."""
+"""The short training. It is longer than warm-ups, and on the CPU it repeats bit for bit."""
 NAME = "ostinato-check"
 PATIENCE = 600
-"""Seconds that a command may take after the update, on top of ten times what it took before."""
+"""The time limit of a command after the update: these seconds, and ten times its time before."""
 
 
 @dataclass
 class Trees:
-    """What is compared."""
+    """The two projects to compare."""
 
     before: Path
     after: Path
     changed: list[str]
-    """The paths that differ."""
+    """The paths of files that differ."""
     changes: Changes
-    """What the changelog announces."""
+    """The changes that the changelog announces."""
 
 
 Say = Callable[[str], None]
 Check = Callable[[Trees, Say], None]
-"""Raises `Stopped` where the updated project is not as good as before; says what it did."""
+"""Raises `Stopped` if the updated project is worse than before. Tells `Say` what it did."""
 
 
 @dataclass
@@ -69,10 +70,10 @@ class Done:
 
 
 class Checks:
-    """The checks of an update."""
+    """All checks of an update, in order."""
 
     def __init__(self, project: Path, python: str | None = None, overrides: Sequence[str] = ()) -> None:
-        """`python` runs the project's code, see `find_python`; `overrides` are for the short training."""
+        """`python` runs the project's code, see `find_python`. `overrides` go to the short training."""
         self.project, self.python, self.overrides = project, python, list(overrides)
         self.command: list[str] = []
 
@@ -82,19 +83,19 @@ class Checks:
         self.command = command
         done = self.run(trees.after, "-c", "")
         if done.code != 0:
-            raise Stopped(f"There is no environment to test the updated project in: {done.tail(6)}")
+            raise Stopped(f"No Python environment can run the updated project: {done.tail(6)}")
         if needs[0] != needs[1]:
-            say("  the dependencies change: run `uv sync` afterwards")
+            say("  the dependencies change: run `uv sync` after the update")
         self._compile(trees)
         say("  every changed Python file compiles")
         old_values = self._configs(trees)
-        say("  every config key and choice is there, with the default it had or an announced one")
+        say("  every config key and choice is there, with its old default or an announced one")
         self._train(trees, old_values, say)
         self._test(trees)
         say("  the project's tests pass as before")
 
     def run(self, folder: Path, *arguments: str, text: str = "", seconds: float = 0) -> Done:
-        """`python ARGUMENTS` in one of the folders."""
+        """Run `python ARGUMENTS` in one of the two projects."""
         return _run(self.command, folder, *arguments, text=text, seconds=seconds)
 
     def _compile(self, trees: Trees) -> None:
@@ -105,39 +106,39 @@ class Checks:
                 raise Stopped(f"A Python file of the updated project does not compile: {done.tail(6)}")
 
     def _configs(self, trees: Trees) -> dict[str, Any]:
-        """The values before of announced defaults that changed for this project."""
+        """Compare all config values. Return the old values of defaults that changed as announced."""
         problems = []
         for path in trees.changed:
             if re.fullmatch(r"configs/.+/[^/]+\.ya?ml", path) and (trees.before / path).is_file():
                 problems += self._choice(trees, path)
         values = [self._composed(folder) for folder in (trees.before, trees.after)]
         removed, changed = _compared(*values)
-        problems += [f"the config key {key} is no more" for key in removed if not _named(key, trees.changes.removed)]
+        problems += [f"the config key {key} is gone" for key in removed if not _named(key, trees.changes.removed)]
         for key in changed:
             if not _named(key, trees.changes.defaults):
-                problems.append(f"{key} is {values[1][key]!r}, and was {values[0][key]!r}")
+                problems.append(f"{key} was {values[0][key]!r} and is now {values[1][key]!r}")
         if problems:
             more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
-            raise Stopped(f"The config changes without a word in the changelog: {problems[0]}{more}.")
+            raise Stopped(f"The config changes, and the changelog does not announce it: {problems[0]}{more}.")
         return {key: values[0][key] for key in changed}
 
     def _choice(self, trees: Trees, path: str) -> list[str]:
-        """What is wrong with a changed file of configs/."""
+        """Return what is wrong with a changed file of configs/."""
         group, choice = Path(path).parent.relative_to("configs").as_posix(), Path(path).stem
         after = trees.after / path
         if not after.is_file():
             is_told = f"{group}={choice}" in trees.changes.removed
-            return [] if is_told else [f"the choice {group}={choice} is no more"]
+            return [] if is_told else [f"the choice {group}={choice} is gone"]
         try:
             texts = [yaml.safe_load((folder / path).read_text("utf-8")) for folder in (trees.before, trees.after)]
         except (yaml.YAMLError, UnicodeDecodeError) as error:
             raise Stopped(f"{path} of the updated project cannot be read: {' '.join(str(error).split())}") from error
         values = [_flat(text or {}, group) for text in texts]
         removed, changed = _compared(*values)
-        problems = [f"{key} is no more in {path}" for key in removed if not _named(key, trees.changes.removed)]
+        problems = [f"{key} is gone from {path}" for key in removed if not _named(key, trees.changes.removed)]
         for key in changed:
             if not _named(key, trees.changes.defaults):
-                problems.append(f"{key} is {values[1][key]!r} in {path}, and was {values[0][key]!r}")
+                problems.append(f"{key} was {values[0][key]!r} in {path} and is now {values[1][key]!r}")
         return problems
 
     def _composed(self, folder: Path) -> dict[str, Any]:
@@ -163,8 +164,8 @@ class Checks:
             if done.code != 0:
                 if folder is trees.before:
                     raise Stopped(
-                        f"The project does not train as it is, before the update: {done.tail(3)}\n"
-                        "Repair it, or give the short training other values: `ostinato update KEY=VALUE …`."
+                        f"The project does not train before the update: {done.tail(3)}\n"
+                        "Repair it, or change the short training: `ostinato update KEY=VALUE …`."
                     )
                 raise Stopped(f"The updated project does not train: {done.tail(6)}")
             seconds = PATIENCE + 10 * done.seconds
@@ -173,18 +174,18 @@ class Checks:
         if trees.changes.numbers:
             say("  it trains; numbers are not compared: the changelog says that they change")
         elif not is_sayable:
-            say("  it trains; numbers are not compared: a default that the changelog names changed")
+            say("  it trains; numbers are not compared: the changelog announces another default")
         else:
-            _compare_results(found[0], found[1], "trains otherwise")
+            _compare_results(found[0], found[1], "trains differently")
             say("  it trains to the same weights and values, bit for bit")
         if trees.changes.checkpoints:
-            say("  runs from before are not resumed: the changelog says that they cannot be")
+            say("  runs from before the update are not resumed: the changelog says that they cannot be")
         else:
             self._resume(trees, found[0], seconds)
-            say("  it goes on with a run from before")
+            say("  it resumes a run from before the update")
 
     def _resume(self, trees: Trees, whole: dict[str, Any], seconds: float) -> None:
-        """The run from before the update, stopped half-way, ends after it as it did."""
+        """Cut the run from before the update in half. Resumed after the update, it must end as before."""
         (run,) = (trees.before / "runs" / NAME).iterdir()
         half = shutil.copytree(run, trees.after / "runs" / f"{NAME}-half" / run.name)
         _, *later = sorted((half / "checkpoints").glob("step-*.pt"))
@@ -195,9 +196,9 @@ class Checks:
         (half / "manifest.json").write_text(json.dumps(manifest), encoding="utf-8")
         done = self.run(trees.after, "train.py", f"resume={half.relative_to(trees.after)}", seconds=seconds)
         if done.code != 0:
-            raise Stopped(f"The updated project cannot go on with a run from before the update: {done.tail(3)}")
+            raise Stopped(f"The updated project cannot resume a run from before the update: {done.tail(3)}")
         if not trees.changes.numbers:
-            _compare_results(whole, _result(half), "ends a run from before the update otherwise")
+            _compare_results(whole, _result(half), "ends a run from before the update differently")
 
     def _test(self, trees: Trees) -> None:
         arguments = "-m", "pytest", "-q", "-rfE", "-p", "no:cacheprovider", "--continue-on-collection-errors"
@@ -210,13 +211,13 @@ class Checks:
             if not failed - before:
                 return
             failed -= before
-        first = f"{min(failed)} fails" if failed else f"pytest ends with {done.code}"
+        first = f"{min(failed)} fails" if failed else f"pytest ends with exit code {done.code}"
         more = f" (and {len(failed) - 1} more)" if len(failed) > 1 else ""
-        raise Stopped(f"A test of the updated project does not pass: {first}{more}.\n{done.tail(12)}")
+        raise Stopped(f"The tests of the updated project do not pass: {first}{more}.\n{done.tail(12)}")
 
 
 NO_VARIABLES = ("PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV", "UV_PROJECT_ENVIRONMENT")
-"""Through these uv would change an environment that is in use, and Python import from another place."""
+"""With these variables uv would change another environment, and Python would import from other places."""
 
 
 def _run(command: Sequence[str], folder: Path, *arguments: str, text: str = "", seconds: float = 0) -> Done:
@@ -234,19 +235,19 @@ def _run(command: Sequence[str], folder: Path, *arguments: str, text: str = "", 
             timeout=seconds or None,
         )
     except subprocess.TimeoutExpired:
-        raise Stopped(f"`python {' '.join(arguments[:2])}` does not end after the update.") from None
+        raise Stopped(f"`python {' '.join(arguments[:2])}` takes more than {seconds:.0f} s after the update.") from None
     return Done(done.returncode, done.stdout, done.stderr, time.monotonic() - started)
 
 
 def find_python(project: Path, asked: str | None, updated: Path, needs_other: bool) -> list[str]:
-    """The command that runs the project's code: the one asked for; the project's environment; an active one; uv's.
+    """Return the command that runs the project's code: `asked`, the project's .venv, the active environment, or uv's.
 
-    `needs_other`: the updated project has other dependencies, so that its environment is made by uv. uv makes it in
-    `updated`, as it would write a lock file into the project. Raises `Refused` where there is none.
+    `needs_other`: the dependencies change, so uv makes an environment. It does so in `updated`, because it writes a
+    lock file. Raises `Refused` if `asked` is not a program.
     """
     if asked is not None:
         if (found := shutil.which(asked)) is None:
-            raise Refused(f"--python {asked} is no program.")
+            raise Refused(f"--python {asked} is not a program. Name a Python, such as .venv/bin/python.")
         return [os.path.abspath(found)]
     uv = os.environ.get("UV") or shutil.which("uv")
     with_uv = [uv, "run", "--quiet", "--project", str(updated), "python"] if uv else None
@@ -272,7 +273,7 @@ def _dependencies(folder: Path) -> Any:
 
 
 def _flat(values: Any, prefix: str) -> dict[str, Any]:
-    """The values by dotted key; lists and empty mappings are values."""
+    """Return the values by dotted key. Lists and empty mappings are values."""
     if not isinstance(values, Mapping) or not values:
         return {prefix: values}
     found: dict[str, Any] = {}
@@ -282,7 +283,7 @@ def _flat(values: Any, prefix: str) -> dict[str, Any]:
 
 
 def _compared(before: Mapping[str, Any], after: Mapping[str, Any]) -> tuple[list[str], list[str]]:
-    """The keys that are no more, and those with another value. A mapping that was empty may get keys."""
+    """Return the keys that are gone, and those with another value. An empty mapping may get keys."""
     filled = {key for key in before if before[key] in ({}, None) and any(name.startswith(f"{key}.") for name in after)}
     gone = [key for key in before if key not in after and key not in filled]
     other = [k for k in before if k in after and (before[k], type(before[k])) != (after[k], type(after[k]))]
@@ -290,12 +291,12 @@ def _compared(before: Mapping[str, Any], after: Mapping[str, Any]) -> tuple[list
 
 
 def _named(key: str, announced: frozenset[str]) -> bool:
-    """Whether the changelog names a key, or a part of the config that it lies in."""
+    """True if the changelog names the key, or a section of the config that holds it."""
     return any(key == name or key.startswith(f"{name}.") for name in announced)
 
 
 def _result(run: Path) -> dict[str, Any]:
-    """What a run came to: the manifest's result, and every value that it logged, times aside."""
+    """Return the manifest's result and every logged value of a run, without times and memory."""
     found: dict[str, Any] = dict(json.loads((run / "manifest.json").read_text(encoding="utf-8"))["result"])
     for line in (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines():
         row = json.loads(line)
@@ -310,7 +311,7 @@ def _compare_results(before: Mapping[str, Any], after: Mapping[str, Any], what: 
         now = after.get(key, "missing")
         if now != value and not (now != now and value != value):  # nan equals nan here
             raise Stopped(
-                f"The updated project {what}, without a word in the changelog: {key} is {now}, and was {value}."
+                f"The updated project {what}: {key} was {value} and is now {now}. The changelog does not announce this."
             )
 
 

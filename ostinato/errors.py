@@ -1,9 +1,9 @@
-"""How a command ends when it does not end well."""
+"""The exceptions that end a command, each with its exit code."""
 
 
 class Refused(Exception):
-    """One clear sentence for the person at the terminal; nothing was changed. Exit code 2."""
+    """The user can correct this: the message says how. Nothing was changed. Exit code 2."""
 
 
 class Stopped(Exception):
-    """The update was tried and does not fit: the project is as it was. Exit code 1."""
+    """The update was tried and failed. The project is unchanged. Exit code 1."""

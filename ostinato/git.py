@@ -1,4 +1,4 @@
-"""git, called the same way whatever the user's settings are."""
+"""Run git in the same way, whatever the user's settings are."""
 
 import os
 import shutil
@@ -22,17 +22,17 @@ SETTINGS = {
     "diff.renameLimit": "0",
     "merge.renames": "true",
     "merge.renameLimit": "0",
-    "merge.directoryRenames": "false",  # else what a user adds to a folder moves with the folder
+    "merge.directoryRenames": "false",  # true would move a user's new file together with its folder
     "merge.verifySignatures": "false",
     "log.showSignature": "false",
     "safe.bareRepository": "all",
     "gc.auto": "0",
 }
-AT_LEAST = (2, 38)  # merge-tree --write-tree
+AT_LEAST = (2, 38)  # for merge-tree --write-tree
 
 
 class GitFailed(Exception):
-    """A git command failed that should not have."""
+    """A git command failed unexpectedly."""
 
 
 class Git:
@@ -63,12 +63,12 @@ class Git:
         return self.output(*arguments, data=data).decode(errors="surrogateescape").rstrip("\n")
 
     def ask(self, *arguments: str) -> str | None:
-        """The output, or None where git says no."""
+        """Return the output, or None if git fails."""
         code, out, _ = self.run(*arguments)
         return out.decode(errors="surrogateescape").rstrip("\n") if code == 0 else None
 
     def names(self, *arguments: str) -> list[str]:
-        """The output of a command with -z."""
+        """Return the names that a command with -z prints."""
         return [name for name in self(*arguments).split("\0") if name]
 
     def tree(self, tree: str) -> Tree:
@@ -80,7 +80,7 @@ class Git:
         return files
 
     def write_tree(self, files: Mapping[str, Entry], index: Path) -> str:
-        """The id of a tree with these files; `index` is a file to work in."""
+        """Write a tree with these files and return its id. `index` is a scratch file."""
         index.unlink(missing_ok=True)
         git = Git(self.folder, **self.env, GIT_INDEX_FILE=str(index))
         rows = "".join(f"{mode} {oid}\t{path}\0" for path, (mode, oid) in files.items())
@@ -88,14 +88,14 @@ class Git:
         return git("write-tree")
 
     def tree_of_folder(self, folder: Path, index: Path) -> Tree:
-        """Stores the files of a folder, ignored ones too, with the line endings its .gitattributes ask for."""
+        """Store the files of a folder, ignored ones too. Line endings follow the folder's .gitattributes."""
         index.unlink(missing_ok=True)
         git = Git(folder, **self.env, GIT_DIR=str(self.folder), GIT_WORK_TREE=str(folder), GIT_INDEX_FILE=str(index))
         git("-c", f"core.attributesFile={os.devnull}", "-c", "core.fileMode=true", "add", "--force", "--all", ".")
         return self.tree(git("write-tree"))
 
     def checkout(self, tree: str, folder: Path, index: Path) -> Path:
-        """Writes the files of a tree into a new folder."""
+        """Write the files of a tree into a new folder."""
         folder.mkdir(parents=True)
         index.unlink(missing_ok=True)
         place = {"GIT_DIR": str(self.folder), "GIT_WORK_TREE": str(folder), "GIT_INDEX_FILE": str(index)}
@@ -112,17 +112,17 @@ class Git:
 
 
 def check_version() -> None:
-    """Raises `Refused` where git is missing or too old."""
+    """Raise `Refused` if git is missing or too old."""
     if shutil.which("git") is None:
-        raise Refused("git is not installed: an update needs it.")
+        raise Refused("git is not installed. An update needs git 2.38 or newer.")
     words = subprocess.check_output(["git", "--version"], text=True).split()
     numbers = tuple(int(part) for part in words[2].split(".")[:2])
     if numbers < AT_LEAST:
-        raise Refused(f"git {words[2]} is too old for an update: install git 2.38 or newer.")
+        raise Refused(f"git {words[2]} is too old for an update. Install git 2.38 or newer.")
 
 
 def forget_environment(names: Iterable[str] = ()) -> None:
-    """Drops what a git hook or alias that started this process told git about another repository."""
+    """Drop the variables through which a git hook or alias points this process to its own repository."""
     for name in names or subprocess.check_output(["git", "rev-parse", "--local-env-vars"], text=True).split():
         if not name.startswith("GIT_CONFIG"):
             os.environ.pop(name, None)

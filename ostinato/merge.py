@@ -1,23 +1,7 @@
 """The three-way merge of an update: old version, new version and project, as git trees.
 
-What others call:
-
-    from ostinato.render import ownership, rendered
-    from ostinato.merge import Merge, merge
-
-    rendered(source, version, answers, dst)            # renders a version; `source` as in `_src_path`
-    owned = ownership(checkout, answers)               # owned("digits/task.py") is True
-    result = merge(project, old, new, owned, scratch)  # `old`, `new`: rendered folders; `scratch`: a folder to make
-
-`merge` reads the project's HEAD commit alone, writes nothing to the project, and drops the user's paths (those
-for which `owned` is true) before it merges, so that they end as they were. With several versions' ownership:
-`lambda path: owned_old(path) or owned_new(path)`.
-
-Result: `Merge.commit` is a commit on top of the project's HEAD in the bare repository `Merge.scratch`, with
-conflict markers where there are conflicts; `Merge.read(path)` gives a file of it (None where there is none).
-`Merge.conflicts` (the update stops) and `Merge.notes` (it goes on, and says so) hold a sentence by path;
-`arrived`, `replaced`, `merged`, `removed` are lists of paths, `moved` pairs of old and new path.
-`Merge.report()` is all of it as text.
+`merge` reads only the project's HEAD commit and writes nothing to the project. The user's files take no part in it,
+so they stay as they are. The result is a commit on top of HEAD, in a repository of its own.
 """
 
 from collections import Counter
@@ -29,35 +13,41 @@ from .git import Git, GitFailed, Tree
 from .render import ANSWERS
 
 SIMILAR = "--find-renames=60%"
-"""How alike a file that a user moved and changed must be to be recognised."""
+"""How alike a file must stay that a user moves and changes, so that git recognises it."""
 NOBODY = {f"GIT_{who}_{what}": "ostinato" for who in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")}
 
 
 @dataclass
 class Merge:
-    """Paths are relative to the project's root."""
+    """The result of `merge`. Paths are relative to the project's root."""
 
     scratch: Path
+    """The bare repository that holds the commits."""
     commit: str
+    """On top of the project's HEAD. Files in conflict hold conflict markers."""
     tree: str
-    """The project's folder of the commit, which is the whole of it but for a project in a subfolder."""
+    """The project's folder in this commit; a project may lie in a subfolder of its repository."""
     template: str
-    """A commit that holds the new version as rendered."""
+    """A commit with the new version as rendered."""
     files: Tree
     conflicts: dict[str, str] = field(default_factory=dict)
+    """A sentence for each path that stops the update."""
     notes: dict[str, str] = field(default_factory=dict)
+    """A sentence for each path that the user should look at."""
     arrived: list[str] = field(default_factory=list)
     replaced: list[str] = field(default_factory=list)
     merged: list[str] = field(default_factory=list)
     removed: list[str] = field(default_factory=list)
     moved: list[tuple[str, str]] = field(default_factory=list)
+    """Old and new path."""
 
     def read(self, path: str) -> bytes | None:
+        """Return the content of a merged file; None if there is none."""
         entry = self.files.get(path)
         return Git(self.scratch).blob(entry[1]) if entry else None
 
     def report(self) -> str:
-        """What arrived, was merged, removed …, a line each."""
+        """Return a line for each file that changed, and for each conflict and note."""
         rows = [("arrived", path) for path in self.arrived]
         rows += [("moved", f"{one} → {other}") for one, other in self.moved]
         rows += [("merged", path) for path in self.merged]
@@ -108,7 +98,7 @@ def merge(
     answers = theirs.pop(ANSWERS)
     _note_edited_answers(git, base.pop(ANSWERS, None), ours.pop(ANSWERS, None), answers, result)
 
-    # What the template never had takes no part: it cannot be mistaken for a renamed file.
+    # Files that the template never had take no part. git could take them for renamed files.
     moved_by_user = _renames(git, base, ours, index, SIMILAR)
     renamed = _renamed_by_template(git, base, theirs, moved, index)
     for path in moved_by_user.keys() & renamed.keys():
@@ -116,12 +106,12 @@ def merge(
         if mine != new and mine not in theirs:
             theirs[mine] = theirs.pop(new)
             renamed[path] = mine
-            result.notes[mine] = f"you moved {path} here, and the new version moved it to {new}: yours stays here."
+            result.notes[mine] = f"you moved {path} here, and the new version moved it to {new}. Yours stays here."
     taking_part = base.keys() | theirs.keys() | set(moved_by_user.values()) | _folders(theirs)
     ours = {p: entry for p, entry in ours.items() if p in taking_part or _folders([p]) & theirs.keys()}
     for path in sorted(ours.keys() & theirs.keys() - base.keys() - set(moved_by_user.values())):
         if ours[path] != theirs[path]:
-            result.notes[path] = "you have your own, and the new version brings one: yours stays."
+            result.notes[path] = "you have your own, and the new version brings one. Yours stays."
             del ours[path], theirs[path]
 
     origin = {other: one for one, other in moved_by_user.items()}
@@ -130,11 +120,12 @@ def merge(
     new_name = {path: new for path, new in renamed.items() if new in theirs and not (path in ours and new in ours)}
     old_trees = ({new_name.get(path, path): entry for path, entry in tree.items()} for tree in (base, ours))
     files, stages, told = _merge_trees(git, *old_trees, theirs, index, version)
-    _settle(files, stages, told, result)
+    old_name = {new: path for path, new in renamed.items()}
+    _settle(files, stages, told, old_name, result)
     for path in crlf:
         _with_crlf(git, files, {path, renamed.get(origin.get(path, path), path)})
     _audit(git, base, ours, theirs, files, moved_by_user, renamed, result)
-    origin |= {new: old for old, new in renamed.items()}
+    origin |= old_name
     for path, sentence in result.conflicts.items():
         old_path = origin.get(path, path)
         places = [p for p in moved.get(old_path, ()) if p != path and p in theirs and p not in base]
@@ -158,7 +149,7 @@ def merge(
 
 
 def borrowing(project: Git, scratch: Path) -> Git:
-    """A new bare repository that reads the project's objects and keeps its own to itself."""
+    """Create a bare repository that reads the project's objects and writes its own."""
     kind = project.ask("rev-parse", "--show-object-format") or "sha1"
     scratch.mkdir(parents=True)
     git = Git(scratch)
@@ -179,7 +170,7 @@ def _me(project: Git) -> dict[str, str]:
 
 
 def _folders(paths: Iterable[str]) -> set[str]:
-    """Every folder above the paths."""
+    """Return every folder above the paths."""
     return {str(parent) for path in paths for parent in Path(path).parents} - {"."}
 
 
@@ -207,7 +198,7 @@ def _renamed_by_template(
 def _merge_trees(
     git: Git, base: Tree, ours: Tree, theirs: Tree, index: Path, version: str
 ) -> tuple[Tree, dict[str, set[int]], dict[str, str]]:
-    """The merged files; of each path in conflict which of base 1, ours 2 and theirs 3 have it, and what git says."""
+    """Return the merged files and, by path in conflict, who has it (1 base, 2 ours, 3 theirs) and git's message."""
     writer = Git(git.folder, **NOBODY)
     root = writer("commit-tree", git.write_tree(base, index), "-m", "base")
     names = "yours", f"template-{version}"
@@ -232,16 +223,21 @@ def _merge_trees(
     return git.tree(tree), stages, told
 
 
-def _settle(files: Tree, stages: dict[str, set[int]], told: dict[str, str], result: Merge) -> None:
-    """What to do about each path that git could not merge."""
+def _settle(
+    files: Tree, stages: dict[str, set[int]], told: dict[str, str], old_name: dict[str, str], result: Merge
+) -> None:
+    """Say what the user must do about each path that git could not merge."""
     for path, have in stages.items():
         if have == {1, 3}:
             files.pop(path, None)
-            result.notes[path] = "you deleted or moved it, and the template changed it: it stays as you left it."
+            what = old_name.get(path, "it")
+            result.notes[path] = f"you deleted or moved {what}, and the template changed it. It stays as you left it."
         elif have == {1, 2}:
-            result.conflicts[path] = "you changed it, and the new version has it no more: keep your changes elsewhere."
+            result.conflicts[path] = (
+                "you changed it, and the new version does not have it. Move your changes elsewhere."
+            )
         elif have == {1, 2, 3}:
-            result.conflicts[path] = "you and the template changed the same lines: choose between the markers."
+            result.conflicts[path] = "you and the template changed the same lines. Choose between the markers."
         else:
             result.conflicts[path] = f"{told.get(path, 'git cannot merge it').rstrip('.')}."
     for path in told.keys() - stages.keys():
@@ -249,13 +245,13 @@ def _settle(files: Tree, stages: dict[str, set[int]], told: dict[str, str], resu
 
 
 def _note_edited_answers(git: Git, base: object, ours: object, new: object, result: Merge) -> None:
-    """Copier writes the answers file, so it is replaced whole."""
+    """Note the user's own lines in the answers file: Copier writes it anew."""
     if ours in (base, new) or base is None or ours is None:
         return
     before, mine, after = (set(git.blob(entry[1]).splitlines()) for entry in (base, ours, new))  # type: ignore[index]
     lost = [line.decode(errors="replace") for line in mine - before - after]
     if lost:
-        result.notes[ANSWERS] = f"Copier writes this file; what you had added is dropped: {'; '.join(lost)}"
+        result.notes[ANSWERS] = f"Copier writes this file. Your own lines are dropped: {'; '.join(lost)}"
 
 
 def _is_crlf(content: bytes) -> bool:
@@ -263,7 +259,7 @@ def _is_crlf(content: bytes) -> bool:
 
 
 def _without_crlf(git: Git, base: Tree, ours: Tree, origin: dict[str, str]) -> list[str]:
-    """Takes the CRLF line endings from files that a user converted, lest every line conflict; returns which."""
+    """Write LF in files that the user converted to CRLF, or every line would conflict. Return their paths."""
     found = []
     for path, (mode, oid) in list(ours.items()):
         before = base.get(origin.get(path, path))
@@ -293,7 +289,7 @@ def _audit(
     renamed: dict[str, str],
     result: Merge,
 ) -> None:
-    """Counts lines, so that nothing a user changed is lost whatever the merge did."""
+    """Count lines, so that no change of the user is lost, however git merged."""
 
     def lines(tree: Tree, *paths: str) -> Counter[bytes]:
         found: Counter[bytes] = Counter()
@@ -312,11 +308,11 @@ def _audit(
         deleted = now - (yours + (after - before))
         if added or deleted:
             line = next(iter(added or deleted)).decode(errors="replace").strip()
-            result.conflicts[mine] = f"your change of the line {line!r} would be lost: make it again by hand."
+            result.conflicts[mine] = f"your change of the line {line!r} would be lost. Make it again by hand."
 
 
 def _sort(base: Tree, before: Tree, result: Merge, renamed: dict[str, str]) -> None:
-    """Fills the lists of what became of which path."""
+    """Sort the changed paths into the lists of the result."""
     after = result.files
     gone, come = before.keys() - after.keys(), after.keys() - before.keys()
     result.moved = [(one, other) for one, other in renamed.items() if one in gone and other in come]

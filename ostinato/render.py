@@ -1,4 +1,4 @@
-"""Versions of the template: where they come from, what they render to, what in it is the user's."""
+"""Versions of the template: fetch them, render them, and tell which files are the user's."""
 
 import io
 import re
@@ -28,7 +28,7 @@ class Source:
     """A clone of the template's repository, with all versions."""
 
     def __init__(self, url: str, project: Path, folder: Path) -> None:
-        """`url` as in the answers' `_src_path`. Raises `Refused` where it cannot be reached."""
+        """`url` is `_src_path` of the answers. Raises `Refused` if it cannot be reached."""
         self.url = self.reached = url
         host, _, rest = url.partition(":")
         if host in SHORT:
@@ -41,45 +41,47 @@ class Source:
         if code != 0:
             why = said.splitlines()[-1].removeprefix("fatal: ") if said else "git clone failed"
             raise Refused(
-                f"The template's source {url!r}, from _src_path in {ANSWERS}, cannot be reached: {why.rstrip('.')}. "
-                "Correct _src_path there, commit, and update again."
+                f"The template's source {url!r} cannot be reached: {why.rstrip('.')}. "
+                f"Correct _src_path in {ANSWERS}, commit, and update again."
             )
         self.git = Git(folder)
         if self.git.ask("cat-file", "-e", "HEAD:copier.yml") is None:
             raise Refused(
-                f"The template's source {url!r}, from _src_path in {ANSWERS}, is not the template: it has no "
-                "copier.yml. Write its URL or absolute path there, commit, and update again."
+                f"The template's source {url!r} is not the template: it has no copier.yml. "
+                f"Correct _src_path in {ANSWERS}, commit, and update again."
             )
 
     def versions(self) -> list[str]:
-        """The released versions, in order."""
+        """Return the released versions in order."""
         found = [tag for tag in self.git("tag", "--list").split() if as_version(tag) is not None]
         return sorted(found, key=Version)
 
     def newest(self) -> str:
-        """The newest version that is no pre-release. Raises `Refused`."""
+        """Return the newest version that is not a pre-release. Raises `Refused`."""
         found = [tag for tag in self.versions() if not Version(tag).is_prerelease]
         if not found:
-            raise Refused(f"The template at {self.url} has no released version yet; --to HEAD takes its newest state.")
+            raise Refused(
+                f"The template at {self.url} has no released version yet. Use --to HEAD for its newest commit."
+            )
         return found[-1]
 
     def commit(self, version: str) -> str | None:
-        """The commit of a version (a tag, HEAD, a commit, or what `git describe` says), or None."""
+        """Return the commit of a version (a tag, HEAD, a commit or a name from `git describe`), or None."""
         if version.startswith("-"):
             return None
         found = self.git.ask("rev-parse", "--verify", "--quiet", f"{version}^{{commit}}")
         return found or self.git.ask("rev-parse", "--verify", "--quiet", f"refs/remotes/origin/{version}^{{commit}}")
 
     def describe(self, commit: str) -> str:
-        """What Copier records as `_commit`."""
+        """Return the name that Copier records as `_commit`."""
         return self.git("describe", "--tags", "--always", commit)
 
     def questions(self, commit: str) -> list[str]:
-        """What a version asks for."""
+        """Return the questions of a version."""
         return [key for key in yaml.safe_load(self.git("show", f"{commit}:copier.yml")) if not key.startswith("_")]
 
     def checkout(self, commit: str, folder: Path) -> Path:
-        """The template's files at a commit, in a new folder without git."""
+        """Write the template's files at a commit into a new folder, without git."""
         folder.mkdir(parents=True)
         archive = self.git.output("archive", commit)
         subprocess.run(["tar", "-x", "-C", str(folder)], input=archive, check=True)
@@ -87,7 +89,7 @@ class Source:
 
 
 def as_version(name: str) -> Version | None:
-    """A tag, or a commit some steps after a tag, as a version that can be compared."""
+    """Return a tag, or a name such as 0.2.0-3-gabcdef1, as a version that can be compared; else None."""
     steps = re.fullmatch(r"(.+)-(\d+)-g[0-9a-f]+", name)
     try:
         return Version(f"{steps[1]}.post{steps[2]}" if steps else name)
@@ -96,9 +98,12 @@ def as_version(name: str) -> Version | None:
 
 
 def rendered(source: str, version: str, answers: Answers, dst: Path) -> Path:
-    """A version of the template with these answers; new questions take their defaults. Raises `Refused`."""
+    """Render a version of the template with these answers into `dst`. New questions take their defaults.
+
+    Raises `Refused`.
+    """
     data = {key: value for key, value in answers.items() if not key.startswith("_")}
-    said = io.StringIO()  # Copier warns about what is meant here, such as a local template
+    said = io.StringIO()  # takes Copier's warnings, such as about a local template
     try:
         with warnings.catch_warnings(), redirect_stderr(said):
             warnings.simplefilter("ignore")
@@ -108,31 +113,31 @@ def rendered(source: str, version: str, answers: Answers, dst: Path) -> Path:
                 data=data,
                 defaults=True,
                 quiet=True,
-                settings=copier.Settings(),  # not those of whoever updates
+                settings=copier.Settings(),  # not the user's own
                 unsafe=False,
                 vcs_ref=version,
             )
-    except Exception as error:  # whatever a template or an answer makes Copier raise
+    except Exception as error:  # a template or an answer can make Copier raise anything
         why = " ".join(str(error).split()) or type(error).__name__
         raise Refused(f"The template at {version} cannot be rendered with the answers in {ANSWERS}: {why}") from error
     return dst
 
 
 def answers_in(text: str) -> dict[str, Any]:
-    """What an answers file holds. Raises `Refused`."""
+    """Return the content of an answers file. Raises `Refused`."""
     try:
         found = yaml.safe_load(text)
     except yaml.YAMLError as error:
         raise Refused(f"{ANSWERS} cannot be read: {' '.join(str(error).split())}.") from error
     if not isinstance(found, dict):
-        raise Refused(f"{ANSWERS} holds no answers; restore it from git's history.")
+        raise Refused(f"{ANSWERS} holds no answers. Restore it from git's history.")
     return found
 
 
 def ownership(template: Path, answers: Answers) -> Callable[[str], bool]:
-    """Whether a path of the rendered project is the user's, by the version in a checkout of the template.
+    """Return a function that is true for the user's paths; `template` is a checkout of a version.
 
-    The one source is `_exclude` in copier.yml: what Copier leaves out of an update but not out of a copy.
+    `_exclude` in copier.yml decides: Copier leaves the user's files out of an update, but not out of a copy.
     """
     patterns = yaml.safe_load((template / "copier.yml").read_text(encoding="utf-8"))["_exclude"]
     environment = SandboxedEnvironment(loader=FileSystemLoader(str(template)), autoescape=False)

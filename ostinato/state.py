@@ -1,7 +1,7 @@
-"""What must survive a kill: which update is under way, and how to put the project back.
+"""State that survives a kill: which update is running, and how to restore the project.
 
-Two files in the project's git directory: a lock, held by the updater and inherited by the git that fast-forwards,
-and a note of what is under way. The note is written before the project is touched and removed afterwards.
+Two files lie in the project's git directory: a lock and a note. The updater holds the lock, and the git that
+fast-forwards inherits it. The note is written before the project is touched, and removed afterwards.
 """
 
 import fcntl
@@ -18,13 +18,13 @@ from .errors import Refused, Stopped
 from .git import Git, Tree
 
 BRANCH = "ostinato-update-"
-"""Where an update that needs a hand is left, before the version's name."""
+"""The branch of an update that needs the user: this, and the version's name."""
 TRIED = "refs/ostinato/tried/"
-"""What such a branch was when it was left, before the branch's name."""
+"""The commit of such a branch as the updater left it: this, and the branch's name."""
 TEMPLATE = "refs/ostinato/template"
-"""The template's files of the newest version taken, as rendered."""
+"""The template's files of the last update, as rendered."""
 PATIENCE = 10.0
-"""Seconds to wait for another update, or for the git that a killed one had started."""
+"""Seconds to wait for another update, or for the git that a killed update started."""
 
 
 @dataclass
@@ -33,15 +33,15 @@ class Note:
     """The folder of temporary files."""
     head: str
     commit: str | None = None
-    """What HEAD is to be fast-forwarded to; None while the project is only read."""
+    """The commit that HEAD moves to; None while the project is only read."""
 
 
 class State:
     def __init__(self, git: Git) -> None:
-        """Takes the lock. Raises `Refused` where another update holds it."""
+        """Take the lock. Raises `Refused` if another update holds it."""
         folder = git.folder / git("rev-parse", "--git-dir")
         self.git, self.path = git, folder / "ostinato-update.json"
-        self._lock = open(folder / "ostinato-update.lock", "a")  # noqa: SIM115 - open as long as the update
+        self._lock = open(folder / "ostinato-update.lock", "a")  # noqa: SIM115 - stays open during the update
         deadline = time.monotonic() + PATIENCE
         while True:
             try:
@@ -49,7 +49,7 @@ class State:
                 return
             except OSError:
                 if time.monotonic() > deadline:
-                    raise Refused("Another update of this project is running: wait for it or end it.") from None
+                    raise Refused("Another update of this project is running. Wait for it, or end it.") from None
                 time.sleep(0.1)
 
     def close(self) -> None:
@@ -67,29 +67,29 @@ class State:
         return Note(**json.loads(self.path.read_text(encoding="utf-8"))) if self.path.exists() else None
 
     def clear(self) -> None:
-        """Forgets the update, and deletes its temporary files."""
+        """Forget the update and delete its temporary files."""
         note = self.read()
         if note is not None:
             shutil.rmtree(note.temporary, ignore_errors=True)
         self.path.unlink(missing_ok=True)
 
     def fast_forward(self, note: Note) -> None:
-        """Moves HEAD, index and files to `note.commit`. Raises `Stopped` where git refuses."""
+        """Move HEAD, index and files to `note.commit`. Raises `Stopped` if git refuses."""
         assert note.commit is not None
         self.write(note)
         code, out, said = self.git.run(
             "merge", "--ff-only", "--no-overwrite-ignore", "--quiet", note.commit, pass_fds=(self._lock.fileno(),)
         )
         if code != 0:
-            if self.git("status", "--porcelain"):  # else git refused before it touched anything
+            if self.git("status", "--porcelain"):  # otherwise git refused before it touched anything
                 self.put_back()
             self.clear()
             raise Stopped(f"git could not fast-forward: {said or out.decode(errors='replace').strip()}")
 
     def put_back(self) -> str | None:
-        """Undoes what a killed update left behind; says what it did, None where there was nothing to do.
+        """Undo what a killed update left behind. Return a message, or None if there was nothing to undo.
 
-        Raises `Refused` where files were edited since.
+        Raises `Refused` if files were edited since.
         """
         note = self.read()
         if note is None:
@@ -108,19 +108,19 @@ class State:
         git = self.git
         head = git("rev-parse", "HEAD")
         if head == new:
-            return "The update that was stopped had already been completed."
+            return "The killed update was already complete."
         if head != old:
-            return None  # somebody went on from there
+            return None  # there are commits since
         top = Path(git("rev-parse", "--show-toplevel"))
         before, after = git.tree(old), git.tree(new)
         changed = sorted(p for p in before.keys() | after.keys() if before.get(p) != after.get(p))
         edited = [path for path in changed if not _is_from(git, top / path, path, before, after)]
         if edited:
             raise Refused(
-                f"A stopped update is half-way, and {edited[0]} was edited since: save what you wrote elsewhere, run "
-                f"`git checkout -- {edited[0]}` (or delete it, where git says it knows no such file), and try again."
+                f"A killed update is half done, and {edited[0]} was edited since. Save your edits elsewhere, run "
+                f"`git checkout -- {edited[0]}` (delete the file if git does not know it), and try again."
             )
-        for path in self._git_locks():  # left by the git that was killed: our own lock says that it is gone
+        for path in self._git_locks():  # of the killed git: it has ended, because we hold the lock that it inherited
             path.unlink(missing_ok=True)
         git("read-tree", "--reset", old)
         kept = {parent for path in before for parent in Path(path).parents}
@@ -132,17 +132,17 @@ class State:
         names = "".join(f"{path}\0" for path in changed if path in before)
         Git(top)("checkout-index", "--force", "--index", "-z", "--stdin", data=names.encode(errors="surrogateescape"))
         git.ask("update-index", "--refresh", "-q")
-        return "The update that was stopped is undone."
+        return "The killed update is undone."
 
 
 def _is_from(git: Git, file: Path, path: str, before: Tree, after: Tree) -> bool:
-    """Whether a file is as one of two trees has it, or a beginning of that, as a killed git leaves it."""
+    """True if a file is as one of the trees has it, or a beginning of it, as a killed git leaves it."""
     if not os.path.lexists(file):
         return True
     if file.is_dir() and not file.is_symlink():
         return False
     content = os.fsencode(os.readlink(file)) if file.is_symlink() else file.read_bytes()
-    plain = content.replace(b"\r\n", b"\n")  # on disk by .gitattributes
+    plain = content.replace(b"\r\n", b"\n")  # .gitattributes may ask for CRLF on disk
     for tree in (before, after):
         if path in tree:
             blob = git.blob(tree[path][1])

@@ -1,4 +1,4 @@
-"""`ostinato update`: the steps, in order. The project is touched by the last one alone."""
+"""`ostinato update`: the steps, in order. Only the last step touches the project."""
 
 import contextlib
 import os
@@ -26,22 +26,22 @@ UNDER_WAY = {
     "REVERT_HEAD": "revert",
 }
 NOT_LINKED = {"runs", "outputs", "multirun", "wandb", "mlruns", "build", "dist", "htmlcov", "venv", "node_modules"}
-"""What git ignores and the checks have no use for, besides what begins with a dot or an underscore."""
+"""Ignored files that the checks do not need, besides names that begin with a dot or an underscore."""
 FIXED = {
-    "package_name": "the files that are yours would keep the old name",
-    "starting_point": "the files that are yours are those of another",
+    "package_name": "your files would keep the old name",
+    "starting_point": "your files belong to the old one",
 }
-"""Answers that no update changes, and why."""
+"""Answers that an update cannot change, and why."""
 Print = Callable[[str], None]
 
 
 @dataclass
 class Plan:
-    """What is updated to what."""
+    """From which version to which."""
 
     url: str
     old: str
-    """The version as recorded."""
+    """The version in the answers file."""
     new: str
     commits: tuple[str, str]
     answers: tuple[Answers, Answers]
@@ -49,11 +49,11 @@ class Plan:
 
 
 def find_project(folder: Path) -> Path:
-    """The nearest folder upwards that was rendered by Copier. Raises `Refused`."""
+    """Return the project that holds the folder. Raises `Refused`."""
     for place in (folder, *folder.parents):
         if (place / ANSWERS).is_file():
             return place
-    raise Refused(f"There is no {ANSWERS} here or in a folder above: run this in a project made from the template.")
+    raise Refused(f"There is no {ANSWERS} here or in a folder above. Run this in a project made from the template.")
 
 
 def update(
@@ -65,9 +65,10 @@ def update(
     check: Check,
     say: Print = print,
 ) -> None:
-    """Updates the project, or raises `Refused` or `Stopped` and leaves it as it was.
+    """Update the project, or raise `Refused` or `Stopped` and leave it unchanged.
 
-    `check` says whether the updated project is good: `Checks`, or less in tests. `data` are changed answers.
+    `to` is a version, default the newest. `data` are changed answers. `check` raises `Stopped` if the updated project
+    is not good.
     """
     git = _repository(project)
     with held(git) as state:
@@ -86,7 +87,7 @@ def update(
 
 
 def abort(project: Path, say: Print = print) -> None:
-    """Puts back what a killed update left, and deletes the branches of updates that nobody worked on."""
+    """Restore the files after a killed update, and delete the branches of updates without commits of the user."""
     git = _repository(project)
     with held(git) as state:
         said = [text] if (text := state.put_back()) else []
@@ -94,7 +95,7 @@ def abort(project: Path, say: Print = print) -> None:
         for branch in git("for-each-ref", "--format=%(refname:short)", f"refs/heads/{BRANCH}*").split():
             if branch == here or not _is_untouched(git, branch):
                 said.append(
-                    f"The branch {branch} stays: it is in use or has commits of yours; `git branch -D` deletes it."
+                    f"The branch {branch} stays: it is checked out or has your commits. `git branch -D` deletes it."
                 )
             else:
                 _delete(git, branch)
@@ -108,21 +109,23 @@ def _repository(project: Path) -> Git:
     code, out, said = git.run("rev-parse", "--is-inside-work-tree")
     if code != 0 or out.strip() != b"true":
         if "dubious ownership" in said:
-            raise Refused(f"git does not trust {project}, which belongs to another user: see git's safe.directory.")
-        raise Refused("The project is no git repository, so an update cannot be undone: git init and commit first.")
+            raise Refused(
+                f"git does not trust {project}, because it belongs to another user. See git's safe.directory."
+            )
+        raise Refused("The project is not a git repository, so an update could not be undone. Run git init and commit.")
     if git.ask("rev-parse", "--verify", "HEAD") is None:
-        raise Refused("The project has no commit yet, so an update cannot be undone: git add and commit first.")
+        raise Refused("The project has no commit yet, so an update could not be undone. Run git add and commit.")
     return git
 
 
 def _refuse_unclean(git: Git) -> None:
     for name, what in UNDER_WAY.items():
         if (git.folder / git("rev-parse", "--git-path", name)).exists():
-            raise Refused(f"A git {what} is under way: finish or abort it first.")
+            raise Refused(f"A git {what} is under way. Finish or abort it first.")
     rows = git.names("status", "--porcelain", "-z", "--untracked-files=all", "--ignore-submodules=none")
     if rows:
         what = "is untracked" if rows[0].startswith("??") else "has changes that are not committed"
-        raise Refused(f"{rows[0][3:]} {what}: commit, stash or delete what is not committed, then update.")
+        raise Refused(f"{rows[0][3:]} {what}. Commit, stash or delete such files, then update.")
 
 
 def _update(
@@ -150,7 +153,7 @@ def _update(
     text = changelog.read_text(encoding="utf-8") if changelog.is_file() else ""
     changes = between(text, as_version(plan.old), as_version(plan.new))
     owned_old, owned_new = (ownership(*pair) for pair in zip(checkouts, plan.answers, strict=True))
-    with contextlib.chdir(project):  # where a relative path of the source begins
+    with contextlib.chdir(project):  # a relative path of the source begins here
         old, new = (
             rendered(plan.url, commit, values, temporary / name)
             for name, commit, values in zip(("old", "new"), plan.commits, plan.answers, strict=True)
@@ -174,7 +177,9 @@ def _update(
 
     try:
         if merged.conflicts:
-            raise Stopped(f"{len(merged.conflicts)} of the files could not be merged.")
+            raise Stopped(
+                f"{len(merged.conflicts)} {'file' if len(merged.conflicts) == 1 else 'files'} could not be merged."
+            )
         say("Checks:")
         trees = _trees(git, merged, temporary, changes)
         check(trees, say)
@@ -193,29 +198,29 @@ def _update(
     _refuse_unclean(git)
     _refuse_in_the_way(project, merged)
     if git("rev-parse", "HEAD") != head:
-        raise Refused("Somebody committed to the project during the update: update again.")
+        raise Refused("The project got a commit during the update. Update again.")
     _hand_over(git, merged)
     state.fast_forward(Note(str(temporary), head, merged.commit))
     state.clear()
     git("update-ref", TEMPLATE, merged.template)
-    if git.ask("rev-parse", "--verify", f"refs/heads/{branch}"):  # of an earlier try, untouched
+    if git.ask("rev-parse", "--verify", f"refs/heads/{branch}"):  # from an earlier try
         _delete(git, branch)
-    say(f"Updated to {plan.new}, in one commit. `git show` shows it, `git reset --hard HEAD~1` takes it back.")
+    say(f"Updated to {plan.new}, in one commit. `git show` shows it, `git reset --hard HEAD~1` undoes it.")
 
 
 def _recorded(git: Git) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The answers when the project was last rendered or updated, and now. Raises `Refused`."""
+    """Return the answers at the last rendering or update, and the answers now. Raises `Refused`."""
     if git.ask("ls-files", "--error-unmatch", ANSWERS) is None:
-        raise Refused(f"{ANSWERS} is not committed: git add --force and commit it first.")
+        raise Refused(f"{ANSWERS} is not committed. Run git add --force {ANSWERS} and commit.")
     now = answers_in((git.folder / ANSWERS).read_text(encoding="utf-8"))
     for key in ("_commit", "_src_path"):
         if not isinstance(now.get(key), str | int | float):
             raise Refused(
-                f"{ANSWERS} has no {key}, so the version that the project was made from is not known: render it from a "
-                "git repository of the template, or write the version and source there."
+                f"{ANSWERS} has no {key}, so the project's version is unknown. Write _commit (a version) and _src_path "
+                "(the template's address) there, commit, and update again."
             )
         now[key] = str(now[key])
-    now.setdefault("rendered_as", {})  # else the new version would be rendered like a new project
+    now.setdefault("rendered_as", {})  # without it, the template would take this for a new project
     commits = [
         found
         for found in (
@@ -236,27 +241,27 @@ def _recorded(git: Git) -> tuple[dict[str, Any], dict[str, Any]]:
 def _plan(
     git: Git, source: Source, answers: tuple[dict[str, Any], dict[str, Any]], to: str | None, data: Mapping[str, str]
 ) -> Plan | None:
-    """What to do; None where nothing is. Raises `Refused`."""
+    """Return what to update; None if there is nothing to do. Raises `Refused`."""
     then, now = answers
     for key, why in FIXED.items():
         if key in data and data[key] != now.get(key):
-            raise Refused(f"An update cannot change {key}, because {why}: see docs/ownership.md of the template.")
+            raise Refused(f"An update cannot change {key}, because {why}. See docs/ownership.md of the template.")
     _refuse_renamed(git.folder, then, now)
     old_name = now["_commit"]
     old = source.commit(old_name)
     if old is None:
         raise Refused(
-            f"The template at {source.url} has no version {old_name}, the _commit in {ANSWERS} (was it rendered from "
-            "changes that were never committed?): write the nearest version there, commit, and update."
+            f"The template at {source.url} has no version {old_name}, the _commit in {ANSWERS}. "
+            "Write the nearest version there, commit, and update again."
         )
     new_name = to if to is not None else source.newest()
     new = source.commit(new_name)
     if new is None:
         known = ", ".join(source.versions()[-5:]) or "none"
-        raise Refused(f"The template at {source.url} has no version {new_name}; the newest are {known}.")
+        raise Refused(f"The template at {source.url} has no version {new_name}. The newest are {known}.")
     questions = source.questions(new)
     if unknown := sorted(data.keys() - questions):
-        raise Refused(f"The template asks for no {unknown[0]}; it asks for {', '.join(questions)}.")
+        raise Refused(f"The template does not ask for {unknown[0]}. It asks for {', '.join(questions)}.")
     if as_version(new_name) is None:
         new_name = source.describe(new)
     before = {**then, **{key: now[key] for key in (*FIXED, "rendered_as") if key in now}}
@@ -267,7 +272,7 @@ def _plan(
     if versions[0] and versions[1] and versions[1] < versions[0]:
         if to is None:
             return None
-        raise Refused(f"The project is at {old_name}, and {new_name} is older: an update goes forward only.")
+        raise Refused(f"The project is at {old_name}, and {new_name} is older. An update only goes forward.")
     return Plan(now["_src_path"], old_name, new_name, (old, new), (before, after))
 
 
@@ -276,13 +281,13 @@ def _refuse_branch(git: Git, branch: str) -> None:
         return
     if not _is_untouched(git, branch):
         raise Refused(
-            f"The branch {branch} of an earlier try holds commits of yours, or is checked out: merge it "
+            f"The branch {branch} of an earlier try has your commits, or is checked out. Merge it "
             f"(git merge {branch}) or delete it (git branch -D {branch}), then update."
         )
 
 
 def _is_untouched(git: Git, branch: str) -> bool:
-    """Whether a branch is as an update left it, and checked out nowhere."""
+    """True if a branch is as the updater left it and is checked out nowhere."""
     tried, now = (git.ask("rev-parse", "--verify", f"{name}{branch}") for name in (TRIED, "refs/heads/"))
     return tried == now and f"branch refs/heads/{branch}" not in git("worktree", "list", "--porcelain").splitlines()
 
@@ -293,33 +298,33 @@ def _delete(git: Git, branch: str) -> None:
 
 
 def _refuse_renamed(project: Path, then: Answers, now: Answers) -> None:
-    """Where answers were edited that no update changes."""
+    """Refuse edited answers that an update cannot change."""
     point = (now["rendered_as"] or then).get("starting_point")
     if point != now.get("starting_point"):
         raise Refused(
-            f"starting_point in {ANSWERS} was changed to {now.get('starting_point')}, but {FIXED['starting_point']}: "
-            f"write {point} there again, commit, and update."
+            f"starting_point in {ANSWERS} was changed to {now.get('starting_point')}, but "
+            f"{FIXED['starting_point']}. Write {point} there again, commit, and update."
         )
     name = str(now.get("package_name"))
     if not (project / name).is_dir():
         raise Refused(
-            f"package_name in {ANSWERS} is {name}, but the project has no folder of that name: write its name "
-            "there, or rename the folder and its imports too (docs/ownership.md of the template), commit, and update."
+            f"package_name in {ANSWERS} is {name}, but the project has no folder of that name. Write the folder's name "
+            "there, or rename the package (docs/ownership.md of the template), commit, and update."
         )
 
 
 def _refuse_in_the_way(project: Path, merged: Merge) -> None:
-    """git ignores what lies where a file arrives, or the project would not be clean, and might overwrite it."""
+    """Refuse to write where an ignored file lies: git might overwrite it."""
     for path in (*merged.arrived, *(new for _, new in merged.moved)):
         parents = [project / parent for parent in reversed(Path(path).parents)]
         if os.path.lexists(project / path) or any(os.path.lexists(p) and not p.is_dir() for p in parents):
             raise Refused(
-                f"The new version brings {path}, but something that git ignores lies there: move it, then update."
+                f"The new version brings {path}, but something that git ignores lies there. Move it, then update."
             )
 
 
 def _trees(git: Git, merged: Merge, temporary: Path, changes: Changes) -> Trees:
-    """The project before and after, with what git ignores but training may read."""
+    """Write the project before and after, with links to ignored files that training may read."""
     scratch, index = Git(merged.scratch), temporary / "check-index"
     trees = {"before": git("rev-parse", "HEAD:" + git("rev-parse", "--show-prefix")), "after": merged.tree}
     files = {name: scratch.tree(tree) for name, tree in trees.items()}
@@ -338,7 +343,7 @@ def _trees(git: Git, merged: Merge, temporary: Path, changes: Changes) -> Trees:
 
 
 def _hand_over(git: Git, merged: Merge) -> None:
-    """Copies the commits' objects into the project, and nothing else."""
+    """Copy the objects of the commits into the project, and nothing else."""
     scratch = Git(merged.scratch)
     objects = scratch("rev-list", "--objects", merged.commit, merged.template, f"^{merged.commit}^")
     pack = scratch.output("pack-objects", "--stdout", "-q", data=objects.encode(errors="surrogateescape") + b"\n")
@@ -347,8 +352,8 @@ def _hand_over(git: Git, merged: Merge) -> None:
 
 def _what_to_do(branch: str) -> str:
     return (
-        f"Your project is as it was. The update lies on the branch {branch}:\n"
-        f"  git switch {branch}     then repair what is named above, run the tests, and commit\n"
+        f"Your project is unchanged. The update lies on the branch {branch}:\n"
+        f"  git switch {branch}     then solve what is named above, run the tests, and commit\n"
         f"  git switch -            then git merge {branch}\n"
-        "`ostinato update --abort` deletes that branch; the next `ostinato update` tries again."
+        "`ostinato update --abort` deletes this branch. The next `ostinato update` tries again."
     )

@@ -282,7 +282,7 @@ def test_a_deleted_file_that_the_template_renamed_stays_deleted(project, ostinat
     edit(project, {"digits/engine/rewritten.py": None})
     said = ostinato("update")
     assert said.code == 0, said
-    assert "digits/engine/folder/first.py: you deleted or moved it" in said
+    assert "digits/engine/folder/first.py: you deleted or moved digits/engine/rewritten.py" in said
     assert not (project / "digits/engine/folder/first.py").exists()
 
 
@@ -338,7 +338,7 @@ def test_crlf_is_kept_and_does_not_conflict(project, ostinato):
     ("path", "text", "said", "branch_holds"),
     [
         ("digits/engine/loop.py", changed(LINES, 20, "line_20 = 'mine'"), "changed the same lines", "<<<<<<< yours"),
-        ("digits/engine/gone.py", "mine\n", "has it no more", "mine"),
+        ("digits/engine/gone.py", "mine\n", "does not have it", "mine"),
     ],
 )
 def test_a_conflict_leaves_the_project_and_a_branch(project, ostinato, path, text, said, branch_holds):
@@ -369,8 +369,8 @@ def test_a_conflict_can_be_resolved_on_the_branch(project, ostinato):
     git(project, "switch", "--quiet", "main")
     result = ostinato("update")
     assert result.code == 2
-    assert "holds commits of yours" in result
-    assert "stays: it is in use or has commits of yours" in ostinato("update", "--abort")
+    assert "has your commits" in result
+    assert "stays: it is checked out or has your commits" in ostinato("update", "--abort")
     git(project, "merge", "--quiet", "ostinato-update-0.2.0")
     assert "which is the newest version" in ostinato("update")
 
@@ -382,8 +382,8 @@ def test_a_resolution_that_amends_the_commit_is_kept(project, ostinato):
     (project / "digits/engine/loop.py").write_text(changed(LINES, 20, "line_20 = 'both'"))
     git(project, "commit", "--quiet", "--all", "--amend", "--no-edit")
     git(project, "switch", "--quiet", "main")
-    assert "holds commits of yours" in ostinato("update")
-    assert "stays: it is in use or has commits of yours" in ostinato("update", "--abort")
+    assert "has your commits" in ostinato("update")
+    assert "stays: it is checked out or has your commits" in ostinato("update", "--abort")
 
 
 def failing(trees, say):
@@ -486,13 +486,13 @@ def test_an_edited_file_of_an_option_that_is_toggled_off_is_a_conflict(project, 
         before = state(project)
         result = ostinato("update", *(["--data", "ci=none"] if toggle == "--data" else []))
         assert result.code == 1
-        assert f"{workflow}: you changed it, and the new version has it no more" in result
+        assert f"{workflow}: you changed it, and the new version does not have it" in result
         assert state(project) == before
 
 
 REFUSALS = {
     "no project": (lambda p: (p / ANSWERS).unlink(), [], f"There is no {ANSWERS}"),
-    "no git": (lambda p: shutil.rmtree(p / ".git"), [], "no git repository"),
+    "no git": (lambda p: shutil.rmtree(p / ".git"), [], "not a git repository"),
     "no commit": (lambda p: [shutil.rmtree(p / ".git"), git(p, "init", "--quiet")], [], "no commit yet"),
     "changed": (lambda p: write(p, {"digits/task.py": "x"}), [], "digits/task.py has changes that are not committed"),
     "untracked": (lambda p: write(p, {"a b/ü.txt": "x"}), [], "a b/ü.txt is untracked"),
@@ -518,7 +518,7 @@ REFUSALS = {
     "unknown version": (
         lambda p: None,
         ["--to", "7.0.0"],
-        "has no version 7.0.0; the newest are 0.1.0, 0.2.0, 0.3.0rc1",
+        "has no version 7.0.0. The newest are 0.1.0, 0.2.0, 0.3.0rc1",
     ),
     "an option as a version": (lambda p: None, ["--to=--help"], "has no version --help"),
     "unreachable": (lambda p: answer(p, "_src_path", "/nowhere/at/all"), [], "cannot be reached"),
@@ -535,7 +535,7 @@ REFUSALS = {
         [],
         "write image_classification there again",
     ),
-    "no such answer": (lambda p: None, ["--data", "cii=none"], "asks for no cii"),
+    "no such answer": (lambda p: None, ["--data", "cii=none"], "does not ask for cii"),
     "not an answer": (lambda p: None, ["--data", "ci"], "'ci' is not of the form KEY=VALUE"),
     "refused answer": (lambda p: None, ["--data", "ci=nothing"], "cannot be rendered with the answers"),
     "not a config value": (lambda p: None, ["lr"], "'lr' is not of the form KEY=VALUE"),
@@ -586,7 +586,7 @@ def test_no_downgrade(project, ostinato):
     result = ostinato("update", "--to", "0.1.0")
     assert (result.code, result.strip()) == (
         2,
-        "The project is at 0.2.0, and 0.1.0 is older: an update goes forward only.",
+        "The project is at 0.2.0, and 0.1.0 is older. An update only goes forward.",
     )
 
 
@@ -602,7 +602,7 @@ def test_old_git_is_refused(project, ostinato, tmp_path, monkeypatch):
     (tmp_path / "bin/git").chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:{os.environ['PATH']}")
     result = ostinato("update")
-    assert (result.code, result.strip()) == (2, "git 2.37.9 is too old for an update: install git 2.38 or newer.")
+    assert (result.code, result.strip()) == (2, "git 2.37.9 is too old for an update. Install git 2.38 or newer.")
 
 
 def test_the_users_git_settings_do_not_matter(project, ostinato, tmp_path, monkeypatch):
