@@ -168,7 +168,7 @@ def test_a_template_on_another_machine_is_said(job: Job):
     job.script = job.script.replace(source, "source=/not/here")
     done = job.run("update")
     assert done.returncode == 0
-    assert "is a folder of another machine" in done.stdout
+    assert "is a folder on another machine" in done.stdout
     assert job.proposed() == []
 
 

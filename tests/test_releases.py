@@ -142,10 +142,10 @@ def test_a_release_is_dated_archived_committed_and_tagged(release, tree: Path, t
 @pytest.mark.parametrize(
     ("version", "sentence"),
     [
-        ("next", "next is not a version such as 0.2.0."),
-        ("v0.2.0", "v0.2.0 is not a version such as 0.2.0."),
-        ("0.1.0", "0.1.0 is released already: take a higher version than it."),
-        ("0.0.9", "0.1.0 is released already: take a higher version than it."),
+        ("next", "next is not a version. Write it like 0.2.0."),
+        ("v0.2.0", "v0.2.0 is not a version. Write it like 0.2.0."),
+        ("0.1.0", "0.1.0 is already released. Choose a higher version."),
+        ("0.0.9", "0.1.0 is already released. Choose a higher version."),
     ],
 )
 def test_versions_that_are_refused(release, tree: Path, version: str, sentence: str):
@@ -163,6 +163,6 @@ def test_trees_that_are_refused(release, tree: Path):
     (tree / "new.txt").unlink()
     (tree / "CHANGELOG.md").write_text("# Changelog\n\n## Unreleased\n\n## 0.1.0 (2026-01-01)\n\n- Old.\n")
     commit(tree)
-    with pytest.raises(SystemExit, match="says nothing under Unreleased"):
+    with pytest.raises(SystemExit, match="has nothing under Unreleased"):
         release(tree, "0.2.0", "2026-02-03")
     assert subprocess.check_output(["git", "tag"], cwd=tree, text=True).split() == ["0.1.0"]

@@ -533,7 +533,7 @@ REFUSALS = {
     "point changed in the answers": (
         lambda p: answer(p, "starting_point", "regression"),
         [],
-        "write image_classification there again",
+        "Write image_classification there again",
     ),
     "no such answer": (lambda p: None, ["--data", "cii=none"], "does not ask for cii"),
     "not an answer": (lambda p: None, ["--data", "ci"], "'ci' is not of the form KEY=VALUE"),
@@ -723,7 +723,7 @@ def test_what_changed_meanwhile_is_not_overwritten(project, ostinato):
     assert "has changes that are not committed" in ostinato("update", check=somebody_writes)
     assert (project / "digits/engine/loop.py").read_text() == "mine\n"
     git(project, "checkout", "--", ".")
-    assert "committed to the project during the update" in ostinato("update", check=somebody_commits)
+    assert "got a commit during the update" in ostinato("update", check=somebody_commits)
     result = ostinato("update", check=something_comes)
     assert result.code == 2
     assert "configs/scheduler/new.yaml, but something that git ignores lies there" in result

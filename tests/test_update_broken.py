@@ -114,8 +114,8 @@ BROKEN: dict[str, tuple[str, Change | None, str]] = {
         "trains differently",
     ),
     "forgets the optimizer in a resume": (
-        f"{ENGINE}/loop.py",
-        replaced('        load_optimizer_state(p.optimizer, p.parameters, state["optimizer"])', "        pass"),
+        f"{ENGINE}/build/parts.py",
+        replaced('        load_optimizer_state(self.optimizer, self.parameters, state["optimizer"])', "        pass"),
         "ends a run from before the update differently",
     ),
     "answers of its own": (

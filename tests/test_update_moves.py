@@ -35,6 +35,15 @@ def test_the_table_says_where_every_file_of_a_release_went(rendered: Versions, v
     assert gone - TABLE.keys() == set()
 
 
+def test_the_page_on_the_engine_says_the_same():
+    page = (ROOT / "docs/engine.md").read_text(encoding="utf-8").partition("## Files that moved")[2]
+    rows = re.findall(r"^\| `(.+?)` \| (.+) \|$", page, re.MULTILINE)
+    shown = {f"engine/{old}": [f"engine/{path}" for path in re.findall(r"`([\w/]+\.py)`", cell)] for old, cell in rows}
+    assert {old: places[:1] for old, places in shown.items()} == {old: TABLE[old][:1] for old in shown}
+    assert all(set(places) <= set(TABLE[old]) for old, places in shown.items())
+    assert {old for old, places in TABLE.items() if old not in places} == shown.keys() | {"engine/explain.py"}
+
+
 @pytest.mark.parametrize("share", [0.15, 0.5, 0.85])
 @pytest.mark.parametrize("version", versions())
 def test_one_edit_in_every_file_of_the_engine(rendered: Versions, tmp_path: Path, version: str, share: float):
