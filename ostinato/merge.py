@@ -128,7 +128,8 @@ def merge(
     origin |= old_name
     for path, sentence in result.conflicts.items():
         old_path = origin.get(path, path)
-        places = [p for p in moved.get(old_path, ()) if p != path and p in theirs and p not in base]
+        is_gone = old_path not in theirs
+        places = [p for p in moved.get(old_path, ()) if p != path and p in theirs and (is_gone or p not in base)]
         if places:
             result.conflicts[path] = f"{sentence} Code of {old_path} is now in {', '.join(places)}."
 

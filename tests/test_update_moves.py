@@ -51,6 +51,7 @@ def test_one_edit_in_every_file_of_the_engine(rendered: Versions, tmp_path: Path
     project = shutil.copytree(rendered.get(version, ANSWERS)[0], tmp_path / "digits")
     git(project, "init", "--quiet")
     commit(project)
+    new = set(engine_files(rendered.get(NEWEST, ANSWERS)[0]))
     marks = {}
     for number, path in enumerate(engine_files(project)):
         lines = (project / path).read_text(encoding="utf-8").splitlines()
@@ -68,13 +69,13 @@ def test_one_edit_in_every_file_of_the_engine(rendered: Versions, tmp_path: Path
     texts = {path: merged.read(path).decode() for path in merged.files if path.endswith(".py")}
     for path, mark in marks.items():
         (now,) = (other for other, text in texts.items() if mark in text)
-        inner, first, more = path.removeprefix("digits/"), path, []
-        if inner in TABLE:
-            first, *more = (f"digits/{place}" for place in TABLE[inner])
-        assert now == first
+        places = [f"digits/{place}" for place in TABLE.get(path.removeprefix("digits/"), [])] or [path]
+        has_joined = path not in new and places[0] in marks  # its code is now in a file that there was already
+        assert now == (path if has_joined else places[0])
         if now in merged.conflicts:
-            assert "<<<<<<<" in texts[now]
-            assert all(place in merged.conflicts[now] for place in more)
-    assert merged.conflicts.keys() <= {f"digits/{place}" for old in TABLE for place in TABLE[old][:1]} | marks.keys()
-    # Most edits arrive without anybody's help.
-    assert len(merged.conflicts) < len(marks) / 2
+            assert "<<<<<<<" in texts[now] or has_joined
+            assert all(place == now or place in merged.conflicts[now] for place in places)
+        else:
+            assert not has_joined
+    # Even when nearly every file is rewritten, many edits arrive.
+    assert len(merged.conflicts) < len(marks) * 0.8
