@@ -1,19 +1,17 @@
-"""Your own pictures, one folder per class."""
+"""Your own pictures, in one folder for each class."""
 
 from __future__ import annotations
 
-import copy
 import hashlib
 import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from PIL import Image
-from torch import Tensor
 from torch.utils.data import Dataset
 
 from ..api import PICTURES, Data
@@ -21,28 +19,23 @@ from ..errors import UserError
 from ..paths import files_below
 from ..rng import Permutation
 from ..text import logger
-from .arrays import Canvases, cut_canvas, draw, mirror, normalisation, normalise, own_key
+from . import SPLIT_KEY
+from .arrays import Canvases
 from .memory import free_bytes
-from .pictures import UNREADABLE, read, unreadable
-
-_VALIDATION = ("val", "valid", "validation")
+from .pictures import UNREADABLE, unreadable
+from .windows import PictureFiles, Sample, normalisation
 
 _LOOKED_AT = 500  # pictures whose headers decide size and channels
 
-_SPLIT_KEY = 0x5EED  # the validation set is the same in every run, whatever its seed
-
-Sample = tuple[str, int]
-"""Path and class number."""
-
 
 class ImageFolder(Data):
-    """`root/train/<class>/*` and `root/val/<class>/*`, perhaps `root/test/<class>/*`; or
-    `root/<class>/*`, of which the share `val_fraction` of each class is held out.
+    """Pictures in `root/train/<class>/`, `root/val/<class>/` and, if you have them,
+    `root/test/<class>/`; or in `root/<class>/`, where `val_fraction` of each class is held out.
 
-    Size and channels are those of the pictures: where sizes differ, the median height and width,
-    scaled down to at most `max_size` pixels; three channels where any picture has colour.
+    If `size` is null, it is the median height and width, scaled down to at most `max_size` pixels.
+    If `channels` is null, it is 3 as soon as one picture has colour, else 1.
 
-    `in_memory`: each split is read once, at the start, and kept as bytes; its batches are the same.
+    `in_memory` reads each split once, at the start. The batches stay the same.
     """
 
     def __init__(
@@ -67,50 +60,40 @@ class ImageFolder(Data):
         folder = Path(root).expanduser().absolute()
         if not folder.is_dir():
             raise UserError(
-                f"There is no folder {folder}; give the one that holds your pictures as "
+                f"The folder {folder} does not exist. Name the folder of your pictures with "
                 "data.root=PATH."
             )
         names, splits = _find_samples(folder, val_fraction)
         height, width, found_channels = _look(splits["train"], max_size)
         if size is not None:
-            height, width = (size, size) if isinstance(size, int) else _pair(size)
-        if min(height, width) < 1:
-            raise UserError(f"data.size={size} must be at least 1 pixel.")
-        channels = channels or found_channels
-        self.folder, self._samples, self.in_memory = folder, splits, in_memory
-        self.info = {
-            "shape": (channels, height, width),
-            "classes": len(names),
-            "class_names": names,
-        }
-        self.splits = {
-            name: Pictures(
-                samples,
-                (channels, height, width),
-                mean,
-                std,
-                shift=shift if name == "train" else 0.0,
-                flip=flip and name == "train",
-            )
-            for name, samples in splits.items()
-        }
+            sides = [size, size] if isinstance(size, int) else size
+            if len(sides) != 2 or min(sides) < 1:
+                raise UserError(f"data.size={size} must be a number of pixels, or [height, width].")
+            height, width = sides
+        shape = (channels or found_channels, height, width)
+        self.folder, self.in_memory = folder, in_memory
+        self.info = {"shape": shape, "classes": len(names), "class_names": names}
+        self.splits: dict[str, PictureFiles] = {}
+        offset, scale = normalisation(mean, std, shape[0])
+        pixels = (int(height * shift), int(width * shift))
+        for name, samples in splits.items():
+            augmentation = (pixels, flip) if name == "train" else ((0, 0), False)
+            self.splits[name] = PictureFiles(samples, shape, *augmentation, offset, scale)
 
     def split(self, name: str) -> Dataset[Any] | None:
-        pictures = self.splits.get(name)
-        if pictures is None or not self.in_memory:
-            return pictures
-        return pictures.in_memory(name)
+        files = self.splits.get(name)
+        return read_into_memory(files, name) if files is not None and self.in_memory else files
 
     def files(self, paths: Sequence[str]) -> Dataset[Any]:
-        pictures = copy.copy(self.splits["val"])
-        pictures.samples = [(path, -1) for path in paths]
-        return pictures
+        val = self.splits["val"]
+        samples = [(path, -1) for path in paths]
+        return PictureFiles(samples, val.shape, (0, 0), False, val.offset, val.scale)
 
     def fingerprint(self) -> str:
-        """From the names and sizes of all files: reading their pixels would take minutes."""
+        """Hash the names and sizes of all files. To read their pixels would take minutes."""
         digest = hashlib.sha256()
-        for samples in self._samples.values():
-            for path, _ in samples:
+        for files in self.splits.values():
+            for path, _ in files.samples:
                 name = os.path.relpath(path, self.folder)
                 digest.update(
                     f"{name}\0{os.path.getsize(path)}\n".encode("utf-8", "surrogateescape")
@@ -118,114 +101,65 @@ class ImageFolder(Data):
         return digest.hexdigest()[:16]
 
 
-class Pictures(Dataset[Any]):
-    """Reads pictures by path: image float32 [C, H, W], normalised by mean and std, and label.
+def read_into_memory(files: PictureFiles, name: str) -> Canvases:
+    """Read all pictures of the split `name` now. Raises `UserError` if they do not fit."""
+    channels, height, width = files.shape
+    down, right = files.shift
+    shape = (len(files), channels, height + 2 * down, width + 2 * right)
+    size, free = int(np.prod(shape)), free_bytes()
+    if free is not None and size > free:
+        raise UserError(
+            f"data.in_memory=true needs {size / 2**30:.2f} GiB for the {len(files)} pictures of "
+            f"{name}, but only {free / 2**30:.2f} GiB are free. Lower data.size, or set "
+            "data.in_memory=false."
+        )
+    canvases = np.empty(shape, np.uint8)
 
-    A picture is scaled to cover H×W, then cut: in the middle, or with `shift` up to that share of
-    its size beside it. It is a `BatchDataset` (see api.py) that loader workers read.
-    """
+    def fill(index: int) -> None:
+        canvases[index] = files.canvas(index)
 
-    in_workers = True
-
-    def __init__(
-        self,
-        samples: list[Sample],
-        shape: tuple[int, int, int],
-        mean: float | Sequence[float],
-        std: float | Sequence[float],
-        shift: float,
-        flip: bool,
-    ) -> None:
-        self.samples, self.shape, self.flip = samples, shape, flip
-        self.shift = (int(shape[1] * shift), int(shape[2] * shift))
-        self.offset, self.scale = normalisation(mean, std, shape[0])
-
-    def __len__(self) -> int:
-        return len(self.samples)
-
-    def __getitem__(self, index: int) -> tuple[Tensor, int]:
-        """Image float32 [C, H, W] and label; what is drawn comes from torch's generator."""
-        images, labels = self.batch(np.array([index]), own_key(self.shift, self.flip))
-        return images[0], int(labels[0])
-
-    def batch(self, indices: np.ndarray, keys: np.ndarray) -> tuple[Tensor, Tensor]:
-        """images float32 [B, C, H, W], labels int64 [B]."""
-        _, height, width = self.shape
-        down, right, mirrored = draw(keys, self.shift, self.flip)
-        images = np.empty((len(indices), *self.shape), np.uint8)
-        for image, index, y, x in zip(
-            images, indices.tolist(), down.tolist(), right.tolist(), strict=True
-        ):
-            image[:] = self.canvas(index)[:, y : y + height, x : x + width]
-        mirror(images, mirrored)
-        labels = torch.tensor([self.samples[index][1] for index in indices.tolist()])
-        return normalise(torch.from_numpy(images), self.offset, self.scale), labels
-
-    def canvas(self, index: int) -> np.ndarray:
-        """All of a picture that any window shows: uint8 [C, H + 2·down, W + 2·right]."""
-        channels, height, width = self.shape
-        down, right = self.shift
-        pixels = read(self.samples[index][0], channels, height, width)
-        return cut_canvas(pixels, height + 2 * down, width + 2 * right)
-
-    def in_memory(self, name: str) -> Canvases:
-        """The same pictures, read now. Raises `UserError` where they do not fit."""
-        channels, height, width = self.shape
-        down, right = self.shift
-        shape = (len(self), channels, height + 2 * down, width + 2 * right)
-        size, free = int(np.prod(shape)), free_bytes()
-        if free is not None and size > free:
-            raise UserError(
-                f"data.in_memory=true needs {size / 2**30:.2f} GiB for the {len(self)} pictures of "
-                f"{name}, and {free / 2**30:.2f} GiB are free; lower data.size or set it to false."
-            )
-        canvases = np.empty(shape, np.uint8)
-
-        def fill(index: int) -> None:
-            canvases[index] = self.canvas(index)
-
-        logger.info(f"Reading {len(self):,} pictures of {name} into memory: {size / 2**20:.1f} MiB")
-        with ThreadPoolExecutor() as pool:  # decoding and scaling let other threads run
-            for _ in pool.map(fill, range(len(self))):
-                pass
-        labels = np.array([label for _, label in self.samples])
-        return Canvases(canvases, labels, self.shift, self.flip, self.offset, self.scale)
+    logger.info(f"Reading {len(files):,} pictures of {name} into memory: {size / 2**20:.1f} MiB")
+    with ThreadPoolExecutor() as pool:  # decoding and scaling let other threads run
+        for _ in pool.map(fill, range(len(files))):
+            pass
+    return Canvases(
+        canvases, files.labels.numpy(), files.shift, files.flip, files.offset, files.scale
+    )
 
 
 def _find_samples(folder: Path, val_fraction: float) -> tuple[list[str], dict[str, list[Sample]]]:
-    """Class names, and the samples of each split."""
+    """Return the class names, and the samples of each split."""
     places = {name.lower(): folder / name for name in _folders(folder)}
-    validation = next((places[name] for name in _VALIDATION if name in places), None)
+    validation = places.get("val") or places.get("valid") or places.get("validation")
     for long, short in (("training", "train"), ("testing", "test")):
         if long in places and (validation or {"test", "testing"} & places.keys()):
             places.setdefault(short, places[long])
-    if "train" not in places:
-        if validation is not None and _folders(validation):
-            raise UserError(
-                f"{folder} has a folder '{validation.name}' but no 'train': call the training "
-                "pictures' folder 'train'."
-            )
-        names = _class_names(folder)
-        train, val = _hold_out(_list(folder, names), len(names), val_fraction)
-        return names, {"train": train, "val": val}
-
-    names = _class_names(places["train"])
-    splits = {"train": _list(places["train"], names)}
+    if "train" not in places and validation is not None and _folders(validation):
+        raise UserError(
+            f"{folder} has a folder '{validation.name}', but no 'train'. Call the folder of the "
+            "training pictures 'train'."
+        )
+    train = places.get("train", folder)
+    names = _folders(train)
+    if len(names) < 2:
+        raise UserError(
+            f"{train} has {len(names)} folders of classes. Put the pictures of each class into a folder "
+            "with the class's name: at least two."
+        )
+    numbers = {name: number for number, name in enumerate(names)}
+    splits = {"train": _list(train, numbers)}
     for split, place in (("val", validation), ("test", places.get("test"))):
-        if place is None:
+        if place is None or train == folder:
             continue
         present = _folders(place)
-        strange = [name for name in present if name not in names]
-        if strange or not present:
-            what = (
-                f"the class '{strange[0]}', which {places['train']} has not"
-                if strange
-                else "no classes"
-            )
-            raise UserError(f"{place} has {what}.")
-        splits[split] = _list(place, present, {name: i for i, name in enumerate(names)})
-    if validation is None:
-        splits["train"], splits["val"] = _hold_out(splits["train"], len(names), val_fraction)
+        if not present:
+            raise UserError(f"{place} has no classes. Give it a folder for each class.")
+        for name in present:
+            if name not in names:
+                raise UserError(f"Class '{name}' is in {place}, but not in {train}.")
+        splits[split] = _list(place, {name: numbers[name] for name in present})
+    if "val" not in splits:
+        splits["train"], splits["val"] = _hold_out(splits["train"], val_fraction)
     return names, splits
 
 
@@ -233,60 +167,44 @@ def _folders(folder: Path) -> list[str]:
     return sorted(p.name for p in folder.iterdir() if p.is_dir() and not p.name.startswith("."))
 
 
-def _class_names(folder: Path) -> list[str]:
-    names = _folders(folder)
-    if not names:
-        raise UserError(
-            f"{folder} has no folders; put the pictures of each class into one named after it."
-        )
-    if len(names) == 1:
-        raise UserError(f"{folder} has only the class '{names[0]}'; there must be two or more.")
-    return names
-
-
-def _list(folder: Path, names: list[str], numbers: dict[str, int] | None = None) -> list[Sample]:
+def _list(folder: Path, numbers: dict[str, int]) -> list[Sample]:
+    """Return the pictures of the classes in `numbers`, each class from the folder of its name."""
     samples: list[Sample] = []
-    for place, name in enumerate(names):
-        label = place if numbers is None else numbers[name]
+    for name, number in numbers.items():
         found = files_below(folder / name, PICTURES)
         if not found:
             raise UserError(
-                f"{folder / name} holds no pictures (no file ends in {', '.join(PICTURES)})."
+                f"{folder / name} has no pictures: no file name ends in {', '.join(PICTURES)}."
             )
-        samples += [(path, label) for path in found]
+        samples += [(path, number) for path in found]
     return samples
 
 
-def _hold_out(
-    samples: list[Sample], classes: int, val_fraction: float
-) -> tuple[list[Sample], list[Sample]]:
-    """Of each class a share, at least one and not all of them, where it has two or more."""
+def _hold_out(samples: list[Sample], val_fraction: float) -> tuple[list[Sample], list[Sample]]:
+    """Hold out a share of each class: at least one picture, but never all of them."""
     train: list[Sample] = []
     val: list[Sample] = []
-    by_label: list[list[Sample]] = [[] for _ in range(classes)]
-    for sample in samples:
-        by_label[sample[1]].append(sample)
-    for label, own in enumerate(by_label):
+    for number, group in groupby(samples, key=lambda sample: sample[1]):
+        own = list(group)
         count = min(max(1, round(val_fraction * len(own))), len(own) - 1)
-        held_out = set(Permutation(len(own), _SPLIT_KEY + label).compute(0, count).tolist())
+        held_out = set(Permutation(len(own), SPLIT_KEY + number).compute(0, count).tolist())
         for place, sample in enumerate(own):
             (val if place in held_out else train).append(sample)
     if not val:
-        raise UserError("Every class has only one picture: nothing can be held out for validation.")
+        raise UserError("Every class has only one picture: none can be held out for validation.")
     return train, val
 
 
 def _look(samples: list[Sample], max_size: int) -> tuple[int, int, int]:
-    """Height, width and channels for all pictures, from the headers of some."""
+    """Return height, width and channels for all pictures, from the headers of some."""
     if max_size < 1:
         raise UserError(f"data.max_size={max_size} must be at least 1 pixel.")
-    count = min(len(samples), _LOOKED_AT)
     sizes, colour = [], False
-    for index in np.linspace(0, len(samples) - 1, count).astype(int):
+    for index in np.linspace(0, len(samples) - 1, min(len(samples), _LOOKED_AT)).astype(int):
         path = samples[index][0]
         try:
             with Image.open(path) as image:
-                # Asking a PNG would decode the whole of it.
+                # For a PNG, this would decode the whole file.
                 exif = image.getexif() if image.format in ("JPEG", "MPO", "TIFF") else {}
                 turned = exif.get(0x0112, 1) in (5, 6, 7, 8)  # orientation
                 width, height = reversed(image.size) if turned else image.size
@@ -304,9 +222,3 @@ def _has_colour(image: Image.Image) -> bool:
         palette = np.array(image.getpalette("RGB") or [0, 0, 0]).reshape(-1, 3)
         return bool((palette != palette[:, :1]).any())
     return image.mode not in ("1", "L", "LA", "La", "F") and not image.mode.startswith("I")
-
-
-def _pair(size: list[int]) -> tuple[int, int]:
-    if len(size) != 2:
-        raise UserError(f"data.size={size} must be one number of pixels or [height, width].")
-    return size[0], size[1]

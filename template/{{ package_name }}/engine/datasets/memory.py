@@ -1,4 +1,4 @@
-"""How much memory there is."""
+"""The free memory of this machine."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from pathlib import Path
 
 
 def free_bytes() -> int | None:
-    """What this machine and container can still give; None where Linux does not say."""
+    """Return how many bytes this machine and container can still give, or None if unknown."""
     free: list[int] = []
     try:
         for line in Path("/proc/meminfo").read_text().splitlines():
@@ -18,7 +18,7 @@ def free_bytes() -> int | None:
             used = int((group / "memory.current").read_text())
             rows = (line.split() for line in (group / "memory.stat").read_text().splitlines())
             cached = next((int(row[1]) for row in rows if row[0] == "inactive_file"), 0)
-            free.append(int(most) - used + cached)  # files that were read make room
-    except (OSError, ValueError):  # another system, or another kind of container
+            free.append(int(most) - used + cached)  # cached files make room
+    except (OSError, ValueError):  # not Linux, or another kind of container
         return min(free, default=None)
     return min(free, default=None)

@@ -1,4 +1,4 @@
-"""A picture file as pixels."""
+"""Read a picture file as pixels."""
 
 from __future__ import annotations
 
@@ -8,16 +8,17 @@ from PIL import Image, ImageOps
 from ..errors import UserError
 
 UNREADABLE = (OSError, ValueError, SyntaxError, Image.DecompressionBombError)
-"""What PIL raises for files that are no whole pictures."""
+"""The errors that PIL raises for damaged files."""
 
 
 def unreadable(path: str, error: Exception) -> UserError:
-    return UserError(f"The picture {path} cannot be read ({error}); repair or remove it.")
+    return UserError(f"The picture {path} cannot be read ({error}). Repair or remove it.")
 
 
 def read(path: str, channels: int, height: int, width: int) -> np.ndarray:
-    """Pixels, uint8, shape [H, W, channels], scaled to cover `height` by `width`: H or W may be
-    larger, the caller cuts. Raises `UserError` for a file that is no whole picture.
+    """Return pixels, uint8, shape [H, W, channels], scaled to cover `height` by `width`.
+
+    H or W may be larger: the caller cuts. Raises `UserError` for a damaged file.
     """
     try:
         image = decode(path, channels, max(height, width))
@@ -34,16 +35,16 @@ def read(path: str, channels: int, height: int, width: int) -> np.ndarray:
 
 
 def decode(path: str, channels: int, least: int) -> Image.Image:
-    """The picture as 8-bit grey or RGB, turned as its camera says; transparency on black.
+    """Return the picture as 8-bit grey or RGB, turned as its camera says, transparency on black.
 
-    A JPEG file comes at a half, a quarter or an eighth of its size, which saves most of the time,
-    where both its sides then still have `least` pixels.
+    A JPEG file is decoded at a half, a quarter or an eighth of its size, which saves most of the
+    time, as long as both sides keep `least` pixels.
     """
     with Image.open(path) as file:
         if file.format == "JPEG":
             file.draft("L" if channels == 1 else "RGB", (least, least))
         image = ImageOps.exif_transpose(file)
-        if image.mode.startswith(("I", "F")):  # 16 bits or more: scaled, where PIL would clip
+        if image.mode.startswith(("I", "F")):  # 16 bits or more: PIL would clip
             values = np.asarray(image, dtype=np.float64)
             most = 65535 if image.mode.startswith("I") else 1
             most = max(most, values.max(initial=0)) if image.mode != "F" else most

@@ -1,4 +1,4 @@
-"""Generated images, to try shapes, sizes and speeds."""
+"""Generated pictures, to try shapes, sizes and speeds."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from .arrays import ArrayImages
 
 
 class Synthetic(Data):
-    """A fixed random pattern per class, seen through noise: easy to learn, any shape.
+    """A fixed random pattern for each class, with noise: easy to learn, of any shape.
 
-    shape: [channels, height, width]; size: training samples, a fifth as many for validation and
-    for test. The pictures do not depend on the run's seed.
+    shape: [channels, height, width]; size: number of training samples. Validation and test have a
+    fifth as many. The pictures do not depend on the run's seed.
     """
 
     def __init__(self, shape: list[int], size: int, classes: int) -> None:
@@ -35,14 +35,11 @@ class Synthetic(Data):
         }
         channels, height, width = shape
         draw = np.random.Generator(np.random.PCG64(0))
-        # Pattern and noise have half the range of a byte each, so that their sum fits into one.
+        # Pattern and noise each take half the range of a byte, so that the sum fits.
         patterns = draw.integers(0, 128, (classes, height, width, channels), dtype=np.uint8)
         self.splits = {}
-        for name, count in (
-            ("train", size),
-            ("val", max(1, size // 5)),
-            ("test", max(1, size // 5)),
-        ):
+        fifth = max(1, size // 5)
+        for name, count in (("train", size), ("val", fifth), ("test", fifth)):
             labels = np.arange(count) % classes
             images = draw.integers(0, 128, (count, height, width, channels), dtype=np.uint8)
             images += patterns[labels]

@@ -1,4 +1,4 @@
-"""MNIST, FashionMNIST, CIFAR-10 and CIFAR-100 through torchvision, which downloads them."""
+"""MNIST, FashionMNIST, CIFAR-10 and CIFAR-100. torchvision downloads them."""
 
 from __future__ import annotations
 
@@ -15,8 +15,9 @@ import numpy as np
 from torch.utils.data import Dataset
 
 from ..api import Data
-from ..errors import UserError, nearest
+from ..errors import UserError, nearest, one_line
 from ..rng import Permutation
+from . import SPLIT_KEY
 from .arrays import ArrayImages
 
 _NAMES = ("MNIST", "FashionMNIST", "CIFAR10", "CIFAR100")
@@ -31,17 +32,13 @@ _CLASSES = {
         *("Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot"),
     ],
 }
-"""As torchvision calls them."""
-
-_SPLIT_KEY = 0x5EED  # the validation set is the same in every run, whatever its seed
-
-_SECONDS = 20  # a server that does not answer is given up
+"""torchvision's names of the classes."""
 
 
 class TorchvisionImages(Data):
     """One of torchvision's image sets, in memory.
 
-    The published test set is the test split; `val_size` pictures are held out of the training set
+    The published test set is the test split. `val_size` pictures of the training set are held out
     for validation.
     """
 
@@ -65,7 +62,7 @@ class TorchvisionImages(Data):
         images, labels = _arrays(train)
         if not 1 <= val_size < len(labels):
             raise UserError(f"data.val_size={val_size} must be from 1 to {len(labels) - 1}.")
-        order = Permutation(len(labels), _SPLIT_KEY).compute(0, len(labels))
+        order = Permutation(len(labels), SPLIT_KEY).compute(0, len(labels))
         held_out, rest = np.sort(order[:val_size]), np.sort(order[val_size:])
         self.info = {
             "shape": (images.shape[3], *images.shape[1:3]),
@@ -90,7 +87,7 @@ class TorchvisionImages(Data):
 
 
 class _Raw(NamedTuple):
-    """What is used of torchvision's data sets."""
+    """The attributes of torchvision's data sets that this file uses."""
 
     data: np.ndarray
     targets: np.ndarray
@@ -98,7 +95,7 @@ class _Raw(NamedTuple):
 
 
 def _read_raw(name: str, folder: Path, train: bool) -> _Raw | None:
-    """The files of MNIST or FashionMNIST; None where they are absent or not as they should be."""
+    """Return the files of MNIST or FashionMNIST, or None if they are missing or damaged."""
     if name not in _CLASSES:
         return None
     raw, part = folder / name / "raw", "train" if train else "t10k"
@@ -108,22 +105,20 @@ def _read_raw(name: str, folder: Path, train: bool) -> _Raw | None:
     except OSError:
         return None
     count = len(labels) - 8
-    sizes = (
-        struct.pack(">4I", 0x803, max(0, count), 28, 28),
-        struct.pack(">2I", 0x801, max(0, count)),
-    )
-    if count < 1 or (images[:16], labels[:8]) != sizes or len(images) != 16 + count * 28 * 28:
+    if count < 1 or len(images) != 16 + count * 28 * 28:
+        return None
+    if images[:16] + labels[:8] != struct.pack(">6I", 0x803, count, 28, 28, 0x801, count):
         return None
     pixels = np.frombuffer(images, np.uint8, offset=16).reshape(count, 28, 28)
     return _Raw(pixels, np.frombuffer(labels, np.uint8, offset=8), _CLASSES[name])
 
 
 def _load(name: str, root: str, train: bool) -> Any:
-    """One of torchvision's data sets, downloaded where it is absent. Raises `UserError`."""
+    """Return one of torchvision's data sets. Download it if it is missing. Raises `UserError`."""
     folder = Path(root).absolute()
     if (raw := _read_raw(name, folder, train)) is not None:
         return raw
-    from torchvision import datasets  # takes longer to import than an epoch of MNIST
+    from torchvision import datasets  # the import takes longer than an epoch of MNIST
 
     kind = getattr(datasets, name)
     try:
@@ -131,14 +126,14 @@ def _load(name: str, root: str, train: bool) -> Any:
     except (RuntimeError, ValueError, OSError, AssertionError, IndexError) as error:
         if "not found" not in str(error):
             raise UserError(
-                f"The files of {name} in {folder} cannot be read ({_line(error)}); delete them, "
-                "and they are downloaded anew."
+                f"The files of {name} in {folder} cannot be read ({one_line(error)}). To download "
+                "them again, delete them."
             ) from error
     inner = folder / name
     made = [p for p in (inner / "raw", inner, folder, *folder.parents) if not p.exists()]
     lock = folder / f".{name}.lock"
     before = socket.getdefaulttimeout()
-    socket.setdefaulttimeout(_SECONDS)
+    socket.setdefaulttimeout(20)  # seconds to wait for a server
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with open(lock, "w") as file:
@@ -147,23 +142,18 @@ def _load(name: str, root: str, train: bool) -> Any:
     except (OSError, RuntimeError) as error:
         lock.unlink(missing_ok=True)
         for path in made:
-            with contextlib.suppress(OSError):  # not empty, or never made
+            with contextlib.suppress(OSError):  # not empty, or not made
                 path.rmdir()
         raise UserError(
-            f"{name} was not found in {folder} and could not be downloaded ({_line(error)}); give "
-            f"a folder that holds torchvision's {name} as data.root=PATH."
+            f"{name} is not in {folder} and cannot be downloaded ({one_line(error)}). Name a folder "
+            f"with torchvision's {name}: data.root=PATH."
         ) from error
     finally:
         socket.setdefaulttimeout(before)
         lock.unlink(missing_ok=True)
 
 
-def _line(error: Exception) -> str:
-    return " ".join(str(error).split()) or type(error).__name__
-
-
 def _arrays(dataset: Any) -> tuple[np.ndarray, np.ndarray]:
-    """uint8 [N, H, W, C] and int64 [N], whichever way torchvision keeps them."""
-    images = np.asarray(dataset.data)
-    labels: Sequence[int] | np.ndarray = np.asarray(dataset.targets, dtype=np.int64)
-    return (images[..., None] if images.ndim == 3 else images), np.asarray(labels)
+    """Return images, uint8 [N, H, W, C], and labels, int64 [N], of a data set of torchvision."""
+    images, labels = np.asarray(dataset.data), np.asarray(dataset.targets, dtype=np.int64)
+    return (images[..., None] if images.ndim == 3 else images), labels

@@ -1,0 +1,149 @@
+"""Windows cut from pictures: what a sample looks like follows from its key alone."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from ..errors import UserError
+from .pictures import read
+
+Sample = tuple[str, int]
+"""Path and class number; -1 if the class is unknown."""
+
+
+class Windows(Dataset[Any]):
+    """Pictures from which training cuts windows. A subclass defines `cut`.
+
+    labels: int64, shape [N]; shape: channels, height and width of a window; `shift`: by how many
+    pixels down and right a window may lie beside the middle of its picture. `flip` mirrors half of
+    the pictures left to right. `offset` and `scale`: see `normalisation`.
+
+    It is a `BatchDataset` (see api.py). Integer arithmetic on a sample's key decides what happens to
+    the sample, so no generator needs a seed.
+    """
+
+    def __init__(
+        self,
+        labels: Tensor,
+        shape: tuple[int, int, int],
+        shift: tuple[int, int],
+        flip: bool,
+        offset: Tensor,
+        scale: Tensor,
+    ) -> None:
+        self.labels, self.shape, self.shift, self.flip = labels, shape, shift, flip
+        self.offset, self.scale = offset, scale
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+        """Return the image, float32 [C, H, W], and the label. torch's generator gives the key."""
+        key = np.zeros(1, np.uint64)
+        if self.flip or self.shift != (0, 0):
+            key = torch.randint(-(1 << 63), (1 << 63) - 1, (1,)).numpy().view(np.uint64)
+        images, labels = self.batch(np.array([index]), key)
+        return images[0], int(labels[0])
+
+    def batch(self, indices: np.ndarray, keys: np.ndarray) -> tuple[Tensor, Tensor]:
+        """Return images, float32 [B, C, H, W], and labels, int64 [B]."""
+        down, right, mirrored = draw_windows(keys, self.shift, self.flip)
+        images = self.cut(indices, down, right)
+        chosen = np.flatnonzero(mirrored)
+        if len(chosen):
+            images[chosen] = torch.from_numpy(images.take(chosen, axis=0)).flip(-1).numpy()
+        labels = self.labels[torch.from_numpy(indices)]
+        return normalise(torch.from_numpy(images), self.offset, self.scale), labels
+
+    @abstractmethod
+    def cut(self, indices: np.ndarray, down: np.ndarray, right: np.ndarray) -> np.ndarray:
+        """Return the window of each picture at row `down` and column `right`: uint8 [B, C, H, W]."""
+
+
+class PictureFiles(Windows):
+    """Pictures that loader workers read from files, each time a batch needs them.
+
+    A picture is scaled to cover height × width, and cut.
+    """
+
+    in_workers = True
+
+    def __init__(self, samples: Sequence[Sample], *options: Any) -> None:
+        """`options`: those of `Windows`, from `shape` on."""
+        super().__init__(torch.tensor([label for _, label in samples], dtype=torch.int64), *options)
+        self.samples = samples
+
+    def cut(self, indices: np.ndarray, down: np.ndarray, right: np.ndarray) -> np.ndarray:
+        _, height, width = self.shape
+        images = np.empty((len(indices), *self.shape), np.uint8)
+        places = zip(indices.tolist(), down.tolist(), right.tolist(), strict=True)
+        for image, (index, y, x) in zip(images, places, strict=True):
+            image[:] = self.canvas(index)[:, y : y + height, x : x + width]
+        return images
+
+    def canvas(self, index: int) -> np.ndarray:
+        """Return the part of a picture that windows can show: uint8 [C, H + 2·down, W + 2·right]."""
+        channels, height, width = self.shape
+        down, right = self.shift
+        pixels = read(self.samples[index][0], channels, height, width)
+        return cut_canvas(pixels, height + 2 * down, width + 2 * right)
+
+
+def cut_canvas(pixels: np.ndarray, height: int, width: int) -> np.ndarray:
+    """Return the middle of `pixels` (uint8 [H, W, C]) as uint8 [C, height, width], black outside."""
+    top, left = max(0, pixels.shape[0] - height) // 2, max(0, pixels.shape[1] - width) // 2
+    pixels = pixels[top : top + height, left : left + width].transpose(2, 0, 1)
+    channels, rows, columns = pixels.shape
+    canvas = np.zeros((channels, height, width), np.uint8)
+    top, left = (height - rows) // 2, (width - columns) // 2
+    canvas[:, top : top + rows, left : left + columns] = pixels
+    return canvas
+
+
+def draw_windows(
+    keys: np.ndarray, shift: tuple[int, int], flip: bool
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return for each key (uint64 [B]) the window's place, from 0 to 2·shift down and right, and
+    whether the picture is mirrored (0 or 1)."""
+    # Bits 1 to 31 of a key decide how far down, 32 to 63 how far right, bit 0 whether mirrored.
+    down, right = (np.uint64(2 * most + 1) for most in shift)
+    return (
+        ((keys & np.uint64(0xFFFFFFFE)) * down) >> np.uint64(32),
+        ((keys >> np.uint64(32)) * right) >> np.uint64(32),
+        keys & np.uint64(flip),
+    )
+
+
+def normalise(images: Tensor, offset: Tensor, scale: Tensor) -> Tensor:
+    """Return (byte - offset) * scale of uint8 [B, C, H, W], as float32 of the same shape."""
+    if images.shape[1] == 1:  # with strides that mean NHWC too, which convolutions may choose
+        images = images[:, 0, :, :, None].permute(0, 3, 1, 2)
+    # Two roundings: a fused multiply-add, which torch uses for some places of a batch only, would
+    # give a sample other bits in another batch.
+    return images.to(torch.float32).sub_(offset).mul_(scale)
+
+
+def normalisation(
+    mean: float | Sequence[float], std: float | Sequence[float], channels: int
+) -> tuple[Tensor, Tensor]:
+    """Return `offset` and `scale`, float32 [C or 1, 1, 1], for which (byte - offset) * scale is
+    (byte / 255 - mean) / std. Raises `UserError`.
+    """
+    values = []
+    for name, value in (("mean", mean), ("std", std)):
+        values.append(255 * torch.tensor(value, dtype=torch.float64).reshape(-1, 1, 1))
+        if len(values[-1]) not in (1, channels):
+            raise UserError(
+                f"data.{name}={value} has {len(values[-1])} values, but the pictures have "
+                f"{channels} channels."
+            )
+    if not (values[1] > 0).all():
+        raise UserError(f"data.std={std} must be above 0.")
+    return values[0].float(), (1 / values[1]).float()
