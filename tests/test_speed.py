@@ -132,3 +132,27 @@ def test_memory_does_not_grow_with_the_steps(looped):
     loop.after_step = count
     loop.fit()
     assert held[300] == held[650]
+
+
+def test_a_step_enters_at_most_twenty_functions_of_the_engine(looped):
+    """Besides the optimizer's comprehensions. A step that is no log point, with all defaults."""
+    loop, entered = looped("epochs=1", "logger=none"), set()
+    training_step, after_step = loop.training_step, loop.after_step
+
+    def profile(frame, event, arg):
+        code = frame.f_code
+        if event == "call" and "/engine/" in code.co_filename and not code.co_name.startswith("<"):
+            entered.add(f"{code.co_filename.split('/engine/')[1]}: {code.co_qualname}")
+
+    def profiled_step(batches):
+        sys.setprofile(profile if loop.step == 10 else None)
+        training_step(batches)
+
+    def profiled_after_step():
+        after_step()
+        sys.setprofile(None)
+
+    loop.training_step, loop.after_step = profiled_step, profiled_after_step
+    loop.fit()
+    assert "loop.py: Steps.training_step" in entered
+    assert len(entered) <= 20, sorted(entered)

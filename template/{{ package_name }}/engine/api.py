@@ -263,14 +263,14 @@ def check_scalar(name: str, value: Any) -> None:
 
 
 def count_share(name: str, share: Share) -> Tensor:
-    """The number of samples that hold, an integer scalar. Raises `UserError`."""
+    """Return the number of samples for which the share holds, float64. Raises `UserError`."""
     held, samples = share.holds(*share.tensors), len(share.tensors[0])
     if held.dtype != torch.bool or held.shape != (samples,):
         raise UserError(
             f"The Share '{name}' is of {held.dtype} in the shape {list(held.shape)}. Return bool "
             f"from its function, in the shape [{samples}]."
         )
-    return held.sum()
+    return held.sum(dtype=torch.float64)
 
 
 class recording:

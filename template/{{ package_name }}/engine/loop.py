@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from . import rng
+from . import rng, signals
 from .api import Context, Mean, recording
+from .batches.loader import ended
 from .build.optimizer import groups_except
 from .config.stored import to_yaml
 from .errors import NO_SPACE, Stopped
@@ -20,11 +21,9 @@ from .log.media import Media
 from .log.profiling import Profiler
 from .log.report import Report
 from .log.statistics import Statistics
-from .log.timing import Timing
 from .machine import distributed
 from .machine.device import autocast, to_device
 from .machine.distributed import RANK, WORLD_SIZE, Vote
-from .machine.torch_internals import divide_all
 from .progress import Progress, not_finite
 from .rng import Domain
 from .run import checkpoint
@@ -50,17 +49,21 @@ class Steps:
         self.divisor: Tensor | float | None = None
         """If losses are a `Mean`: the gradients must still be divided by this number."""
         self.statistics = Statistics(parts.device, parts.config.log.windows, parts.task.derived)
-        self.timing = Timing()
+        self.data_seconds = 0.0
+        """The time that steps waited for data since the last log point."""
         self.scaler = torch.amp.GradScaler(parts.device.type, enabled=parts.precision == "fp16")
         self.step_key = rng.make_key(self.config.seed, Domain.STEP)
         self.batch_key = rng.make_key(self.config.seed, Domain.BATCH)
         self.in_turn = parts.in_turn
+        limits = (self.config.clip_grad_norm, self.config.clip_grad_value)
+        self.clips = limits != (None, None)
         self.forward = parts.wrapped_model()
 
     def training_step(self, batches: Iterator[Any]) -> None:
         """One optimizer step, over all its micro-batches."""
         p = self.parts
-        p.zero_grad()
+        for parameter in p.parameters.values():  # optimizer.zero_grad() in less time
+            parameter.grad = None
         self.divisor = None
         counts = p.train.plan.counts(self.step)
         for micro, count in enumerate(counts):
@@ -75,9 +78,12 @@ class Steps:
                     values = p.task.training_step(self.forward, batch, self.context())
                 self.backward(values["loss"], count)
             self.statistics.add(self.step, {**recorded, **values}, count)
-        self.average_gradients()
-        self.leave_out_groups()
-        self.clip_gradients()
+        if WORLD_SIZE > 1 or self.divisor is not None:
+            self.average_gradients()
+        if self.in_turn:
+            self.leave_out_groups()
+        if self.clips:
+            self.clip_gradients()
         self.scaler.step(p.optimizer)
         self.scaler.update()
         self.lrs = {group["name"]: group["lr"] for group in p.optimizer.param_groups}
@@ -89,8 +95,10 @@ class Steps:
     def next_batch(self, batches: Iterator[Any]) -> Any:
         """Return the next micro-batch on the device. The time it takes counts as `time/data`."""
         began = time.perf_counter()
-        batch = to_device(next(batches), self.parts.device, self.config.channels_last)
-        self.timing.data_seconds += time.perf_counter() - began
+        batch = next(batches)
+        if self.config.channels_last:
+            batch = to_device(batch, self.parts.device, channels_last=True)
+        self.data_seconds += time.perf_counter() - began
         return batch
 
     def mixed(self, batch: Any, number: int) -> Any:
@@ -115,39 +123,27 @@ class Steps:
     def backward(self, loss: Any, count: int) -> None:
         """Add the gradients of a micro-batch, weighted by the samples or things that its loss is
         a mean over. `loss`: a tensor or a `Mean`. `count`: samples of the micro-batch."""
-        total = self.parts.train.plan.total(self.step)
-        if count == total:  # the only micro-batch: its mean is the mean of the step
+        plan = self.parts.train.plan
+        if plan.micro_batches == 1 or count == plan.total(self.step):  # the mean of the whole step
             loss = loss.value if isinstance(loss, Mean) else loss
         elif isinstance(loss, Mean):  # the sum of all n is known after the last micro-batch
             self.divisor = loss.n + (0 if self.divisor is None else self.divisor)
             loss = loss.value * loss.n
         else:  # processes average their gradients: each counts WORLD_SIZE times
-            loss = loss * (count * WORLD_SIZE / total)
+            loss = loss * (count * WORLD_SIZE / plan.total(self.step))
         self.scaler.scale(loss).backward()
         if self.config.compile == "reduce-overhead" and self.config.accumulate > 1:
-            # The next call of a CUDA graph overwrites the gradients of this one: copy them.
-            for q in self.parts.parameters.values():
-                q.grad = None if q.grad is None else q.grad.clone()
+            self.parts.copy_gradients()  # the next call of the CUDA graph overwrites them
 
     def average_gradients(self) -> None:
-        """Divide sums over processes and micro-batches by the number of their summands."""
-        p = self.parts
+        """Average gradients over processes, and divide sums of `Mean` losses by their n."""
         if WORLD_SIZE > 1:
-            p.average_loss_gradients()
+            self.parts.average_loss_gradients()
         if self.divisor is not None:
-            divisor = self.divisor
-            if not isinstance(divisor, Tensor):  # copying a number would wait for the GPU
-                divisor = torch.full((), float(divisor), device=p.device)
-            divisor = divisor.to(p.device, torch.float32, copy=True)
-            share = distributed.sum_over_processes(divisor) / WORLD_SIZE
-            share.clamp_(min=1e-30)  # without any thing the gradients are 0 and stay 0
-            divide_all([q.grad for q in p.parameters.values() if q.grad is not None], share)
+            self.parts.divide_gradients(self.divisor)
 
     def leave_out_groups(self) -> None:
-        """Drop the gradients of groups that the task does not train in this step. Without a
-        gradient a parameter keeps its value and its optimizer state."""
-        if not self.in_turn:
-            return
+        """Drop the gradients of groups that the task does not train: they keep value and state."""
         trained = self.parts.task.trains(self.context())
         if trained is not None:
             for group in groups_except(self.parts.optimizer, trained):
@@ -157,8 +153,6 @@ class Steps:
     def clip_gradients(self) -> None:
         """Clip gradients by value, by norm, or both. Log the norm before the second."""
         p, config = self.parts, self.config
-        if config.clip_grad_norm is None and config.clip_grad_value is None:
-            return
         self.scaler.unscale_(p.optimizer)
         if config.clip_grad_value is not None:
             nn.utils.clip_grad_value_(p.parameters.values(), config.clip_grad_value)
@@ -181,15 +175,21 @@ class Loop(Steps):
         """The step of the last checkpoint."""
         self.saver = Saver(run.checkpoints, self.config.keep_last)
         self.config_text = to_yaml(self.config)
-        self.report = Report(parts, run.folder, self.timing)
+        self.report = Report(parts, run.folder)
         self.media = Media(parts, run)
         self.vote = Vote()
+        self.first_step = 0
+        """The first step of this process, from 1."""
+        never = 1 << 62
+        self.val_interval = parts.val_intervals[0] or never
+        self.save_intervals = [interval or never for interval in parts.save_intervals]
 
     def fit(self) -> None:
         """Train to the end. Raises `Exit` and all errors of the task."""
         p, config = self.parts, self.config
         if config.val_at_start and self.saved_at < 0:  # else the checkpoint says whether it is due
             self.pending = p.val is not None
+        self.first_step = self.step + 1
         try:
             self.report.open(self.step, validates_again=self.pending)
             self.media.open(self.report.loggers, self.step)
@@ -204,10 +204,11 @@ class Loop(Steps):
                 config.profile, self.run.folder, p.device, p.total_steps - self.step
             )
             batches = p.train.read(self.step, p.total_steps)
-            with closing(batches), closing(profiler):
-                while self.step < p.total_steps and not self.progress.is_out_of_patience():
+            with ended(batches), closing(profiler):
+                while self.step < p.total_steps and not self.progress.is_out_of_patience:
                     self.training_step(batches)
-                    profiler.step()
+                    if config.profile:
+                        profiler.step()
                     self.after_step()
             if self.saved_at != self.step:
                 self.save()
@@ -226,9 +227,11 @@ class Loop(Steps):
         """Log, validate, save and stop, if it is due."""
         p, step = self.parts, self.step
         self.progress.has_advanced = True
-        self.saver.check()
-        self.report.stepped()
-        if not self.media.has_begun:  # after the first step, because it takes a while
+        self.report.bar.update()
+        if self.saver.error is not None:
+            self.saver.check()
+        if step == self.first_step:  # what takes a while waits until the first step is done
+            self.report.eta.stepped()
             with self.report.aside("start"):
                 self.media.begin(self.context(), self.batch)
         if p.config.log.histograms is not None and step % p.config.log.histograms == 0:
@@ -236,11 +239,13 @@ class Loop(Steps):
         epoch_ends, run_ends = step % p.train.plan.steps == 0, step == p.total_steps
         if epoch_ends or run_ends or step % p.config.log.every == 0:
             self.log(epoch_ends)
-        self.pending = p.val is not None and (run_ends or is_due(step, p.val_intervals))
-        self.stop_if_asked()
+        self.pending = p.val is not None and (run_ends or step % self.val_interval == 0)
+        if WORLD_SIZE > 1 or signals.pending is not None or p.config.max_minutes is not None:
+            self.stop_if_asked()
         if self.pending:
             self.validate()
-        if self.saved_at != step and is_due(step, p.save_intervals):
+        by_epochs, by_steps = self.save_intervals
+        if self.saved_at != step and (step % by_epochs == 0 or step % by_steps == 0):
             self.save()
 
     def log(self, epoch_ends: bool) -> None:
@@ -252,7 +257,8 @@ class Loop(Steps):
         if self.config.log.by == "step" or ends:
             values = self.statistics.log_point()
             epoch_means = self.statistics.epoch_end() if epoch_ends else {}
-            self.report.train(self.step, values, epoch_means, self.lrs)
+            self.report.train(self.step, values, epoch_means, self.lrs, self.data_seconds)
+            self.data_seconds = 0.0
 
     def refuse_not_finite(self) -> None:
         """Raise `NotFiniteError` if a fetched loss is not finite."""
@@ -341,8 +347,3 @@ class Loop(Steps):
         self.statistics.load_state_dict(state["windows"])
         self.progress.load_state_dict(state["best"])
         self.pending = state["pending"]
-
-
-def is_due(step: int, intervals: tuple[int, ...]) -> bool:
-    """Return whether `step` is a multiple of one of the intervals. 0 stands for never."""
-    return any(interval and step % interval == 0 for interval in intervals)

@@ -91,15 +91,12 @@ class Schedule(ABC):
 
     def begin(self, optimizer: Optimizer, step: int = 0) -> None:
         """Set the learning rates for optimizer step `step`. Every group must have a `base_lr`."""
-        self.optimizer, self.step_count = optimizer, step
-        self.apply()
+        self.optimizer, self.step_count = optimizer, step - 1
+        self.step()
 
     def step(self) -> None:
         """Set the learning rates for the next step. Call this after `optimizer.step()`."""
         self.step_count += 1
-        self.apply()
-
-    def apply(self) -> None:
         scale = self.scale_at(self.step_count)
         for group in self.optimizer.param_groups:
             group["lr"] = group["base_lr"] * scale
@@ -268,7 +265,7 @@ class Plateau(Schedule):
             self.bad += 1
         if self.bad > self.patience:
             self.current, self.bad = max(self.min_scale, self.current * self.factor), 0
-            self.apply()
+            self.begin(self.optimizer, self.step_count)
 
     def state_dict(self) -> dict[str, Any]:
         own = {"current": self.current, "best": self.best, "bad": self.bad}

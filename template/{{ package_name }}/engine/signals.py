@@ -15,23 +15,24 @@ from types import FrameType
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
 
-_requested: int | None = None
+pending: int | None = None
+"""The number of the signal that asked the run to stop."""
 
 _owner = os.getpid()
 
 
 def _handle(number: int, frame: FrameType | None) -> None:
-    global _requested
+    global pending
     is_forked = os.getpid() != _owner  # it has the handler, but nothing to save
-    if is_forked or _requested is not None:
+    if is_forked or pending is not None:
         os._exit(128 + number)
-    _requested = number
+    pending = number
 
 
 def install() -> None:
     """Take over the stop signals. train.py calls it before its other imports."""
-    global _requested, _owner
-    _requested, _owner = None, os.getpid()
+    global pending, _owner
+    pending, _owner = None, os.getpid()
     if threading.current_thread() is threading.main_thread():
         for number in SIGNALS:
             signal.signal(number, _handle)
@@ -88,4 +89,4 @@ def in_worker() -> None:
 
 def requested() -> str | None:
     """Return the name of the signal that asked the run to stop, or None."""
-    return None if _requested is None else signal.Signals(_requested).name
+    return None if pending is None else signal.Signals(pending).name

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -11,7 +10,7 @@ from torch import nn
 
 from . import rng
 from .api import Context, recording
-from .batches.loader import Loader
+from .batches.loader import Loader, ended
 from .log.statistics import Statistics
 from .machine import distributed
 from .machine.device import autocast, to_device
@@ -43,7 +42,8 @@ def evaluate_split(
     values, plan = Statistics(built.device, derived=built.task.derived), loader.plan
     ctx = Context(step, epoch, training=False, device=built.device, metrics=built.metrics)
     key = rng.make_key(built.config.seed, Domain.VALIDATION)
-    with closing(loader.read(0, plan.steps)) as batches:
+    batches = loader.read(0, plan.steps)
+    with ended(batches):
         for place in range(plan.steps):
             for micro, count in enumerate(plan.counts(place)):
                 batch = to_device(next(batches), built.device, built.config.channels_last)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Generator, Iterator
-from contextlib import closing
+from collections.abc import Callable, Generator, Iterable, Iterator
+from contextlib import contextmanager
 from functools import partial
-from itertools import islice, repeat
+from itertools import chain, islice, repeat
 from typing import Any
 
 import numpy as np
@@ -138,6 +138,16 @@ _START = 0.3
 """Seconds that workers take to start, about."""
 
 
+@contextmanager
+def ended(batches: Iterator[Any]) -> Iterator[None]:
+    """Close `batches` at the end of the block. It ends the loader workers that read them."""
+    try:
+        yield
+    finally:
+        if isinstance(batches, Generator):
+            batches.close()
+
+
 class Loader:
     """Reads the micro-batches of a plan, ahead of their use where there are workers."""
 
@@ -156,12 +166,19 @@ class Loader:
         self.seconds: float | None = None
         """What reading a micro-batch took; `first` measures it."""
 
-    def read(self, start: int, stop: int) -> Generator[Any, None, None]:
-        """The micro-batches of steps `start` … `stop` - 1, read in their order, on a GPU copied to
-        it; `close` ends the workers."""
+    def read(self, start: int, stop: int) -> Iterator[Any]:
+        """Return the micro-batches of steps `start` … `stop` - 1, in order, on the device.
+
+        Use `ended` to end the loader workers when the iterator is left early.
+        """
         workers = self.worker_count(stop - start)
+        if not workers and self.device.type == "cpu":
+            return self._here(start, stop)
+        return self._ahead(workers, start, stop)
+
+    def _ahead(self, workers: int, start: int, stop: int) -> Generator[Any, None, None]:
         batches = self._with(workers, start, stop) if workers else self._here(start, stop)
-        with closing(batches):
+        with ended(batches):
             yield from batches if self.device.type == "cpu" else prefetched(batches, self.device)
 
     def worker_count(self, steps: int) -> int:
@@ -183,11 +200,16 @@ class Loader:
             )
         return count
 
-    def _here(self, start: int, stop: int) -> Generator[Any, None, None]:
-        for block in self._blocks(start, stop):
-            together = self.reader.together(block)
-            for batch in map(self._like_a_worker, block) if self.in_workers else together:
-                yield batch if self.device.type == "cpu" else map_tensors(_pinned, batch)
+    def _here(self, start: int, stop: int) -> Iterator[Any]:
+        """Read in this process. A step runs no Python code for it, unless a new block begins."""
+
+        def read(block: list[Batch]) -> Iterable[Any]:
+            if self.in_workers:
+                return map(self._like_a_worker, block)
+            return list(self.reader.together(block))
+
+        batches = chain.from_iterable(map(read, self._blocks(start, stop)))
+        return batches if self.device.type == "cpu" else map(partial(map_tensors, _pinned), batches)
 
     def _like_a_worker(self, batch: Batch) -> Any:
         """In one thread, as sums depend on how many there are, and workers have one."""

@@ -17,6 +17,7 @@ from ..batches.loader import Loader
 from ..config.schema import Config
 from ..errors import UserError
 from ..machine.distributed import WORLD_SIZE, sum_over_processes
+from ..machine.torch_internals import divide_all
 from ..schedule import Schedule
 from .averaged import Averaged
 from .optimizer import load_optimizer_state, optimizer_state
@@ -58,12 +59,6 @@ class Parts(Built):
     def in_turn(self) -> bool:
         """Whether a step may leave groups of parameters out."""
         return type(self.task).trains is not Task.trains
-
-    def zero_grad(self) -> None:
-        """Forget the gradients; what `optimizer.zero_grad()` does, without its bookkeeping, which
-        takes longer than a small layer's gradients."""
-        for parameter in self.parameters.values():
-            parameter.grad = None
 
     def wrapped_model(self) -> nn.Module:
         """What a training step calls: the model, shared with other processes and compiled."""
@@ -121,6 +116,21 @@ class Parts(Built):
             load_weights(self.averaged.model, state["ema"] or state["model"], "ema")
         load_optimizer_state(self.optimizer, self.parameters, state["optimizer"])
         self.scheduler.load_state_dict(state["scheduler"])
+
+    def divide_gradients(self, divisor: Tensor | float) -> None:
+        """Divide all gradients by the sum of `divisor` over the processes."""
+        if not isinstance(divisor, Tensor):  # copying a number would wait for the GPU
+            divisor = torch.full((), float(divisor), device=self.device)
+        divisor = divisor.to(self.device, torch.float32, copy=True)
+        share = sum_over_processes(divisor) / WORLD_SIZE
+        share.clamp_(min=1e-30)  # without any thing the gradients are 0 and stay 0
+        gradients = [q.grad for q in self.parameters.values() if q.grad is not None]
+        divide_all(gradients, share)
+
+    def copy_gradients(self) -> None:
+        """Replace each gradient by a copy of its own."""
+        for q in self.parameters.values():
+            q.grad = None if q.grad is None else q.grad.clone()
 
     def open_loggers(self, folder: Path, next_step: int) -> list[Logger]:
         offered = {"folder": folder, "next_step": next_step}

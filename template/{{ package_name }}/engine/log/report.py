@@ -16,7 +16,7 @@ from ..machine.distributed import is_main
 from ..run.metrics import MetricsFile
 from ..text import NUMBER_WIDTH, duration, logger, number
 from .console import Cell, line, progress_bar
-from .timing import Eta, Timing
+from .timing import Eta
 
 if TYPE_CHECKING:
     from ..build.parts import Parts
@@ -25,9 +25,9 @@ if TYPE_CHECKING:
 class Report:
     """Shows and keeps the values of a run in the main process. Does nothing in other processes."""
 
-    def __init__(self, parts: Parts, folder: Path, timing: Timing) -> None:
+    def __init__(self, parts: Parts, folder: Path) -> None:
         plan = parts.train.plan
-        self.parts, self.folder, self.timing = parts, folder, timing
+        self.parts, self.folder = parts, folder
         self.plan, self.total_steps, self.device = plan, parts.total_steps, parts.device
         self.lr_shown = " " * 7
         self.loggers: list[Logger] = []
@@ -55,11 +55,6 @@ class Report:
         self.bar = progress_bar(self.total_steps, done, is_shown)
         self.logged_at, self.logged_step = self.eta.training(), done
 
-    def stepped(self) -> None:
-        """Call this after every step."""
-        self.eta.stepped()
-        self.bar.update()
-
     @contextmanager
     def aside(self, what: str) -> Iterator[None]:
         """Time a "validation", "save" or "start" separately. It does not count as time/step."""
@@ -76,11 +71,12 @@ class Report:
         window: Mapping[str, float],
         epoch: Mapping[str, float],
         lrs: Mapping[str, float],
+        data_seconds: float,
     ) -> None:
         """Report a log point: means since the last one and of an epoch, and each group's lr."""
         steps = max(1, step - self.logged_step)
         per_step = (self.eta.training() - self.logged_at) / steps
-        for_data = self.timing.data_seconds / steps
+        for_data = data_seconds / steps
         times = {"time/step": per_step, "time/data": for_data}
         self.write(step, {**window, **epoch, **{f"lr/{k}": v for k, v in lrs.items()}, **times})
         low, high = (f"{choose(lrs.values()):.1e}" for choose in (min, max))
@@ -94,7 +90,6 @@ class Report:
         shown = partial(line, self.place(step), cells, optional, None)
         logger.info(shown(0), extra={"line": shown})
         self.logged_at, self.logged_step = self.eta.training(), step
-        self.timing.data_seconds = 0.0
 
     def validation(self, step: int, values: Mapping[str, float], best: str | None) -> None:
         """Report a validation. `best` names the monitored value if it is the best so far."""

@@ -170,7 +170,10 @@ class Statistics:
                     value = count_share(key, value)
                 elif isinstance(value, Mean):
                     value, n = value
-                scalars.append(self._scalar(key, value))
+                is_plain = type(value) is Tensor and value.ndim == 0 and value.is_floating_point()
+                if not (is_plain and value.device == self.device):
+                    value = self._scalar(key, value)
+                scalars.append(value.detach())
                 if isinstance(n, Tensor):
                     scalars.append(self._scalar(key, n))
                     n = None

@@ -7,15 +7,6 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-
-
-@dataclass
-class Timing:
-    """Filled by the steps, read and reset at log points."""
-
-    data_seconds: float = 0.0
-    """The time that steps have waited for data since the last log point."""
 
 
 class Eta:
@@ -46,7 +37,7 @@ class Eta:
         return self._now() - self._began - sum(self._seconds.values())
 
     def stepped(self) -> None:
-        """Call this after every step."""
+        """Call this after the first step."""
         if not self._first_ended:
             self._first_ended = self.training()
 

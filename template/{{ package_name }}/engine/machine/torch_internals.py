@@ -173,7 +173,15 @@ class ShortAdam(Adam):
     ask for torch's own step."""
 
     def step(self, closure: Callable[[], Any] | None = None) -> Any:  # type: ignore[override]
-        if closure is not None or self._is_watched():
+        if (
+            closure is not None
+            or self._optimizer_step_pre_hooks
+            or self._optimizer_step_post_hooks
+            or hooks._global_optimizer_pre_hooks
+            or hooks._global_optimizer_post_hooks
+            or getattr(self, "grad_scale", None) is not None  # of fp16
+            or getattr(self, "found_inf", None) is not None
+        ):
             self._kept = None  # a hook may change the state and the options
             return super().step(closure)
         if self._kept is None:
@@ -226,17 +234,6 @@ class ShortAdam(Adam):
         for parameter, count in zip(params, counts, strict=True):
             self.state[parameter]["step"] = count
         return _Lists(params, averages, squares, counts, all_counts)
-
-    def _is_watched(self) -> bool:
-        """Whether a step has to call hooks, or to divide by the scale of fp16."""
-        return bool(
-            self._optimizer_step_pre_hooks
-            or self._optimizer_step_post_hooks
-            or hooks._global_optimizer_pre_hooks
-            or hooks._global_optimizer_post_hooks
-            or getattr(self, "grad_scale", None) is not None
-            or getattr(self, "found_inf", None) is not None
-        )
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         self._kept = None

@@ -25,7 +25,8 @@ class Saver:
         self.folder, self.keep_last = folder, keep_last
         self._buffers: dict[tuple[Any, ...], Tensor] = {}
         self._thread: threading.Thread | None = None
-        self._error: Exception | None = None
+        self.error: Exception | None = None
+        """The failure of the last write, until `check` raises it."""
 
     def save(self, state: Mapping[str, Any], step: int, best: bool = False) -> None:
         """Begin to write a checkpoint of `step`; with `best`, name it best.pt as well.
@@ -41,8 +42,8 @@ class Saver:
 
     def check(self) -> None:
         """Raises `SaveError` where a write has failed; never waits."""
-        if self._error is not None:
-            error, self._error = self._error, None
+        if self.error is not None:
+            error, self.error = self.error, None
             raise error
 
     def wait(self) -> None:
@@ -73,7 +74,7 @@ class Saver:
             checkpoint.save(state, path, best)
             checkpoint.prune(path, self.keep_last)
         except Exception as error:  # of whatever kind: a thread has nobody to raise it to
-            self._error = error
+            self.error = error
 
     def _copy(self, state: Mapping[str, Any]) -> dict[str, Any]:
         """`state` with every tensor replaced by its buffer, holding the same values."""
