@@ -173,7 +173,7 @@ class Statistics:
                 is_plain = type(value) is Tensor and value.ndim == 0 and value.is_floating_point()
                 if not (is_plain and value.device == self.device):
                     value = self._scalar(key, value)
-                scalars.append(value.detach())
+                scalars.append(value.detach() if value.requires_grad else value)
                 if isinstance(n, Tensor):
                     scalars.append(self._scalar(key, n))
                     n = None
