@@ -1,4 +1,4 @@
-"""The pictures of a batch or a validation as grids, with captions; drawn by PIL."""
+"""Grids of pictures with captions, drawn by PIL."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from torch import Tensor
 from ..api import Pictures
 
 SMALL, LARGE = 96, 160
-"""Pixels: squares are enlarged until a side has SMALL, and reduced until none has more than LARGE;
-others until they have as many pixels."""
+"""Enlarge tiles below SMALL pixels and shrink tiles above LARGE, by the root of their area."""
 
-GAP, LINE = 8, 16
+GAP, LINE, LETTER = 8, 16, 6
+"""Pixels between tiles, of a line of text and of a letter."""
 
 GREY, GREEN, RED = (96, 96, 96), (27, 120, 55), (198, 40, 40)
 
@@ -30,106 +30,48 @@ class Collected:
     def __init__(self, count: int) -> None:
         self.count = count
         self.pictures: dict[str, Pictures] = {}
-        self.ranges: dict[str, tuple[Tensor, Tensor] | None] = {}
+        self.ranges: dict[str, tuple[Tensor, Tensor]] = {}
 
     def add(self, shown: Mapping[str, Tensor | Pictures]) -> None:
+        """Add a batch: its first pictures, or those with the highest scores."""
         for tag, value in shown.items():
-            pictures = value if isinstance(value, Pictures) else Pictures(_batch(value))
-            if pictures.images.ndim not in (3, 4):
+            if not isinstance(value, Pictures):
+                value = Pictures(value if value.ndim == 4 else value.unsqueeze(0))
+            if value.images.ndim not in (3, 4):
                 continue
             kept = self.pictures.get(tag)
             if kept is None:
-                self.ranges[tag] = _range(channels_first(pictures.images))
-            elif pictures.score is None and len(kept.images) >= self.count:
-                continue
-            elif kept.images.shape[1:] != pictures.images.shape[1:]:
-                continue  # of another size: they fit into no grid
-            # What is kept is copied, so that a view does not keep the whole batch.
-            joined = pictures if kept is None else _joined(kept, _first(pictures, self.count))
-            self.pictures[tag] = _first(joined, self.count)
+                images = channels_first(value.images)
+                self.ranges[tag] = images.amin(dim=(0, 2, 3)), images.amax(dim=(0, 2, 3))
+                self.pictures[tag] = _first(value, self.count)
+            elif kept.images.shape[1:] == value.images.shape[1:] and (
+                value.score is not None or len(kept.images) < self.count
+            ):
+                pairs = zip(kept, _first(value, self.count), strict=True)
+                both = (None if a is None or b is None else torch.cat([a, b]) for a, b in pairs)
+                self.pictures[tag] = _first(Pictures._make(both), self.count)
 
     def grids(self, names: Sequence[str]) -> Iterator[tuple[str, np.ndarray]]:
-        """Each tag with its grid; here the host waits for the device."""
+        """Each tag and its grid. The host waits for the device here."""
         for tag, pictures in self.pictures.items():
-            images = _bytes(channels_first(pictures.images), self.ranges[tag])
-            captions = _captions(pictures, names)
             if pictures.score is not None:
-                is_shown = (pictures.score > 0).cpu().numpy()
-                images = images[is_shown]
-                captions = [c for c, keep in zip(captions, is_shown, strict=True) if keep]
-            if len(images):
-                yield tag, draw(images, captions)
-
-
-def _batch(images: Tensor) -> Tensor:
-    """A batch of one, of a single picture."""
-    is_one = images.ndim == 2 or images.ndim == 3
-    return images.unsqueeze(0) if is_one else images
+                is_shown = pictures.score > 0
+                pictures = Pictures._make(None if v is None else v[is_shown] for v in pictures)
+            if len(pictures.images):
+                pixels = _bytes(channels_first(pictures.images), *self.ranges[tag])
+                yield tag, draw(pixels, _captions(pictures, names))
 
 
 def _first(pictures: Pictures, count: int) -> Pictures:
-    """The `count` with the highest scores, or the first ones where there are no scores."""
-    if pictures.score is None:
-        return Pictures._make(None if v is None else v[:count].clone() for v in pictures)
-    best = pictures.score.topk(min(count, len(pictures.score))).indices
-    return Pictures._make(None if v is None else v[best] for v in pictures)
-
-
-def _joined(one: Pictures, other: Pictures) -> Pictures:
-    pairs = zip(one, other, strict=True)
-    return Pictures._make(None if a is None or b is None else torch.cat([a, b]) for a, b in pairs)
-
-
-def _range(images: Tensor) -> tuple[Tensor, Tensor] | None:
-    """The least and largest value of each channel, [C]; None for integers."""
-    if not images.is_floating_point():
-        return None
-    return images.amin(dim=(0, 2, 3)).float(), images.amax(dim=(0, 2, 3)).float()
-
-
-def _bytes(images: Tensor, span: tuple[Tensor, Tensor] | None) -> np.ndarray:
-    """uint8 [N, H, W, C], on the host, from [N, C, H, W]."""
-    if span is None:
-        images = images * 255 if images.dtype == torch.bool else images.clamp(0, 255)
-    else:
-        low, high = (end.view(-1, 1, 1) for end in span)
-        if low.min() >= 0 and high.max() <= 1:
-            low, high = torch.zeros_like(low), torch.ones_like(high)
-        images = (images.float() - low) * (255 / (high - low).clamp(min=1e-12))
-        images = images.nan_to_num().round().clamp(0, 255)
-    return images.to(torch.uint8).movedim(1, -1).cpu().numpy()
-
-
-def _captions(pictures: Pictures, names: Sequence[str]) -> list[Caption]:
-    targets, labels, probabilities = (
-        [] if values is None else values.cpu().tolist()
-        for values in (_classes(pictures.target), pictures.label, pictures.probability)
-    )
-
-    def named(number: int) -> str:
-        name = names[number] if 0 <= number < len(names) else str(number)
-        return name if all(ord(c) < 0x250 for c in name) else f"class {number}"  # of PIL's font
-
-    captions: list[Caption] = []
-    for i in range(len(pictures.images)):
-        if not labels:
-            captions.append([(named(targets[i]), GREY)] if targets else [])
-            continue
-        is_right = not targets or targets[i] == labels[i]
-        text = named(labels[i]) + (f"  {probabilities[i]:.1%}" if probabilities else "")
-        lines = [(text, GREEN if is_right else RED)]
-        if targets:
-            lines.append(("" if is_right else f"is {named(targets[i])}", GREY))
-        captions.append(lines)
-    return captions
-
-
-def _classes(target: Tensor | None) -> Tensor | None:
-    return target.argmax(dim=1) if target is not None and target.ndim == 2 else target
+    """Copy the `count` pictures with the highest scores, or the first ones without scores."""
+    chosen = torch.arange(min(count, len(pictures.images)), device=pictures.images.device)
+    if pictures.score is not None:
+        chosen = pictures.score.topk(len(chosen)).indices
+    return Pictures._make(None if values is None else values[chosen] for values in pictures)
 
 
 def channels_first(images: Tensor) -> Tensor:
-    """[B, 1 or 3, H, W] from [B, C, H, W], [B, H, W, C] or [B, H, W]; a view."""
+    """A view [B, 1 or 3, H, W] of [B, C, H, W], [B, H, W, C] or [B, H, W]."""
     if images.ndim == 3:
         return images.unsqueeze(1)
     if images.shape[1] not in (1, 3, 4) and images.shape[-1] in (1, 3, 4):
@@ -137,35 +79,62 @@ def channels_first(images: Tensor) -> Tensor:
     return images[:, :3] if images.shape[1] >= 3 else images[:, :1]
 
 
+def _bytes(images: Tensor, low: Tensor, high: Tensor) -> np.ndarray:
+    """uint8 [N, H, W, C], on the host, from [N, C, H, W] and the range of each channel."""
+    if images.dtype == torch.bool:
+        images = images * 255
+    elif images.is_floating_point():
+        if low.min() >= 0 and high.max() <= 1:
+            low, high = torch.zeros_like(low), torch.ones_like(high)
+        low, high = (end.float().view(-1, 1, 1) for end in (low, high))
+        images = (images.float() - low) * (255 / (high - low).clamp(min=1e-12))
+        images = images.nan_to_num().round()
+    return images.clamp(0, 255).to(torch.uint8).movedim(1, -1).cpu().numpy()
+
+
+def _captions(pictures: Pictures, names: Sequence[str]) -> list[Caption]:
+    target = pictures.target
+    if target is not None and target.ndim == 2:
+        target = target.argmax(dim=1)
+    columns = (target, pictures.label, pictures.probability)
+    unknown = [None] * len(pictures.images)
+    rows = zip(*(unknown if v is None else v.tolist() for v in columns), strict=True)
+    return [_caption(names, *row) for row in rows]
+
+
+def _caption(
+    names: Sequence[str], target: int | None, label: int | None, probability: float | None
+) -> Caption:
+    def named(number: int) -> str:
+        name = names[number] if 0 <= number < len(names) else str(number)
+        return name if all(ord(c) < 0x250 for c in name) else f"class {number}"  # PIL's font
+
+    if label is None:
+        return [] if target is None else [(named(target), GREY)]
+    is_right = target is None or target == label
+    share = "" if probability is None else f"  {probability:.1%}"
+    lines = [(named(label) + share, GREEN if is_right else RED)]
+    return lines if target is None else [*lines, ("" if is_right else f"is {named(target)}", GREY)]
+
+
 def draw(images: np.ndarray, captions: Sequence[Caption]) -> np.ndarray:
-    """One picture, uint8 [height, width, 3], of several, uint8 [N, H, W, 1 or 3]."""
+    """Draw pictures, uint8 [N, H, W, 1 or 3], as one, uint8 [height, width, 3]."""
     height, width = images.shape[1:3]
-    side = math.sqrt(height * width)  # of a square of this area: several may lie side by side
+    side = math.sqrt(height * width)
     factor = math.ceil(SMALL / side) if side <= LARGE else LARGE / side
     size = (max(1, round(width * factor)), max(1, round(height * factor)))
-    lines = max((len(caption) for caption in captions), default=0)
+    how = Image.Resampling.NEAREST if factor >= 1 else Image.Resampling.BOX
     columns = math.ceil(math.sqrt(len(images)))
+    lines = max(len(caption) for caption in captions)
     step_x, step_y = max(size[0], SMALL) + GAP, size[1] + lines * LINE + GAP
     rows = math.ceil(len(images) / columns)
     sheet = Image.new("RGB", (columns * step_x + GAP, rows * step_y + GAP), "white")
     pen, font = ImageDraw.Draw(sheet), ImageFont.load_default(12)
-    for number, pixels in enumerate(images):
+    for number, (pixels, caption) in enumerate(zip(images, captions, strict=True)):
         tile = Image.fromarray(pixels.squeeze(-1) if pixels.shape[-1] == 1 else pixels)
-        if tile.size != size:
-            is_smaller = size[0] < tile.width
-            how = Image.Resampling.BOX if is_smaller else Image.Resampling.NEAREST
-            tile = tile.resize(size, how)
         x, y = GAP + number % columns * step_x, GAP + number // columns * step_y
-        sheet.paste(tile, (x, y))
-        for line, (text, colour) in enumerate(captions[number] if captions else ()):
-            text = _fitting(text, font, step_x - GAP)
-            pen.text((x, y + size[1] + 1 + line * LINE), text, fill=colour, font=font)
+        sheet.paste(tile.resize(size, how), (x, y))
+        for line, (text, colour) in enumerate(caption):
+            place = (x, y + size[1] + 1 + line * LINE)
+            pen.text(place, text[: step_x // LETTER], fill=colour, font=font)
     return np.asarray(sheet)
-
-
-def _fitting(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, width: int) -> str:
-    if font.getlength(text) <= width:
-        return text
-    while text and font.getlength(f"{text}…") > width:
-        text = text[:-1]
-    return f"{text}…"
