@@ -60,7 +60,7 @@ def evaluate_run(run: Opened, split: str, batch_size: int | None, out: Path) -> 
             print(f"\nThe confusion matrix: {shown(picture)}")
         path = out / f"evaluate-{split}.json"
         write_json(path, result)
-    print(f"All of it: {shown(path)}", flush=True)
+    print(f"All results: {shown(path)}", flush=True)
 
 
 def count_classes(rows: Sequence[Mapping[str, Any]], names: list[str]) -> dict[str, Any]:
