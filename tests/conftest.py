@@ -1,4 +1,4 @@
-"""Renders the working tree in this process: quickly, offline and without trust."""
+"""Fixtures: render the working tree and run commands in what was rendered, offline and without trust."""
 
 import importlib
 import shutil
@@ -25,7 +25,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 @pytest.fixture(scope="session")
 def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A copy of the working tree, to be read only; no git checkout, so Copier makes no clone."""
+    """A copy of the working tree. It is no git checkout, so Copier makes no clone. Tests only read it."""
     folder = tmp_path_factory.mktemp("template")
     for path in working_tree():
         (folder / path).parent.mkdir(parents=True, exist_ok=True)
@@ -55,13 +55,13 @@ def render(template: Path) -> Callable[..., Path]:
 
 @pytest.fixture(scope="session")
 def project(render: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A rendered project with default answers but for its name. Tests leave its files as they are."""
+    """A rendered project called `digits`, with default answers otherwise. Tests only read it."""
     return render(tmp_path_factory.mktemp("projects") / "digits", project_name="Digits", package_name="digits")
 
 
 @pytest.fixture(scope="session")
 def repository(template: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A git repository of the template: every release and, as the newest version, the working tree. To be read only."""
+    """A git repository of the template: every release, then the working tree. Tests only read it."""
     return releases.repository(tmp_path_factory.mktemp("repository") / "ostinato", template)
 
 
@@ -69,7 +69,7 @@ def repository(template: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
 def scaffold(
     repository: Path, render: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory
 ) -> Callable[..., Path]:
-    """`scaffold(version, **answers)`: that version as it is rendered, made once. Tests leave its files as they are."""
+    """`scaffold(version, **answers)`: a project of that version, rendered once. Tests only read it."""
     made: dict[str, Path] = {}
 
     def scaffold(version: str, **answers: object) -> Path:
@@ -84,7 +84,7 @@ def scaffold(
 
 @pytest.fixture(scope="session")
 def mypy_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Shared by all checks of types, which are kept on one worker: torch's types are read once."""
+    """The cache of all type checks. They run on one worker, so that torch's types are read once."""
     return tmp_path_factory.getbasetemp().parent / "mypy"
 
 
@@ -102,7 +102,7 @@ def workspace(project: Path, tmp_path: Path) -> Path:
 
 
 def undrawn(overrides: tuple[str, ...]) -> tuple[str, ...]:
-    """Of a run that nothing is logged of, no curves are drawn either: that takes half of a short one's time."""
+    """Add log.curves=false to a run without loggers. Drawing takes half of the time of a short run."""
     is_asked = any(override.startswith("log.curves=") for override in overrides)
     return overrides if is_asked or "logger=none" not in overrides else (*overrides, "log.curves=false")
 
@@ -119,13 +119,13 @@ def train(server: Server, workspace: Path) -> Callable[..., Result]:
 
 @pytest.fixture
 def train_together(server: Server, workspace: Path) -> Callable[..., Result]:
-    """The same in two processes; what torchrun itself does is tested in test_core.py and test_stops.py."""
+    """`train` in two processes. test_processes.py and test_stops.py test what torchrun itself does."""
     return lambda *overrides, **env: server.run_together(workspace / "train.py", *undrawn(overrides), **env)
 
 
 @pytest.fixture
 def start(server: Server, workspace: Path) -> Callable[..., Command]:
-    """The same without waiting for its end."""
+    """`train` that does not wait for the end."""
 
     def start(*overrides: str, **env: str) -> Command:
         return server.start(workspace / "train.py", *undrawn(overrides), **env)
@@ -135,7 +135,7 @@ def start(server: Server, workspace: Path) -> Callable[..., Command]:
 
 @pytest.fixture
 def pictures(tmp_path: Path) -> Path:
-    """An image folder of three kinds of shapes, grey, of many sizes, without a validation folder."""
+    """An image folder of three kinds of grey shapes in many sizes. It has no validation folder."""
     from PIL import Image, ImageDraw
 
     root = tmp_path / "my pictures"

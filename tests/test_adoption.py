@@ -1,4 +1,4 @@
-"""docs/adoption is executed: an existing project comes under the template, trains as well, and can be updated."""
+"""The steps of docs/adoption are executed: an existing project trains with the engine and can be updated."""
 
 import re
 import shutil

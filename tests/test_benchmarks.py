@@ -1,4 +1,4 @@
-"""The benchmarks run, and their tables hold what they compare; not how fast anything is."""
+"""The benchmarks run and fill their tables. Speed itself is not tested."""
 
 import os
 import re

@@ -1,4 +1,4 @@
-"""Whatever happens to a run between its start and its end, it ends as the run to which nothing happened.
+"""A run that is stopped, killed and damaged at random ends as the run that was left alone.
 
 `pytest tests/test_chaos.py --runs 100` does it a hundred times; every run has its own seed, options and fates.
 """
@@ -47,7 +47,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 
 def damage(path: Path, draw: random.Random) -> str:
-    """Do to a checkpoint what a failing disk or a hasty hand does; returns what it was."""
+    """Damage a checkpoint as a failing disk or a hasty hand does. Return the kind of damage."""
     size, kind = path.stat().st_size, draw.choice(("bit", "truncated", "emptied", "deleted"))
     kind = kind if size else "deleted"  # emptied before, and no command came to see it
     if kind == "deleted":
@@ -65,7 +65,7 @@ def damage(path: Path, draw: random.Random) -> str:
 
 
 def some_options(draw: random.Random) -> list[str]:
-    """Of `OPTIONS` some that go together: none sets a group or key that another sets."""
+    """Some of `OPTIONS` that go together: no two set the same group or key."""
     taken: list[str] = []
     for some in draw.sample(OPTIONS, 4):
         # A margin loss wants one label a picture, not the shares that a mix makes.

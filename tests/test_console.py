@@ -116,7 +116,7 @@ def test_why_a_run_ended_is_in_its_log(train, workspace):
 
 
 def screen(output: str) -> list[str]:
-    """The lines that a terminal shows of `output`, in which a carriage return goes back to the start."""
+    """The lines that a terminal shows of `output`. A carriage return goes back to the start of its line."""
     lines, place = [""], 0
     for part in re.split(r"(\r|\n)", re.sub(r"\x1b\[[\d;]*m", "", output)):
         if part == "\n":
@@ -282,7 +282,7 @@ def test_colour_is_for_terminals(console):
 
 
 def test_a_loader_worker_clears_the_bar_before_its_line(engine, monkeypatch):
-    """Without the lock of the bar, which a killed worker would never give back."""
+    """It does so without the lock of the bar, because a killed worker would never give the lock back."""
     console = engine("log.console").Console()
     console._owner = -1
     record = logging.makeLogRecord({"levelno": logging.INFO, "msg": "low"})
@@ -370,7 +370,7 @@ def drive(eta, clock, steps: range, validate_every: int, seconds=(2.0, 30.0, 5.0
 
 @pytest.mark.parametrize("done", [0, 40])
 def test_eta_counts_validations_and_saves(engine, done):
-    """Also of a resumed run, of which only what was done since counts."""
+    """A resumed run counts only its own steps."""
     clock = Clock()
     eta = engine("log.timing").Eta(done, 100, {"validation": (10, 0), "save": (100, 0)}, 5, clock)
     drive(eta, clock, range(done + 1, done + 6), 10)

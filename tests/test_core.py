@@ -24,7 +24,7 @@ def device(request):
 
 @pytest.fixture
 def looped(looped, device):
-    """On each device, and in its precision that is exact."""
+    """On each device, in the precision that is exact."""
     return lambda *overrides: looped("logger=none", f"device={device}", "precision=fp32", *overrides)
 
 
@@ -124,7 +124,7 @@ def test_micro_batches_are_weighted_by_what_their_means_were_taken_over(looped, 
 
 
 def test_gradients_of_micro_batches_outlive_the_next_one_of_a_cuda_graph(looped, monkeypatch):
-    """Whose memory that overwrites: here, as soon as the model is called again."""
+    """A CUDA graph overwrites the memory of its gradients when the model is called again."""
     monkeypatch.setattr(torch, "compile", lambda model, **options: model)
     weights = []
     for compiled in ("false", "reduce-overhead"):

@@ -81,7 +81,7 @@ def workspace(workspace):
 
 @pytest.fixture
 def stopped(train, workspace) -> Path:
-    """A run that was stopped after its 28th step, with checkpoints of steps 25 and 28; "whole" was not."""
+    """A run stopped after its 28th step, with checkpoints of steps 25 and 28. The run "whole" was not stopped."""
     assert train(*BASE, "name=whole").code == 0
     assert train(*BASE, "name=stopped", AT="27", WITH="SIGTERM").code == 75
     folder = the_run(workspace, "stopped")
@@ -121,7 +121,7 @@ def emptied(data: bytes) -> bytes:
 
 
 def backwards(data: bytes) -> bytes:
-    """The archive names a place before its start."""
+    """Make the archive name a place before its start."""
     end = data.rindex(b"PK\6\6") + 48  # where the directory starts, counted too high
     return data[: end + 3] + b"\1" + data[end + 4 :]
 
@@ -140,7 +140,7 @@ def test_a_damaged_newest_checkpoint_is_put_aside(train, workspace, stopped):
 
 
 def test_checkpoints_of_something_else_are_passed_over(train, workspace, stopped):
-    """They stay, and do not count among those that are kept."""
+    """They stay, and do not count towards `keep_last`."""
     import torch
 
     assert train(*BASE, "model=cnn", "name=other", "max_steps=20").code == 0

@@ -1,4 +1,4 @@
-"""How batches come to the model: calls, copies and files are counted here, never seconds."""
+"""How batches reach the model. Calls, copies and files are counted, never seconds."""
 
 import contextlib
 import shutil
@@ -129,7 +129,7 @@ def test_what_is_read_ahead_has_a_limit(arrays, loader):
 
 
 def test_python_calls_of_a_batch(arrays, loader):
-    """An epoch of 100 small batches: what Python does for each of them."""
+    """Count the Python functions that each of 100 small batches calls."""
     reader = loader(arrays(1600, (8, 8, 1)), 16).read(0, 100)
     next(reader)
     calls = Counter()
@@ -144,7 +144,7 @@ def test_python_calls_of_a_batch(arrays, loader):
 
 
 def test_copies_of_a_sample(arrays):
-    """Of each batch: bytes are gathered, half of them mirrored, then there are three passes over the floats."""
+    """For each batch, bytes are gathered, half of them are mirrored, and floats are passed over three times."""
     data = arrays(400, (32, 32, 3))
     indices, keys = np.arange(128), DRAW.integers(0, 1 << 64, 128, dtype=np.uint64)
 
@@ -297,7 +297,7 @@ def test_getitems_is_called_once_for_a_batch_and_keyed(loader):
 
 @pytest.mark.parametrize("wrap", [lambda data: Subset(data, range(40)), lambda data: StackDataset(x=data)])
 def test_a_wrapped_sample_keeps_its_own_key(loader, wrap):
-    """torch's wrappers have `__getitems__` as well; a sample must not depend on its batch for that."""
+    """torch's wrappers have `__getitems__` too. A sample must not depend on its batch because of that."""
     data = wrap(Numbers())
     read = [list(loader(data, size).read(0, 40 // size)) for size in (8, 5)]
     by_eight, by_five = (torch.cat([b["x"] if isinstance(b, dict) else b for b in batches]) for batches in read)

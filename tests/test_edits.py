@@ -29,7 +29,7 @@ FURTHER = "9999.1.0"
 
 
 def evolve(template: Path) -> None:
-    """What a busy year does to the template: of its files, every fifth changes; some are renamed, some go."""
+    """Change the template as a busy year does: every fifth file changes, some are renamed, some are deleted."""
     draw = random.Random(SEED)
     root = template / "template"
     engine = root / "{{ package_name }}/engine"
@@ -86,7 +86,7 @@ class Case:
     """The two versions as rendered."""
 
     def lost(self, after: dict[str, bytes], reported: Callable[[str], bool]) -> list[str]:
-        """What of the owner's work is neither in the updated files nor in the report."""
+        """The owner's edits that are missing from the updated files and from the report."""
         owner = self.owner
         found = set(re.findall(MARK, b"\n".join(after.values()).decode(errors="replace")))
         lost = [f"{path}: {mark}" for mark, path in owner.marks.items() if mark not in found and not reported(path)]
@@ -204,7 +204,7 @@ def contents(repository: Path, tree: str) -> dict[str, bytes]:
 
 @pytest.mark.timeout(7200)
 def test_plain_copier_leaves_alone_what_is_the_owners(draw_case, pytestconfig, monkeypatch):
-    """What it loses of the edits of the template's files is printed, for the table in docs/updates.md."""
+    """Print how many edits of the template's files it loses, for the table in docs/updates.md."""
     # What takes Copier most of its time, and changes nothing here: a git process per file, and compiling anew.
     monkeypatch.setattr(copier._main.Worker, "_sync_git_index_executable_bit", lambda *args: None)
     compiled, compile_ = {}, jinja2.Environment.compile

@@ -1,6 +1,6 @@
-"""Every choice that ships, stopped and resumed: equal to the run that never was, in everything it keeps.
+"""Every choice and every option, stopped and resumed: equal to the run that was never stopped.
 
-The choices are the files in configs/, so that a new one is tested as soon as it is there.
+The choices are the files in configs/. So a new choice is tested as soon as its file is there.
 """
 
 import json
@@ -37,7 +37,7 @@ def run(train, workspace):
 
 
 def stop_and_resume(run, workspace: Path, options: tuple[str, ...], draw: random.Random, stops: int = 2) -> Path:
-    """A whole run, the same stopped at random steps, by random signals, with random workers; returns the first."""
+    """Compare a whole run with one that random signals stop at random steps. Return the whole one."""
     run("whole", *options, "workers=0")
     whole = the_run(workspace, "whole")
     for at in sorted(draw.sample(range(result(whole)["steps"]), stops)):
@@ -81,7 +81,7 @@ BESIDE = {
 
 
 def cases() -> list[tuple[str, tuple[str, ...]]]:
-    """A config file and the overrides that choose it; a schedule once per step and once per epoch."""
+    """Each config file and the overrides that choose it. A schedule is tried per step and per epoch."""
     found = []
     for file in FILES:
         group, name = file.split("/")
@@ -101,7 +101,7 @@ def cases() -> list[tuple[str, tuple[str, ...]]]:
 
 
 def write_torchvision_files(root: Path, name: str, workspace: Path) -> None:
-    """Sixty-odd pictures in torchvision's layout of MNIST, FashionMNIST or CIFAR-10."""
+    """More than a hundred pictures in torchvision's layout of MNIST, FashionMNIST or CIFAR-10."""
     noise = np.random.default_rng(0)
     if name == "cifar10":
         folder = root / "cifar-10-batches-py"
@@ -237,7 +237,7 @@ def test_samples_come_in_the_same_order_with_the_same_pixels(run, workspace, min
 
 
 def shared_values(folder: Path) -> dict[tuple[int, str], float]:
-    """What two runs have in common that log and validate at other steps."""
+    """The logged values that do not depend on when a run logs and validates."""
     return {
         (row["step"], key): value
         for row in rows(folder)
@@ -276,7 +276,7 @@ def test_what_does_not_matter_changes_nothing(run, workspace, mine, others):
 
 
 def assert_unchanged(workspace: Path, one: Path, two: Path) -> None:
-    """The same batches, weights, optimizer, and values where both have some."""
+    """Both runs have equal batches, weights, optimizer states, and equal values where both logged one."""
     assert batches(workspace, one.parent.name) == batches(workspace, two.parent.name)
     for key in ("weights_sha256", "ema_sha256", "steps", "last"):
         assert result(one)[key] == result(two)[key], key

@@ -1,4 +1,4 @@
-"""The learning-rate range test: it suggests a rate that trains, and touches nothing else."""
+"""The learning-rate range test suggests a rate that trains, and changes nothing else."""
 
 import hashlib
 import json
@@ -61,7 +61,7 @@ def test_the_rate_rises_in_equal_ratios_and_a_rerun_is_equal(find_lr, workspace)
 
 
 def test_groups_keep_their_share_of_the_rate(server, workspace):
-    """The rate that the test writes is lr; a group's is that times its lr_scale, as in training."""
+    """The test sets the base lr. The rate of a group is the base times its lr_scale, as in training."""
     (workspace / "show.py").write_text(
         "from digits.engine.launch import compose\n"
         "from digits.engine.setup import build_parts\n"

@@ -1,4 +1,4 @@
-"""The walk through docs/from-a-script is executed: the project comes to what the script came to."""
+"""The steps of docs/from-a-script are executed: the project reaches what the script reached."""
 
 import re
 import subprocess
@@ -39,7 +39,7 @@ def test_the_project_reaches_what_the_script_did(project, server, tmp_path):
 
 
 def test_the_page_and_the_script_share_their_defaults(project, server):
-    """A default of the script that the page forgot would make another training."""
+    """The result would differ if the page forgot a default of the script."""
     script = (FOLDER / "spirals.py").read_text()
     configs = "".join(path.read_text() for path in (project / "configs").rglob("*.yaml"))
     names = {"center-weight": "weight", "batch-size": "batch_size"}

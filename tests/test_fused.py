@@ -1,4 +1,4 @@
-"""The optimizer's short step is torch's own, bit for bit, whatever happens between steps."""
+"""The optimizer's short step equals torch's own bit for bit, also if states and options change between steps."""
 
 import ast
 import copy

@@ -1,4 +1,4 @@
-"""The command line: mistakes end with one sentence and exit code 2, before torch is imported."""
+"""The command line: a mistake ends in one sentence and exit code 2, before torch is imported."""
 
 import json
 import os

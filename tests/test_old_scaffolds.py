@@ -1,6 +1,6 @@
-"""The user's files of every release on the newest engine: what a project is after an update.
+"""Owners' files and runs of every release work with the newest engine, as after an update.
 
-The first release is tried from every starting point, the others from the default one.
+The first release is tried with every starting point, the others with the default one.
 """
 
 import ast
@@ -174,7 +174,7 @@ def choices(project: Path) -> dict[str, dict]:
 
 @pytest.mark.parametrize(("version", "point"), SPELLED)
 def test_every_choice_spells_its_target_as_it_did(rendered: Versions, version: str, point: str):
-    """A stored `_target_` is part of what a run is: under another spelling, `resume=auto` would start a new run."""
+    """A stored `_target_` is part of a run's identity. Under another spelling, `resume=auto` would start a new run."""
     answers = {"package_name": "digits", "starting_point": point}
     old, new = (choices(rendered.get(name, answers)[0]) for name in (version, NEWEST))
     was = {name: list(targets(config)) for name, config in old.items() if name in new}
@@ -184,7 +184,7 @@ def test_every_choice_spells_its_target_as_it_did(rendered: Versions, version: s
 
 @pytest.mark.parametrize(("version", "point"), SPELLED)
 def test_every_target_of_a_release_takes_what_its_config_gives(rendered: Versions, engine, version: str, point: str):
-    """Also of a choice that new projects of this starting point have no more."""
+    """This holds for choices too that new projects of this starting point do not have."""
     locate, tried = engine("build.target").locate, 0
     old = rendered.get(version, {"package_name": "digits", "starting_point": point})[0]
     for name, config in choices(old).items():
@@ -215,7 +215,7 @@ SLOW = {"model/resnet50", "model/convnext_tiny"}
 
 @pytest.mark.parametrize("version", versions())
 def test_resume_auto_goes_on_with_a_run_of_every_choice(projects, server, version: str):
-    """The old engine runs it whole, and begins it again; the new one takes the begun run and ends as the whole one."""
+    """The old engine trains one run, and begins a second. The new engine finishes it, and both are equal."""
     old, new = projects(version, DEFAULT)
     short = ("batch_size=4", "max_steps=4", "epochs=2", "limit_train_batches=2", *SHORT[1:])
     groups = ("scheduler", "optimizer", "loss", "model", "mix")

@@ -176,7 +176,7 @@ NAMES: list[str] = [
 
 
 def schema(config: ModuleType) -> dict[str, str]:
-    """Every key of the schema and its default as one would type it."""
+    """Every key of the schema, and its default as a user types it."""
     keys = {}
     for key, field in config.FIELDS.items():
         if key in config.SECTIONS:
@@ -231,7 +231,7 @@ def odd_ones(draw: Draw, keys: list[str]) -> list[str]:
 
 @st.composite
 def overrides(draw: Draw, defaults: dict[str, str], keys: list[str]) -> list[str]:
-    """One to six overrides: half the time good ones only, else odd ones among them."""
+    """One to six overrides. Half of the draws hold odd ones too."""
     good, odd = good_ones(defaults), odd_ones(keys)
     some = good if draw(st.booleans()) else st.one_of(good, odd, odd)
     found = draw(st.lists(some, min_size=1, max_size=4, unique_by=lambda one: one[0].partition("=")[0]))
@@ -268,7 +268,7 @@ class Project:
         return self.server.run(self.folder / "train.py", *overrides)
 
     def check(self, overrides: list[str]) -> bool:
-        """Whether the overrides plan a run; fails where they neither do nor are refused well."""
+        """True if the overrides plan a run. Fail if they neither plan one nor are refused in one sentence."""
         shutil.rmtree(self.folder / "runs", ignore_errors=True)  # of a case that failed
         done = self.train(*overrides, "dry_run=true")
         assert "Traceback" not in done.out, done.out

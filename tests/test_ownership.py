@@ -1,4 +1,4 @@
-"""Whose file is whose: said the same everywhere, and kept by every way of updating."""
+"""Which files are the owner's: every place says the same, and every way of updating keeps to it."""
 
 import re
 import runpy

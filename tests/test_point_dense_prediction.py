@@ -59,7 +59,7 @@ def test_in_parts(point):
 
 
 def test_a_step_without_a_valid_pixel_leaves_the_gradients_at_zero(point):
-    """What weights then become is the optimizer's doing alone, in one micro-batch and in several."""
+    """Then only the optimizer changes the weights, in one micro-batch and in several."""
     hashes = []
     for parts in (1, 4):
         done = point.train(*point.short, "data.motion=1e9", f"accumulate={parts}", f"name=nothing{parts}")

@@ -66,7 +66,7 @@ def test_exact(point):
 
 
 def test_in_parts(point):
-    """The loss is a mean over tokens, of which the parts of a batch have different numbers."""
+    """The loss is a mean over tokens. The micro-batches of a batch have different numbers of tokens."""
     point.assert_equal_in_parts()
 
 
@@ -99,7 +99,7 @@ def test_biases_and_norms_are_not_decayed(point):
 
 
 def test_a_text_that_grows_in_place_is_not_taken_for_what_it_was(engine):
-    """Showing what a validation has computed costs nothing, but only while the tensors are the same."""
+    """A validation's outputs are shown again only while the tensors are the same."""
     model = torch.nn.Embedding(5, 2)
     tokens = torch.tensor([1, 2, 3])
     with engine("log.media")._remembering(model):

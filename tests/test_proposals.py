@@ -1,4 +1,4 @@
-"""The CI job that tries the template's newest version: its shell, run with an updater that does as told."""
+"""The CI job that tries the template's newest version: its shell code runs with a fake updater."""
 
 import os
 import shutil

@@ -1,4 +1,4 @@
-"""What every answer profile renders to: clean for linters and type checkers, its own tests green."""
+"""Every answer profile renders a project that linters and type checkers accept, and whose own tests pass."""
 
 import itertools
 import os
@@ -48,7 +48,7 @@ def test_every_profile_trains(render, server, tmp_path, starting_point, ci):
 
 
 def test_no_jinja_in_python_below_the_package():
-    """Such a file can be opened, linted and run in the template as it is."""
+    """So these files can be opened, linted and run in the template itself."""
     package = "{{ package_name }}"
     paths = [path for folder in (TEMPLATE, *POINTS.values()) for path in (folder / package).rglob("*")]
     assert any(path.name == "loop.py" for path in paths)

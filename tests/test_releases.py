@@ -1,4 +1,4 @@
-"""Releases, and the way of an unedited project from each of them to the working tree; scripts/release.py."""
+"""Releases: unedited projects of each are updated to the working tree, and scripts/release.py makes a new one."""
 
 import re
 import runpy
@@ -43,7 +43,7 @@ def start(rendered: Versions, tmp_path: Path) -> Callable[..., Path]:
 def test_every_release_updates_to_the_newest_without_a_conflict(
     start, rendered: Versions, template: Path, tmp_path: Path, answers: dict[str, object]
 ):
-    """In one step and in all: what comes out is, in the template's files, a project of the newest version."""
+    """In one step or in several: the template's files are then those of a new project."""
     fresh, _ = rendered.get(NEWEST, answers)
     owned = ownership(template, answers_of(fresh))
 

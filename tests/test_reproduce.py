@@ -1,4 +1,4 @@
-"""`python -m PACKAGE reproduce RUN`: the promise, tried by the user on a run of their own."""
+"""`python -m PACKAGE reproduce RUN`: users check the promise on their own run."""
 
 import json
 

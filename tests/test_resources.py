@@ -1,4 +1,4 @@
-"""A run that lacks something (room on the disk, a right, memory, a worker, its data) says so and loses nothing."""
+"""A run that lacks disk space, a permission, memory, a worker or data says so and loses nothing."""
 
 import json
 import re
@@ -57,7 +57,7 @@ def small_disk(workspace):
 
 
 def told(done, code: int) -> str:
-    """How the run ended, in one sentence; whatever it was doing, nobody sees a traceback."""
+    """The sentence with which the run ended, without a traceback."""
     assert done.code == code, done.out
     assert "Traceback" not in done.out, done.out
     assert "Logging error" not in done.out
@@ -90,7 +90,7 @@ def test_a_full_disk(train, workspace, small_disk, free, logger):
 @NEEDS_MOUNT
 @pytest.mark.parametrize("do", ["fill", "fill_for_long"])
 def test_a_save_without_room_names_what_it_needs(train, workspace, small_disk, do):
-    """Also where the log runs out of room first, because of what the save has written."""
+    """This holds too if the log runs out of space first, because of what the save has written."""
     done = train(*BASE, "logger=none", "name=stopped", AT="12", DO=do, ON=str(small_disk), FREE="60000")
     sentence = told(done, 74)
     assert "cannot be written: No space left" in sentence

@@ -1,4 +1,4 @@
-"""A run that is stopped, killed and resumed ends as the run that never was."""
+"""A run that is stopped, killed and resumed ends as the run that was never stopped."""
 
 import json
 import os
@@ -123,7 +123,7 @@ def test_a_time_limit_stops_and_resumes(train, workspace, minutes):
 
 
 def test_a_time_limit_below_the_start_of_a_run_still_ends(train, workspace):
-    """Each command does a step or a validation at least, so the documented loop comes to its end."""
+    """Each command does at least one step or one validation. So the documented loop ends."""
     options = (*BASE, "limit_train_batches=4", "epochs=1", "limit_val_batches=2")
     assert train(*options, "name=whole").code == 0
     codes = []
@@ -327,7 +327,7 @@ def test_a_checkpoint_of_a_newer_format_is_left_alone(train, workspace):
 
 @pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler")
 def test_a_compiled_run_resumes_exactly(train, workspace):
-    """An incomplete last batch must not make later kernels depend on the shapes seen before."""
+    """After an incomplete last batch, kernels must not depend on the shapes seen before."""
     options = ("compile=true", "drop_last=false", "scheduler=constant", "model=mlp", "epochs=3", "logger=none")
     done = train(*options, "name=whole")
     assert done.code == 0, done.out

@@ -1,4 +1,4 @@
-"""The permutation is one for any size and seed, and keys are what randomness depends on."""
+"""A permutation is one for every size and key, and keys decide every random draw."""
 
 import random
 

@@ -1,4 +1,4 @@
-"""Checkpoints are written by a thread, from a copy, one at a time, and training hears of failures."""
+"""A thread writes checkpoints from a copy, one at a time. Training is told of a failure."""
 
 import errno
 import threading
@@ -116,7 +116,7 @@ def test_a_failed_write_is_raised_by_the_next_call_once(saver, engine, tmp_path,
 
 
 def test_the_thread_is_gone_when_a_run_ends(train, workspace):
-    """And no write is lost that was begun before the end, or before a failure."""
+    """No write is lost that began before the end or before a failure."""
     snippets.add(workspace, "digits/slow.py")
     options = ("task._target_=.slow.Slow", "logger=none", "max_steps=6", "save_every_steps=3", "val_every_epochs=0")
     done = train(*options, "name=whole")

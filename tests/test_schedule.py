@@ -1,4 +1,4 @@
-"""Schedules: against torch's own where it has one, and at the points that matter elsewhere."""
+"""Schedules are compared with torch's own, or checked at the points that matter."""
 
 import math
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""What a step costs, in what can be counted: times differ from machine to machine, counts do not."""
+"""What a step costs, counted in calls and operations. Times differ between machines, counts do not."""
 
 import collections
 import sys
@@ -27,7 +27,7 @@ class Operations(TorchDispatchMode):
 
 
 def in_a_step(loop, counting, step=25):
-    """Runs the loop; step `step` and what follows it, up to the next one, within `counting`."""
+    """Run the loop, with step `step` and all that follows it up to the next step inside `counting`."""
     inner, after = loop.training_step, loop.after_step
 
     def training_step(batches):
@@ -68,7 +68,7 @@ def test_a_step_computes_what_a_bare_one_does_and_little_more(looped):
 
 
 class Calls:
-    """Counts the functions of the project that are called."""
+    """Count the calls of the project's functions."""
 
     def __init__(self):
         self.counts = collections.Counter()

@@ -1,6 +1,6 @@
-"""Signals at every moment of a run: it exits with 75 or is finished, and the resumed run ends as if nothing was.
+"""Signals at every moment of a run: it exits with 75 or finishes, and the resumed run ends as the whole one.
 
-Moments are counted (audit events, samples, batches), not timed, so that a slow machine tests the same.
+Moments are counted in audit events, samples and batches. So a slow machine tests the same.
 """
 
 import itertools
@@ -27,7 +27,7 @@ TIMES = 20
 
 
 class History:
-    """Commands with `resume=auto` of the run called "stopped", each looked at when it has ended."""
+    """Commands with `resume=auto` for the run called "stopped". The run folder is checked after each."""
 
     def __init__(self, server, workspace: Path, options: tuple[str, ...], seed: str) -> None:
         self.server, self.workspace, self.options, self.draw = server, workspace, options, random.Random(seed)
@@ -41,7 +41,7 @@ class History:
         return self.server.run(self.workspace / "train.py", *self.options, *overrides, **env)
 
     def stop(self, may_die: bool = False, worker: bool = False, twice: bool = False, **env: int) -> int:
-        """One command that gets a signal, or two; returns its code."""
+        """Run a command that gets one signal or two. Return its exit code."""
         by, other = self.draw.sample(SIGNALS, 2)
         texts = {key: str(value) for key, value in env.items()} | {"SIGNAL": by, "SECOND": other if twice else ""}
         done = self.command(
@@ -71,7 +71,7 @@ class History:
                 assert torch.load(path, weights_only=True)["format"]
 
     def finish(self) -> None:
-        """Nothing more is sent: it ends as the whole run did."""
+        """Resume once more without a signal, and compare with the whole run."""
         done = self.command("name=stopped", "resume=auto")
         assert done.code == 0, done.out
         self.compare()
@@ -187,7 +187,7 @@ def wait_until(condition, process: subprocess.Popen, seconds: float = 120) -> No
 
 @pytest.fixture
 def environment(workspace, monkeypatch) -> dict[str, str]:
-    """Of commands that a test starts itself."""
+    """The environment of commands that a test starts itself."""
     settings = {k: v for k, v in os.environ.items() if k != "PYTHONDONTWRITEBYTECODE"}
     path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
     return settings | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "PATH": path}
@@ -221,7 +221,7 @@ def test_the_documented_loop_in_a_real_shell(server, workspace, environment):
 
 
 def test_two_at_once_never_take_one_folder(server, workspace):
-    """Each pair: one goes on; the other waits for it, and finds it finished or goes on in its turn."""
+    """In each pair, one command goes on. The other one waits, then goes on or finds the run finished."""
     history = History(server, workspace, OPTIONS, "pair")
     done = history.command("name=stopped", AT="2", WITH="SIGTERM")
     assert done.code == 75, done.out
@@ -306,7 +306,7 @@ def test_two_processes_are_stopped_killed_and_go_on(server, workspace, environme
 
 @pytest.mark.parametrize(("seconds", "every"), [(1.0, 1), (0.0019, 5), (0.0001, 16)])
 def test_processes_vote_less_often_where_steps_are_quick(engine, monkeypatch, seconds, every):
-    """What a vote costs is more than a small step. The slowest process says how often."""
+    """A vote costs more than a small step. The slowest process decides how often to vote."""
     distributed, other, ballots = engine("machine.distributed"), SimpleNamespace(asks=0.0), []
 
     def all_reduce(ballot, **_):

@@ -1,4 +1,4 @@
-"""Grids and searches: failed jobs do not end them, and a table tells how each job ended."""
+"""Grids and searches go on after a failed job. A table tells how each job ended."""
 
 import json
 import re
@@ -113,7 +113,7 @@ def test_a_search_in_which_every_job_fails_says_so(train, workspace):
 
 
 def test_sweep_needs_no_line_in_train_yaml(workspace):
-    """So projects that were rendered before there were sweeps have them after an update."""
+    """So projects that are older than sweeps have them after an update."""
     assert "sweep" not in (workspace / "configs/train.yaml").read_text()
 
 

@@ -1,4 +1,4 @@
-"""Tasks that pull the interface in other directions than classification; one test code for all."""
+"""Tasks that need other parts of the interface than classification does. All pass the same tests."""
 
 import dataclasses
 import itertools
@@ -12,7 +12,7 @@ from helpers.runs import logged, result, rows, the_run
 
 @dataclasses.dataclass(frozen=True)
 class Kit:
-    """A file in tests/tasks, the names in it, and what it must reach."""
+    """A file in tests/tasks, the names in it, and the value that it must reach."""
 
     name: str
     data: str
@@ -113,7 +113,7 @@ sys.exit(_train(*sys.argv[1:]))
 
 
 def test_two_processes_take_the_same_batches(kit, train, train_together, server, workspace):
-    """As one that accumulates two micro-batches, but for rounding; and they repeat, too."""
+    """Two processes equal two accumulated micro-batches, up to rounding, and they repeat."""
     assert train(*kit.overrides(), *SHORT, "accumulate=2", "log.every=1").code == 0
     one = the_run(workspace, kit.name)
     done = train_together(*kit.overrides(), *SHORT, "log.every=1", "name=two")
@@ -136,7 +136,7 @@ def test_two_processes_take_the_same_batches(kit, train, train_together, server,
 
 
 def test_turns_change_one_network_each_as_two_optimizers_would(train, workspace):
-    """Three optimizers' worth of state: what rests keeps its weights, moments and step count."""
+    """A network that rests keeps its weights, moments and step count."""
     import torch
 
     kit = KITS[0]

@@ -20,7 +20,7 @@ COMMAND = "epochs=1 log.every=5 log.histograms=10 lr="
 
 @pytest.fixture(scope="module")
 def look(project, server, tmp_path_factory) -> "Callable":
-    """`look(tab, *texts)`: the page of a tab that says these texts, of a sweep of two runs."""
+    """`look(tab, *texts)`: the page of a tab, for a sweep of two runs, once it shows these texts."""
     workspace = tmp_path_factory.mktemp("tabs") / "digits"
     shutil.copytree(project, workspace, ignore=shutil.ignore_patterns("runs"))
     for lr in ("0.003", "0.0007"):

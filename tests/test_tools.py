@@ -1,4 +1,4 @@
-"""`python -m digits evaluate|predict|export|compare`: what a finished run can be used for."""
+"""`python -m digits evaluate|predict|export|compare` on finished runs."""
 
 import csv
 import json
@@ -352,7 +352,7 @@ def test_help_and_compare_do_not_import_torch(digits, tmp_path):
 
 
 def test_the_core_does_not_import_the_tools(project):
-    """But for the picture at a run's end, which nothing that trains needs."""
+    """The picture at a run's end is the one exception. Training does not need it."""
     for path in (project / "digits/engine").glob("*.py"):
         for line in path.read_text().splitlines():
             is_curves = line.strip() == "from .tools.curves import draw_curves"

@@ -1,6 +1,6 @@
-"""`ostinato update` on a small template with this template's copier.yml: what it refuses, merges, reports, survives.
+"""`ostinato update` on a small template with this template's copier.yml: what it merges, reports and refuses.
 
-That a newer version which is no good is stopped is tested in test_update_broken.py, with the whole template.
+test_update_broken.py tests with the whole template that a broken version is stopped.
 """
 
 import functools
@@ -111,7 +111,7 @@ def source(template: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def once(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
-    """`rendered`, which copies what it has rendered before."""
+    """`rendered` that copies what it rendered before."""
     kept: dict[str, Path] = {}
     folder = tmp_path_factory.mktemp("rendered")
 
@@ -156,7 +156,7 @@ class Result(str):
 
 @pytest.fixture
 def ostinato(project: Path, monkeypatch: pytest.MonkeyPatch, capsys) -> Callable[..., Result]:
-    """`ostinato("update", …)` in the project or below `cwd`; its checks find nothing, or do what `check` does."""
+    """`ostinato("update", …)` runs in `cwd`. Its checks find nothing, or do what `check` does."""
 
     def ostinato(*arguments: str, cwd: Path = project, check=lambda trees, say: None) -> Result:
         monkeypatch.chdir(cwd)
@@ -315,7 +315,7 @@ def test_a_file_of_the_users_where_the_template_brings_one_stays(project, ostina
 
 
 def test_a_small_file_of_the_users_is_not_taken_for_a_moved_one(project, ostinato):
-    """git would take this for a rename of adamw.yaml, and change it."""
+    """git would take this file for a renamed adamw.yaml, and change it."""
     mine = "".join(OLD["configs/optimizer/adamw.yaml"].splitlines(keepends=True)[:22]) + "mine: 1\n"
     edit(project, {"configs/optimizer/adamw.yaml": None, "configs/optimizer/mine.yaml": mine})
     result = ostinato("update")
@@ -467,7 +467,7 @@ def test_a_shallow_clone_with_a_detached_head(project, ostinato, tmp_path):
 
 
 def test_an_answer_is_changed(project, ostinato):
-    """Copier deletes what an option no longer brings, edits and all; see also the files of a toggled option edited."""
+    """Copier deletes the files of an option that is switched off. The next test edits such a file."""
     result = ostinato("update", "--to", "0.1.0", "--data", "ci=gitlab")
     assert result.code == 0, result
     assert (project / ".gitlab-ci.yml").exists()
@@ -563,7 +563,7 @@ def answer(project: Path, key: str, value: str) -> None:
 
 
 def all_files(folder: Path) -> dict[Path, bytes]:
-    """git's own too, but for the lock, which is empty, and the index, which git refreshes."""
+    """Files of git count too, except the lock, which is empty, and the index, which git refreshes."""
     paths = [p for p in folder.rglob("*") if p.is_file() and p.name not in ("index", "ostinato-update.lock")]
     return {path: path.read_bytes() for path in paths}
 
@@ -618,7 +618,7 @@ def test_the_users_git_settings_do_not_matter(project, ostinato, tmp_path, monke
 
 @pytest.fixture
 def killed(project: Path, tmp_path: Path, monkeypatch, ostinato) -> Callable[[int, str], list[str]]:
-    """`killed(n, how)`: an update that is killed before, within or after its n-th git; returns its calls of git."""
+    """`killed(n, how)`: kill an update before, within or after its n-th call of git. Return its calls of git."""
     calls = tmp_path / "calls"
     write(tmp_path, {"bin/git": snippets.text("git_that_is_killed.sh")})
     (tmp_path / "bin/git").chmod(0o755)
@@ -642,7 +642,7 @@ def killed(project: Path, tmp_path: Path, monkeypatch, ostinato) -> Callable[[in
 
 
 def test_kill_at_any_moment_loses_nothing(project, ostinato, killed, once, source, tmp_path):
-    """At 20 points: `--abort`, or the next update, puts all back, or the update is complete."""
+    """At 20 moments: the update is complete, or `--abort` or the next update restores everything."""
     write(project, {"runs/precious/file": "ignored"})
     before, copy = state(project), shutil.copytree(project, tmp_path / "copy")
     assert ostinato("update").code == 0  # and its versions are rendered, once for all
@@ -798,7 +798,7 @@ def test_the_updater_is_a_package_of_its_own():
 
 
 def test_which_python_runs_the_projects_code(tmp_path, monkeypatch):
-    """uv is never let into the project, where it would write a lock file."""
+    """uv never runs in the project, where it would write a lock file."""
     project, updated, uv = tmp_path / "project", tmp_path / "updated", tmp_path / "uv"
     own = project / ".venv/bin/python"
     own.parent.mkdir(parents=True)

@@ -1,4 +1,4 @@
-"""New versions of the template that are no good: each is stopped before it touches the project."""
+"""Broken versions of the template: each is stopped before it touches the project."""
 
 import functools
 import re
@@ -32,7 +32,7 @@ def replaced(old: str, new: str) -> Change:
 
 
 def after(line: str, added: str) -> Change:
-    """Adds a line below one, as deep as it."""
+    """Add a line below another one, with its indentation."""
 
     def change(text: str) -> str:
         found = re.search(rf"^( *){re.escape(line)}$", text, re.MULTILINE)
@@ -141,7 +141,7 @@ def test_small():
 
 @pytest.fixture(scope="session")
 def source(template: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The template as 1.0.0, with one small test, in order to be quick; tags 1.0.1, 1.0.2 … for what is broken."""
+    """The template as 1.0.0 with one small test, to be quick. The tags 1.0.1, 1.0.2 … are broken versions."""
     folder = shutil.copytree(template, tmp_path_factory.mktemp("sources") / "whole")
     for path in [*folder.glob("template/tests/engine/*"), *folder.glob("template/*/tests/*.jinja")]:
         path.unlink()
@@ -161,7 +161,7 @@ def source(template: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def quickly_rendered(render, source: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
-    """`rendered` without Copier's own clones, which take most of its time."""
+    """`rendered` without Copier's clones, which take most of the time."""
 
     def quickly_rendered(url, version, answers, dst):
         checkout = tmp_path_factory.mktemp("checkouts")
@@ -198,7 +198,7 @@ def started(quickly_rendered, source: Path, tmp_path_factory: pytest.TempPathFac
 
 @pytest.fixture(scope="session")
 def before(started: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, ...], Done]:
-    """What commands in the project before an update gave; it is the same in every test here."""
+    """The results of commands in the project before the update. They are equal in every test here."""
     return {}
 
 

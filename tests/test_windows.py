@@ -77,7 +77,7 @@ def expected(values: dict[int, tuple[float, float]], statistic: str, first: int,
 
 
 def check(folder: Path, notes: Path, log_points: list[int]) -> None:
-    """Every value of metrics.jsonl is what the steps' own values say."""
+    """Recompute every value of metrics.jsonl from the values of single steps."""
     values = per_step(notes)
     named = {entry.get("name", entry["source"]) for entry in ENTRIES}
     train = [row for row in rows(folder) if "train/loss" in row]
@@ -185,7 +185,7 @@ def random_steps(seed: int) -> list[dict[str, tuple[float, float]]]:
 
 @pytest.mark.parametrize("seed", range(5))
 def test_fetching_and_resuming_at_any_step_change_nothing(windows, engine, tmp_path, seed):
-    """Bit for bit, through a file as a checkpoint is read."""
+    """The state goes through a file, as in a checkpoint. The results are equal bit for bit."""
     entries = [
         {"source": source, "name": f"{source} {statistic} {span}", "statistic": statistic, "window": span}
         for source, statistic, span in itertools.product(("loss", "rare"), STATISTICS, (1, 4, 1000, "epoch", "global"))
@@ -455,7 +455,7 @@ def test_other_mistakes_in_log(train, workspace, override):
 @pytest.mark.parametrize("by", ["step", "epoch"])
 @pytest.mark.parametrize(("batch_size", "step"), [(64, 20), (16, 50)])
 def test_a_source_that_nothing_logs(train, workspace, by, batch_size, step):
-    """Known after the first epoch, or its first 50 steps; nothing is saved before."""
+    """This is known after the first epoch or its first 50 steps, before anything is saved."""
     windows = "[{source: los, statistic: max, window: 3}]"
     options = (f"batch_size={batch_size}", "model=mlp", "epochs=2", "logger=none", "log.every=10")
     done = train(*options, f"log.by={by}", f"log.windows={windows}")
@@ -527,7 +527,7 @@ def module(engine):
 
 
 def test_several_records_of_a_step_are_averaged(module, windows, engine):
-    """Over the calls of a module that is used twice, and those of another with the same name."""
+    """The mean is over all calls of a module that is used twice, and of another one with the same name."""
     api, model, seen = engine("api"), module.Recording(10), []
     for block in (model.block, model.other):
         block.last.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
@@ -572,7 +572,7 @@ def test_what_cannot_be_recorded_is_named(train, recording, value):
 
 
 def test_recording_leaves_a_compiled_graph_whole(module, engine):
-    """One graph without a break, the right values in every call, and nothing of the graph kept."""
+    """There is one graph without a break. Every call records the right values and keeps nothing of the graph."""
     import torch._dynamo
     from torch._dynamo.testing import CompileCounter
 
@@ -634,7 +634,7 @@ WAITING = ("item", "tolist", "numpy", "cpu", "__bool__", "__int__", "__float__",
 
 
 class Waits(TorchDispatchMode):
-    """Counts what waits for the device, by where the loop is at that time."""
+    """Count the operations that wait for the device, for each part of the loop."""
 
     OPS = {"aten::_local_scalar_dense", "aten::equal", "aten::nonzero", "aten::is_nonzero", "aten::masked_select"}
 
@@ -681,7 +681,7 @@ class Waits(TorchDispatchMode):
 
 
 def counted(loop, monkeypatch) -> Waits:
-    """Trains to the end and counts."""
+    """Train to the end and count what waits."""
     waits = Waits(loop)
     for name in ("log", "validate", "save", "next_batch"):  # a batch is read on the host, whatever the device
         monkeypatch.setattr(loop, name, waits.place(loop, name, name))

@@ -1,4 +1,4 @@
-"""Runs many `python train.py` commands without importing torch anew for each.
+"""Run many `python train.py` commands, and import torch only once.
 
 A server process imports torch once, computes nothing, and forks for every command; the child runs
 the script as `__main__` like a fresh interpreter would. What a command imports, and when, is tested
@@ -40,14 +40,14 @@ class Command:
         os.kill(self.pid, number)
 
     def wait_for(self, text: str, seconds: float = 60) -> None:
-        """Until the output holds `text`."""
+        """Wait until the output holds `text`."""
         deadline = time.monotonic() + seconds
         while text not in self.log.read_text(errors="replace"):
             assert time.monotonic() < deadline, f"no {text!r} in:\n{self.log.read_text(errors='replace')}"
             time.sleep(0.01)
 
     def result(self) -> Result:
-        """Waits for the end; the code of a killed process is 128 + the signal, as in a shell."""
+        """Wait for the end. The code of a killed process is 128 + the signal, as in a shell."""
         status = self.server.ask({"wait": self.pid})["status"]
         code = os.waitstatus_to_exitcode(status)
         return Result(code if code >= 0 else 128 - code, self.log.read_text(errors="replace"))
@@ -85,7 +85,7 @@ class Server:
         return self.start(script, *arguments, cwd=cwd, **env).result()
 
     def run_together(self, script: Path, *arguments: str, processes: int = 2, **env: str) -> Result:
-        """The same command in processes that know of each other, as torchrun starts them, on the CPU."""
+        """Run a command in several processes on the CPU, with the variables that torchrun sets."""
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             port = str(free.getsockname()[1])

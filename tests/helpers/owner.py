@@ -1,7 +1,7 @@
 """An owner who works on a project: draws edits, and remembers what must not be lost.
 
-Every line that the owner writes holds a mark that occurs nowhere else, so that it can be found again, whatever an
-update did to it.
+Every line that the owner writes holds a mark that occurs nowhere else. So a test finds the line again after an
+update.
 """
 
 import random
@@ -34,7 +34,7 @@ class Owner:
     did: list[str] = field(default_factory=list)
 
     def work(self) -> None:
-        """One to five kinds of edits; what concerns whole files comes last."""
+        """Do one to five kinds of edits. Edits of whole files come last."""
         kinds = self.draw.sample(EDITS, self.draw.randint(1, 5))
         for edit in sorted(kinds, key=EDITS.index):
             self.did.append(edit.__name__)

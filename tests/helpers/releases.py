@@ -33,7 +33,7 @@ def unpack(version: str, folder: Path) -> Path:
 
 
 def git(folder: Path, *arguments: str) -> str:
-    """git with settings of its own, whoever runs the tests."""
+    """Run git with settings of its own, not with those of the tests' user."""
     settings = ["user.name=Test", "user.email=test@example.org", "commit.gpgsign=false", "core.autocrlf=false"]
     settings.append("core.safecrlf=false")
     options = [word for setting in settings for word in ("-c", setting)]
@@ -48,7 +48,7 @@ def commit(folder: Path, tag: str | None = None) -> None:
 
 
 def repository(folder: Path, newest: Path) -> Path:
-    """Builds it in `folder`; `newest` holds the template's working tree. Every version has a tag."""
+    """Build the repository in `folder`. `newest` holds the template's working tree. Every version has a tag."""
     folder.mkdir(parents=True)
     git(folder, "init", "--quiet", "--initial-branch=main")
     for version in [*versions(), NEWEST]:
@@ -68,7 +68,7 @@ def repository(folder: Path, newest: Path) -> Path:
 
 
 def files(folder: Path) -> dict[str, bytes]:
-    """Everything in a folder but what git and Python keep for themselves."""
+    """All files in a folder, except those of git and compiled Python."""
     paths = {path.relative_to(folder): path for path in sorted(folder.rglob("*")) if path.is_file()}
     kept = {".git", "__pycache__"}
     return {name.as_posix(): path.read_bytes() for name, path in paths.items() if not kept.intersection(name.parts)}

@@ -18,7 +18,7 @@ def render_point(render: Callable[..., Path], folder: Path, point: str) -> Path:
 
 @dataclass(frozen=True)
 class Point:
-    """A rendered project, and overrides that make a short run of it: of two epochs, with a batch that 8 divides."""
+    """A rendered project, and overrides for a short run of two epochs with a batch size that 8 divides."""
 
     project: Path
     server: Server
@@ -41,12 +41,12 @@ class Point:
         return self.run("default")
 
     def assert_small(self, lines: dict[str, int]) -> None:
-        """Files of the example have at most so many lines."""
+        """Each of these files of the example has at most so many lines."""
         for name, most in lines.items():
             assert len((self.project / "digits" / name).read_text().splitlines()) <= most, name
 
     def assert_exact(self) -> None:
-        """Killed and stopped on the way, between accumulated steps, with workers and without: the same run."""
+        """A run that is killed and stopped on the way, with and without workers, ends as the whole run."""
         windows = "log.windows=[{source: loss, name: most, statistic: max, window: 3}]"
         options = ("accumulate=4", "workers=0", "save_every_steps=3", "log.every=2", windows)
         done = self.train(*self.short, "name=exact", *options)
@@ -56,7 +56,7 @@ class Point:
         assert done.last.startswith("identical")
 
     def assert_equal_in_parts(self) -> None:
-        """One batch, four micro-batches, and four on each of two processes: the same gradients but for rounding."""
+        """One batch, four micro-batches, and four on each of two processes give equal gradients, up to rounding."""
         runs = []
         for name, overrides in {"one": (), "four": ("accumulate=4",)}.items():
             done = self.train(*self.short, *overrides, f"name={name}", "log.every=1")
@@ -75,7 +75,7 @@ class Point:
                     assert abs(a[key] - b[key]) <= 1e-4 * abs(a[key]), (a["step"], key, a[key], b[key])
 
     def assert_tools_work(self, name: str, files: Path, columns: list[str], count: int) -> list[dict]:
-        """evaluate, predict, export and compare of the run `name`; returns what is predicted of `files`."""
+        """Evaluate, predict, export and compare the run `name`. Return the predictions for `files`."""
         run = self.run(name)
         done = self.tool("evaluate", run, "--checkpoint", "last")
         assert done.code == 0, done.out
@@ -120,7 +120,7 @@ def shown(folder: Path) -> tuple[dict[str, int], dict[str, list[str]]]:
 
 
 def assert_nothing_of_others(project: Path, files: set[str]) -> None:
-    """Of the folders that a starting point fills, `files` is all there is."""
+    """The folders that a starting point fills hold `files` and nothing else."""
     folders = ("configs/data", "configs/model", "configs/mix", "configs/experiment", "digits/data", "digits/models")
     there = {
         str(path.relative_to(project))

@@ -52,7 +52,7 @@ class Versions:
 
 
 def checked_update(project: Path, versions: Versions, scratch: Path, version: str = NEWEST) -> Merge:
-    """What the checked update merges, without its tests: the part of it that touches files."""
+    """Merge as the checked update does, without running its checks."""
     answers = answers_of(project)
     (old, in_old), (new, in_new) = (versions.get(name, answers) for name in (answers["_commit"], version))
     moved = versions.moved[version]
@@ -60,7 +60,7 @@ def checked_update(project: Path, versions: Versions, scratch: Path, version: st
 
 
 def apply(merged: Merge, project: Path) -> None:
-    """Makes the project what was merged."""
+    """Set the project to the merge's result."""
     git(project, "fetch", "--quiet", str(merged.scratch), merged.commit)
     git(project, "reset", "--quiet", "--hard", merged.commit)
 
@@ -72,7 +72,7 @@ def write(folder: Path, files: dict[str, str]) -> None:
 
 
 def state(project: Path) -> dict[str, object]:
-    """All that an update must not change where it does not succeed: files, ignored ones too, index and HEAD."""
+    """All that a failed update must leave as it was: files, ignored ones too, the index and HEAD."""
     found: dict[str, object] = {
         "head": git(project, "rev-parse", "HEAD"),
         "on": git(project, "branch", "--show-current"),
@@ -88,7 +88,7 @@ def state(project: Path) -> dict[str, object]:
 
 
 def edit(project: Path, files: dict[str, str | None]) -> None:
-    """Writes, or deletes where the text is None, and commits."""
+    """Write these files, delete those whose text is None, and commit."""
     for path, text in files.items():
         if text is None:
             (project / path).unlink()

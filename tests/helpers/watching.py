@@ -18,7 +18,7 @@ STOPS = {"SIGTERM": 75, "SIGINT": 75, "SIGUSR1": 75, "SIGKILL": 137}
 
 
 def batches(workspace: Path, name: str) -> dict[int, list[str]]:
-    """What each step was trained on: of a step that was done again, the last time."""
+    """The digests of the batches of each step. If a step was done twice, those of the last time."""
     seen: dict[int, tuple[str, list[str]]] = {}
     for line in (workspace / f"{name}.batches").read_text().splitlines():
         process, step, digest = line.split()
@@ -29,7 +29,7 @@ def batches(workspace: Path, name: str) -> dict[int, list[str]]:
 
 
 def checkpoints(folder: Path) -> dict[str, dict]:
-    """The newest and the best checkpoint; not the config in them, whose operational keys may differ."""
+    """The newest and the best checkpoint without their config, whose operational keys may differ."""
     newest = max((folder / "checkpoints").glob("step-*.pt"))
     found = {}
     for path in (newest, folder / "checkpoints/best.pt"):
@@ -39,7 +39,7 @@ def checkpoints(folder: Path) -> dict[str, dict]:
 
 
 def difference(a: object, b: object, place: str = "") -> str | None:
-    """Where two states differ first, bit by bit; None where they are equal."""
+    """The first place where two states differ in a bit. None if they are equal."""
     if type(a) is not type(b):
         return f"{place}: {a!r} and {b!r}"
     if isinstance(a, torch.Tensor):
@@ -67,6 +67,6 @@ def assert_equal(whole: Path, other: Path) -> None:
 
 
 def add_watched_data(workspace: Path) -> None:
-    """`data=watched`, which notes what is read in the file READS, and sends SIGNAL at the READth sample of a worker."""
+    """Add `data=watched`. It notes each sample in the file READS, and sends SIGNAL at the READth sample of a worker."""
     snippets.add(workspace, "digits/data/watched.py")
     (workspace / "configs/data/watched.yaml").write_text("_target_: .data.watched.WatchedData\n")
