@@ -14,6 +14,7 @@ from typing import Any
 
 from torch.optim import Optimizer
 
+from .config.rules import Rule, check_value
 from .errors import UserError
 from .progress import is_better
 
@@ -32,7 +33,7 @@ class Horizon:
 
 def bounded(low: float, high: float, default: Any = MISSING) -> Any:
     """Return a field of a schedule whose value must be None or from `low` to `high`."""
-    return field(default=default, metadata={"bounds": (low, high)})
+    return field(default=default, metadata={"rule": Rule("", at_least=low, at_most=high)})
 
 
 @dataclass(kw_only=True)
@@ -44,20 +45,16 @@ class Schedule(ABC):
     warmup_steps: int = bounded(0, 1e12, default=0)
     warmup_epochs: float = bounded(0, 1e9, default=0)
     warmup_fraction: float = bounded(0, 1, default=0)
-    interval: str = "step"
-    """step or epoch: how often the learning rate changes, and the unit of counts and milestones."""
+    interval: str = field(default="step", metadata={"rule": Rule("", one_of=("step", "epoch"))})
+    """How often the learning rate changes, and the unit of counts and milestones."""
 
     can_be_extended = True
     """Whether a resumed run may be made longer."""
 
     def __post_init__(self) -> None:
-        if self.interval not in ("step", "epoch"):
-            raise UserError(f"scheduler.interval={self.interval} is not one of step, epoch.")
-        for f in (*fields(Schedule), *fields(self)):  # a subclass may change a default, not a bound
-            low, high = f.metadata.get("bounds", (-math.inf, math.inf))
-            value = getattr(self, f.name) if "bounds" in f.metadata else None
-            if value is not None and not low <= value <= high:
-                raise UserError(f"scheduler.{f.name}={value:g} must be from {low:g} to {high:g}.")
+        for f in (*fields(Schedule), *fields(self)):  # a subclass may change a default, not a rule
+            if "rule" in f.metadata:
+                check_value(f"scheduler.{f.name}", getattr(self, f.name), f.metadata["rule"])
         warmups = ("warmup_steps", "warmup_epochs", "warmup_fraction")
         given = [f"scheduler.{n}={getattr(self, n):g}" for n in warmups if getattr(self, n)]
         if len(given) > 1:

@@ -9,6 +9,7 @@ from typing import Any
 from ..errors import UserError, nearest
 from ..paths import CONFIGS
 from .retired import without_retired
+from .rules import check_value
 from .schema import RULES, SECTIONS, Config
 
 _STATISTICS = ("mean", "max", "min", "current", "std")
@@ -45,9 +46,7 @@ def _refuse_unknown(name: str) -> None:
 def check(config: Config) -> None:
     """Refuse values that cannot work, each in one sentence with the key. Raises `UserError`."""
     for name, rule in RULES.items():
-        value = operator.attrgetter(name)(config)
-        if value is not None and not rule.allows(value):
-            raise UserError(f"{name}={value} is not possible. It must be {rule.limits()}.")
+        check_value(name, operator.attrgetter(name)(config), rule)
     if config.find_lr.start >= config.find_lr.stop:
         raise UserError(
             f"find_lr.start={config.find_lr.start} must be below find_lr.stop={config.find_lr.stop}."

@@ -8,6 +8,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+from ..errors import UserError
+
 
 @dataclass(frozen=True)
 class Rule:
@@ -59,6 +61,12 @@ class Rule:
         return self.must_be or " and ".join(
             f"{word} {bound}" for word, bound in bounds.items() if bound is not None
         )
+
+
+def check_value(name: str, value: Any, rule: Rule) -> None:
+    """Refuse a value that its rule does not allow. None is always allowed. Raises `UserError`."""
+    if value is not None and not rule.allows(value):
+        raise UserError(f"{name}={value} is not possible. It must be {rule.limits()}.")
 
 
 def key(default: Any, meaning: str, **rule: Any) -> Any:
