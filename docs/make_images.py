@@ -1,6 +1,7 @@
-"""Makes docs/images from a real run: `uv run --with rich --with playwright python docs/make_images.py PROJECT`.
+"""Make docs/images from a real run: `uv run --with rich --with playwright python docs/make_images.py PROJECT`.
 
-PROJECT is a rendered project whose default run was made. Needs tmux and a Chromium (CHROMIUM names it).
+PROJECT is a rendered project with a finished default run. The script needs tmux and Chromium; the variable CHROMIUM
+may name its path.
 """
 
 import os

@@ -1,7 +1,7 @@
-"""Writes the table of whose file is whose, from copier.yml: `python docs/make_ownership.py`. A test keeps it current.
+"""Write the table of whose file is whose: `python docs/make_ownership.py`. A test keeps it current.
 
-The one source is what copier.yml leaves out of updates. The table goes into includes/ownership.jinja, which the
-READMEs of rendered projects show, and between the marks of README.md and docs/ownership.md.
+The source is copier.yml: the files that it leaves out of updates are the owner's. The table goes into
+includes/ownership.jinja, for the READMEs of projects, and between the marks of README.md and docs/ownership.md.
 """
 
 import re
@@ -15,12 +15,12 @@ TEMPLATES = {
     "tests/": "",
     "": "`train.py`, `find_lr.py`, `pyproject.toml`, CI, editor and lint files",
 }
-"""What remains for the template, by the folder that a row is about."""
+"""The template's files of each row, by folder."""
 MARKS = ("<!-- ownership -->\n", "<!-- end of ownership -->\n")
 
 
 def patterns() -> list[str]:
-    """The lines of copier.yml that keep an update from the user's files, in gitignore's syntax."""
+    """Return the patterns of copier.yml for the owner's files, in gitignore's syntax."""
     text = (ROOT / "copier.yml").read_text(encoding="utf-8")
     block = re.search(r"\{% if _copier_operation == 'update' %\}\n(.*?)\n *\{% endif %\}", text, re.DOTALL)
     assert block is not None, "copier.yml has no block of what updates leave out"
@@ -28,7 +28,7 @@ def patterns() -> list[str]:
 
 
 def table(package: str = PACKAGE) -> str:
-    """The table in Markdown; `package` is what stands for the package's folder."""
+    """Return the table in Markdown. `package` is the folder of the package as it is shown."""
     yours: dict[str, list[str]] = {folder: [] for folder in TEMPLATES}
     templates = {folder: [text] if text else [] for folder, text in TEMPLATES.items()}
     for pattern in patterns():
@@ -44,7 +44,7 @@ def table(package: str = PACKAGE) -> str:
 
 
 def pages() -> dict[Path, str]:
-    """The files that hold the table, and what they should hold."""
+    """Return the files that hold the table, and their right content."""
     found = {ROOT / "includes/ownership.jinja": table()}
     for path in (ROOT / "README.md", ROOT / "docs/ownership.md"):
         before, _, rest = path.read_text(encoding="utf-8").partition(MARKS[0])
