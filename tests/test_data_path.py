@@ -110,7 +110,7 @@ def test_a_batch_may_be_changed_in_place(arrays, loader):
 def test_rows_that_do_not_add_up_are_refused(engine, arrays, loader):
     data = arrays()
     data.batch = lambda indices, keys: (torch.zeros(len(indices), 2), torch.zeros(10))
-    with pytest.raises(engine("api").UserError, match=r"gave a tensor of shape \[10\] for 400 samples; with sample_b"):
+    with pytest.raises(engine("api").UserError, match=r"gave a tensor of shape \[10\] for 400 samples\. With sample_b"):
         list(loader(data, 10).read(0, 40))
 
 

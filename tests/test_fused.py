@@ -235,11 +235,12 @@ def test_a_run_takes_the_short_step_and_is_stored_as_torchs(looped):
 # ---------------------------------------------------------------- names that torch does not promise
 
 DOOR = "engine/machine/torch_internals.py"
+PYTHONS = {"_asdict", "_exit", "_fields", "_make", "_replace"}
 UNDOCUMENTED = {"unsafe_split_with_sizes", "profile_hook_step", "inlined_graph", "__wrapped__"}
 
 
 def private_names(tree: ast.AST) -> Iterator[str]:
-    """The attributes and modules of others that begin with one underline; `_target_` is a name of a config."""
+    """Names of others that begin with one underline, except for Python's own; `_target_` is one of a config."""
     for node in ast.walk(tree):
         if isinstance(node, ast.Attribute):
             names = [] if ast.unparse(node.value) in ("self", "cls") else [node.attr]
@@ -252,7 +253,7 @@ def private_names(tree: ast.AST) -> Iterator[str]:
         else:
             continue
         for name in names:
-            private = name.startswith("_") and not name.endswith("_") and name != "_"
+            private = name.startswith("_") and not name.endswith("_") and name not in PYTHONS
             if private or name in UNDOCUMENTED:
                 yield f"line {node.lineno}: {name}"
 

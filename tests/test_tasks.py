@@ -166,14 +166,14 @@ def test_turns_change_one_network_each_as_two_optimizers_would(train, workspace)
         (
             "contrastive",
             ("rng.choice(members, 4)", "rng.choice(members, 4) + 500"),
-            "in epoch 1; the training set has samples 0",
+            "in epoch 1. The training set has samples 0",
         ),
         (
             "contrastive",
             ("rng.choice(members, 4)", "rng.random(4)"),
             "must return whole numbers in one dimension, not float64",
         ),
-        ("contrastive", ("range(16)", "range(15 + epoch)"), "gave 544 samples for epoch 2 and 512 for the first one"),
+        ("contrastive", ("range(16)", "range(15 + epoch)"), "gave 544 samples for epoch 2, but 512 for the first one"),
     ],
 )
 def test_mistakes(train, workspace, name, code, words):

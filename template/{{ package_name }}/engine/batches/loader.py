@@ -7,7 +7,8 @@ import time
 from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import contextmanager
 from functools import partial
-from itertools import chain, islice, repeat
+from itertools import chain, groupby, islice
+from operator import attrgetter
 from typing import Any
 
 import numpy as np
@@ -26,7 +27,7 @@ from .plan import Batch, Plan
 
 
 class _Reader(Dataset[Any]):
-    """Reads a whole micro-batch, with all randomness keyed; runs in the loader's workers."""
+    """Reads whole micro-batches, with all randomness keyed. Runs in loader workers, too."""
 
     def __init__(
         self, dataset: Any, collate: Callable[[list[Any]], Any] | None, seed: int, domain: Domain
@@ -52,51 +53,37 @@ class _Reader(Dataset[Any]):
         rng.seed_all(rng.make_key(self.seed, Domain.BATCH, self.domain, batch.epoch, batch.number))
         return self.collate(samples)
 
-    def together(self, batches: list[Batch]) -> Iterator[Any]:
-        """Micro-batches of one epoch, of a `BatchDataset` with `sample_bytes`, in one call."""
+    def together(self, batches: list[Batch]) -> Iterable[Any]:
+        """Read micro-batches of one epoch in one call of a `BatchDataset` with `sample_bytes`."""
         if len(batches) == 1:
-            yield self[batches[0]]
-            return
+            return [self[batches[0]]]
         key = rng.make_key(self.seed, self.domain, batches[0].epoch)
         indices = np.concatenate([batch.indices for batch in batches])
         block = self.dataset.batch(indices, rng.fold_in_array(key, indices))
-        leaves: list[torch.Tensor] = []
+        parts = map_tensors(partial(self._cut, [len(batch.indices) for batch in batches]), block)
+        if type(parts) is tuple and parts and all(isinstance(part, Iterator) for part in parts):
+            return zip(*parts, strict=True)  # batches of the usual form, quickly
+        return [map_tensors(next, parts, Iterator) for _ in batches]
 
-        def note(leaf: torch.Tensor) -> torch.Tensor:
-            if leaf.shape[:1] != indices.shape:
-                raise UserError(
-                    f"{type(self.dataset).__name__}.batch gave a tensor of shape {list(leaf.shape)} "
-                    f"for {len(indices)} samples; with sample_bytes, each must have a row for each."
-                )
-            leaves.append(leaf)
-            return leaf
-
-        map_tensors(note, block)
-        is_flat = type(block) is tuple and all(isinstance(x, torch.Tensor) for x in block)
-        sizes = [len(batch.indices) for batch in batches]
-        rows = zip(*(_cut(leaf, sizes) for leaf in leaves), strict=True) if leaves else repeat(())
-        for _, row in zip(sizes, rows, strict=False):
-            yield row if is_flat else map_tensors(partial(_next, iter(row)), block)
+    def _cut(self, sizes: list[int], rows: torch.Tensor) -> Iterator[torch.Tensor]:
+        """Cut rows into parts. Each part may be changed in place, like a tensor of its own."""
+        if rows.shape[:1] != (sum(sizes),):
+            raise UserError(
+                f"{type(self.dataset).__name__}.batch gave a tensor of shape {list(rows.shape)} "
+                f"for {sum(sizes)} samples. With sample_bytes, a tensor needs one row per sample."
+            )
+        parts = split_rows(rows, sizes)
+        # Some kernels add in another order if memory is not aligned like that of a new tensor.
+        return iter([p if p.storage_offset() * p.itemsize % 256 == 0 else p.clone() for p in parts])
 
 
 def _fetches(dataset: Any) -> bool:
-    """Whether a data set reads the samples of a batch itself. torch's own wrappers all have the
-    method, and most read one sample after the other with it."""
+    """Whether a data set itself reads the samples of a batch. torch's own wrappers have the method
+    for that, too, but most of them read one sample after the other with it."""
     while isinstance(dataset, Subset):
         dataset = dataset.dataset
     own = not type(dataset).__module__.startswith("torch.utils.data")
     return own and hasattr(dataset, "__getitems__")
-
-
-def _next(parts: Iterator[torch.Tensor], _: torch.Tensor) -> torch.Tensor:
-    return next(parts)
-
-
-def _cut(rows: torch.Tensor, sizes: list[int]) -> Iterator[torch.Tensor]:
-    """Parts of so many rows. Each may be changed in place, as a tensor of its own: none is a view."""
-    for part in split_rows(rows, sizes):
-        # Kernels may add up in another order where memory is not aligned as that of its own is.
-        yield part if part.storage_offset() * part.itemsize % 256 == 0 else part.clone()
 
 
 def _pinned(tensor: torch.Tensor) -> torch.Tensor:
@@ -113,29 +100,26 @@ def _itself(batch: Any) -> Any:
 
 
 def on_device(dataset: Any, device: torch.device) -> Any:
-    """The data set, kept on `device`, where its batches are made. Raises `UserError`."""
+    """Return the data set on `device`, where it makes its batches. Raises `UserError`."""
     if not (isinstance(dataset, BatchDataset) and hasattr(dataset, "to")):
         raise UserError(
-            "data_on_device=true needs data in memory that have a method `to` (such as mnist, "
-            f"cifar10, or image_folder with data.in_memory=true), not {type(dataset).__name__}; set "
-            "it to false."
+            "data_on_device=true needs data in memory with a method `to`, such as mnist, or "
+            f"image_folder with data.in_memory=true. {type(dataset).__name__} has no such method."
         )
     try:
         return dataset if device.type == "cpu" else dataset.to(device)
     except torch.OutOfMemoryError:
-        raise UserError(
-            "The data do not fit into the GPU's memory; set data_on_device=false."
-        ) from None
+        raise UserError("The data do not fit on the GPU. Set data_on_device=false.") from None
 
 
 _TOGETHER = 4096, 4 << 20
-"""At most so many samples and bytes of a `BatchDataset` are read in one call."""
+"""How many samples and bytes of a `BatchDataset` are read in one call, at most."""
 
 _QUICK = 0.002
-"""Seconds: a batch that is read sooner costs a worker as much to hand over."""
+"""Seconds that a worker needs to hand over a batch, about."""
 
 _START = 0.3
-"""Seconds that workers take to start, about."""
+"""Seconds that workers need to start, about."""
 
 
 @contextmanager
@@ -149,7 +133,7 @@ def ended(batches: Iterator[Any]) -> Iterator[None]:
 
 
 class Loader:
-    """Reads the micro-batches of a plan, ahead of their use where there are workers."""
+    """Reads the micro-batches of a plan, ahead of their use if there are workers."""
 
     def __init__(
         self,
@@ -164,12 +148,12 @@ class Loader:
         self.reader = _Reader(dataset, collate, plan.seed, domain)
         self.in_workers = getattr(dataset, "in_workers", not self.reader.takes_keys)
         self.seconds: float | None = None
-        """What reading a micro-batch took; `first` measures it."""
+        """How long `first` took to read a micro-batch."""
 
     def read(self, start: int, stop: int) -> Iterator[Any]:
         """Return the micro-batches of steps `start` … `stop` - 1, in order, on the device.
 
-        Use `ended` to end the loader workers when the iterator is left early.
+        Use `ended` to end the loader workers if the iterator is left early.
         """
         workers = self.worker_count(stop - start)
         if not workers and self.device.type == "cpu":
@@ -181,8 +165,16 @@ class Loader:
         with ended(batches):
             yield from batches if self.device.type == "cpu" else prefetched(batches, self.device)
 
+    def first(self) -> Any:
+        """Read the first micro-batch in this process, and note how long it takes."""
+        began = time.perf_counter()
+        read = self._like_a_worker if self.in_workers else self.reader.__getitem__
+        batch = read(self.plan.batches(0)[0])
+        self.seconds = time.perf_counter() - began
+        return batch
+
     def worker_count(self, steps: int) -> int:
-        """How many loader processes read so many steps. Results do not depend on it."""
+        """How many loader workers read so many steps. Results do not depend on it."""
         if not self.in_workers:
             return 0
         if self.workers is not None:
@@ -195,24 +187,19 @@ class Loader:
         count = 0 if self.seconds < _QUICK or total < _START else count
         if self.reader.domain == Domain.SAMPLE:
             logger.info(
-                f"Reading a batch took {1e3 * self.seconds:.1f} ms: {count} loader workers, and "
-                f"{torch.get_num_threads()} threads that compute (workers=… chooses)"
+                f"Reading a batch took {1e3 * self.seconds:.1f} ms: {count} loader workers "
+                f"(workers=… chooses) and {torch.get_num_threads()} threads that compute"
             )
         return count
 
     def _here(self, start: int, stop: int) -> Iterator[Any]:
         """Read in this process. A step runs no Python code for it, unless a new block begins."""
-
-        def read(block: list[Batch]) -> Iterable[Any]:
-            if self.in_workers:
-                return map(self._like_a_worker, block)
-            return list(self.reader.together(block))
-
+        read = partial(map, self._like_a_worker) if self.in_workers else self.reader.together
         batches = chain.from_iterable(map(read, self._blocks(start, stop)))
         return batches if self.device.type == "cpu" else map(partial(map_tensors, _pinned), batches)
 
     def _like_a_worker(self, batch: Batch) -> Any:
-        """In one thread, as sums depend on how many there are, and workers have one."""
+        """Read in one thread, like a worker. Sums depend on the number of threads."""
         threads = torch.get_num_threads()
         torch.set_num_threads(1)
         try:
@@ -221,18 +208,17 @@ class Loader:
             torch.set_num_threads(threads)
 
     def _blocks(self, start: int, stop: int) -> Iterator[list[Batch]]:
-        """The micro-batches of these steps, cut into what is read in one call: a read of a small
-        batch costs about as much as one of ten. A block ends with its epoch."""
+        """Yield the micro-batches of these steps in lists, each for one call and of one epoch.
+
+        Reading a small batch takes about as long as reading ten.
+        """
         size, samples = getattr(self.reader.dataset, "sample_bytes", None), 0
         if size is not None and self.reader.takes_keys:
             samples = min(_TOGETHER[0], _TOGETHER[1] // max(1, size))
         count = max(1, samples * self.plan.micro_batches // self.plan.batch_size)
-        while start < stop:
-            end = min(stop, (start // self.plan.steps + 1) * self.plan.steps)
-            span = self.plan.span(start, end)
+        for _, span in groupby(self.plan.span(start, stop), attrgetter("epoch")):
             while block := list(islice(span, count)):
                 yield block
-            start = end
 
     def _with(self, workers: int, start: int, stop: int) -> Generator[Any, None, None]:
         loader = DataLoader(
@@ -243,7 +229,7 @@ class Loader:
             num_workers=workers,
             worker_init_fn=_start_worker,
             pin_memory=self.device.type == "cuda",
-            # Without a generator of its own the iterator would draw from the global one.
+            # Otherwise the iterator draws from the global generator.
             generator=torch.Generator(),
         )
         with signals.held_back():
@@ -251,16 +237,8 @@ class Loader:
         try:
             yield from batches
         except (ConnectionError, EOFError) as error:
-            if "in DataLoader worker process" in str(error):  # the data set's own
+            if "in DataLoader worker process" in str(error):  # raised by the data set
                 raise
             raise RuntimeError("A DataLoader worker exited unexpectedly") from error
         finally:
-            del batches  # else a traceback keeps the workers until the interpreter kills them
-
-    def first(self) -> Any:
-        """The first micro-batch, read in this process."""
-        began = time.perf_counter()
-        read = self._like_a_worker if self.in_workers else self.reader.__getitem__
-        batch = read(self.plan.batches(0)[0])
-        self.seconds = time.perf_counter() - began
-        return batch
+            del batches  # a traceback would keep the workers until the interpreter kills them

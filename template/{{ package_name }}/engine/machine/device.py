@@ -77,17 +77,19 @@ def autocast(precision: str, device: torch.device) -> AbstractContextManager[Any
     return nullcontext()
 
 
-def map_tensors(function: Callable[[torch.Tensor], torch.Tensor], batch: Any) -> Any:
-    """`batch` with `function` of every tensor in it; nested lists and tuples keep their type,
-    mappings become dicts, everything else stays as it is."""
-    if isinstance(batch, torch.Tensor):
+def map_tensors(function: Callable[[Any], Any], batch: Any, kind: type = torch.Tensor) -> Any:
+    """Apply `function` to each tensor, or each object of `kind`, in a nested batch.
+
+    Lists and tuples keep their type, mappings become dicts, other values stay as they are.
+    """
+    if isinstance(batch, kind):
         return function(batch)
     if isinstance(batch, Mapping):
-        return {k: map_tensors(function, v) for k, v in batch.items()}
+        return {k: map_tensors(function, v, kind) for k, v in batch.items()}
     if isinstance(batch, tuple) and hasattr(batch, "_fields"):
-        return type(batch)(*(map_tensors(function, v) for v in batch))
+        return type(batch)(*(map_tensors(function, v, kind) for v in batch))
     if isinstance(batch, list | tuple):
-        return type(batch)(map_tensors(function, v) for v in batch)
+        return type(batch)(map_tensors(function, v, kind) for v in batch)
     return batch
 
 
