@@ -79,7 +79,7 @@ class Steps:
                 self.backward(values["loss"], count)
             self.statistics.add(self.step, {**recorded, **values}, count)
         if WORLD_SIZE > 1 or self.divisor is not None:
-            self.average_gradients()
+            p.average_gradients(self.divisor)
         if self.in_turn:
             self.leave_out_groups()
         if self.clips:
@@ -134,13 +134,6 @@ class Steps:
         self.scaler.scale(loss).backward()
         if self.config.compile == "reduce-overhead" and self.config.accumulate > 1:
             self.parts.copy_gradients()  # the next call of the CUDA graph overwrites them
-
-    def average_gradients(self) -> None:
-        """Average gradients over processes, and divide sums of `Mean` losses by their n."""
-        if WORLD_SIZE > 1:
-            self.parts.average_loss_gradients()
-        if self.divisor is not None:
-            self.parts.divide_gradients(self.divisor)
 
     def leave_out_groups(self) -> None:
         """Drop the gradients of groups that the task does not train: they keep value and state."""
@@ -200,10 +193,8 @@ class Loop(Steps):
             self.stop_if_asked()
             self.saver.wait()  # loader workers are forked next: no other thread may run then
             p.model.train()
-            profiler = Profiler(
-                config.profile, self.run.folder, p.device, p.total_steps - self.step
-            )
-            batches = p.train.read(self.step, p.total_steps)
+            batches, left = p.train.read(self.step, p.total_steps), p.total_steps - self.step
+            profiler = Profiler(config.profile, self.run.folder, p.device, left)
             with ended(batches), closing(profiler):
                 while self.step < p.total_steps and not self.progress.is_out_of_patience:
                     self.training_step(batches)
@@ -251,8 +242,7 @@ class Loop(Steps):
     def log(self, epoch_ends: bool) -> None:
         """A log point. Only here and in validations the host waits for the device."""
         ends = epoch_ends or self.step == self.parts.total_steps
-        self.statistics.fetch()
-        self.refuse_not_finite()
+        self.fetch()
         self.statistics.refuse_unknown_sources(ends)
         if self.config.log.by == "step" or ends:
             values = self.statistics.log_point()
@@ -260,8 +250,9 @@ class Loop(Steps):
             self.report.train(self.step, values, epoch_means, self.lrs, self.data_seconds)
             self.data_seconds = 0.0
 
-    def refuse_not_finite(self) -> None:
-        """Raise `NotFiniteError` if a fetched loss is not finite."""
+    def fetch(self) -> None:
+        """Fetch the logged values. Raises `NotFiniteError` if a loss is not finite."""
+        self.statistics.fetch()
         bad = self.statistics.first_not_finite
         if bad is not None:
             raise not_finite(bad, self.parts.train.plan.samples(bad).tolist())
@@ -290,8 +281,7 @@ class Loop(Steps):
         if p.val is None:
             return
         with self.report.aside("validation"):
-            self.statistics.fetch()
-            self.refuse_not_finite()
+            self.fetch()
             model = p.averaged.model if p.averaged is not None else p.model
             epoch = self.report.epoch(self.step)
             self.saver.wait()  # loader workers are forked next: no other thread may run then
@@ -317,8 +307,7 @@ class Loop(Steps):
 
     def save(self, best: bool = False) -> None:
         """Begin to write a checkpoint of this step. With `best`, it is best.pt as well."""
-        self.statistics.fetch()
-        self.refuse_not_finite()
+        self.fetch()
         self.saved_at = self.step
         if distributed.is_main():
             with self.report.aside("save"):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -12,19 +11,19 @@ from torch import nn
 from torch.utils.data import Dataset
 
 from . import rng
-from .api import Data, Logger, Task
+from .api import Data, Task
 from .batches.loader import Loader, on_device
 from .batches.plan import Plan, check_size, own_order
 from .build.averaged import Averaged
 from .build.init_from import init_from
 from .build.optimizer import build_optimizer, named_parameters
-from .build.parts import Built, Parts
+from .build.parts import Built, Parts, build_mix, check_loggers
 from .build.scheduler import build_schedule
-from .build.target import bind, build
+from .build.target import build
 from .config.schema import Config
 from .errors import UserError
 from .machine.device import choose_device, choose_precision, describe, libraries, set_flags
-from .machine.distributed import WORLD_SIZE, is_main, main_first
+from .machine.distributed import WORLD_SIZE, main_first
 from .machine.torch_internals import leave_compiler_out
 from .rng import Domain
 from .run.facts import make_fingerprint
@@ -126,7 +125,7 @@ def build_parts(config: Config, initialise: bool = True) -> Parts:
     built = build_model(config)
     device, data, model, loss = built.device, built.data, built.model, built.loss
     allowed, info = config.allowed_packages, dict(data.info)
-    _check_loggers(config)
+    check_loggers(config)
     train, val = training_loader(built), held_out(built, "val")
     steps_per_epoch = train.plan.steps
     total_steps = min(config.epochs * steps_per_epoch, config.max_steps or 1 << 62)
@@ -148,7 +147,7 @@ def build_parts(config: Config, initialise: bool = True) -> Parts:
     return Parts(
         **{**vars(built), "model": model},
         averaged=None if config.ema_decay is None else Averaged(model, config.ema_decay),
-        mix=_build_mix(config, info),
+        mix=build_mix(config, info),
         parameters=parameters,
         optimizer=optimizer,
         scheduler=build_schedule(config.scheduler, horizon, allowed),
@@ -159,24 +158,3 @@ def build_parts(config: Config, initialise: bool = True) -> Parts:
             describe(device), libraries(device), threads, data.fingerprint()
         ),
     )
-
-
-def _check_loggers(config: Config) -> None:
-    """Refuse loggers that cannot work, before they are opened in the run folder."""
-    for name, section in config.logger.items():
-        offered = {"folder": None, "next_step": 0}
-        sink, _ = bind(section, f"logger.{name}", Logger, config.allowed_packages, offered)
-        if is_main() and isinstance(sink, type) and issubclass(sink, Logger):
-            sink.check(section)
-
-
-def _build_mix(config: Config, info: dict[str, Any]) -> Callable[..., Any] | None:
-    """Return MixUp or CutMix for training batches (images, labels), or None."""
-    if "_target_" not in config.mix:
-        return None
-    if "classes" not in info:
-        name = config.mix["_target_"].rsplit(".", 1)[-1]
-        raise UserError(f"mix={name} mixes labels, but the data have no classes. Set mix=none.")
-    offered = {"num_classes": info["classes"]}
-    mix: Callable[..., Any] = build(config.mix, "mix", nn.Module, config.allowed_packages, offered)
-    return mix

@@ -16,12 +16,12 @@ from ..api import Data, Logger, Task
 from ..batches.loader import Loader
 from ..config.schema import Config
 from ..errors import UserError
-from ..machine.distributed import WORLD_SIZE, sum_over_processes
+from ..machine.distributed import WORLD_SIZE, is_main, sum_over_processes
 from ..machine.torch_internals import divide_all
 from ..schedule import Schedule
 from .averaged import Averaged
 from .optimizer import load_optimizer_state, optimizer_state
-from .target import build
+from .target import bind, build
 
 
 @dataclass
@@ -78,11 +78,20 @@ class Parts(Built):
             forward = torch.compile(forward, dynamic=False, mode=mode)  # type: ignore[assignment]
         return forward
 
-    def average_loss_gradients(self) -> None:
-        """Between processes, for the parameters of the loss, which the replicated model lacks."""
-        for parameter in self.loss.parameters():
-            if parameter.grad is not None:
-                sum_over_processes(parameter.grad).div_(WORLD_SIZE)
+    def average_gradients(self, divisor: Tensor | float | None) -> None:
+        """Average the gradients of the loss's own parameters over the processes, which the
+        replicated model does not. Divide all gradients by the sum of `divisor` over the processes."""
+        if WORLD_SIZE > 1:
+            for parameter in self.loss.parameters():
+                if parameter.grad is not None:
+                    sum_over_processes(parameter.grad).div_(WORLD_SIZE)
+        if divisor is not None:
+            if not isinstance(divisor, Tensor):  # copying a number would wait for the GPU
+                divisor = torch.full((), float(divisor), device=self.device)
+            divisor = divisor.to(self.device, torch.float32, copy=True)
+            share = sum_over_processes(divisor) / WORLD_SIZE
+            share.clamp_(min=1e-30)  # without any thing the gradients are 0 and stay 0
+            divide_all([q.grad for q in self.parameters.values() if q.grad is not None], share)
 
     @property
     def val_intervals(self) -> tuple[int, ...]:
@@ -117,28 +126,38 @@ class Parts(Built):
         load_optimizer_state(self.optimizer, self.parameters, state["optimizer"])
         self.scheduler.load_state_dict(state["scheduler"])
 
-    def divide_gradients(self, divisor: Tensor | float) -> None:
-        """Divide all gradients by the sum of `divisor` over the processes."""
-        if not isinstance(divisor, Tensor):  # copying a number would wait for the GPU
-            divisor = torch.full((), float(divisor), device=self.device)
-        divisor = divisor.to(self.device, torch.float32, copy=True)
-        share = sum_over_processes(divisor) / WORLD_SIZE
-        share.clamp_(min=1e-30)  # without any thing the gradients are 0 and stay 0
-        gradients = [q.grad for q in self.parameters.values() if q.grad is not None]
-        divide_all(gradients, share)
-
     def copy_gradients(self) -> None:
         """Replace each gradient by a copy of its own."""
         for q in self.parameters.values():
             q.grad = None if q.grad is None else q.grad.clone()
 
     def open_loggers(self, folder: Path, next_step: int) -> list[Logger]:
+        """Open the config's loggers in the run folder. `next_step`: the first step to be logged."""
         offered = {"folder": folder, "next_step": next_step}
         allowed = self.config.allowed_packages
-        return [
-            build(section, f"logger.{name}", Logger, allowed, offered)
-            for name, section in self.config.logger.items()
-        ]
+        sections = self.config.logger.items()
+        return [build(section, f"logger.{k}", Logger, allowed, offered) for k, section in sections]
+
+
+def check_loggers(config: Config) -> None:
+    """Refuse loggers that cannot work, before there is a run folder. Raises `UserError`."""
+    offered = {"folder": None, "next_step": 0}
+    for name, section in config.logger.items():
+        sink, _ = bind(section, f"logger.{name}", Logger, config.allowed_packages, offered)
+        if is_main() and isinstance(sink, type) and issubclass(sink, Logger):
+            sink.check(section)
+
+
+def build_mix(config: Config, info: Mapping[str, Any]) -> Callable[..., Any] | None:
+    """Return MixUp or CutMix for training batches (images, labels), or None. Raises `UserError`."""
+    if "_target_" not in config.mix:
+        return None
+    if "classes" not in info:
+        name = config.mix["_target_"].rsplit(".", 1)[-1]
+        raise UserError(f"mix={name} mixes labels, but the data have no classes. Set mix=none.")
+    offered = {"num_classes": info["classes"]}
+    mix: Callable[..., Any] = build(config.mix, "mix", nn.Module, config.allowed_packages, offered)
+    return mix
 
 
 def load_weights(module: nn.Module, state: Mapping[str, Tensor], name: str) -> None:
