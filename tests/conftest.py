@@ -13,7 +13,7 @@ import pytest
 
 pytest.register_assert_rewrite("helpers")  # before they are imported, so that their assertions show values
 
-from helpers import releases  # noqa: E402
+from helpers import releases, snippets  # noqa: E402
 from helpers.forkserver import Command, Result, Server  # noqa: E402
 from helpers.template import ROOT, working_tree  # noqa: E402
 
@@ -180,3 +180,18 @@ def looped(engine, project, tmp_path, monkeypatch):
     import torch
 
     torch.use_deterministic_algorithms(False)
+
+
+@pytest.fixture
+def run_watched(train: Callable[..., Result], workspace: Path) -> Callable[..., str]:
+    """`run_watched(name, *overrides)`: the output of a run that notes its batches; `at` and `by` stop it."""
+    snippets.add(workspace, "digits/watched.py")
+
+    def run_watched(name: str, *overrides: str, at: int | None = None, by: str = "", code: int = 0) -> str:
+        env = {"BATCHES": str(workspace / f"{name}.batches"), "AT": "" if at is None else str(at), "WITH": by}
+        done = train(*overrides, f"name={name}", **env)
+        assert done.code == code, (name, overrides, at, by, done.out)
+        assert "Traceback" not in done.out, done.out
+        return done.out
+
+    return run_watched

@@ -10,40 +10,23 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers import snippets
 from helpers.runs import result, rows, the_run
 from helpers.template import CONFIGS
-from helpers.watching import BASE, DATA, KEPT, MODEL, SHORT, STOPS, TASK, assert_equal, batches, checkpoints, difference
+from helpers.watching import BASE, DATA, KEPT, MODEL, SHORT, STOPS, TASK, assert_equal, batches
 
 
-@pytest.fixture
-def workspace(workspace):
-    snippets.add(workspace, "digits/watched.py")
-    return workspace
-
-
-@pytest.fixture
-def run(train, workspace):
-    """`run(name, *overrides)`: a run that notes its batches; `at` and `by` stop it."""
-
-    def run(name: str, *overrides: str, at: int | None = None, by: str = "", code: int = 0) -> str:
-        env = {"BATCHES": str(workspace / f"{name}.batches"), "AT": "" if at is None else str(at), "WITH": by}
-        done = train(*overrides, f"name={name}", **env)
-        assert done.code == code, (name, overrides, at, by, done.out)
-        assert "Traceback" not in done.out, done.out
-        return done.out
-
-    return run
-
-
-def stop_and_resume(run, workspace: Path, options: tuple[str, ...], draw: random.Random, stops: int = 2) -> Path:
+def stop_and_resume(
+    run_watched, workspace: Path, options: tuple[str, ...], draw: random.Random, stops: int = 2
+) -> Path:
     """Compare a whole run with one that random signals stop at random steps. Return the whole one."""
-    run("whole", *options, "workers=0")
+    run_watched("whole", *options, "workers=0")
     whole = the_run(workspace, "whole")
     for at in sorted(draw.sample(range(result(whole)["steps"]), stops)):
         by = draw.choice(list(STOPS))
-        run("stopped", *options, f"workers={draw.choice((0, 1, 2))}", "resume=auto", at=at, by=by, code=STOPS[by])
-    run("stopped", *options, f"workers={draw.choice((0, 1, 2))}", "resume=auto")
+        run_watched(
+            "stopped", *options, f"workers={draw.choice((0, 1, 2))}", "resume=auto", at=at, by=by, code=STOPS[by]
+        )
+    run_watched("stopped", *options, f"workers={draw.choice((0, 1, 2))}", "resume=auto")
     assert_equal(whole, the_run(workspace, "stopped"))
     assert batches(workspace, "stopped") == batches(workspace, "whole")
     return whole
@@ -147,7 +130,7 @@ def test_files_of_mnist_are_read_as_torchvision_reads_them(engine, workspace, tm
 
 
 @pytest.mark.parametrize(("choice", "options"), cases(), ids=[name for name, _ in cases()])
-def test_every_choice_resumes_exactly(run, workspace, request, tmp_path, choice, options):
+def test_every_choice_resumes_exactly(run_watched, workspace, request, tmp_path, choice, options):
     group, name = choice.split()[0].split("/")
     assert (workspace / f"configs/{group}/{name}.yaml").is_file()
     if "data.root=DATA" in options:
@@ -156,7 +139,7 @@ def test_every_choice_resumes_exactly(run, workspace, request, tmp_path, choice,
     if "data.root=PICTURES" in options:
         pictures = request.getfixturevalue("pictures")
         options = tuple(o.replace("=PICTURES", f"='{pictures}'") for o in options)
-    whole = stop_and_resume(run, workspace, options, random.Random(choice))
+    whole = stop_and_resume(run_watched, workspace, options, random.Random(choice))
     if group == "scheduler":  # else it would not matter what the resumed run knows of it
         assert len({rate for row in rows(whole) for key, rate in row.items() if key.startswith("lr/")}) > 1
 
@@ -203,127 +186,32 @@ OPTIONS += [(f"log.windows=[{','.join(STATISTICS)}]",), ("log.by=epoch",)]
 
 
 @pytest.mark.parametrize("options", OPTIONS, ids=lambda options: " ".join(options)[:60])
-def test_every_option_resumes_exactly(run, workspace, options):
+def test_every_option_resumes_exactly(run_watched, workspace, options):
     if "model=cnn" in options:
         base, options = tuple(o for o in BASE if o not in MODEL), tuple(o for o in options if o != "~model.hidden")
     else:
         base = BASE
-    whole = stop_and_resume(run, workspace, (*base, *options), random.Random(" ".join(options)))
+    whole = stop_and_resume(run_watched, workspace, (*base, *options), random.Random(" ".join(options)))
     if "log.windows" in options[0]:
         assert sum(any(key.endswith("std_8") for key in row) for row in rows(whole)) > 2
-
-
-# ---------------------------------------------------------------- samples, and what else draws
-
-
-@pytest.fixture
-def mine(workspace, pictures) -> tuple[str, ...]:
-    """The overrides of a run on this data set."""
-    snippets.add(workspace, "digits/data/mine.py")
-    (workspace / "configs/data/mine.yaml").write_text("_target_: .data.mine.Mine\nroot: ???\ncollate: noisy\n")
-    return (*TASK, *SHORT, *MODEL, *KEPT, "data=mine", f"data.root='{pictures}'")
-
-
-def test_samples_come_in_the_same_order_with_the_same_pixels(run, workspace, mine):
-    run("whole", *mine, "workers=0")
-    run("stopped", *mine, "workers=4", at=1, by="SIGKILL", code=137)
-    for workers, at, by in ((1, 4, "SIGTERM"), (2, 9, "SIGKILL"), (4, 12, "SIGUSR1"), (0, 13, "SIGKILL")):
-        run("stopped", *mine, "resume=auto", f"workers={workers}", at=at, by=by, code=STOPS[by])
-    run("stopped", *mine, "resume=auto", "workers=1")
-    assert_equal(the_run(workspace, "whole"), the_run(workspace, "stopped"))
-    seen = batches(workspace, "whole")
-    assert batches(workspace, "stopped") == seen
-    assert len({digest for digests in seen.values() for digest in digests}) == len(seen) == 18
-
-
-def shared_values(folder: Path) -> dict[tuple[int, str], float]:
-    """The logged values that do not depend on when a run logs and validates."""
-    return {
-        (row["step"], key): value
-        for row in rows(folder)
-        for key, value in row.items()
-        if key.startswith(("train_epoch/", "val/", "lr/")) and key != "val/noise"
-    }
-
-
-@pytest.mark.parametrize(
-    "others",
-    [
-        ("workers=1",),
-        ("workers=2",),
-        ("workers=4",),
-        ("val_every_epochs=0",),
-        ("val_every_steps=1",),
-        ("log.every=1",),
-        ("log.every=1000", "log.level=debug"),
-        ("save_every_steps=1",),
-        ("save_every_steps=null", "save_every_epochs=0", "keep_last=1"),
-        ("val_at_start=true",),
-        ("logger=tensorboard",),
-        ("+logger.noisy._target_=.noisy.Noisy", "log.every=1"),
-        ("task._target_=.noisy.NoisyTask", "val_every_steps=2"),
-        ("task._target_=.noisy.NoisyTask", "+logger.noisy._target_=.noisy.Noisy", "log.every=2", "val_every_steps=3"),
-    ],
-    ids=" ".join,
-)
-def test_what_does_not_matter_changes_nothing(run, workspace, mine, others):
-    snippets.add(workspace, "digits/noisy.py")
-    mine = (*mine, "ema_decay=0.8", "drop_last=false", "accumulate=2")
-    run("whole", *mine, "workers=0")
-    run("other", *mine, "workers=0", *others)
-    one, two = the_run(workspace, "whole"), the_run(workspace, "other")
-    assert_unchanged(workspace, one, two)
-
-
-def assert_unchanged(workspace: Path, one: Path, two: Path) -> None:
-    """Both runs have equal batches, weights, optimizer states, and equal values where both logged one."""
-    assert batches(workspace, one.parent.name) == batches(workspace, two.parent.name)
-    for key in ("weights_sha256", "ema_sha256", "steps", "last"):
-        assert result(one)[key] == result(two)[key], key
-    newest = [next(iter(checkpoints(folder).values())) for folder in (one, two)]
-    for key in ("model", "ema", "loss", "optimizer", "scheduler", "scaler"):
-        assert difference(newest[0][key], newest[1][key], key) is None
-    a, b = shared_values(one), shared_values(two)
-    both = a.keys() & b.keys()
-    assert len(both) > 10
-    assert {key: a[key] for key in both} == {key: b[key] for key in both}
-
-
-def test_a_collate_function_that_draws_disturbs_nothing_else(run, workspace, mine):
-    mine = (*mine, "ema_decay=0.8")
-    run("plain", *mine, "data.collate=null")
-    for workers in (0, 2):
-        run(f"idle{workers}", *mine, "data.collate=idle", f"workers={workers}")
-        assert_unchanged(workspace, the_run(workspace, "plain"), the_run(workspace, f"idle{workers}"))
-
-
-def test_earlier_runs_in_the_process_change_nothing(run, server, workspace, mine):
-    mine = (*mine, "ema_decay=0.8")
-    run("whole", *mine)
-    snippets.add(workspace, "after_others.py")
-    done = server.run(workspace / "after_others.py", *mine, "name=last")
-    assert done.code == 0, done.out
-    assert {p.name for p in (workspace / "runs").iterdir()} == {"whole", "other", "another", "last"}
-    assert_equal(the_run(workspace, "whole"), the_run(workspace, "last"))
-    assert batches(workspace, "last") == batches(workspace, "whole")
 
 
 # ---------------------------------------------------------------- many points of one history
 
 
-def test_twenty_random_stops_and_every_epochs_end(run, workspace, pictures):
+def test_twenty_random_stops_and_every_epochs_end(run_watched, workspace, pictures):
     """60 steps in three epochs, stopped after random steps and at each epoch's first and last."""
     options = (*TASK, *MODEL, "data=image_folder", f"data.root='{pictures}'", "data.flip=true", "epochs=3")
     options = (*options, "batch_size=4", "limit_train_batches=20", "log.every=7", "ema_decay=0.9")
     draw = random.Random(4)
-    run("whole", *options, "workers=0")
+    run_watched("whole", *options, "workers=0")
     assert result(the_run(workspace, "whole"))["steps"] == 60
     ends = {0, 19, 20, 39, 40, 59}
     for at in sorted(ends | set(draw.sample(sorted(set(range(60)) - ends), 20))):
         by = draw.choice(("SIGTERM", "SIGINT", "SIGUSR1"))
         workers = f"workers={draw.choice((0, 1, 2, 4))}"
-        run("stopped", *options, "resume=auto", workers, at=at, by=by, code=75)
-    run("stopped", *options, "resume=auto", "workers=0")
+        run_watched("stopped", *options, "resume=auto", workers, at=at, by=by, code=75)
+    run_watched("stopped", *options, "resume=auto", "workers=0")
     assert_equal(the_run(workspace, "whole"), the_run(workspace, "stopped"))
     assert batches(workspace, "stopped") == batches(workspace, "whole")
 
@@ -331,13 +219,13 @@ def test_twenty_random_stops_and_every_epochs_end(run, workspace, pictures):
 # ---------------------------------------------------------------- sweeps
 
 
-def test_the_jobs_of_a_sweep_resume_exactly(run, workspace):
+def test_the_jobs_of_a_sweep_resume_exactly(run_watched, workspace):
     options = ("-m", "lr=0.01,0.02", *BASE, "ema_decay=0.8")
-    run("whole", *options)
+    run_watched("whole", *options)
     # A stop ends the sweep; where its first job is past that step or finished, its second one is stopped.
     for at, by in ((5, "SIGTERM"), (13, "SIGKILL"), (14, "SIGTERM"), (3, "SIGKILL"), (3, "SIGTERM"), (17, "SIGUSR1")):
-        run("stopped", *options, "resume=auto", "workers=1", at=at, by=by, code=STOPS[by])
-    run("stopped", *options, "resume=auto")
+        run_watched("stopped", *options, "resume=auto", "workers=1", at=at, by=by, code=STOPS[by])
+    run_watched("stopped", *options, "resume=auto")
     folders = [[p for p in (workspace / "runs" / n).iterdir() if p.name[0] != "."] for n in ("whole", "stopped")]
     assert [len(jobs) for jobs in folders] == [2, 2]
     for whole, stopped in zip(*(sorted(jobs, key=rate) for jobs in folders), strict=True):
