@@ -124,9 +124,9 @@ class Owner:
     def add_a_scheduler(self) -> None:
         self.new_file("configs/scheduler/mine.yaml", "_target_: .engine.schedule.Mine\n")
         file = self.project / "digits/engine/schedule.py"
-        place = self.draw.choice(["\n\ndef build_schedule", "\n\n@dataclass(kw_only=True)\nclass Plateau"])
-        lines = "".join(f"# {self.mark('digits/engine/schedule.py')}\n" for _ in range(6))
         text = file.read_text(encoding="utf-8")
+        place = self.draw.choice(re.findall(r"\n\n(?:@dataclass.*\n)?(?:def|class) \w+", text))
+        lines = "".join(f"# {self.mark('digits/engine/schedule.py')}\n" for _ in range(6))
         file.write_text(text.replace(place, f"\n\n{lines}{place}", 1), encoding="utf-8")
 
     def rewrite_the_task(self) -> None:
