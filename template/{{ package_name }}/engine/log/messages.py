@@ -1,4 +1,4 @@
-"""What a run says: console lines, `train.log`, `metrics.jsonl`."""
+"""Where messages of a run and warnings of libraries go: the console and `train.log`."""
 
 from __future__ import annotations
 
@@ -18,69 +18,69 @@ from ..machine import distributed
 from ..text import logger
 from .console import Console
 
+_EARLY = 1000
+"""So many messages are kept until there is a `train.log`."""
+
 
 class _File(logging.FileHandler):
-    """`train.log`. Where it cannot be written, as on a full disk, the run ends: once."""
+    """`train.log`. An error while writing, such as a full disk, ends the run."""
 
     def handleError(self, record: logging.LogRecord) -> None:
         error = sys.exception()
         if not isinstance(error, OSError):
             super().handleError(record)
             return
-        logger.removeHandler(self)
-        with contextlib.suppress(OSError):  # it tries to write the rest again
+        logger.removeHandler(self)  # raise once: the run's end logs messages, too
+        with contextlib.suppress(OSError):  # closing tries to write again
             self.close()
         raise error
 
 
 def open_log(level: str) -> None:
-    """Send the run's messages to the console, and what libraries warn of.
-
-    Of other processes than the first, only errors.
-    """
+    """Send messages and the warnings of libraries to the console. Other ranks send only errors."""
     close_log()
     logger.setLevel(logging.DEBUG)
     logger.propagate = False
     console = Console()
     console.setLevel(level.upper() if distributed.is_main() else logging.ERROR)
+    early = MemoryHandler(_EARLY, flushLevel=logging.CRITICAL + 1)
+    early.setLevel(logging.DEBUG if distributed.is_main() else logging.WARNING)
     logger.addHandler(console)
-    logger.addHandler(MemoryHandler(_EARLY, flushLevel=logging.CRITICAL + 1))
+    logger.addHandler(early)
     _listen()
 
 
 def open_file(folder: Path) -> None:
-    """Send messages to `train.log`, too, with those from before there was a folder.
-
-    Of other processes than the first, only warnings and errors.
-    """
+    """Send messages to `train.log`, too, also the earlier ones. Other ranks send no infos."""
     file = _File(folder / "train.log", encoding="utf-8")
     file.setFormatter(
         logging.Formatter(f"%(asctime)s %(levelname)-7s rank {distributed.RANK}  %(message)s")
     )
-    file.setLevel(logging.DEBUG if distributed.is_main() else logging.WARNING)
     for early in [h for h in logger.handlers if isinstance(h, MemoryHandler)]:
-        for record in early.buffer:
-            if record.levelno >= file.level:
-                file.handle(record)
+        file.setLevel(early.level)
+        early.setTarget(file)
+        early.close()
         logger.removeHandler(early)
     logger.addHandler(file)
 
 
 def close_log() -> None:
-    _stop_listening()
+    warnings.showwarning = _default_showwarning
+    threading.excepthook = threading.__excepthook__
+    for other in _sources():
+        other.removeHandler(_library)
+        for own in other.handlers:
+            own.removeFilter(_is_info)
     for handler in list(logger.handlers):
         logger.removeHandler(handler)
         handler.close()
 
 
-_EARLY = 1000
-"""Messages that are kept until there is a file."""
-
-# ---------------------------------------------------------------- what libraries say
+# ---------------------------------------------------------------- warnings of libraries
 
 
 class _Library(logging.Handler):
-    """Passes warnings and errors of other loggers on to the run's, each warning once."""
+    """Logs the errors of other loggers, and their warnings once."""
 
     def emit(self, record: logging.LogRecord) -> None:
         text = f"{record.name}: {' '.join(record.getMessage().split())}"
@@ -93,11 +93,11 @@ _library = _Library(logging.WARNING)
 _default_showwarning = warnings.showwarning
 
 _said = mmap.mmap(-1, 1 << 16)
-"""A byte per warning, by hash: shared with loader workers, which would all say the same."""
+"""One byte per warning, by hash. Loader workers share it, so they do not repeat a warning."""
 
 
 def _is_new(text: str, where: str = "") -> bool:
-    """Whether this was not said yet, numbers aside: a step's warning may count the steps."""
+    """True if no warning was the same except for its numbers, and remember this one."""
     words = re.sub(r"0x\w+|[\d.]+", "0", text) + where
     place = zlib.crc32(words.encode()) % len(_said)
     said, _said[place] = _said[place], 1
@@ -110,35 +110,23 @@ def _listen() -> None:
     threading.excepthook = _log_thread
     for other in _sources():
         other.addHandler(_library)
-        for own in other.handlers:  # torch's loggers write to the terminal themselves
+        for own in other.handlers:  # torch's loggers write warnings to the terminal, too
             if getattr(own, "stream", None) in (sys.stdout, sys.stderr):
-                own.addFilter(_is_not_ours)
+                own.addFilter(_is_info)
 
 
-def _stop_listening() -> None:
-    warnings.showwarning = _default_showwarning
-    threading.excepthook = threading.__excepthook__
-    for other in _sources():
-        other.removeHandler(_library)
-        for own in other.handlers:
-            own.removeFilter(_is_not_ours)
-
-
-def _is_not_ours(record: logging.LogRecord) -> bool:
+def _is_info(record: logging.LogRecord) -> bool:
     return record.levelno < logging.WARNING
 
 
 def _sources() -> list[logging.Logger]:
-    """The root of all loggers, and those that do not pass on what they get."""
-    known = list(logging.root.manager.loggerDict.values())
-    loggers = [
-        other for other in known if isinstance(other, logging.Logger) and other is not logger
-    ]
-    return [logging.root, *(other for other in loggers if not other.propagate)]
+    """The root logger and all loggers that do not pass their messages on to it."""
+    known = [x for x in logging.root.manager.loggerDict.values() if isinstance(x, logging.Logger)]
+    return [logging.root, *(other for other in known if not other.propagate and other != logger)]
 
 
 def _log_thread(ended: threading.ExceptHookArgs) -> None:
-    """Such as a logger's: who waits for it gets the error itself."""
+    """Warn of a thread that failed. Code that waits for the thread gets the error itself."""
     name = ended.thread.name if ended.thread is not None else "a thread"
     with contextlib.suppress(OSError):
         logger.warning(f"{name} ended with {ended.exc_type.__name__}: {ended.exc_value}")
