@@ -8,11 +8,13 @@ from . import common
 
 HEAD = """# What it costs
 
-`python -m benchmarks` measures this on your machine, in an environment that can run the tests; `--quick` takes
-two minutes and installs nothing. Everything in a table was measured in turn (A B A B …): times are medians with the
-middle half of the measurements, ratios are medians of the ratios of neighbouring measurements. Ratios hold on
-other machines, times do not. CPU time counts what the process computed, whatever else the machine did. Other
-libraries are installed on demand in an environment of their own, with the same torch, flags and threads."""
+`python -m benchmarks` measures all of this on your machine. It needs the environment of the tests. `--quick` takes two
+minutes and installs nothing. Other libraries are installed on demand, in their own environment, with the same torch,
+flags and threads.
+
+The rows of a table are measured in turn (A B A B …). A time is a median, with the middle half of the measurements in
+parentheses. A ratio is the median of the ratios of neighbouring measurements. Ratios are similar on other machines; times
+are not. CPU time counts only what the process itself computed."""
 NAMES = {
     "steps": "a training step beside bare loops and libraries",
     "data": "pictures per CPU second",
@@ -30,7 +32,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=f"Measure: {listed}.")
     parser.add_argument("names", nargs="*", choices=[[], *NAMES], metavar="NAME", help="default: all")
     parser.add_argument("--quick", action="store_true", help="fewer sizes and repeats")
-    parser.add_argument("--out", type=Path, help="write the tables to this Markdown file too")
+    parser.add_argument("--out", type=Path, help="also write the tables to this Markdown file")
     parser.add_argument("--template", metavar="SOURCE", help="lightning-hydra-template: a git folder or URL")
     options = parser.parse_args()
     common.project()
@@ -49,12 +51,12 @@ def main() -> None:
 
 
 def heading(name: str) -> str:
-    """Such as "Steps: a training step beside bare loops and libraries"."""
+    """Return a title such as "Steps: a training step beside bare loops and libraries"."""
     return f"{name.capitalize()}: {NAMES[name]}"
 
 
 class Page:
-    """A Markdown file with a section for each benchmark; those not measured anew stay."""
+    """A Markdown file with a section for each benchmark. Sections that are not measured again stay."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -70,7 +72,7 @@ class Page:
         self.path.write_text("\n\n".join([HEAD, *ordered]) + "\n", encoding="utf-8")
 
     def draw(self, bars: common.Bars, name: str) -> str:
-        """Draws a plot beside the page; the line that shows it."""
+        """Draw a plot beside the page. Return the line that shows it."""
         folder = self.path.parent / "images"
         folder.mkdir(exist_ok=True)
         bars.draw(folder / name)

@@ -21,12 +21,12 @@ from typing import NamedTuple
 
 ROOT = Path(__file__).resolve().parents[1]
 THREADS = int(os.environ.get("OMP_NUM_THREADS") or 1)
-"""Of every process that is measured."""
+"""The number of threads of each measured process."""
 
 
 @dataclass
 class Bars:
-    """A plot of bars: the median of each entry's values, with the middle half as a line."""
+    """A bar plot: a bar is the median of an entry's values, a line their middle half."""
 
     title: str
     axis: str
@@ -53,7 +53,7 @@ class Bars:
 
 @dataclass
 class Table:
-    """A heading, rows of text below column names, and what has to be said of it."""
+    """A heading, column names, rows of text and a note."""
 
     title: str
     columns: Sequence[str]
@@ -74,7 +74,7 @@ def _row(cells: Sequence[str]) -> str:
 
 
 def temporary() -> Path:
-    """A new folder, which is gone when this process ends."""
+    """Return a new folder. It is deleted when this process ends."""
     folder = Path(tempfile.mkdtemp(prefix="ostinato-benchmarks-"))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     return folder
@@ -82,7 +82,7 @@ def temporary() -> Path:
 
 @cache
 def project() -> Path:
-    """The default project of the working tree, as package `digits`, in a new temporary folder."""
+    """Render the default project of the working tree, as package `digits`, into a temporary folder."""
     import copier
 
     folder = temporary() / "digits"
@@ -99,7 +99,7 @@ def project() -> Path:
 
 
 class Cost(NamedTuple):
-    """Seconds of a process."""
+    """The seconds that a process took."""
 
     wall: float
     cpu: float
@@ -108,9 +108,9 @@ class Cost(NamedTuple):
 def measure(
     arguments: Sequence[str], code: int = 0, cwd: Path | None = None, python: str = sys.executable
 ) -> tuple[Cost, str]:
-    """Runs Python in the rendered project, or in `cwd`; its cost, and what it printed.
+    """Run Python in the rendered project, or in `cwd`. Return its cost and what it printed.
 
-    Raises `RuntimeError` where it does not end with exit code `code`.
+    Raises `RuntimeError` if the exit code is not `code`.
     """
     variables = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
     variables["OMP_NUM_THREADS"] = str(THREADS)
@@ -130,9 +130,9 @@ def measure(
 
 
 def interleaved(works: Sequence[Callable[[], float | None]], repeats: int) -> list[list[float]]:
-    """Seconds of each work, in turn (A B A B …), `repeats` times after one round to warm up.
+    """Return the seconds of each work, measured in turn (A B A B …), `repeats` times after a warm-up round.
 
-    A work may return its own seconds, where only a part of it counts.
+    A work may return its own seconds if only a part of it counts.
     """
     seconds: list[list[float]] = [[] for _ in works]
     for turn in range(repeats + 1):
@@ -145,7 +145,7 @@ def interleaved(works: Sequence[Callable[[], float | None]], repeats: int) -> li
 
 
 def per_call(work: Callable[[], object], calls: int) -> Callable[[], float]:
-    """A work for `interleaved`: the seconds of one call, averaged over `calls`."""
+    """Return a work for `interleaved` that returns the mean seconds of a call, over `calls` calls."""
 
     def timed() -> float:
         began = time.perf_counter()
@@ -164,7 +164,7 @@ def _quartiles(values: Sequence[float]) -> tuple[float, float, float]:
 
 
 def shown(seconds: Sequence[float]) -> str:
-    """The median with its unit, and how far the middle half spreads."""
+    """Return the median with its unit, and the range of the middle half."""
     middle = statistics.median(seconds)
     unit, factor = ("µs", 1e6) if middle < 1e-3 else ("ms", 1e3) if middle < 1 else ("s", 1)
     low, _, high = _quartiles(seconds)
@@ -172,9 +172,9 @@ def shown(seconds: Sequence[float]) -> str:
 
 
 def ratio(ours: Sequence[float], theirs: Sequence[float]) -> str:
-    """Ours as a multiple of theirs: the median over turns, so that a slow minute slows both.
+    """Return ours as a multiple of theirs: the median over turns, because a slow minute slows both.
 
-    Where there are not as many of both, the ratio of the medians.
+    If the two have different lengths, return the ratio of their medians.
     """
     if len(ours) == len(theirs):
         return f"{statistics.median(a / b for a, b in zip(ours, theirs, strict=True)):.2f}×"
@@ -182,7 +182,7 @@ def ratio(ours: Sequence[float], theirs: Sequence[float]) -> str:
 
 
 def machine() -> str:
-    """Machine, versions and date, in a line."""
+    """Return machine, versions and date in one line."""
     import torch
 
     cpu = platform.processor() or platform.machine()

@@ -1,4 +1,4 @@
-"""How many pictures a second of one core reads, augments and joins into batches."""
+"""How many pictures one core reads, augments and joins into batches in a second."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def run(options: argparse.Namespace) -> Iterator[Table]:
 
 
 class Samples(Dataset):
-    """Samples one by one through torchvision's transforms, as in its tutorials."""
+    """Samples that pass torchvision's transforms one by one, as in its tutorials."""
 
     def __init__(self, images: list[Any], labels: list[int], transform: Callable[[Any], Any]) -> None:
         self.images, self.labels, self.transform = images, labels, transform
@@ -45,7 +45,7 @@ def _endless(loader: DataLoader) -> Iterator[Any]:
 def _rows(
     title: str, note: str, contestants: dict[str, Iterator[Any]], batches: dict[str, int], rounds: int, base: str
 ) -> Table:
-    """CPU seconds of so many batches of each, in turns."""
+    """Measure the pictures per CPU second of each contestant, in turn."""
     rates: dict[str, list[float]] = {name: [] for name in contestants}
     for turn in range(rounds + 1):
         for name, reads in contestants.items():
@@ -64,7 +64,7 @@ def _rows(
 
 
 def _ours(*overrides: str) -> Iterator[Any]:
-    """Batches as the default project reads them in its main process, without end."""
+    """Return an endless iterator of batches, read as in the main process of the default project."""
     project()
     from digits.engine.launch import compose
     from digits.engine.setup import build_parts
@@ -115,7 +115,7 @@ def _arrays(quick: bool) -> Table:
     batches = {name: 100 if name == ours else 10 for name in contestants}
     return _rows(
         f"{size:,} pictures of 3×32×32 bytes in memory: random crop, mirrored or not, normalised",
-        "Ours draws the parameters of every sample from its own key, so that they do not depend on the batch.",
+        "Ours draws the parameters of each sample from its own key, so they do not depend on the batch.",
         contestants,
         batches,
         5 if quick else 20,
@@ -148,7 +148,9 @@ def _folder(quick: bool) -> Table:
     for number, image in zip(count(), images):
         folder = root / "train" / str(number % 4)
         folder.mkdir(parents=True, exist_ok=True)
-        small = Image.fromarray(image).resize((side // 8, side // 8)).resize((side, side))  # not all noise
+        small = (
+            Image.fromarray(image).resize((side // 8, side // 8)).resize((side, side))
+        )  # structure, so that JPEG compresses it
         small.save(folder / f"{number}.jpg", quality=90)
     shutil.copytree(root / "train", root / "val")
     shift = side // 10
@@ -168,7 +170,7 @@ def _folder(quick: bool) -> Table:
     }
     table = _rows(
         f"A folder of {size:,} JPEG files of 3×{side}×{side}, random crop, mirrored or not, normalised",
-        "One process; loader workers multiply the first two rows. In memory, files are decoded once, at the start.",
+        "One process. Loader workers multiply the first two rows. In memory, files are decoded once, at the start.",
         contestants,
         {name: 2 if "in_memory" not in name else 20 for name in contestants},
         3 if quick else 10,

@@ -1,4 +1,4 @@
-"""An environment for libraries to compare with, made on demand and kept in the user's cache."""
+"""An environment for the other libraries, made on demand and kept in the user's cache."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pathlib import Path
 
 @cache
 def _folder() -> Path:
-    """A virtual environment that sees all packages of this one: the same torch for everybody."""
+    """Return a virtual environment that sees all packages of this one, so all use the same torch."""
     cached = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     name = f"python{platform.python_version()}-torch{metadata.version('torch')}"
     folder = cached / "ostinato-benchmarks" / name
@@ -27,7 +27,7 @@ def _folder() -> Path:
 
 @cache
 def install(*packages: str) -> str:
-    """Installs what is absent; the path of the environment's Python.
+    """Install missing packages. Return the path of the environment's Python.
 
     Raises `RuntimeError` with the installer's last line.
     """
@@ -44,7 +44,7 @@ def install(*packages: str) -> str:
 
 
 def versions(*packages: str) -> str:
-    """Such as "lightning 2.6.6, accelerate 1.15.0", of what is installed there."""
+    """Return the installed versions, such as "lightning 2.6.6, accelerate 1.15.0"."""
     code = "import sys; from importlib.metadata import version\nfor n in sys.argv[1:]: print(n, version(n))"
     python = str(_folder() / "bin" / "python")
     done = subprocess.run([python, "-c", code, *packages], capture_output=True, text=True)

@@ -1,4 +1,4 @@
-"""What training costs on a GPU, beside loops by hand."""
+"""What training costs on a GPU, compared with loops written by hand."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ OURS = "ours, every default on"
 
 def run(options: argparse.Namespace) -> Iterator[Table]:
     if not torch.cuda.is_available():
-        yield Table("On a GPU", [], note="These comparisons need a GPU, and this machine has none.")
+        yield Table("On a GPU", [], note="These comparisons need a GPU. This machine has none.")
         return
     project()
     yield _resnet18(options.quick)
@@ -38,7 +38,7 @@ def _overrides(model: str, side: int, batch: int) -> list[str]:
 def _speeds(
     title: str, note: str, workers: list[Worker], batch: int, rounds: int, base: str
 ) -> tuple[Table, dict[str, list[float]]]:
-    """Images a second of each contestant, to those of `base`."""
+    """Measure the images per second of each contestant, and their ratio to `base`."""
     answers, failed = in_turns(workers, rounds)
     rates = {name: [batch / wall for wall, _ in turns] for name, turns in answers.items()}
     table = Table(title, ["what", "a step", "images per second", "ratio"], note=note)
@@ -76,8 +76,8 @@ def _resnet18(quick: bool) -> Table:
         )
     title = f"ResNet-18 on pictures of 3×32×32, batch {batch}"
     note = (
-        "Random crops and mirroring in every row; 98 steps an epoch. The bare loop computes deterministically, as "
-        "ours does but for `experiment=fast`."
+        "Random crops and mirroring in every row; 98 steps per epoch. The bare loop computes deterministically. Ours "
+        "does so too, except with `experiment=fast`."
     )
     table, rates = _speeds(title, note, workers, batch, 3 if quick else 12, base)
     table.columns = [*table.columns, "to the usual script"]
@@ -105,7 +105,7 @@ def _resnet50(quick: bool) -> Table:
         base,
     )
     table.columns = [*table.columns, "share of the matrix peak"]
-    flops = 3 * 2 * 4.09e9  # of an image: forward, and backward twice as many
+    flops = 3 * 2 * 4.09e9  # per image: the backward pass takes twice as many as the forward pass
     table.rows = [
         (*row, f"{statistics.median(rates[row[0]]) * flops / peak:.0%}" if row[0] in rates else "")
         for row in table.rows
@@ -114,7 +114,7 @@ def _resnet50(quick: bool) -> Table:
 
 
 def _matmul_peak() -> float:
-    """Floating-point operations a second."""
+    """Measure the floating-point operations per second of a matrix product."""
     size = 8192
     a, b = (torch.randn(size, size, device="cuda", dtype=torch.bfloat16) for _ in range(2))
     seconds = []
@@ -158,7 +158,7 @@ def _saving(quick: bool) -> Table:
         torch.cuda.synchronize()
         began = time.perf_counter()
         saver.save(state, 1)
-        torch.cuda.current_stream().synchronize()  # the next step comes after the copies
+        torch.cuda.current_stream().synchronize()  # the next step must come after the copies
         waited = time.perf_counter() - began
         saver.wait()
         return waited

@@ -20,7 +20,7 @@ def run(options: argparse.Namespace) -> Iterator[Table]:
 
 
 def _ours(groups: int) -> Any:
-    """The default project's parts, with the model's 150 tensors dealt to so many groups."""
+    """Build the default project's parts, with the model's 150 tensors in `count` groups."""
     from digits.engine.launch import compose
     from digits.engine.setup import build_parts
 
@@ -40,7 +40,7 @@ def _ours(groups: int) -> Any:
 
 
 def _places() -> list[int]:
-    """The linear layers of the MLP: Flatten, then Linear, ReLU, Dropout in turn."""
+    """Return the positions of the MLP's linear layers: Flatten, then Linear, ReLU, Dropout in turn."""
     return [1 + 3 * layer for layer in range(LAYERS)]
 
 
@@ -52,8 +52,8 @@ def _groups(quick: bool) -> Table:
             *("groups", "default `torch.optim.AdamW`", "ours", "to the default with one group"),
             *("`CosineAnnealingLR.step()`", "our rates for the next step", "ratio"),
         ],
-        note="Ours is what the default config builds; the default of torch's AdamW on a CPU goes through the tensors "
-        "one by one.",
+        note="Ours is the optimizer of the default config. The default of torch's AdamW on a CPU handles the tensors one "
+        "by one.",
     )
     counts = (1, 50, 150)
     parts = {count: _ours(count) for count in counts}
@@ -70,7 +70,7 @@ def _groups(quick: bool) -> Table:
         plain[count] = optimizer, torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, 1_000_000)
     works = []
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of a scheduler that steps without its optimizer
+        warnings.simplefilter("ignore")  # the scheduler steps without its optimizer
         for count in counts:
             works += [
                 per_call(plain[count][0].step, 10),

@@ -26,7 +26,7 @@ def _seeking(quick: bool) -> Table:
     table = Table(
         "Reaching a batch of 128 in the middle of epoch 7 of a new process",
         ["samples", "order as a keyed bijection", "its peak memory", "torch.randperm", "ratio"],
-        note="A batch costs what it costs wherever it lies: nothing before it is generated or read.",
+        note="A batch in the middle costs the same as the first: no batch before it is generated or read.",
     )
     for exponent in (3, 6, 9) if quick else (3, 4, 5, 6, 7, 8, 9):
         size = 10**exponent
@@ -51,7 +51,7 @@ def _seeking(quick: bool) -> Table:
 
 
 def _sides(settings: dict[str, Any], processes: int, rounds: int) -> tuple[dict[str, list[Any]], dict[str, str]]:
-    """Bare loop and ours, each on so many processes: wall and CPU seconds of a step, by turns."""
+    """Measure the bare loop and ours on `processes` processes: wall and CPU seconds of a step."""
     device = "cuda" if torch.cuda.device_count() >= processes else "cpu"
     workers = [Worker(name, name, {**settings, "device": device}, processes=processes) for name in ("bare", "ours")]
     return in_turns(workers, rounds)
@@ -86,7 +86,7 @@ def _ranks(quick: bool) -> Table:
     table = Table(
         "A step by number of processes, on one machine (MLP 64–128–10, batch 32 for each process)",
         ["processes", *COLUMNS],
-        note="The bare loop has its model in DistributedDataParallel, too; between CPUs over gloo.",
+        note="Both use DistributedDataParallel, on CPUs with gloo.",
     )
     for processes in (2,) if quick else (1, 2):
         settings = {"inputs": 64, "hidden": [128], "batch": 32, "steps": 200}
@@ -95,11 +95,11 @@ def _ranks(quick: bool) -> Table:
 
 
 def _length(quick: bool) -> Table:
-    """One long run of a tiny model, looked at after 10^3, 10^4 … steps."""
+    """Measure one long run of a tiny model after 10^3, 10^4 … steps."""
     table = Table(
         "A long run: a log point every 50 steps, a validation and a checkpoint every 10,000",
         ["steps", "a step, CPU time", "a log point, CPU time", "memory", "metrics.jsonl"],
-        note="Means over the 1,000 steps before.",
+        note="Each row is a mean over the last 1,000 steps.",
     )
     marks = [1000, 5000] if quick else [10**3, 10**4, 10**5, 10**6]
     settings = {"inputs": 4, "hidden": [4], "batch": 4, "steps": 10_000 - 50, "device": "cpu"}

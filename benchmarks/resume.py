@@ -1,4 +1,4 @@
-"""What exact resume costs: keyed randomness and saving. Reaching a batch: see growth.py."""
+"""What exact resume costs: keyed randomness and saving. growth.py measures reaching a batch."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def _seeding(quick: bool) -> Table:
 
 
 def _state(mebibytes: int) -> dict[str, object]:
-    """Weights and the two moments of AdamW, as a checkpoint holds them."""
+    """Return weights and the two moments of AdamW, as in a checkpoint."""
     weights = {f"layers.{n}.weight": torch.randn(512, 683) for n in range(max(1, mebibytes // 4))}
     moments = {
         name: {"step": torch.tensor(5.0), "exp_avg": torch.randn_like(w), "exp_avg_sq": torch.rand_like(w)}
@@ -61,8 +61,8 @@ def _saving(quick: bool) -> Table:
     table = Table(
         "A checkpoint: how long training waits",
         ["state", "torch.save", "atomic, synced", "in a thread: wait", "ratio to torch.save", "until on the disk"],
-        note="The thread copies the state to buffers that are kept, then writes, syncs and renames. The "
-        "first save also allocates the buffers and waits longer; `torch.save` neither syncs nor is atomic.",
+        note="The state is copied to buffers that are kept. A thread then writes, syncs and renames the file. The first save also "
+        "allocates the buffers, so it waits longer. `torch.save` neither syncs nor is atomic.",
     )
     for mebibytes in (1, 100) if quick else (1, 10, 100, 400):
         state = _state(mebibytes)
@@ -94,7 +94,7 @@ def _saving(quick: bool) -> Table:
 
 
 def _beside(quick: bool) -> Table:
-    """Steps of a small network while the thread writes, and while it does not."""
+    """Measure steps of a small network with and without a thread that writes."""
     from digits.engine.run.saver import Saver
 
     model = torch.nn.Sequential(torch.nn.Linear(512, 1024), torch.nn.ReLU(), torch.nn.Linear(1024, 10))

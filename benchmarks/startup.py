@@ -33,7 +33,7 @@ def work(job):
 
 launch(work)
 """
-"""train.py, which ends after its first step, as the script does."""
+"""train.py, but it ends after its first step, like the script."""
 
 
 def run(options: argparse.Namespace) -> list[Table]:
@@ -53,13 +53,13 @@ def run(options: argparse.Namespace) -> list[Table]:
     for turn in range(2 if options.quick else 11):
         for arguments, code, column in zip(commands.values(), codes, costs, strict=True):
             cost, _ = measure(arguments, code)
-            if turn:  # the first one writes byte code and reads from the disk
+            if turn:  # the first turn writes byte code and reads from the disk
                 column.append(cost)
     table = Table(
         "Start-up",
         ["what", "CPU time", "time", "CPU time to …", "ratio"],
-        note="Whole processes, from the call to their end. Byte code is cached. To a first step belong the whole "
-        "config, data, the check of a validation batch, and the run folder with its manifest.",
+        note="Each row is a whole process, from the call to its end. Byte code is cached. A first step includes the config, the "
+        "data, the check of a validation batch, and the run folder with its manifest.",
     )
     cpu = [[cost.cpu for cost in column] for column in costs]
     for place, name in enumerate(commands):

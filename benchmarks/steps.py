@@ -1,4 +1,4 @@
-"""What a training step costs beside the computation itself, against bare loops and libraries."""
+"""What a training step costs besides the computation, compared with bare loops and libraries."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def _steps(size: str, contestants: list[Contestant], rounds: int) -> Table:
     wall = {label: [answer[0] for answer in turns] for label, turns in answers.items()}
     cpu = {label: [answer[1] for answer in turns] for label, turns in answers.items()}
     bare = statistics.median(wall[BARE])
-    counted = cpu if device == "cpu" else wall  # so that other processes on the machine do not count
+    counted = cpu if device == "cpu" else wall  # CPU time ignores other processes on the machine
     unit = "CPU time" if device == "cpu" else "time"
     added = {
         label: statistics.median(a - b for a, b in zip(turns, counted[BARE], strict=True))
@@ -94,12 +94,11 @@ def _steps(size: str, contestants: list[Contestant], rounds: int) -> Table:
             )
         )
     table.note = (
-        "The same model, batches (a random order, gathered from memory), fused AdamW, deterministic algorithms and "
-        "threads for all; validation, saving and what else an epoch's end brings are left out. Ours: loss and "
-        "accuracy of every step, a schedule, keyed randomness, checks, TensorBoard, `metrics.jsonl`; what that "
-        "takes is partly won back by a shorter optimizer step and by reading many small batches in one call, "
-        "which the second row has, too. "
-        "The libraries log loss and accuracy, too, every 50 steps."
+        "All rows use the same model, batches (in random order, gathered from memory), fused AdamW, deterministic "
+        "algorithms and number of threads. Validation, saving and other work at the end of an epoch are not counted. Ours "
+        "includes loss and accuracy of every step, a schedule, keyed randomness, checks, TensorBoard and "
+        "`metrics.jsonl`. Two parts of ours save time: a shorter optimizer step, and reading many small batches in one "
+        "call. The second row has these two parts as well. The libraries also log loss and accuracy, every 50 steps."
     )
     if OURS in wall:
         usual = [ratio(wall[c.label], wall[OURS]) for c in contestants if c.module == "naive" and c.label in wall]

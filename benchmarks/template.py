@@ -1,4 +1,4 @@
-"""Side by side with lightning-hydra-template on its own default task: MNIST and an MLP of 68k parameters."""
+"""Compare with lightning-hydra-template on its default task: MNIST and an MLP of 68k parameters."""
 
 from __future__ import annotations
 
@@ -50,12 +50,12 @@ for epoch in range(int(sys.argv[2])):
 
 
 def make_mnist(folder: Path, train: int = 60_000, test: int = 10_000) -> None:
-    """Files as torchvision keeps MNIST's: ten kinds of shapes in noise, to be learnt to about 97 %."""
+    """Write files in torchvision's layout of MNIST: ten noisy shapes; a model learns about 97 % of them."""
     raw = folder / "MNIST" / "raw"
     raw.mkdir(parents=True)
     draw = np.random.default_rng(0)
     coarse = draw.normal(size=(10, 12, 7, 7)).astype(np.float32)
-    shapes = coarse.repeat(4, axis=2).repeat(4, axis=3)  # twelve ways to write each of ten figures
+    shapes = coarse.repeat(4, axis=2).repeat(4, axis=3)  # ten figures, each written in twelve ways
     for name, count in (("train", train), ("t10k", test)):
         labels = draw.integers(10, size=count)
         images = shapes[labels, draw.integers(12, size=count)]
@@ -81,7 +81,7 @@ def run(options: argparse.Namespace) -> list[Table]:
     short, long = 1, 4
     costs: dict[str, dict[int, list[Cost]]] = {name: {short: [], long: []} for name in contestants}
     accuracies: dict[str, list[float]] = {name: [] for name in contestants}
-    for command in contestants.values():  # writes byte code, reads from the disk
+    for command in contestants.values():  # warm-up: writes byte code, reads from the disk
         command(short)
     for _ in range(1 if options.quick else 4):
         for epochs in (short, long):
@@ -93,10 +93,10 @@ def run(options: argparse.Namespace) -> list[Table]:
     table = Table(
         "One epoch of MNIST: 55,000 pictures to train on, 5,000 to validate, the same MLP of 68k parameters",
         ["what", "an epoch, CPU time", "an epoch", "the whole command, CPU time", "the whole command", "accuracy"],
-        note="An epoch is training, validation and a checkpoint: a third of what four epochs take longer than one. "
-        "Batch 128, fused Adam at 1e-3, deterministic algorithms, the same network; ours without "
-        "random shifts, as there are none in theirs; theirs without its test after training, and with its csv logger "
-        "beside our TensorBoard. MNIST's files are generated (the same for all), so the accuracy is not MNIST's.",
+        note="An epoch is training, validation and a checkpoint. Its time is a third of the difference between four epochs and "
+        "one. All use batch 128, fused Adam at 1e-3, deterministic algorithms and the same network. Ours has no random "
+        "shifts, because theirs has none. Theirs has no test after training. Theirs logs to csv, ours to TensorBoard. "
+        "MNIST's files are generated (the same for all), so the accuracy is not that of the real MNIST.",
     )
     epochs = {
         name: [
@@ -122,7 +122,7 @@ def run(options: argparse.Namespace) -> list[Table]:
 
 
 Command = Callable[[int], tuple[Cost, float]]
-"""Trains so many epochs; what it cost, and the last validation accuracy."""
+"""A function that trains a number of epochs. It returns the cost and the last validation accuracy."""
 
 
 def _script(folder: Path) -> Command:
@@ -166,7 +166,7 @@ class Dense(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         return self.layers(x)
 """
-"""The network of lightning-hydra-template's default, as a user's file."""
+"""The default network of lightning-hydra-template, as an owner's file."""
 
 
 def _theirs(folder: Path, source: str) -> Command:

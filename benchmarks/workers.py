@@ -1,4 +1,4 @@
-"""Contestants as processes that run in turns, each in its own environment."""
+"""Contestants: processes that run in turn, each in its own environment."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from .common import ROOT, THREADS, project, temporary
 
 
 class Worker:
-    """`python -m benchmarks.peers.MODULE`, told over its standard input when it is its turn."""
+    """A process `python -m benchmarks.peers.MODULE`. Its standard input says when it is its turn."""
 
     def __init__(
         self,
@@ -56,7 +56,7 @@ class Worker:
                 self.process = process
 
     def turn(self) -> Any:
-        """What it answers after a turn. Raises `RuntimeError` with its last words where it ended."""
+        """Return its answer after a turn. Raises `RuntimeError` with its last output if it ended."""
         assert self.process.stdin is not None
         assert self.process.stdout is not None
         try:
@@ -77,7 +77,7 @@ class Worker:
             process.wait()
         for stream in (self.process.stdin, self.process.stdout, self.log):
             assert stream is not None
-            with suppress(BrokenPipeError):  # of a word that a worker did not live to read
+            with suppress(BrokenPipeError):  # the worker may have ended before it read this
                 stream.close()
 
 
@@ -88,7 +88,7 @@ def _free_port() -> int:
 
 
 def in_turns(workers: Sequence[Worker], rounds: int) -> tuple[dict[str, list[Any]], dict[str, str]]:
-    """The answers of each worker, A B A B …, after one turn to warm up; and why others failed.
+    """Return the answers of each worker, in turn (A B A B …) after a warm-up turn, and why others failed.
 
     Closes the workers.
     """

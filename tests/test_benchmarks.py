@@ -62,7 +62,7 @@ def test_the_page_says_on_what_machine_and_how(page: Path) -> None:
 
 
 def test_without_a_gpu_its_comparisons_are_left_out_in_one_sentence(page: Path) -> None:
-    assert "need a GPU, and this machine has none." in page.read_text()
+    assert "need a GPU. This machine has none." in page.read_text()
 
 
 def test_a_page_keeps_the_sections_that_are_not_measured_anew(page: Path, tmp_path: Path) -> None:

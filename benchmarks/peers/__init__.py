@@ -1,1 +1,1 @@
-"""The same training by different means, each a process of its own that runs when it is told to."""
+"""The same training in different libraries. Each is a process that runs when it is its turn."""

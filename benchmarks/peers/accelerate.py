@@ -1,4 +1,4 @@
-"""Accelerate around a loop written by hand; the means of loss and accuracy to TensorBoard every 50 steps."""
+"""Accelerate around a loop written by hand. Means of loss and accuracy go to TensorBoard every 50 steps."""
 
 from accelerate import Accelerator
 from torch.nn.functional import cross_entropy

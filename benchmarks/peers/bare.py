@@ -1,5 +1,5 @@
-"""The loop one would write by hand: nothing but the training step. With `short` it takes our optimizer's short step
-and cuts its batches from blocks, as ours does."""
+"""A loop written by hand: only the training step. With `short` it uses our short optimizer step, and cuts its batches
+from blocks, as ours does."""
 
 import sys
 from collections.abc import Iterator

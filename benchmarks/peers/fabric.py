@@ -1,4 +1,4 @@
-"""Lightning Fabric around a loop written by hand; the means of loss and accuracy to TensorBoard every 50 steps."""
+"""Lightning Fabric around a loop written by hand. Means of loss and accuracy go to TensorBoard every 50 steps."""
 
 from lightning.fabric import Fabric
 from lightning.fabric.loggers import TensorBoardLogger

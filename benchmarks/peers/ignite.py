@@ -1,4 +1,4 @@
-"""Ignite's engine; running means of loss and accuracy to TensorBoard every 50 steps."""
+"""Ignite's engine. Running means of loss and accuracy go to TensorBoard every 50 steps."""
 
 from ignite.engine import Engine, Events
 from ignite.handlers import TensorboardLogger

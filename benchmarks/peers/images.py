@@ -1,6 +1,6 @@
-"""Loops over pictures by hand: `bare` (all that makes it fast), `naive` (as most scripts are), `fixed`
-(one batch in the device's memory, again and again: the model alone, by the fastest kernels). Further
-arguments: the model of torchvision, the side of a picture, and `compile`."""
+"""Loops over pictures, written by hand: `bare` (as fast as possible), `naive` (as in most scripts) and `fixed` (the same
+batch in the device's memory in every step: the model alone, with the fastest kernels). Further arguments: a model of
+torchvision, the side of a picture, and `compile`."""
 
 import sys
 

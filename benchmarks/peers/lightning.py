@@ -1,4 +1,4 @@
-"""Lightning with its TensorBoard logger; with the argument `bar` also its progress bar and epoch means."""
+"""Lightning with its TensorBoard logger. With the argument `bar` also its progress bar and epoch means."""
 
 import sys
 

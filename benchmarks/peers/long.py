@@ -1,4 +1,4 @@
-"""The rendered project in one long run, which tells its costs and its memory at given steps."""
+"""One long run of the rendered project. It reports its costs and its memory at given steps."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ MARKS = json.loads(os.environ["BENCHMARK"])["marks"]
 
 
 class Watched(Loop):
-    """Times the steps before each mark and their log points; answers at the marks."""
+    """Measure the steps before each mark and their log points. Answer at the marks."""
 
     clock = points = 0.0
     count = since = 0
@@ -39,5 +39,5 @@ class Watched(Loop):
         super().after_step()
 
 
-TURNS.step = lambda: None  # type: ignore[method-assign] - the marks take the place of turns
+TURNS.step = lambda: None  # type: ignore[method-assign] - marks replace turns
 begin(Watched)

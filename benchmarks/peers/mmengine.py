@@ -1,4 +1,4 @@
-"""mmengine's runner with its default hooks, which log every 50 steps, to TensorBoard, too."""
+"""mmengine's runner with its default hooks. They log every 50 steps, also to TensorBoard."""
 
 from mmengine.model import BaseModel
 from mmengine.runner import Runner
@@ -33,7 +33,7 @@ runner = Runner(
     train_cfg={"by_epoch": True, "max_epochs": EPOCHS},
     optim_wrapper={"optimizer": TURNS.optimizer(model)},
     default_hooks={
-        "sampler_seed": None,  # it asks for a sampler
+        "sampler_seed": None,  # a seed would need a sampler
         "logger": {"type": "LoggerHook", "interval": 50},
     },
     visualizer={"type": "Visualizer", "vis_backends": [{"type": "TensorboardVisBackend"}]},

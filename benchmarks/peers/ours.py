@@ -1,4 +1,4 @@
-"""The rendered project, started as `python train.py` starts it, with every default on."""
+"""The rendered project, started as by `python train.py`, with all defaults."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from .turns import EPOCHS, TURNS
 
 
 class Rows(Dataset):
-    """The rows of `TURNS`, in whole batches from memory."""
+    """The samples of `TURNS`, in whole batches from memory."""
 
     sample_bytes = 4 * TURNS.inputs + 8
 
@@ -52,7 +52,7 @@ class RowsData(Data):
 
 
 class Timed(Classification):
-    """The default task, which tells `TURNS` of every step."""
+    """The default task. It tells `TURNS` about every step."""
 
     def training_step(self, model, batch, ctx):  # type: ignore[no-untyped-def]
         TURNS.step()
@@ -60,7 +60,7 @@ class Timed(Classification):
 
 
 class Settled(Loop):
-    """What an epoch's end brings is not in the figures: neither is the rest of a save, which a thread does."""
+    """Leave out the end of an epoch and the part of a save that a thread does."""
 
     def save(self, best: bool = False) -> None:
         super().save(best)
@@ -68,11 +68,11 @@ class Settled(Loop):
 
 
 def begin(loop_type: type[Loop] = Settled, data: str | None = None) -> None:
-    """`python train.py` with the command line's overrides; on `Rows` and an MLP unless `data` names others."""
+    """Do `python train.py` with the command line's overrides. Use `Rows` and an MLP unless `data` names others."""
     chosen = [data] if data else ["data._target_=benchmarks.peers.ours.RowsData", "model=mlp", "lr=0.001"]
     if not data:
         chosen += [f"model.hidden=[{','.join(map(str, TURNS.hidden))}]", f"batch_size={TURNS.batch * TURNS.processes}"]
-        # On a GPU as everybody: the data there, and numbers of 32 bits.
+        # On a GPU as all others: data on the device, and float32.
         chosen += ["precision=fp32", f"data_on_device={str(TURNS.device.type == 'cuda').lower()}"]
     sys.argv = [
         *("train.py", "~data.shift", "task._target_=benchmarks.peers.ours.Timed", "allowed_packages=[benchmarks]"),

@@ -1,4 +1,4 @@
-"""The rendered project on pictures, with the overrides that are its arguments."""
+"""The rendered project on pictures. Its arguments are overrides."""
 
 from .ours import begin
 from .turns import TURNS

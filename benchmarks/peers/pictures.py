@@ -1,4 +1,4 @@
-"""Pictures in memory with the augmentation usual for CIFAR-10, as a project's own `Data`."""
+"""Pictures in memory with the usual augmentation for CIFAR-10, as a project's own `Data`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The rendered project with torch's warnings of synchronisation: how many between two log points."""
+"""The rendered project with torch's synchronisation warnings: counts them between two log points."""
 
 import sys
 import warnings
@@ -13,7 +13,7 @@ FIRST, LAST = 60, 90  # log points come every 50 steps
 
 
 class Counted(Loop):
-    """Answers with the places that made the host wait for the device, if any."""
+    """Answer with the places where the host waited for the device."""
 
     def training_step(self, *args: object) -> None:
         if self.step == FIRST:

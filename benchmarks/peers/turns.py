@@ -1,8 +1,8 @@
-"""What every contestant shares: the same model, batches, optimizer and flags, and the clock.
+"""What all contestants share: the model, batches, optimizer, flags and the clock.
 
-A worker trains in epochs of `steps + 2 * MARGIN` steps and calls `TURNS.step()` at the beginning of each.
-The steps in the middle of an epoch are timed; then it reports, and waits until it is told to go on.
-What an epoch's end brings (validation, saving, progress bars) is therefore not in the figures.
+A worker trains epochs of `steps + 2 * MARGIN` steps and calls `TURNS.step()` at the beginning of each step. The steps in
+the middle of an epoch are timed. Then the worker reports and waits for its next turn. So the work at the end of an epoch
+(validation, saving, progress bars) does not count.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from torch import Tensor, nn
 from torch.optim import AdamW
 
 MARGIN = 25
-"""Steps that are not timed at either end of an epoch."""
+"""Steps at the start and at the end of an epoch that are not timed."""
 
 
 class Turns:
-    """The worker's side of the conversation: one line for each turn."""
+    """The worker's side of the protocol: one line for each turn."""
 
     def __init__(self) -> None:
         settings = json.loads(os.environ["BENCHMARK"])
@@ -41,14 +41,14 @@ class Turns:
             self.device = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
             torch.cuda.set_device(self.device)
         self.is_first = os.environ.get("RANK", "0") == "0"
-        """Only the first process of a group talks and waits; the others wait for its gradients."""
+        """Only the first process of a group reports and waits. The others wait for its gradients."""
         self.done = 0
-        # What libraries print must not get between the answers.
+        # Output of libraries must not mix with the answers.
         self._answers = os.fdopen(os.dup(1), "w")
         os.dup2(2, 1)
 
     def step(self) -> None:
-        """To be called at the beginning of every training step."""
+        """Call this at the beginning of each training step."""
         place = self.done % self.epoch
         self.done += 1
         if place == MARGIN:
@@ -71,13 +71,13 @@ class Turns:
         self._answers.flush()
 
     def wait(self) -> None:
-        """Until the next turn; the process ends where there is none."""
+        """Wait for the next turn. End the process if there is none."""
         if self.is_first and not sys.stdin.readline():
             os._exit(0)
 
     def flags(self) -> None:
-        """What the default project sets."""
-        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # older versions of torch want it
+        """Set the flags that the default project sets."""
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # older versions of torch need it
         torch.use_deterministic_algorithms(True)
         torch.utils.deterministic.fill_uninitialized_memory = False
         torch.backends.cudnn.deterministic = True
@@ -92,14 +92,14 @@ class Turns:
         return kind(model.parameters(), lr=1e-3, weight_decay=0.05, fused=True)
 
     def rows(self) -> tuple[Tensor, Tensor]:
-        """An epoch of samples: float32 [N, inputs] and int64 [N], the same for everybody."""
+        """Return the samples of an epoch, float32 [N, inputs] and int64 [N], the same for all."""
         draw = torch.Generator().manual_seed(0)
         count = self.epoch * self.batch * self.processes
         images = torch.randn(count, self.inputs, generator=draw)
         return images, torch.randint(10, (count,), generator=draw)
 
     def batches(self) -> Iterator[tuple[Tensor, Tensor]]:
-        """One epoch in a new order."""
+        """Yield the batches of one epoch, in a new order."""
         if self.done == 0:
             self._rows = tuple(tensor.to(self.device) for tensor in self.rows())
         images, labels = self._rows
@@ -110,7 +110,7 @@ class Turns:
             yield images[chosen], labels[chosen]
 
     def dataset(self) -> torch.utils.data.IterableDataset:
-        """`batches` for libraries that want a data set."""
+        """Return `batches` as a data set, for libraries that need one."""
         return Batches(self.batches)
 
 
@@ -121,7 +121,7 @@ class Means:
         self.sums, self.step = [0.0, 0.0], 0
 
     def add(self, loss: Tensor, logits: Tensor, labels: Tensor) -> dict[str, float] | None:
-        """The two means after every 50 steps."""
+        """Add a step. Return the two means after every 50 steps."""
         accuracy = (logits.argmax(dim=1) == labels).float().mean()
         self.sums = [self.sums[0] + loss.detach(), self.sums[1] + accuracy]
         self.step += 1
@@ -141,4 +141,4 @@ class Batches(torch.utils.data.IterableDataset):
 
 TURNS = Turns()
 EPOCHS = 1_000_000
-"""Everybody trains until told to stop."""
+"""All contestants train until they are stopped."""
