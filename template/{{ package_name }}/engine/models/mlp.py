@@ -18,7 +18,7 @@ class MLP(nn.Module):
     ) -> None:
         super().__init__()
         if any(width < 1 for width in hidden):
-            raise UserError(f"model.hidden={hidden} must hold widths of 1 or more.")
+            raise UserError(f"model.hidden={hidden} must be a list of widths, each 1 or more.")
         layers: list[nn.Module] = [nn.Flatten()]
         for inputs, outputs in pairwise([math.prod(shape), *hidden]):
             layers += [nn.Linear(inputs, outputs), nn.ReLU(), nn.Dropout(dropout)]

@@ -1,4 +1,4 @@
-"""Any classification model of torchvision, fitted to the data's channels, size and classes."""
+"""Any classification model of torchvision, for the channels, size and classes of the data."""
 
 from __future__ import annotations
 
@@ -7,19 +7,19 @@ from typing import Any
 import torch
 from torch import nn
 
-from ..errors import UserError, nearest
+from ..errors import UserError, nearest, one_line
 
 
 def torchvision_model(
     name: str, shape: tuple[int, int, int], classes: int, pretrained: bool = False
 ) -> nn.Module:
-    """The model `name`, as in `torchvision.models.list_models(torchvision.models)`, itself: its
-    parameters and state dict have torchvision's names.
+    """Return the model `name` of `torchvision.models.list_models(torchvision.models)`.
 
-    `pretrained` starts from torchvision's default weights: the classifier is replaced, and the
-    first convolution is averaged over its channels where the pictures have not three.
+    Its parameters and its state dict keep torchvision's names. `pretrained` starts from torchvision's
+    default weights, with a new classifier. For pictures without three channels, the first
+    convolution is averaged over its channels.
     """
-    from torchvision import models  # part of a second to import: only where it is used
+    from torchvision import models  # slow to import
 
     names = models.list_models(models)
     if name not in names:
@@ -48,7 +48,7 @@ def torchvision_model(
 
 
 _AUXILIARY = ("googlenet", "inception_v3")
-"""These return more than logits while they train, unless told not to."""
+"""Models that return more than logits in training by default."""
 
 
 def _pretrained(name: str) -> nn.Module:
@@ -59,9 +59,8 @@ def _pretrained(name: str) -> nn.Module:
         net: nn.Module = models.get_model(name, weights=weights)
     except (OSError, RuntimeError) as error:
         raise UserError(
-            f"The weights of {name} are not in {torch.hub.get_dir()}/checkpoints and could not be "
-            f"downloaded ({' '.join(str(error).split())}); put {weights.url} there, or set "
-            "model.pretrained=false."
+            f"The weights of {name} are not in {torch.hub.get_dir()}/checkpoints and cannot be "
+            f"downloaded ({one_line(error)}). Put {weights.url} there, or set model.pretrained=false."
         ) from error
     if name in _AUXILIARY:
         net.aux_logits = False  # type: ignore[assignment]
@@ -72,7 +71,7 @@ def _pretrained(name: str) -> nn.Module:
 
 
 def _last(net: nn.Module, kind: type | tuple[type, ...]) -> tuple[nn.Module, str, nn.Module]:
-    """The last module of a kind that holds it: (parent, attribute, module)."""
+    """Return the last module of a kind as (parent, name in the parent, module)."""
     path = [name for name, module in net.named_modules() if isinstance(module, kind)][-1]
     parent, _, attribute = path.rpartition(".")
     return net.get_submodule(parent), attribute, net.get_submodule(path)
@@ -101,11 +100,11 @@ def _replace_first_convolution(net: nn.Module, channels: int, keep: bool) -> Non
     )
     if keep:
         with torch.no_grad():
-            # The same response to a grey picture as before, whatever its number of channels.
+            # The response to a grey picture stays the same, with any number of channels.
             new.weight.copy_(old.weight.sum(1, keepdim=True) / channels)
             if old.bias is not None and new.bias is not None:
                 new.bias.copy_(old.bias)
     if hasattr(net, "transform_input"):
-        net.transform_input = False  # type: ignore[assignment]  # it would normalise three channels
+        net.transform_input = False  # type: ignore[assignment]  # it normalises three channels
     parent, _, attribute = path.rpartition(".")
     setattr(net.get_submodule(parent), attribute, new)
