@@ -47,7 +47,7 @@ def test_the_first_difference_is_named(train, reproduce, workspace):
     done = reproduce(folder)
     assert done.code == 1
     assert f"different: first at step {changed['step']} in train/loss: {changed['train/loss']!r}" in done.out
-    for reason in ("torch 1.0 → ", "to be longer (epochs=2)", "threads 4 → 2"):
+    for reason in ("torch 1.0 → ", "with epochs=2", "with threads 4 → 2"):
         assert reason in done.out
     assert "Traceback" not in done.out
 

@@ -212,7 +212,7 @@ def test_exported_models_compute_what_the_model_does(tool, engine, digits, ema_r
 
     done = tool("export", ema_run)
     assert done.code == 0, done.out
-    model = open_run(ema_run).model
+    model = open_run(ema_run).built.model
     program = torch.export.load(ema_run / "model.pt2").module()
     for size in (1, 7):
         images = torch.randn(size, 1, 8, 8)
@@ -240,7 +240,7 @@ def test_export_to_onnx(tool, engine, run, tmp_path):
     assert done.code == 0, done.out
     assert [p.name for p in (tmp_path / "out").iterdir()] == ["model.onnx"]
     session = onnxruntime.InferenceSession(tmp_path / "out/model.onnx")
-    model = open_run(run).model
+    model = open_run(run).built.model
     for size in (1, 7):
         images = torch.randn(size, 1, 8, 8)
         (output,) = session.run(None, {session.get_inputs()[0].name: images.numpy()})

@@ -35,9 +35,8 @@ def compare_runs(folders: Sequence[Path], out: Path, tag: str | None) -> None:
     monitors = {run.monitor for run in runs}
     monitor = f" {runs[0].monitor}" if len(monitors) == 1 else ""
     head = ["run", *keys, "status", "steps", f"last{monitor}", f"best{monitor}", "weights"]
-    print(*align([head, *(table_row(run, keys) for run in runs)]), sep="\n")
-    for sentence in means_over_seeds(runs):
-        print(sentence)
+    table = align([head, *(table_row(run, keys) for run in runs)])
+    print(*table, *means_over_seeds(runs), sep="\n")
     if drawn:
         draw_comparison(runs, keys, drawn, out)
         print(f"The curves: {shown(out)}", flush=True)

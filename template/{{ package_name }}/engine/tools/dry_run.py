@@ -30,9 +30,12 @@ def dry_run(job: Job) -> None:
     if not is_main():
         return
     train, val = parts.train.plan, parts.val.plan if parts.val else None
+    trained = sum(p.numel() for p in parts.parameters.values())
+    frozen = sum(p.numel() for p in parts.model.parameters() if not p.requires_grad)
+    others = f" and {frozen:,} frozen ones" if frozen else ""
     validation = f"{val.size:,} for validation" if val else "none for validation"
     micro = f" in {config.accumulate} micro-batches" if config.accumulate > 1 else ""
-    print(f"model   {type(parts.model).__name__}, {_parameters(parts)}")
+    print(f"model   {type(parts.model).__name__}, {trained:,} parameters" + others)
     print(f"data    {train.size:,} samples for training, {validation}")
     print(
         f"steps   {parts.total_steps:,} of {config.batch_size} samples{micro}: "
@@ -46,12 +49,6 @@ def dry_run(job: Job) -> None:
     path = RUNS / config.name / f"dry_run{suffix}.png"
     draw_schedule(parts, path)
     print(f"The schedule: {path.relative_to(ROOT)}. Leave dry_run out to train.", flush=True)
-
-
-def _parameters(parts: Parts) -> str:
-    trained = sum(p.numel() for p in parts.parameters.values())
-    frozen = sum(p.numel() for p in parts.model.parameters() if not p.requires_grad)
-    return f"{trained:,} parameters" + (f" and {frozen:,} frozen ones" if frozen else "")
 
 
 def _first_step(parts: Parts) -> str:

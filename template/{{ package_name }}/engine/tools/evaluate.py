@@ -36,7 +36,7 @@ def evaluate_run(run: Opened, split: str, batch_size: int | None, out: Path) -> 
     # Only the table of classes needs predictions. They may be slow, as generated text is.
     predicts = names and type(built.task).predict_step is not Task.predict_step
     values = evaluate_split(
-        built, run.model, loader, run.step, run.epoch, look=predict if predicts else None
+        built, built.model, loader, run.step, run.epoch, look=predict if predicts else None
     )
     plan = loader.plan
     samples = min(plan.size, plan.steps * plan.batch_size)

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from ..build.target import describe_error
-from ..errors import Exit, UserError
+from ..errors import Exit, Failed, UserError
 from ..machine.device import map_tensors, to_device
 from ..paths import shown
 from ..setup import held_out
@@ -33,30 +33,26 @@ TOLERANCE = 1e-4
 """Largest allowed difference, as a share of the largest output: other kernels round differently."""
 
 
-class NotExported(Exit):
-    """The model cannot be exported, or the exported model computes something else."""
-
-
 @torch.no_grad()
 def export_run(run: Opened, formats: Sequence[str], out: Path) -> None:
-    """Write all formats to `out`, or none of them. Raises `UserError`, `NotExported`."""
+    """Write all formats to `out`, or none of them. Raises `UserError`, `Failed`."""
     # The exported model is compared with the results of other kernels, which do not use tf32.
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
-    arguments, facts = example_arguments(run), metadata(run)
+    model, arguments, facts = run.built.model, example_arguments(run), metadata(run)
     sizes = f"1 and {samples_in(arguments)}"
     with writing_to(out), tempfile.TemporaryDirectory(prefix=".export-", dir=out) as hidden:
         differences = {}
         for name in formats:
             write, _, file_name = FORMATS[name]
             try:
-                loaded = write(run.model, arguments, facts, Path(hidden) / file_name)
+                loaded = write(model, arguments, facts, Path(hidden) / file_name)
             except (OSError, Exit):
                 raise
             except Exception as error:  # a model can make the exporters raise anything
-                raise NotExported(
-                    f"{type(run.model).__name__} cannot be exported as {name}: {describe_error(error)}"
+                raise Failed(
+                    f"{type(model).__name__} cannot be exported as {name}: {describe_error(error)}"
                 ) from error
-            differences[file_name] = largest_difference(run.model, loaded, arguments, name)
+            differences[file_name] = largest_difference(model, loaded, arguments, name)
         for file_name, difference in differences.items():
             path = out / file_name
             os.replace(Path(hidden) / file_name, path)
@@ -67,8 +63,7 @@ def export_run(run: Opened, formats: Sequence[str], out: Path) -> None:
 def example_arguments(run: Opened) -> Arguments:
     """Return what to call the model with: a validation batch of at least two samples."""
     loader = held_out(run.built, "val") or held_out(run.built, "train")
-    if loader is None:
-        raise UserError("The data have no val and no train split. Export needs a batch of one.")
+    assert loader is not None  # the run has trained on it
     arguments = run.built.task.example(to_device(loader.first(), run.built.device))
     if not any(isinstance(a, Tensor) and a.ndim for a in arguments):
         raise UserError("The task's `example` must return a tuple with a tensor of a batch.")
@@ -90,7 +85,7 @@ def metadata(run: Opened) -> Facts:
 
 
 def largest_difference(model: nn.Module, loaded: Forward, arguments: Arguments, name: str) -> float:
-    """Compare outputs on the batch and on its first sample. Raises `NotExported`."""
+    """Compare outputs on the batch and on its first sample. Raises `Failed`."""
     largest = 0.0
     for part in (arguments, per_sample(lambda t: t[:1], arguments)):
         for wanted, got in zip(tensors_in(model(*part)), tensors_in(loaded(*part)), strict=True):
@@ -99,7 +94,7 @@ def largest_difference(model: nn.Module, loaded: Forward, arguments: Arguments, 
             same = wanted.shape == got.shape
             difference = float((wanted - got).abs().max() / scale) if same else math.inf
             if not difference <= TOLERANCE:
-                raise NotExported(
+                raise Failed(
                     f"The model exported as {name} computes something else: shape "
                     f"{tuple(got.shape)} for {tuple(wanted.shape)}, largest difference "
                     f"{difference:.1e}. Nothing was written."

@@ -130,10 +130,8 @@ def steepest(rows: Sequence[Row]) -> Row | None:
     This rate trained well with all built-in models and optimizers. A tenth of the rate with the
     lowest loss did not: if the loss stays near zero over decades, that rate is far too high.
     """
-    if len(rows) < 3:
-        return None
     bottom = min(range(len(rows)), key=lambda i: rows[i].smoothed)
-    if rows[bottom].smoothed > _FALLS * rows[0].smoothed:
+    if len(rows) < 3 or rows[bottom].smoothed > _FALLS * rows[0].smoothed:
         return None
     half = max(1, round(0.25 / math.log10(rows[1].lr / rows[0].lr)))
 

@@ -6,8 +6,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from torch import nn
-
 from .. import rng
 from ..api import Context
 from ..build.parts import Built, load_weights
@@ -17,6 +15,7 @@ from ..machine.device import autocast, choose_device
 from ..paths import shown
 from ..rng import Domain
 from ..run import checkpoint
+from ..run.checkpoint import BEST, Unusable
 from ..run.resume import first_usable
 from ..setup import build_model
 from ..text import say
@@ -34,16 +33,12 @@ class Opened:
     averaged: bool
     """Whether the weights are the moving average of the trained weights."""
 
-    @property
-    def model(self) -> nn.Module:
-        return self.built.model
-
     def predict_batch(self, batch: Any, ctx: Context, done: int) -> list[dict[str, Any]]:
         """Return the task's rows for a batch on the device; `done` samples came before it."""
         key = rng.make_key(self.built.config.seed, Domain.PREDICTION)
         rng.seed_all(rng.fold_in(key, done))
         with autocast(self.built.precision, self.built.device):
-            return self.built.task.predict_step(self.model, batch, ctx)
+            return self.built.task.predict_step(self.built.model, batch, ctx)
 
     def describe(self) -> dict[str, Any]:
         """Say where the weights are from, for the head of a file."""
@@ -69,7 +64,7 @@ def open_run(
     Raises `UserError`.
     """
     config = read_config(folder)
-    path, state = load_state(folder, which)
+    path, state = find_weights(folder, which)
     given: dict[str, Any] = {"device": device, "workers": workers, "channels_last": channels_last}
     config = replace(config, **{k: value for k, value in given.items() if value is not None})
     if config.precision in ("tf32", "fp16") and choose_device(config.device).type == "cpu":
@@ -84,34 +79,30 @@ def open_run(
     return Opened(folder, path, built, state["step"], state["epoch"], averaged)
 
 
-def load_state(folder: Path, which: str) -> tuple[Path, dict[str, Any]]:
-    """The checkpoint that `which` names; what cannot be used is passed over for the next."""
+def find_weights(folder: Path, which: str) -> tuple[Path, dict[str, Any]]:
+    """Return the checkpoint that `which` names and its state. Raises `UserError`.
+
+    If the best or the last checkpoint cannot be used, the next newest is taken.
+    """
     checkpoints = folder / "checkpoints"
-    newest = checkpoint.newest_first(checkpoints)
-    best = checkpoints / "best.pt"
-    if which not in ("best", "last"):
-        paths = [p for p in (Path(which), checkpoints / which) if p.is_file()][:1]
-        if not paths:
-            have = [p.name for p in (best, *newest) if p.exists()]
-            raise UserError(
-                f"There is no checkpoint {which}; {shown(folder)} has {', '.join(have) or 'none'}."
-            )
-    elif which == "best":
-        paths = [best, *newest] if best.exists() else newest
-        if paths and not best.exists():
-            say(f"The run has no best.pt, as it was not validated yet: {paths[0].name} is used.")
+    numbered, best = checkpoint.newest_first(checkpoints), list(checkpoints.glob(BEST))
+    if which == "best":
+        paths = [*best, *numbered]
+    elif which == "last":
+        paths = [*numbered, *best]
     else:
-        paths = [*newest, best] if best.exists() else newest
+        paths = [p for p in (Path(which), checkpoints / which) if p.is_file()][:1]
     if not paths:
-        raise UserError(
-            f"The run {shown(folder)} has no checkpoint yet; let it train until it has saved."
-        )
-    errors: list[checkpoint.Unusable] = []
+        names = ", ".join(path.name for path in (*best, *numbered))
+        advice = f"Name one of {names}." if names else "Train until the run has saved one."
+        raise UserError(f"There is no checkpoint '{which}' in {shown(folder)}. {advice}")
+    if which == "best" and not best:
+        say(f"The run has no {BEST} because it was not validated yet. {paths[0].name} is used.")
+    errors: list[Unusable] = []
     found = first_usable(paths, errors.append)
     if found is None:
-        raise UserError(
-            f"No checkpoint of {shown(folder)} can be used: {'; '.join(map(str, errors))}."
-        )
+        reasons = "; ".join(map(str, errors))
+        raise UserError(f"No checkpoint of {shown(folder)} can be used: {reasons}.")
     for error in errors:
         say(f"{error}. The next one is used.")
     return found

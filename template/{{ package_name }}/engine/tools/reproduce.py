@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from ..config.stored import read_config
-from ..errors import FAILED, FINISHED, STOPPED, Exit, UserError
+from ..errors import FINISHED, STOPPED, Failed, UserError
 from ..launch import launch
 from ..paths import ROOT
 from ..run.facts import describe_start, fingerprint_differences
@@ -25,18 +25,12 @@ from ..run.folder import Run, create_run
 from ..run.metrics import read_metrics
 
 
-class Different(Exit):
-    """The two runs are not identical, or the second one failed."""
-
-    code = FAILED
-
-
 def reproduce_run(
     folder: Path, stops: Sequence[int], workers: int | None, device: str | None
 ) -> None:
     """Train the run again, stopped after the steps `stops` by SIGKILL and SIGTERM in turn.
 
-    Raises `UserError` before training, `Different` after it.
+    Raises `UserError` before training, `Failed` after it.
     """
     old = Run(folder, None)
     manifest, config = old.manifest(), read_config(folder)
@@ -64,7 +58,7 @@ def reproduce_run(
     difference = first_difference(old, new)
     if difference is not None:
         reasons = list(_reasons(manifest, new.manifest())) or ["No reason is known."]
-        raise Different("\n  ".join([difference, *reasons]))
+        raise Failed("\n  ".join([difference, *reasons]))
     print(
         f"identical: {result['steps']} steps, every value that both logged, and weights_sha256 "
         f"{result['weights_sha256']}"
@@ -83,7 +77,7 @@ def _run_child(run: Run, manifest: Mapping[str, Any], *stop: str) -> None:
     status = run.manifest()["status"]
     expected = {("SIGKILL",): "running", ("SIGTERM",): "stopped", (): "finished"}[stop[1:]]
     if status != expected or (processes == 1 and code not in (FINISHED, STOPPED, -signal.SIGKILL)):
-        raise Different(f"The new run ended with code {code}. Look at {run.shown}/train.log.")
+        raise Failed(f"The new run ended with code {code}. Look at {run.shown}/train.log.")
 
 
 def first_difference(old: Run, new: Run) -> str | None:
@@ -118,11 +112,9 @@ def _reasons(old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[str]:
     """Yield what else differs between two runs, from their manifests."""
     yield from fingerprint_differences(old["fingerprint"], new["fingerprint"])
     for resumed in old.get("resumed", []):
-        where = f"the first run was resumed at step {resumed['step']}"
-        for key, value in resumed["extended"].items():
-            yield f"{where} to be longer ({key}={value})"
-        for sentence in resumed["differences"]:
-            yield f"{where} with a change: {sentence}"
+        extended = [f"{key}={value}" for key, value in resumed["extended"].items()]
+        for change in (*extended, *resumed["differences"]):
+            yield f"the first run was resumed at step {resumed['step']} with {change}"
     before, after = (manifest.get("git") or {} for manifest in (old, new))
     if before.get("commit") != after.get("commit"):
         yield f"git commit {before.get('commit')} → {after.get('commit')}"
