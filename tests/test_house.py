@@ -101,13 +101,11 @@ def test_the_trunk_is_read_in_an_evening(whole):
     assert lines(whole[f"{name}.py"] for name in TRUNK) <= LARGEST_TRUNK
 
 
-@pytest.mark.xfail(strict=True, reason="the map of the engine still names the files of one folder")
 def test_the_map_names_the_trunk_in_reading_order(whole):
     named = iter(re.findall(r"[\w/]+\.py", whole["__init__.py"]))
     assert all(f"{name}.py" in named for name in TRUNK)
 
 
-@pytest.mark.xfail(strict=True, reason="the map of the engine still names the files of one folder")
 def test_the_map_names_every_room_and_no_file_that_is_gone(whole):
     text = whole["__init__.py"]
     rooms = {path.split("/")[0] + "/" * ("/" in path) for path in whole} - {"__init__.py"}

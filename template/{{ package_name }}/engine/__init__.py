@@ -1,56 +1,41 @@
-"""The engine: everything between your files and a trained model. Renewed by `copier update`.
+"""The engine: all code between your files and a trained model. `copier update` renews it.
 
-One concern, one file. To know how a run comes about, read in this order, after the project's
-train.py: train.py, api.py, setup.py, loop.py, rng.py, plan.py, data.py, windows.py, checkpoint.py,
-resume.py. They take an evening; the others can wait until you need them.
+Read the trunk first, in this order. It takes an evening:
 
-What your files build on:
+    loop.py            the training step, and the loop around it
+    api.py             the interface for your files: Data, Task, Mean, record …
+    rng.py             randomness as a function of keys
+    schedule.py        the learning rate as a function of the step
+    setup.py           config → data, model, loss, task, optimizer
+    train.py           one run from its job to its result, resuming included
+    launch.py          command line → checked config → exit code
+    batches/plan.py    which samples make up which batch
+    run/checkpoint.py  one plain dict, whole or absent
 
-    api.py          Data, Task, Mean, record and what else is handed to them
+Beside it:
 
-From the command line to a run:
+    progress.py     the best value, patience, time limit, stop requests
+    validation.py   each sample of a split once
+    failures.py     how a failed run ends
+    predictions.py  predicted classes as rows and pictures
+    losses.py       a loss of weighted terms
+    errors.py       exit codes and their exceptions
+    signals.py      how a run is stopped
+    paths.py        the project's folders, files that are whole or absent
+    text.py         messages, numbers, tables
 
-    launch.py       composes and checks the config, without torch; exit codes
-    config.py       every config key, its default and its meaning
-    help.py         what --help prints
-    hydra_errors.py Hydra's errors as one sentence
-    errors.py       exit codes, and what ends a run with one
-    sweep.py        several jobs: checked before the first, a table at the end
-    signals.py      stop requests
-    runs.py         run folders: create, lock, find, describe
-    paths.py        where the project lies, files that are whole or absent
-    train.py        one run from its job to its result
-    resume.py       going on with a run: which checkpoint, and is it still the same run
+The rooms:
 
-What a run is made of:
+    config/    keys with their meaning and rules, composing, stored configs, sweeps    (no torch)
+    machine/   device, precision, processes, private parts of torch
+    run/       the run folder: lock, manifest, checkpoints, saver, resuming
+    batches/   the plan of an epoch, the loader
+    build/     _target_ → object, optimizer and parameter groups, first batch, init_from
+    log/       statistics, report, console, log file, pictures
+    datasets/ models/ loggers/    built-in choices
+    tools/     the verbs, dry run, learning-rate test, curves
 
-    setup.py        config -> data, model, loss, task, optimizer, scheduler
-    build.py        a config section with a _target_ -> an object
-    loop.py         the training step and the loop around it
-    validation.py   every sample of a split once
-    plan.py         the order of an epoch, cut into batches
-    data.py         which samples make up which batch, and reading them
-    rng.py          randomness as a function of (seed, domain, numbers)
-    optim.py        parameter groups and the optimizer
-    fused.py        AdamW's step with less around its kernel
-    schedule.py     the learning rate as a function of the step
-    device.py       device, precision, determinism
-    distributed.py  several processes
-    memory.py       how much memory there is
-    init_from.py    weights to start from
-    checkpoint.py   writing and reading one plain dict, safely
-    saver.py        saving in a thread, from a copy
-    statistics.py   statistics of logged values over steps
-    log.py          the log, metrics.jsonl
-    report.py       what is shown and kept at a log point
-    console.py      lines in columns, colour, the bar
-    table.py        rows of text as aligned lines
-    eta.py          how much of the run's time is left
-    loggers/        TensorBoard, Weights & Biases, MLflow
-    watch.py        what loggers show besides numbers: pictures, graph, histograms
-    grids.py        pictures side by side, with captions
-    profiling.py    where the time of a few steps goes
-
-`datasets/`, `models/` and `losses.py` are built-in choices; `tools/` is what the core never imports,
-but for the picture that train.py draws at the very end.
+Imports go one way: errors, paths, text, rng, signals → api → config → machine → run, batches →
+build → log → setup → validation, loop → train → tools. Built-in choices import only the first two
+groups and config. The core never imports tools/, except for the curves at the end of a run.
 """
