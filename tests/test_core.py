@@ -501,7 +501,7 @@ def test_two_processes_end_where_there_is_nothing_left_to_do(train_together):
     assert done.code == 0
     again = train_together("model=mlp", "max_steps=2", "logger=none", "name=two", "resume=auto")
     assert again.code == 0
-    assert "nothing is left to do" in again.out
+    assert "Nothing is left to do" in again.out
 
 
 def test_a_mistake_under_torchrun_is_said_once(train_together, workspace):

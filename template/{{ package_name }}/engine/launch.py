@@ -1,8 +1,8 @@
 """From the command line to a checked config and an exit code, without importing torch.
 
-Read from top to bottom. `launch` is what train.py calls. The main process leads: it reads the
-command line, composes the config, and calls `work(job)` for each job. Other processes of the run
-follow: they receive the same jobs. Every `Exit` becomes a sentence and its exit code (errors.py).
+The main process leads: it reads the command line, composes the config, and calls `work(job)` for
+each job. The other processes of a run follow: they receive the same jobs. Every `Exit` becomes a
+sentence and its exit code (errors.py).
 """
 
 from __future__ import annotations
@@ -38,14 +38,11 @@ class Job:
 
     config: Config
     overrides: list[str]
-    folder_name: str | None
-    """Name of the new run's folder in a sweep. None: the time."""
-    run: Run | None
-    """The run to go on with, locked by this process. None: a new run."""
+    folder_name: str | None  # of a new run in a sweep; None: the time
+    run: Run | None  # to go on with, locked by this process; None: a new run
 
 
-Work = Callable[[Job], float | None]
-"""What to do with a job. It returns the last monitored value, for a search."""
+Work = Callable[[Job], float | None]  # it returns the last monitored value, for a search
 
 
 def launch(work: Work) -> int:
@@ -83,8 +80,7 @@ def _lead(work: Work) -> int:
         return error.code
     except ModuleNotFoundError as error:
         say(
-            f"The package '{error.name}' is not installed. Run `uv run python …`, or make the "
-            "environment first: `pip install -e .`"
+            f"The package '{error.name}' is not installed. Use `uv run`, or `pip install -e .` first."
         )
         return MISTAKE
     outcome = Outcome(arguments)

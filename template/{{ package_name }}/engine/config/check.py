@@ -76,11 +76,8 @@ def _check_windows(windows: list[Any]) -> None:
             if part not in _WINDOW_KEYS:
                 near = nearest(str(part), _WINDOW_KEYS)
                 raise UserError(f"Unknown config key '{where}.{part}'.{near}")
-        for part in ("source", "statistic"):
-            if part not in entry:
-                raise UserError(
-                    f"{where} has no {part}. It needs a source, a statistic and a window."
-                )
+        if "source" not in entry or "statistic" not in entry:
+            raise UserError(f"{where} needs a source, a statistic and a window.")
         for part in ("source", "name"):
             value = entry.get(part, "-")
             if not isinstance(value, str) or not value.strip():

@@ -39,6 +39,10 @@ def text(composed: Any) -> str:
 
     tree: Any = OmegaConf.to_container(composed, resolve=False)
     values = flat(without_retired(tree, is_stored=False))
+    choices = []
+    for folder in sorted(path for path in CONFIGS.iterdir() if path.is_dir()):
+        files = sorted(path.relative_to(folder).with_suffix("") for path in folder.rglob("*.yaml"))
+        choices.append(f"{folder.name}: {', '.join(file.as_posix() for file in files)}")
     lines = []
     for key, rule in RULES.items():
         lines += [f"\n{rule.heading}"] if rule.heading else []
@@ -47,19 +51,8 @@ def text(composed: Any) -> str:
             lines += [f"  {k}={_typed(values[k])}" for k in inner]
         else:
             limits = f" ({rule.limits()})" if rule.limits() else ""
-            lines.append(f"  {f'{key}={_typed(values[key])}':<32}  {rule.meaning}{limits}")
-    return _USE.format(choices="\n".join(_choices()), keys="\n".join(lines))
-
-
-def _choices() -> list[str]:
-    """Return a line for each folder in configs/."""
-    lines = []
-    for folder in sorted(path for path in CONFIGS.iterdir() if path.is_dir()):
-        files = (path.relative_to(folder) for path in folder.rglob("*.yaml"))
-        lines.append(
-            f"{folder.name}: {', '.join(sorted(f.with_suffix('').as_posix() for f in files))}"
-        )
-    return lines
+            lines.append(f"  {f'{key}={_typed(values.get(key))}':<32}  {rule.meaning}{limits}")
+    return _USE.format(choices="\n".join(choices), keys="\n".join(lines))
 
 
 def _typed(value: Any) -> str:

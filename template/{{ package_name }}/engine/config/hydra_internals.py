@@ -35,37 +35,23 @@ def make_current(config: Any) -> bool:
     return True
 
 
-def jobs_of_grid(overrides: list[str]) -> list[list[str]] | None:
-    """Return the overrides of each job of a grid, or None if that cannot be done.
+def jobs_of(overrides: list[str], is_grid: bool) -> list[list[str]] | None:
+    """Return the overrides of each job of a grid; of a search, those that stay, as one job.
 
     Reason: every job is checked before the first one starts.
-    Public path: each job is checked when it starts. Raises Hydra's error for a bad override.
+    Public path: return None; each job is checked when it starts. Raises Hydra's errors.
     """
-    sweeper = _find("hydra._internal.core_plugins.basic_sweeper", "BasicSweeper")
-    parsed = _parsed(overrides)
-    if parsed is None or not hasattr(sweeper, "split_arguments"):
-        return None
-    return list(itertools.chain(*sweeper.split_arguments(parsed, None)))
-
-
-def fixed_in_search(overrides: list[str]) -> list[str] | None:
-    """Return the overrides whose values a search does not choose, or None if that cannot be done.
-
-    Reason, public path and errors: as for `jobs_of_grid`.
-    """
-    parsed = _parsed(overrides)
-    return None if parsed is None else [o.input_line for o in parsed if not o.is_sweep_override()]
-
-
-def _parsed(overrides: list[str]) -> list[Any] | None:
     parser = _find("hydra.core.override_parser.overrides_parser", "OverridesParser")
-    if parser is None:
+    sweeper = _find("hydra._internal.core_plugins.basic_sweeper", "BasicSweeper")
+    if not hasattr(parser, "parse_overrides") or not hasattr(sweeper, "split_arguments"):
         return None
     from hydra.core.global_hydra import GlobalHydra
 
     loader = GlobalHydra.instance().config_loader()  # it lists the files that a glob matches
-    parsed: list[Any] = parser.create(loader).parse_overrides(overrides)
-    return parsed
+    parsed = parser.create(loader).parse_overrides(overrides)
+    if is_grid:
+        return list(itertools.chain(*sweeper.split_arguments(parsed, None)))
+    return [[o.input_line for o in parsed if not o.is_sweep_override()]]
 
 
 def check_flags(arguments: list[str]) -> None:

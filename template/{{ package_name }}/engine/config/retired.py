@@ -1,7 +1,7 @@
-"""Config keys of earlier releases that do nothing any more.
+"""Config keys of earlier releases that are ignored. Old configs may still hold them.
 
-Stored configs, train.yaml and the command line may still hold them. To retire a key, delete its
-field in schema.py, add it here, and announce it in the changelog under **Removed**.
+To retire a key, delete its field in schema.py, add it here, and announce it in the changelog under
+**Removed**.
 """
 
 from __future__ import annotations

@@ -13,10 +13,7 @@ from ..errors import UserError
 
 @dataclass(frozen=True)
 class Rule:
-    """What a config key means and which values it takes.
-
-    The check, `--help` and docs/config.md are made from it.
-    """
+    """What a config key means and which values it takes: for the check, `--help` and the docs."""
 
     meaning: str
     at_least: float | None = None
@@ -59,7 +56,7 @@ class Rule:
             "below": self.below,
         }
         return self.must_be or " and ".join(
-            f"{word} {bound}" for word, bound in bounds.items() if bound is not None
+            f"{word} {bound:g}" for word, bound in bounds.items() if bound is not None
         )
 
 

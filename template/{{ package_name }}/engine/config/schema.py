@@ -20,23 +20,16 @@ class Log:
         one_of=("step", "epoch"),
     )
     windows: list[Any] = key(
-        list,
-        "Statistics besides means: {source: loss, name: loss_max, statistic: max, window: 10} …",
+        list, "Statistics besides means, such as {source: loss, statistic: max, window: 10}."
     )
     level: str = key(
         "info", "Lowest level that the console shows.", one_of=("debug", "info", "warning", "error")
     )
     curves: bool = key(True, "Draw `curves.png` into the run folder when the run is finished.")
-    images: int = key(
-        16,
-        "Pictures in each grid of inputs, predictions and mistakes that loggers show; 0: none.",
-        at_least=0,
-    )
+    images: int = key(16, "Pictures in each grid that loggers show; 0: none.", at_least=0)
     graph: bool = key(True, "Let loggers draw the model's graph after the first step.")
     histograms: int | None = key(
-        None,
-        "Optimizer steps between histograms of weights and gradients in the loggers; null: none.",
-        at_least=1,
+        None, "Optimizer steps between histograms of weights and gradients; null: none.", at_least=1
     )
 
 
@@ -47,9 +40,7 @@ class FindLr:
     start: float = key(
         1e-6, "Learning rate of the first step.", above=0, heading="Learning-rate range test"
     )
-    stop: float = key(
-        10.0, "Learning rate of the last step, if the loss does not explode earlier.", above=0
-    )
+    stop: float = key(10.0, "Learning rate of the last step.", above=0)
     steps: int = key(150, "Optimizer steps, at equal ratios of the learning rate.", at_least=20)
 
 
@@ -64,19 +55,10 @@ class Config:
         must_be="a folder below runs/, such as 'baseline', of at most 200 bytes",
         heading="Run",
     )
-    seed: int = key(
-        0,
-        "Same seed, same run. 0 is a seed like any other.",
-        at_least=0,
-        below=1 << 63,
-        must_be="at least 0 and below 2^63",
-    )
+    seed: int = key(0, "Same seed, same run. 0 is a seed like any other.", at_least=0, below=2**63)
     epochs: int = key(20, "Passes over the training set.", at_least=1, may_grow=True)
     max_steps: int | None = key(
-        None,
-        "End the run after this many optimizer steps, if `epochs` do not end it earlier.",
-        at_least=1,
-        may_grow=True,
+        None, "End after this many optimizer steps, if that is earlier.", at_least=1, may_grow=True
     )
 
     batch_size: int = key(
@@ -93,10 +75,7 @@ class Config:
     )
     clip_grad_value: float | None = key(None, "Cut each gradient to this absolute value.", above=0)
     ema_decay: float | None = key(
-        None,
-        "Keep an exponential moving average of the weights with this decay, and validate it.",
-        above=0,
-        below=1,
+        None, "Average the weights with this decay, and validate the average.", above=0, below=1
     )
 
     device: str = key(
@@ -132,9 +111,7 @@ class Config:
         may_change=True,
     )
     data_on_device: bool = key(
-        False,
-        "Keep data that are in memory on the GPU and augment them there. Batches stay the same.",
-        may_change=True,
+        False, "Keep in-memory data on the GPU and augment them there.", may_change=True
     )
 
     monitor: str = key(
@@ -151,31 +128,23 @@ class Config:
         1, "Epochs between validations; 0: only at the end.", at_least=0, may_change=True
     )
     val_every_steps: int | None = key(
-        None,
-        "Validate every so many optimizer steps instead of by epochs.",
-        at_least=1,
-        may_change=True,
+        None, "Validate every so many steps, not by epochs.", at_least=1, may_change=True
     )
     val_at_start: bool = key(False, "Validate the first weights too, before the first step.")
     save_every_epochs: int = key(
         1, "Epochs between checkpoints; 0: only at the end.", at_least=0, may_change=True
     )
     save_every_steps: int | None = key(
-        None, "Save every so many optimizer steps, besides by epochs.", at_least=1, may_change=True
+        None, "Save every so many steps, besides by epochs.", at_least=1, may_change=True
     )
     keep_last: int = key(
         3, "Newest checkpoints to keep, besides `best.pt`.", at_least=1, may_change=True
     )
     early_stopping_patience: int | None = key(
-        None,
-        "End the run after so many validations in a row that do not improve `monitor`.",
-        at_least=0,
+        None, "End after so many validations without a better `monitor`.", at_least=0
     )
     max_minutes: float | None = key(
-        None,
-        "Stop, save and exit with 75 after this time; `resume=` goes on.",
-        above=0,
-        may_change=True,
+        None, "Stop, save and exit with 75 after this time.", above=0, may_change=True
     )
     limit_train_batches: int | None = key(
         None, "Use only so many batches of each training epoch.", at_least=1
@@ -194,9 +163,7 @@ class Config:
         False, "Go on although the data have changed since the checkpoint.", may_change=True
     )
     profile: bool = key(
-        False,
-        "Measure a few steps: a chrome trace in the run folder, a table in train.log.",
-        may_change=True,
+        False, "Trace a few steps into the run folder; a table in train.log.", may_change=True
     )
     dry_run: bool = key(
         False, "Do everything up to the first step, show it, and leave no run.", may_change=True
@@ -211,8 +178,7 @@ class Config:
         must_be="a list of 'pattern=>replacement'",
     )
     allowed_packages: list[str] = key(
-        list,
-        "Packages from which `_target_` may build objects, besides the project, torch, torchvision.",
+        list, "Packages that `_target_` may name, besides the project, torch and torchvision."
     )
 
     log: Log = key(Log, "Log points, console and loggers.", may_change=True)

@@ -87,8 +87,8 @@ def merge_configs(folder: Path, stored: Config, new: Config, overrides: list[str
             )
         if is_shorter(stored, dataclasses.replace(stored, **{key: getattr(new, key)})):
             raise UserError(
-                f"{key}={getattr(new, key)} is shorter than the resumed run with "
-                f"{key}={getattr(stored, key)}. A resumed run can only become longer."
+                f"{key}={getattr(new, key)} is below the {key}={getattr(stored, key)} of the "
+                "resumed run. A resumed run can only become longer."
             )
     taken = {key: getattr(new, key) for key in keys & (OPERATIONAL | EXTENDING)}
     return dataclasses.replace(stored, **taken)

@@ -17,7 +17,7 @@ from ..paths import CONFIGS
 from ..text import say
 from .compose import composed, register, to_config
 from .hydra_errors import explain
-from .hydra_internals import fixed_in_search, jobs_of_grid
+from .hydra_internals import jobs_of
 from .schema import Config
 
 
@@ -49,41 +49,32 @@ class CheckEveryJob(Callback):
         overrides = [f"{key}={value}" for key, value in (sweeper.params or {}).items()]
         overrides += config.hydra.overrides.task
         try:
-            if sweeper._target_.endswith(".BasicSweeper"):
-                _check_grid(overrides)
-            else:
-                _check_search(sweeper, overrides)
+            _check_all(sweeper, overrides)
         except Exception as error:
             sentence = str(error) if isinstance(error, UserError) else explain(error, overrides)
             say(f"{sentence} No job was started.")
             raise SystemExit(MISTAKE) from None  # Hydra swallows other exceptions of callbacks
 
 
-def _check_grid(overrides: list[str]) -> None:
-    jobs = jobs_of_grid(overrides)
+def _check_all(sweeper: Any, overrides: list[str]) -> None:
+    is_grid = sweeper._target_.endswith(".BasicSweeper")
+    jobs = jobs_of(overrides, is_grid)
     if jobs == []:
         raise UserError("The sweep has no jobs: one of its globs matches nothing.")
-    for job in jobs or []:
-        _check(job)
-
-
-def _check_search(sweeper: Any, overrides: list[str]) -> None:
-    """Check the values that stay; the search chooses the others later."""
+    configs = [_check(job) for job in jobs or []]
+    if configs and not is_grid:
+        mode = configs[0].monitor_mode
+        direction = getattr(sweeper.get("direction"), "name", sweeper.get("direction"))
+        wanted = {"max": "maximize", "min": "minimize"}[mode]
+        if isinstance(direction, str) and direction != wanted:
+            raise UserError(
+                f"hydra.sweeper.direction={direction} does not fit monitor_mode={mode}. "
+                f"Set it to {wanted}."
+            )
     if "optuna" in sweeper._target_:
         import optuna
 
         optuna.logging.set_verbosity(optuna.logging.WARNING)  # it reports a made-up name
-    fixed = fixed_in_search(overrides)
-    if fixed is None:
-        return
-    config = _check(fixed)
-    direction = getattr(sweeper.get("direction"), "name", sweeper.get("direction"))
-    wanted = {"max": "maximize", "min": "minimize"}[config.monitor_mode]
-    if isinstance(direction, str) and direction != wanted:
-        raise UserError(
-            f"hydra.sweeper.direction={direction} does not fit monitor_mode={config.monitor_mode}. "
-            f"Set it to {wanted}."
-        )
 
 
 def _check(job: list[str]) -> Config:
