@@ -511,7 +511,7 @@ def test_a_mistake_under_torchrun_is_said_once(train_together, workspace):
     assert "Unable to shutdown" not in done.stderr, "no process waits for one that has ended"
     done = train_together("--help")
     assert done.code == 0
-    assert done.out.count("batch_size:") == 1
+    assert done.out.count("batch_size=") == 1
     done = train_together("batch_size=33")
     assert done.code == 2
     assert done.out.count("batch_size=33") == 1

@@ -281,7 +281,7 @@ class Project:
             shutil.rmtree(runs)
         else:
             self.is_refused(done, overrides)
-            if "A first batch" not in done.out:  # what only training itself would find
+            if "failed on the first batch" not in done.out:  # what only training itself would find
                 self.is_refused(self.train(*overrides), overrides)
         assert self.found() == self.files
         return done.code == 0

@@ -426,7 +426,7 @@ WRONG = {
     "[{source: 3, statistic: mean, window: 3}]": "log.windows[0].source=3",
     "[{source: loss, name: '', statistic: mean, window: 3}]": "log.windows[0].name=''",
     "[{source: loss, statistic: mean, windows: 3}]": "Did you mean 'window'?",
-    f"[{ONE}, {ONE}]": "log.windows[1] has the name 'loss' of an entry before it",
+    f"[{ONE}, {ONE}]": "log.windows[1] has the same name 'loss'",
     f"[{ONE}, {{source: acc, name: loss, statistic: max, window: 9}}]": "log.windows[1] has the same name 'loss'",
     "3": "log.windows",
     "[3]": "log.windows",

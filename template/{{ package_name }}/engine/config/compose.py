@@ -98,7 +98,9 @@ def to_config(composed: Any) -> Config:
     try:
         values: Any = OmegaConf.to_container(composed, resolve=True, throw_on_missing=True)
     except MissingMandatoryValue as error:
-        raise UserError(f"{error.full_key} has no value yet. Write {error.full_key}=VALUE.") from None
+        raise UserError(
+            f"{error.full_key} has no value yet. Write {error.full_key}=VALUE."
+        ) from None
     except OmegaConfBaseException as error:
         raise UserError(first_line(error)) from None
     for key in Config.__dataclass_fields__:
