@@ -270,7 +270,7 @@ def count_share(name: str, share: Share) -> Tensor:
             f"The Share '{name}' is of {held.dtype} in the shape {list(held.shape)}. Return bool "
             f"from its function, in the shape [{samples}]."
         )
-    return held.sum(dtype=torch.float64)
+    return held.sum().double()  # faster than sum(dtype=torch.float64)
 
 
 class recording:
