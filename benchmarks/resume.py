@@ -114,7 +114,7 @@ def _beside(quick: bool) -> Table:
     def beside() -> float:
         saver.save(state, 1)
         steps, began = 0, time.perf_counter()
-        while saver.is_writing():
+        while saver.thread is not None and saver.thread.is_alive():
             step()
             steps += 1
         seconds = time.perf_counter() - began

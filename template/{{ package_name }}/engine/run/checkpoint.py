@@ -1,4 +1,4 @@
-"""A checkpoint is one plain dict of tensors and primitives, written so that it is whole or absent."""
+"""A checkpoint: one plain dict of tensors and primitives. Its file is whole or absent."""
 
 from __future__ import annotations
 
@@ -56,17 +56,17 @@ def newest_first(folder: Path) -> list[Path]:
 
 
 def save(state: Mapping[str, Any], path: Path, best: bool = False) -> None:
-    """Write `state` to `path`, atomically and durably; with `best`, to best.pt beside it as well.
+    """Write `state` to `path`, atomically and durably. If it is the `best`, write best.pt as well.
 
     Raises `SaveError`.
     """
     temporary, second = path.with_name(f".{path.name}.tmp"), path.with_name(f".{BEST}.tmp")
+    _discard(temporary, second)
     try:
         _write(state, temporary)
-        if best:  # first, so that no numbered checkpoint knows of a best one that is not there
+        if best:  # first, because the numbered checkpoint says that best.pt is there
             try:
-                second.unlink(missing_ok=True)
-                os.link(temporary, second)  # never written in place, so two names may share a file
+                os.link(temporary, second)  # no checkpoint is ever changed: names may share a file
             except OSError:  # a file system without hard links
                 _write(state, second)
             _rename(second, path.with_name(BEST))
@@ -98,9 +98,9 @@ def _discard(*paths: Path) -> None:
 
 
 def prune(newest: Path, keep: int) -> None:
-    """Of the numbered checkpoints up to `newest`, keep the last `keep`.
+    """Delete numbered checkpoints up to `newest`, except for the last `keep`.
 
-    Later ones are not this run's, or cannot be used: they must not stand for one that can.
+    Later ones belong to another run or cannot be used. They stay and do not count.
     """
     paths = newest_first(newest.parent)
     for path in paths[paths.index(newest) :][keep:]:

@@ -60,7 +60,7 @@ def save_error(error: BaseException, path: Path, state: Any) -> SaveError | None
 
 
 def not_written(path: Path | str, error: OSError, more: str = "") -> SaveError:
-    """Describe why a file of a run was not written; how to go on is added where the run is known."""
+    """Describe why a file of a run was not written. `failures.py` adds how to go on."""
     first = "Make room" if error.errno in NO_SPACE else "Put this right"
     return SaveError(
         f"{path} cannot be written: {error.strerror or error}{more}. Earlier checkpoints are "

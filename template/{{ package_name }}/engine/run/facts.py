@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import platform
 import subprocess
@@ -19,7 +20,7 @@ _VERSIONS = ("torch", "torchvision", "numpy", "hydra-core", "tensorboard")
 
 
 def describe_start(overrides: list[str]) -> dict[str, Any]:
-    """What a manifest says of a run at its start, but for machine and data."""
+    """Return what a manifest says at the start of a run, without the fingerprint."""
     return {
         "status": "running",
         "started": timestamp(),
@@ -36,7 +37,7 @@ def timestamp() -> str:
 
 
 def fingerprint_differences(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
-    """In what two fingerprints differ, each as "torch 2.6.0 → 2.7.0"."""
+    """Return the differences between two fingerprints, each like "torch 2.6.0 → 2.7.0"."""
     found = []
     for key, value in one.items():
         if isinstance(value, Mapping):
@@ -49,13 +50,12 @@ def fingerprint_differences(one: Mapping[str, Any], other: Mapping[str, Any]) ->
 def make_fingerprint(
     device: str, libraries: Mapping[str, str], threads: int, data: str
 ) -> dict[str, Any]:
-    """What the bits of a result depend on besides the config."""
+    """Return what the bits of a result depend on besides the config."""
     versions = {"python": platform.python_version(), **libraries}
     for package in _VERSIONS:
-        try:
+        versions[package] = "not installed"
+        with contextlib.suppress(metadata.PackageNotFoundError):
             versions[package] = metadata.version(package)
-        except metadata.PackageNotFoundError:
-            versions[package] = "not installed"
     return {
         "versions": versions,
         "machine": platform.machine(),
@@ -67,31 +67,28 @@ def make_fingerprint(
 
 
 def _template_version() -> str | None:
+    """Return the release of the template that the project was rendered or updated from."""
     answers = ROOT / ".copier-answers.yml"
-    if not answers.is_file():
-        return None
-    for line in answers.read_text(encoding="utf-8").splitlines():
-        if line.startswith("_commit:"):
-            return line.split(":", 1)[1].strip()
-    return None
+    lines = answers.read_text(encoding="utf-8").splitlines() if answers.is_file() else []
+    found = (line.removeprefix("_commit:").strip() for line in lines if line.startswith("_commit:"))
+    return next(found, None)
 
 
 def _git() -> dict[str, Any] | None:
-    def git(*arguments: str) -> str | None:
-        try:
-            done = subprocess.run(["git", "-C", str(ROOT), *arguments], capture_output=True)
-        except OSError:  # no git on this machine
-            return None
-        return done.stdout.decode(errors="replace") if done.returncode == 0 else None
+    """Return the commit and the uncommitted changes; None without git or a commit."""
 
-    commit = git("rev-parse", "HEAD")
-    if commit is None:
+    def git(*arguments: str) -> str:
+        command = ["git", "-C", str(ROOT), *arguments]
+        return subprocess.check_output(command, stderr=subprocess.DEVNULL).decode(errors="replace")
+
+    try:
+        return {"commit": git("rev-parse", "HEAD").strip(), "diff": git("diff", "HEAD")}
+    except (OSError, subprocess.CalledProcessError):
         return None
-    return {"commit": commit.strip(), "diff": git("diff", "HEAD") or ""}
 
 
 def weights_sha256(state: Mapping[str, Any]) -> str:
-    """A hash over a state dict: of each key in order its name, dtype, shape and bytes."""
+    """Return a hash over a state dict: each key in order, with dtype, shape and bytes."""
     import torch
 
     digest = hashlib.sha256()

@@ -20,24 +20,21 @@ from ..errors import NO_SPACE, SaveError, UserError
 from ..machine.distributed import is_main
 from ..paths import ROOT, RUNS, shown, write_json
 
-_STAMP = "%Y-%m-%d_%H-%M-%S"
-
 
 class Run:
-    """A run folder that this process holds the lock of."""
+    """A run folder. The main process of the run holds its lock."""
 
     def __init__(self, folder: Path, lock: IO[str] | None) -> None:
-        self.folder = folder
-        self.checkpoints = folder / "checkpoints"
-        self._lock = lock  # an open file keeps the lock until the process ends or `release`
+        self.folder, self.checkpoints = folder, folder / "checkpoints"
+        self._lock = lock  # an open file, which keeps the lock until it is closed
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Sent to another process of the run: without the lock, which stays with the first."""
+        """Leave the lock behind when a run is sent to another process."""
         return Run, (self.folder, None)
 
     @property
     def shown(self) -> str:
-        """The folder as a person would type it from the project's root."""
+        """The folder, relative to the project's root if it lies below it."""
         return shown(self.folder)
 
     @property
@@ -45,22 +42,21 @@ class Run:
         return f"Go on with: python train.py resume={self.shown}"
 
     def manifest(self) -> dict[str, Any]:
-        """What `manifest.json` holds. Raises `UserError` where somebody damaged it."""
+        """Read `manifest.json`. Raises `UserError` if it is damaged."""
         path = self.folder / "manifest.json"
         try:
             values = json.loads(path.read_text(encoding="utf-8"))
             return {"status": "unknown", **values}
         except (OSError, ValueError, TypeError) as error:
-            raise UserError(f"{path} cannot be read ({error}); restore or remove it.") from error
+            raise UserError(f"{path} cannot be read: {error}. Restore or remove it.") from error
 
     def has_checkpoints(self) -> bool:
         return any(self.checkpoints.glob("*.pt"))
 
     def update_manifest(self, **values: Any) -> None:
-        """Set keys of the manifest; only the first process of a run does."""
-        if not is_main():
-            return
-        write_json(self.folder / "manifest.json", {**self.manifest(), **values})
+        """Set keys of the manifest, in the main process."""
+        if is_main():
+            write_json(self.folder / "manifest.json", {**self.manifest(), **values})
 
     def release(self) -> None:
         if self._lock is not None:
@@ -68,28 +64,24 @@ class Run:
 
 
 def create_run(config: Config, manifest: Mapping[str, Any], run_name: str | None) -> Run:
-    """A new run folder, built under a hidden name and renamed when whole, and locked."""
-    config = dataclasses.replace(config, resume=None)
+    """Create and lock a run folder: build it under a hidden name, then rename it."""
     parent = RUNS / config.name
-    stamp = run_name or datetime.now().strftime(_STAMP)
     hidden = parent / f".new-{os.getpid()}-{time.monotonic_ns()}"
     try:
         (hidden / "checkpoints").mkdir(parents=True)
-    except OSError as error:
-        kind = SaveError if error.errno in NO_SPACE else UserError
-        raise kind(f"No run folder can be made in {parent}: {error}.") from error
-    try:
+        config = dataclasses.replace(config, resume=None)
         (hidden / "config.yaml").write_text(to_yaml(config), encoding="utf-8")
         write_json(hidden / "manifest.json", manifest)
         lock = open(hidden / ".lock", "w")  # noqa: SIM115 - stays open as long as the run
     except OSError as error:
         shutil.rmtree(hidden, ignore_errors=True)
-        raise SaveError(f"The run folder cannot be written in {parent}: {error}.") from error
+        kind = SaveError if error.errno in NO_SPACE else UserError
+        raise kind(f"No run folder can be made in {parent}: {error}.") from error
     fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    _sweep_new(parent)
-    number = 0
+    _delete_abandoned(parent)
+    stamp = run_name or datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
+    folder, number = parent / stamp, 0
     while True:
-        folder = parent / (stamp if number == 0 else f"{stamp}-{number}")
         try:
             os.rename(hidden, folder)
             return Run(folder, lock)
@@ -97,23 +89,24 @@ def create_run(config: Config, manifest: Mapping[str, Any], run_name: str | None
             if not folder.exists():
                 shutil.rmtree(hidden, ignore_errors=True)
                 raise
-            number += 1
+            number += 1  # another run has this name
+            folder = parent / f"{stamp}-{number}"
 
 
-def _sweep_new(parent: Path) -> None:
-    """Delete what processes killed while they made a run folder left, an hour ago or more."""
+def _delete_abandoned(parent: Path) -> None:
+    """Delete folders that were hidden for an hour: the process that made them was killed."""
     for stray in parent.glob(".new-*"):
-        with contextlib.suppress(OSError):  # somebody else deleted it
+        with contextlib.suppress(OSError):  # another process deleted it
             if time.time() - stray.stat().st_mtime > 3600:
                 shutil.rmtree(stray)
 
 
 def lock_run(folder: Path, seconds: float = 10) -> Run:
-    """Take a run; waits for the process that holds it. Raises `UserError`."""
+    """Lock a run. Wait for another process that holds the lock. Raises `UserError`."""
     try:
         file = open(folder / ".lock", "a")  # noqa: SIM115 - stays open as long as the run
     except OSError as error:
-        raise UserError(f"The run {folder} cannot be written to: {error.strerror}.") from error
+        raise UserError(f"The run {folder} cannot be written: {error.strerror}.") from error
     deadline = time.monotonic() + seconds
     while True:
         try:
@@ -122,48 +115,46 @@ def lock_run(folder: Path, seconds: float = 10) -> Run:
         except OSError:
             if time.monotonic() > deadline:
                 raise UserError(
-                    f"The run {folder} is in use by another process; wait for it or stop it."
+                    f"The run {folder} is in use by another process. Wait for it, or stop it."
                 ) from None
             time.sleep(0.1)
 
 
 def all_runs(name: str) -> list[Path]:
-    """The run folders of a name, newest first."""
-    parent = RUNS / name
-    if not parent.is_dir():
-        return []
-    found = [p for p in parent.iterdir() if (p / "manifest.json").is_file() and p.name[0] != "."]
-    return sorted(found, key=lambda p: (_started(p), p.name), reverse=True)
+    """Return the run folders of a name, newest first."""
 
+    def started(folder: Path) -> tuple[str, str]:
+        try:
+            manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
+            return str(manifest["started"]), folder.name
+        except (OSError, ValueError, KeyError, TypeError):  # damaged: it counts as the oldest
+            return "", folder.name
 
-def _started(folder: Path) -> str:
-    try:
-        return str(json.loads((folder / "manifest.json").read_text(encoding="utf-8"))["started"])
-    except (OSError, ValueError, KeyError, TypeError):  # somebody edited it: the oldest
-        return ""
+    found = [path.parent for path in (RUNS / name).glob("[!.]*/manifest.json")]
+    return sorted(found, key=started, reverse=True)
 
 
 def find_run(config: Config) -> Path | None:
-    """The run that `resume=` names, or None where `auto` has none to go on with."""
+    """Return the run that `resume=` names; None if `auto` finds none. Raises `UserError`."""
     assert config.resume is not None
-    if config.resume != "auto":
-        folder = Path(os.path.expanduser(config.resume))
-        folder = folder if folder.is_absolute() else ROOT / folder
-        if not all(os.path.isfile(folder / name) for name in ("manifest.json", "config.yaml")):
-            newest = all_runs(config.name)
-            hint = f", such as {shown(newest[0])}" if newest else ""
-            raise UserError(
-                f"resume={config.resume} is no run: {folder} holds no config.yaml and "
-                f"manifest.json; name a run folder{hint}."
-            )
-        return folder
-    for folder in all_runs(config.name):
-        try:
-            stored = read_config(folder)
-        except (OSError, UserError):  # made by a version with other keys
-            continue
-        if not changed_keys(stored, config) - OPERATIONAL - EXTENDING and not is_shorter(
-            stored, config
-        ):
-            return folder
-    return None
+    if config.resume == "auto":
+        return next((run for run in all_runs(config.name) if _is_same(run, config)), None)
+    folder = ROOT / os.path.expanduser(config.resume)
+    if not all(os.path.isfile(folder / name) for name in ("manifest.json", "config.yaml")):
+        newest = all_runs(config.name)
+        hint = f", such as {shown(newest[0])}" if newest else ""
+        raise UserError(
+            f"resume={config.resume} is no run: {folder} holds no config.yaml and manifest.json. "
+            f"Name a run folder{hint}."
+        )
+    return folder
+
+
+def _is_same(folder: Path, config: Config) -> bool:
+    """Whether a run has the config, apart from keys that a resumed run may change."""
+    try:
+        stored = read_config(folder)
+    except (OSError, UserError):  # a version with other keys made it
+        return False
+    others = changed_keys(stored, config) - OPERATIONAL - EXTENDING
+    return not others and not is_shorter(stored, config)

@@ -12,16 +12,15 @@ from ..paths import write_whole
 
 
 class MetricsFile:
-    """`metrics.jsonl`: one line per log point and per validation; each step once, also resumed."""
+    """Appends rows. A resumed run first deletes the rows that it will write again."""
 
     def __init__(self, folder: Path, done_steps: int, validate_again: bool) -> None:
         def is_kept(row: Mapping[str, Any]) -> bool:
-            validates_again = validate_again and any(key.startswith("val/") for key in row)
-            return row["step"] < done_steps + (not validates_again)
+            is_validation = any(key.startswith("val/") for key in row)
+            return row["step"] < done_steps + (not (validate_again and is_validation))
 
         path = folder / "metrics.jsonl"
-        kept = [_line(row) for row in read_metrics(folder) if is_kept(row)]
-        write_whole(path, "".join(kept))
+        write_whole(path, "".join(_line(row) for row in read_metrics(folder) if is_kept(row)))
         self._file = open(path, "a", encoding="utf-8")  # noqa: SIM115 - open as long as the run
 
     def write(self, row: Mapping[str, Any]) -> None:
@@ -37,7 +36,7 @@ def _line(row: Mapping[str, Any]) -> str:
 
 
 def read_metrics(folder: Path) -> list[dict[str, Any]]:
-    """The rows of a run's `metrics.jsonl`, without what a killed process left half-written."""
+    """Read the rows of a run's `metrics.jsonl`. Skip a line that a killed process half wrote."""
     path, rows = folder / "metrics.jsonl", []
     text = path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
     for line in text.splitlines():

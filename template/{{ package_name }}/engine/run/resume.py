@@ -1,4 +1,4 @@
-"""Going on with a run: which of its checkpoints can be used, and whether it is still the same run."""
+"""Going on with a run: find a checkpoint that can be used, and check that it is the same run."""
 
 from __future__ import annotations
 
