@@ -13,8 +13,8 @@ minutes and installs nothing. Other libraries are installed on demand, in their 
 flags and threads.
 
 The rows of a table are measured in turn (A B A B …). A time is a median, with the middle half of the measurements in
-parentheses. A ratio is the median of the ratios of neighbouring measurements. Ratios are similar on other machines; times
-are not. CPU time counts only what the process itself computed."""
+parentheses. A ratio is the median of the ratios of neighbouring measurements. Ratios are similar on other machines;
+times are not. CPU time counts only what the process itself computed."""
 NAMES = {
     "steps": "a training step beside bare loops and libraries",
     "data": "pictures per CPU second",

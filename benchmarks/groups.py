@@ -52,8 +52,8 @@ def _groups(quick: bool) -> Table:
             *("groups", "default `torch.optim.AdamW`", "ours", "to the default with one group"),
             *("`CosineAnnealingLR.step()`", "our rates for the next step", "ratio"),
         ],
-        note="Ours is the optimizer of the default config. The default of torch's AdamW on a CPU handles the tensors one "
-        "by one.",
+        note="Ours is the optimizer of the default config. The default of torch's AdamW on a CPU handles the tensors "
+        "one by one.",
     )
     counts = (1, 50, 150)
     parts = {count: _ours(count) for count in counts}

@@ -61,8 +61,8 @@ def _saving(quick: bool) -> Table:
     table = Table(
         "A checkpoint: how long training waits",
         ["state", "torch.save", "atomic, synced", "in a thread: wait", "ratio to torch.save", "until on the disk"],
-        note="The state is copied to buffers that are kept. A thread then writes, syncs and renames the file. The first save also "
-        "allocates the buffers, so it waits longer. `torch.save` neither syncs nor is atomic.",
+        note="The state is copied to buffers that are kept. A thread then writes, syncs and renames the file. The "
+        "first save also allocates the buffers, so it waits longer. `torch.save` neither syncs nor is atomic.",
     )
     for mebibytes in (1, 100) if quick else (1, 10, 100, 400):
         state = _state(mebibytes)

@@ -58,8 +58,8 @@ def run(options: argparse.Namespace) -> list[Table]:
     table = Table(
         "Start-up",
         ["what", "CPU time", "time", "CPU time to …", "ratio"],
-        note="Each row is a whole process, from the call to its end. Byte code is cached. A first step includes the config, the "
-        "data, the check of a validation batch, and the run folder with its manifest.",
+        note="Each row is a whole process, from the call to its end. Byte code is cached. A first step includes "
+        "the config, the data, the check of a validation batch, and the run folder with its manifest.",
     )
     cpu = [[cost.cpu for cost in column] for column in costs]
     for place, name in enumerate(commands):

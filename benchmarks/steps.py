@@ -95,8 +95,8 @@ def _steps(size: str, contestants: list[Contestant], rounds: int) -> Table:
         )
     table.note = (
         "All rows use the same model, batches (in random order, gathered from memory), fused AdamW, deterministic "
-        "algorithms and number of threads. Validation, saving and other work at the end of an epoch are not counted. Ours "
-        "includes loss and accuracy of every step, a schedule, keyed randomness, checks, TensorBoard and "
+        "algorithms and number of threads. Validation, saving and other work at the end of an epoch are not counted. "
+        "Ours includes loss and accuracy of every step, a schedule, keyed randomness, checks, TensorBoard and "
         "`metrics.jsonl`. Two parts of ours save time: a shorter optimizer step, and reading many small batches in one "
         "call. The second row has these two parts as well. The libraries also log loss and accuracy, every 50 steps."
     )

@@ -1,6 +1,6 @@
-"""Loops over pictures, written by hand: `bare` (as fast as possible), `naive` (as in most scripts) and `fixed` (the same
-batch in the device's memory in every step: the model alone, with the fastest kernels). Further arguments: a model of
-torchvision, the side of a picture, and `compile`."""
+"""Loops over pictures, written by hand: `bare` (as fast as possible), `naive` (as in most scripts) and `fixed` (the
+same batch in the device's memory in every step: the model alone, with the fastest kernels). Further arguments: a model
+of torchvision, the side of a picture, and `compile`."""
 
 import sys
 

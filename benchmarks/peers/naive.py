@@ -1,5 +1,5 @@
-"""The usual script: it reads loss and accuracy in every step and writes them to TensorBoard. With `bar` it also shows them.
-With `loader` its batches come from a default DataLoader."""
+"""The usual script: it reads loss and accuracy in every step and writes them to TensorBoard. With `bar` it also
+shows them. With `loader` its batches come from a default DataLoader."""
 
 import sys
 from collections.abc import Iterator

@@ -1,8 +1,8 @@
 """What all contestants share: the model, batches, optimizer, flags and the clock.
 
-A worker trains epochs of `steps + 2 * MARGIN` steps and calls `TURNS.step()` at the beginning of each step. The steps in
-the middle of an epoch are timed. Then the worker reports and waits for its next turn. So the work at the end of an epoch
-(validation, saving, progress bars) does not count.
+A worker trains epochs of `steps + 2 * MARGIN` steps and calls `TURNS.step()` at the beginning of each step. The steps
+in the middle of an epoch are timed. Then the worker reports and waits for its next turn. So the work at the end of an
+epoch (validation, saving, progress bars) does not count.
 """
 
 from __future__ import annotations
