@@ -307,7 +307,7 @@ def test_a_share_is_counted_in_its_step(windows, engine):
 @pytest.mark.parametrize("holds", [lambda x: x, lambda x: x[:2] > 0])
 def test_a_share_that_is_none_is_named(windows, engine, holds):
     api, ours = engine("api"), windows.Statistics(torch.device("cpu"))
-    with pytest.raises(api.UserError, match=r"The Share 'acc' is of torch\..*\. Return bool .* in the shape \[4\]"):
+    with pytest.raises(api.UserError, match=r"The Share 'acc' is torch\..*\. Return bool \[4\]"):
         ours.add(0, {"acc": api.Share(holds, torch.rand(4))}, 4)
 
 

@@ -1,7 +1,5 @@
 """The interface for your files: `Data`, `Task`, `Mean`, `Context` and more. It only grows."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 from abc import ABC, abstractmethod
@@ -42,10 +40,9 @@ PICTURES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".ppm", ".pgm", ".tif", ".t
 
 
 class Mean(NamedTuple):
-    """A mean over `n` things: samples, tokens, valid pixels.
+    """A mean over `n` things: samples, tokens, valid pixels. It is weighted by `n` everywhere.
 
-    Log points, epochs, micro-batches and processes weight it by `n`. A plain tensor is a mean over
-    the samples of its batch.
+    A plain tensor is a mean over the samples of its batch.
     """
 
     value: Tensor
@@ -55,8 +52,7 @@ class Mean(NamedTuple):
 class Share:
     """The share of samples for which `holds(*tensors)` is true, such as an accuracy.
 
-    tensors: one row per sample, [B, …]. `holds` returns bool, [B]. It must treat each row alone.
-    The share is weighted by its number of rows. Counting it never waits for the device.
+    tensors: one row per sample, [B, …]. `holds` returns bool, [B], and treats each row alone.
     """
 
     __slots__ = ("holds", "tensors")
@@ -95,14 +91,13 @@ class Data(ABC):
 
     @abstractmethod
     def split(self, name: str) -> Dataset[Any] | None:
-        """Return the map-style data set of "train", "val" or "test", or None if there is none."""
+        """Return the map-style data set of "train", "val" or "test", or None."""
 
     def order(self, epoch: int, key: int) -> np.ndarray | None:
         """Return the samples of the training split that an epoch takes, in order: int64 indices.
 
-        Each epoch must have the same number of indices. A batch is `batch_size` of them in a row.
-        None takes each sample once, shuffled. Override it for weighted, balanced or paired sampling.
-        `epoch` counts from 1. `key` is the randomness of the order, a 64-bit int: draw from
+        For weighted, balanced or paired sampling. None: each sample once, shuffled. Each epoch (from
+        1) must have the same number of indices. A batch is `batch_size` of them in a row. Draw from
         `np.random.default_rng(key)`, so that the order is the same in each run.
         """
         return None
@@ -133,13 +128,12 @@ class Data(ABC):
 
 @runtime_checkable
 class BatchDataset(Protocol):
-    """A data set that builds whole batches at once, for data in memory.
+    """A data set that builds whole batches at once, for data in memory. The main process reads it,
+    or loader workers if it has `in_workers = True`.
 
-    The main process reads it. If its attribute `in_workers` is true, loader workers read it.
-    If it has `sample_bytes` (int, the approximate size of a sample in a batch), several small
-    batches may be read in one call and split. Then each sample must be one row of each tensor and
-    independent of the others. For `data_on_device=true` it needs a method `to(device)` that returns
-    the same data set on a GPU.
+    With `sample_bytes` (int, the approximate size of a sample in a batch), several small batches may
+    be read in one call and split: each sample must be one row of each tensor. For
+    `data_on_device=true` it needs a method `to(device)` that returns the same data on a GPU.
     """
 
     def __len__(self) -> int: ...
@@ -156,9 +150,8 @@ class BatchDataset(Protocol):
 class Task(ABC):
     """What one step computes. Only `training_step` is mandatory.
 
-    The engine logs each value that a step returns, under its key, and minimises "loss". Parameters
-    of `__init__` are filled by name: from the config's `task` section, from the data's `info`, and
-    with `loss` (the module built from `configs/loss/`).
+    The engine logs each value that a step returns and minimises "loss". Parameters of `__init__` are
+    filled by name: from the config's `task` section, the data's `info`, and `loss` (the module).
     """
 
     loss: nn.Module
@@ -172,8 +165,7 @@ class Task(ABC):
     def trains(self, ctx: Context) -> Sequence[str] | None:
         """Return the names of the parameter groups that this step changes. None: all.
 
-        For networks that are trained in turn, such as the two of a GAN. The other groups keep their
-        weights and optimizer state.
+        For networks that are trained in turn, such as a GAN's. Other groups keep their state.
         """
         return None
 
@@ -218,7 +210,7 @@ class Task(ABC):
         """
         return {}
 
-    def show(self, model: nn.Module, batch: Any, ctx: Context) -> Mapping[str, str | Figure]:
+    def show(self, model: nn.Module, batch: Any, ctx: Context) -> "Mapping[str, str | Figure]":
         """Return texts or matplotlib figures for the loggers, by name, once per validation.
 
         Called at the end of a validation with its first batch and `model` in eval mode.
@@ -238,13 +230,10 @@ _recorded: list[dict[str, list[Tensor | Mean]]] = []
 def record(name: str, value: Tensor, n: Tensor | float | None = None) -> None:
     """Log a scalar from anywhere inside a model's forward pass or a loss. Raises `UserError`.
 
-    It is averaged like a returned value: over the samples of the batch, or over `n` things. Several
-    records of a name in one step are averaged, weighted by `n`. A value that the step returns under
-    the same name replaces them. Outside of a step's forward pass, and in a forward pass that is
-    repeated by activation checkpointing, `record` does nothing.
-
-    It never waits for the device. In a compiled model the value is one more output of the graph. A
-    model that is called k times in one step is compiled k times.
+    It is averaged like a returned value, over the samples of the batch or over `n` things, and over
+    all records of the name in a step. A value that the step returns under the same name replaces it.
+    Outside of a step's forward pass, and when activation checkpointing repeats one, it does nothing.
+    It never waits for the device. A compiled model is compiled once per call in a step.
     """
     if not _recorded:
         return
@@ -267,8 +256,7 @@ def count_share(name: str, share: Share) -> Tensor:
     held, samples = share.holds(*share.tensors), len(share.tensors[0])
     if held.dtype != torch.bool or held.shape != (samples,):
         raise UserError(
-            f"The Share '{name}' is of {held.dtype} in the shape {list(held.shape)}. Return bool "
-            f"from its function, in the shape [{samples}]."
+            f"The Share '{name}' is {held.dtype} {list(held.shape)}. Return bool [{samples}]."
         )
     return held.sum().double()  # faster than sum(dtype=torch.float64)
 

@@ -5,8 +5,6 @@ each job. The other processes of a run follow: they receive the same jobs. Every
 sentence and its exit code (errors.py).
 """
 
-from __future__ import annotations
-
 import contextlib
 import os
 import sys

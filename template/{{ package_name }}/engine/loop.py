@@ -1,12 +1,10 @@
 """The training step, and the loop around it: log, validate, save, stop."""
 
-from __future__ import annotations
-
 import math
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, closing, nullcontext
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +13,7 @@ from . import rng, signals
 from .api import Context, Mean, recording
 from .batches.loader import ended
 from .build.optimizer import groups_except
+from .build.parts import Parts
 from .config.stored import to_yaml
 from .errors import NO_SPACE, Stopped
 from .log.media import Media
@@ -30,9 +29,6 @@ from .run import checkpoint
 from .run.folder import Run
 from .run.saver import Saver
 from .validation import evaluate_split
-
-if TYPE_CHECKING:
-    from .build.parts import Parts
 
 
 class Steps:
@@ -171,8 +167,7 @@ class Loop(Steps):
         self.report = Report(parts, run.folder)
         self.media = Media(parts, run)
         self.vote = Vote()
-        self.first_step = 0
-        """The first step of this process, from 1."""
+        self.first_step = 0  # of this process, from 1
         never = 1 << 62
         self.val_interval = parts.val_intervals[0] or never
         self.save_intervals = [interval or never for interval in parts.save_intervals]

@@ -6,8 +6,6 @@ user code. So a checkpoint stores no random state, and workers, validation and r
 change what other parts of the run draw.
 """
 
-from __future__ import annotations
-
 import random
 from enum import IntEnum
 

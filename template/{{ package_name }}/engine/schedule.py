@@ -3,8 +3,6 @@
 A resumed run therefore needs only its step. `Plateau` alone has state.
 """
 
-from __future__ import annotations
-
 import bisect
 import math
 from abc import ABC, abstractmethod

@@ -1,7 +1,5 @@
 """From a checked config to data, model, loss, task, optimizer and schedule."""
 
-from __future__ import annotations
-
 from functools import partial
 from pathlib import Path
 from typing import Any

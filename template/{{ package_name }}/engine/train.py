@@ -1,7 +1,5 @@
 """One run from its job to its result: build, check, make or reopen the folder, train, report."""
 
-from __future__ import annotations
-
 import contextlib
 import logging
 import time

@@ -1,7 +1,5 @@
 """Which samples make up which batch: it depends on (seed, epoch, number) alone."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from itertools import chain
 from typing import NamedTuple

@@ -1,7 +1,5 @@
 """A checkpoint: one plain dict of tensors and primitives. Its file is whole or absent."""
 
-from __future__ import annotations
-
 import contextlib
 import os
 import pickle
