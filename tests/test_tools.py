@@ -349,11 +349,3 @@ def test_help_and_compare_do_not_import_torch(digits, tmp_path):
     code += "assert 'torch' not in sys.modules"
     for arguments in (["--help"], ["compare", "runs/seeds", "--out", str(tmp_path / "x.png")]):
         subprocess.run([sys.executable, "-c", code.format(arguments)], cwd=digits, check=True)
-
-
-def test_the_core_does_not_import_the_tools(project):
-    """The picture at a run's end is the one exception. Training does not need it."""
-    for path in (project / "digits/engine").glob("*.py"):
-        for line in path.read_text().splitlines():
-            is_curves = line.strip() == "from .tools.curves import draw_curves"
-            assert is_curves or not ("import" in line and ".tools" in line), f"{path.name}: {line}"

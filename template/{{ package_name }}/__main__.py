@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -50,7 +51,7 @@ def export(options: argparse.Namespace) -> None:
 
     formats = options.format.split(",")
     check_formats(formats)
-    # Another machine gets the usual memory layout.
+    # Other machines expect the usual memory layout.
     folder, run = _open(options, channels_last=False)
     export_run(run, formats, options.out or folder)
 
@@ -58,7 +59,7 @@ def export(options: argparse.Namespace) -> None:
 def compare(options: argparse.Namespace) -> None:
     from .engine.tools.compare import compare_runs
 
-    compare_runs(options.runs, options.out or ROOT / "runs/compare.png", options.key)
+    compare_runs(options.run, options.out or ROOT / "runs/compare.png", options.key)
 
 
 def reproduce(options: argparse.Namespace) -> None:
@@ -86,9 +87,15 @@ def _parser() -> argparse.ArgumentParser:
     parser = _Parser(prog=prog, description="Read finished runs, in any folder.")
     verbs = parser.add_subparsers(metavar="VERB", required=True, parser_class=_Parser)
 
-    def verb(work: Callable[[argparse.Namespace], None], text: str) -> argparse.ArgumentParser:
+    def verb(
+        work: Callable[[argparse.Namespace], None],
+        text: str,
+        runs: str = "a run folder, such as runs/NAME/TIME",
+        nargs: str | None = None,
+    ) -> argparse.ArgumentParser:
         own = verbs.add_parser(work.__name__, help=text, description=text)
         own.set_defaults(work=work)
+        own.add_argument("run", type=_path, metavar="RUN", nargs=nargs, help=runs)
         return own
 
     def takes_model(own: argparse.ArgumentParser, device: str | None = None) -> None:
@@ -97,16 +104,13 @@ def _parser() -> argparse.ArgumentParser:
         own.add_argument("--device", default=device, help="auto, cpu, cuda, cuda:1 …")
         own.add_argument("--workers", type=_from(0), help="loader workers")
 
-    run_help = "a run folder, such as runs/NAME/TIME"
     one = verb(evaluate, "Compute the values of a split, a confusion matrix and class scores.")
-    one.add_argument("run", type=_path, metavar="RUN", help=run_help)
     one.add_argument("--split", choices=("val", "test"), default="val")
     one.add_argument("--out", type=_path, metavar="DIR", help="where to write (default: RUN)")
     one.add_argument("--batch-size", type=_from(1), help="samples at a time")
     takes_model(one)
 
     one = verb(predict, "Predict labels and probabilities of files, as CSV or JSON lines.")
-    one.add_argument("run", type=_path, metavar="RUN", help=run_help)
     one.add_argument("paths", type=_shown_path, metavar="PATH", nargs="+",
                      help="files, or folders whose files are all predicted")  # fmt: skip
     one.add_argument("--out", type=_path, metavar="FILE",
@@ -115,21 +119,18 @@ def _parser() -> argparse.ArgumentParser:
     takes_model(one)
 
     one = verb(export, "Write the model as files that work without this project.")
-    one.add_argument("run", type=_path, metavar="RUN", help=run_help)
     one.add_argument("--format", default="torch,safetensors", metavar="FORMAT,…",
                      help="torch, safetensors, onnx (default: torch,safetensors)")  # fmt: skip
     one.add_argument("--out", type=_path, metavar="DIR", help="where to write (default: RUN)")
     takes_model(one, device="cpu")
 
-    one = verb(compare, "Show a table of runs, mean ± deviation over seeds, and their curves.")
-    one.add_argument("runs", type=_path, metavar="RUN", nargs="+",
-                     help="run folders, or folders of them, such as runs/NAME")  # fmt: skip
+    one = verb(compare, "Show a table of runs, mean ± deviation over seeds, and their curves.",
+               "run folders, or folders of them, such as runs/NAME", nargs="+")  # fmt: skip
     one.add_argument("--out", type=_path, metavar="FILE",
                      help="the picture of the curves (default: runs/compare.png)")  # fmt: skip
     one.add_argument("--key", metavar="TAG", help="what to draw (default: the monitor)")
 
     one = verb(reproduce, "Train a finished run again and compare every logged value and weight.")
-    one.add_argument("run", type=_path, metavar="RUN", help=run_help)
     one.add_argument("--stop-at", type=_steps, default=[], metavar="STEP,…",
                      help="stop and resume after these steps, by SIGKILL and SIGTERM in turn")  # fmt: skip
     one.add_argument("--device", help="auto, cpu, cuda, cuda:1 … (default: as the run)")
@@ -178,7 +179,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return FAILED
     except KeyboardInterrupt:
-        return 130
+        return 128 + signal.SIGINT
     return FINISHED
 
 
