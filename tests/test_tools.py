@@ -342,10 +342,14 @@ def test_mistakes_are_one_sentence(tool, digits, run, tmp_path):
     refused(tool("evaluate", run), "config.yaml")
 
 
-def test_help_and_compare_do_not_import_torch(digits, tmp_path):
-    code = "import sys, runpy; sys.argv = sys.argv[:1] + {!r}\n"
-    code += "try: runpy.run_module('digits', run_name='__main__')\n"
-    code += "except SystemExit as end: assert not end.code\n"
-    code += "assert 'torch' not in sys.modules"
-    for arguments in (["--help"], ["compare", "runs/seeds", "--out", str(tmp_path / "x.png")]):
-        subprocess.run([sys.executable, "-c", code.format(arguments)], cwd=digits, check=True)
+@pytest.mark.parametrize(
+    ("arguments", "code"),
+    [(["--help"], 0), (["compare", "runs/seeds"], 0), (["evaluate", "runs/seeds"], 2)],
+    ids=["help", "compare", "mistake"],
+)
+def test_help_compare_and_mistakes_do_not_import_torch(digits, arguments, code):
+    script = "import sys, runpy; sys.argv = sys.argv[:1] + {!r}\n"
+    script += "try: runpy.run_module('digits', run_name='__main__')\n"
+    script += "except SystemExit as end: assert end.code == {}\n"
+    script += "assert 'torch' not in sys.modules"
+    subprocess.run([sys.executable, "-c", script.format(arguments, code)], cwd=digits, check=True)
