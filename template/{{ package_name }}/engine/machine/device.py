@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import platform
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from functools import cache
@@ -17,7 +19,7 @@ from .torch_internals import set_deterministic
 
 
 def choose_device(name: str) -> torch.device:
-    """The device of `device=`; "auto" is the first GPU where there is one. Raises `UserError`."""
+    """Return the device that `device=` names; "auto" prefers a GPU. Raises `UserError`."""
     if name in ("auto", "cuda") and WORLD_SIZE > 1 and torch.cuda.is_available():
         name = f"cuda:{LOCAL_RANK}"
     if name == "auto":
@@ -25,42 +27,39 @@ def choose_device(name: str) -> torch.device:
     try:
         device = torch.device(name)
     except RuntimeError:
-        raise UserError(f"device={name} is unknown: name auto, cpu, cuda or cuda:<n>.") from None
-    if device.type not in ("cpu", "cuda"):
-        raise UserError(f"device={name} is not supported: name auto, cpu, cuda or cuda:<n>.")
-    if device.type == "cpu" and device.index:
-        raise UserError(f"device={name} is unknown: there is one cpu.")
+        raise UserError(f"Unknown device={name}. Name auto, cpu, cuda or cuda:<n>.") from None
+    if device.type not in ("cpu", "cuda") or (device.type == "cpu" and device.index):
+        raise UserError(f"device={name} is not supported. Name auto, cpu, cuda or cuda:<n>.")
     if device.type == "cuda":
         count = torch.cuda.device_count() if torch.cuda.is_available() else 0
         if (device.index or 0) >= count:
-            raise UserError(f"device={name} is not there: this machine has {count} usable GPUs.")
+            raise UserError(f"device={name} does not exist. This machine has {count} usable GPUs.")
         device = torch.device("cuda", device.index or 0)
         torch.cuda.set_device(device)
     return device
 
 
 def choose_precision(name: str, device: torch.device) -> str:
-    """fp32, tf32, bf16 or fp16; "auto" is bf16 on a GPU that computes it, else fp32."""
+    """Return fp32, tf32, bf16 or fp16. "auto" is bf16 on a GPU that computes it, else fp32."""
     on_gpu = device.type == "cuda"
+    has_bf16 = on_gpu and torch.cuda.is_bf16_supported(including_emulation=False)
     if name == "auto":
-        return (
-            "bf16" if on_gpu and torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
-        )
+        return "bf16" if has_bf16 else "fp32"
     if name in ("tf32", "fp16") and not on_gpu:
-        raise UserError(f"precision={name} needs a GPU; on {device} take fp32 or bf16.")
-    if name == "bf16" and on_gpu and not torch.cuda.is_bf16_supported(including_emulation=False):
-        raise UserError("precision=bf16 needs a GPU that computes bf16; take fp16 or fp32.")
+        raise UserError(f"precision={name} needs a GPU. On {device} set fp32 or bf16.")
+    if name == "bf16" and on_gpu and not has_bf16:
+        raise UserError("precision=bf16 needs a GPU that computes bf16. Set fp16 or fp32.")
     return name
 
 
 def set_flags(config: Config, precision: str) -> None:
-    """Process-wide switches of torch; called before anything touches the GPU."""
+    """Set the switches of torch for this process, before anything uses the GPU."""
     strict = config.deterministic != "false"
-    if strict:  # read by cuBLAS when it starts
+    if strict:  # cuBLAS reads it when it starts
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     warn_only = config.deterministic == "warn"
     set_deterministic(strict, warn_only, compiles=config.compile != "false")
-    # Filling fresh memory finds reads of uninitialised values but costs time at every allocation.
+    # Filling new memory takes time at each allocation. It only helps to find uninitialised reads.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     torch.backends.cudnn.deterministic = strict
     torch.backends.cudnn.benchmark = not strict
@@ -70,7 +69,7 @@ def set_flags(config: Config, precision: str) -> None:
 
 
 def autocast(precision: str, device: torch.device) -> AbstractContextManager[Any]:
-    """The context in which a forward pass runs."""
+    """Return the context for a forward pass."""
     if precision in ("bf16", "fp16"):
         dtype = torch.bfloat16 if precision == "bf16" else torch.float16
         return torch.autocast(device.type, dtype=dtype)
@@ -94,8 +93,7 @@ def map_tensors(function: Callable[[Any], Any], batch: Any, kind: type = torch.T
 
 
 def to_device(batch: Any, device: torch.device, channels_last: bool = False) -> Any:
-    """`batch` with every tensor in it moved, see `map_tensors`; images laid out as NHWC where
-    `channels_last` says so."""
+    """Move the tensors of a batch. `channels_last`: lay out those with four dimensions as NHWC."""
     if device.type == "cpu" and not channels_last:
         return batch
 
@@ -111,13 +109,12 @@ def to_device(batch: Any, device: torch.device, channels_last: bool = False) -> 
 
 @cache
 def _copying_stream(device: torch.device) -> torch.cuda.Stream:
-    """One for all readers, as torch keeps memory for each stream."""
+    """Return one stream for all loaders, because torch keeps memory for each stream."""
     return torch.cuda.Stream(device)
 
 
 def prefetched(batches: Iterable[Any], device: torch.device) -> Iterator[Any]:
-    """`batches` on a GPU: each is copied on a stream of its own while the GPU computes with the
-    one before."""
+    """Yield batches on a GPU. It copies each batch while it computes with the batch before."""
     side = _copying_stream(device)
     waiting: tuple[Any, torch.cuda.Event] | None = None
 
@@ -125,12 +122,11 @@ def prefetched(batches: Iterable[Any], device: torch.device) -> Iterator[Any]:
         computing = torch.cuda.current_stream(device)
         computing.wait_event(copied)  # the GPU waits, not the host
 
-        def belongs(tensor: torch.Tensor) -> torch.Tensor:
-            # Its memory came from the side stream and may be reused only when this one is done.
-            tensor.record_stream(computing)
+        def keep(tensor: torch.Tensor) -> torch.Tensor:
+            tensor.record_stream(computing)  # its memory is not reused before that stream is done
             return tensor
 
-        return map_tensors(belongs, batch)
+        return map_tensors(keep, batch)
 
     for batch in batches:
         with torch.cuda.stream(side):
@@ -143,23 +139,18 @@ def prefetched(batches: Iterable[Any], device: torch.device) -> Iterator[Any]:
 
 
 def libraries(device: torch.device) -> dict[str, str]:
-    """The versions of what computes on a GPU: one version of torch is built for several."""
+    """Return the versions of CUDA and cuDNN, on a GPU. One version of torch exists for several."""
     if device.type != "cuda":
         return {}
     return {"CUDA": str(torch.version.cuda), "cuDNN": str(torch.backends.cudnn.version())}
 
 
 def describe(device: torch.device) -> str:
-    """The processor's or GPU's name, for the manifest."""
+    """Return the name of the processor or GPU."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
-    try:
-        with open("/proc/cpuinfo", encoding="utf-8") as file:
-            for line in file:
-                if line.startswith("model name"):
-                    return line.split(":", 1)[1].strip()
-    except OSError:  # not Linux: the general name has to do
-        pass
-    import platform
-
+    with contextlib.suppress(OSError), open("/proc/cpuinfo", encoding="utf-8") as file:  # Linux
+        for line in file:
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
     return platform.processor() or platform.machine()

@@ -1,6 +1,6 @@
-"""Several processes of one run, started by torchrun: who am I, and what do we agree on.
+"""The processes of a run, started by torchrun: their ranks, and what they tell each other.
 
-Every function also works in a single process, where it costs nothing.
+With a single process, each function returns at once.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ WORLD_SIZE = int(os.environ.get("WORLD_SIZE", "1"))
 LOCAL_RANK = int(os.environ.get("LOCAL_RANK", "0"))
 
 _hosts: Any = None
-"""A gloo group for plain Python objects and flags; gradients have their own backend."""
+"""A gloo group for Python objects and votes. Gradients go through another group."""
 
 _has_tried = False
-"""Whether this process has joined the others, or could not."""
+"""Whether this process has tried to join the others."""
 
 
 def is_main() -> bool:
@@ -32,7 +32,7 @@ def is_main() -> bool:
 def start(seconds: float | None = None) -> None:
     """Join the other processes: NCCL between GPUs, gloo between CPUs.
 
-    seconds: how long to wait for them; None waits as long as torch does.
+    seconds: how long to wait for them. None: torch's default.
     """
     global _hosts, _has_tried
     if WORLD_SIZE == 1 or _hosts is not None:
@@ -53,7 +53,7 @@ def is_awaited() -> bool:
 
 
 def finish() -> None:
-    """Leave together: a process that leaves early would abort the others."""
+    """Leave together, because a process that leaves early aborts the others."""
     global _hosts
     if _hosts is None:
         return
@@ -65,7 +65,7 @@ def finish() -> None:
 
 
 def from_main(value: Any) -> Any:
-    """What the main process passed, in every process."""
+    """Return the main process's `value` in all processes."""
     if _hosts is None:
         return value
     from torch import distributed as dist
@@ -76,7 +76,7 @@ def from_main(value: Any) -> Any:
 
 
 def from_all(value: Any) -> list[Any]:
-    """What every process passed, in the order of ranks, in every process."""
+    """Return the values of all processes, in the order of ranks, in all processes."""
     if _hosts is None:
         return [value]
     from torch import distributed as dist
@@ -87,7 +87,7 @@ def from_all(value: Any) -> list[Any]:
 
 
 def sum_over_processes(value: Any) -> Any:
-    """The sum of a tensor over all processes, in every process, on its device."""
+    """Sum a tensor over all processes, in place."""
     if WORLD_SIZE > 1:
         from torch import distributed as dist
 
@@ -96,10 +96,10 @@ def sum_over_processes(value: Any) -> Any:
 
 
 class Vote:
-    """Whether any process wants something, known one vote later so that nobody waits.
+    """A vote that does not block: whether any process wished for something at the vote before.
 
-    At every call, or where calls are quick at every n-th: votes would cost more than small steps.
-    n follows from the slowest process's calls, so it is the same in all, as they call alike.
+    All processes call it equally often. If calls are quick, only every n-th is a vote, because a
+    vote would take longer than a small step. The slowest process determines n for all.
     """
 
     _PAUSE = 0.01  # seconds between two votes, about
@@ -111,7 +111,7 @@ class Vote:
         self._calls, self._every, self._since = 0, 1, time.perf_counter()
 
     def ask(self, wish: bool) -> bool:
-        """Cast this process's wish for the next vote; returns what the previous one's wishes were."""
+        """Cast this process's wish. Return whether any process wished it at the vote before."""
         if _hosts is None:
             return wish
         self._calls += 1
@@ -135,12 +135,12 @@ class Vote:
         return agreed
 
     def restart(self) -> None:
-        """Vote at the next call again: what follows may be slower."""
+        """Vote at the next call, because calls may be slower from now on."""
         self.close()
         self._calls, self._every, self._since = 0, 1, time.perf_counter()
 
     def close(self) -> None:
-        """Receive the answer that nobody asked for."""
+        """Wait for the vote that is under way."""
         if self._work is not None:
             self._work.wait()
             self._work = None
@@ -148,7 +148,7 @@ class Vote:
 
 @contextlib.contextmanager
 def main_first() -> Iterator[None]:
-    """The main process goes through the block before the others: for downloads."""
+    """Let the main process run the block before the others do. For downloads."""
     if not is_main():
         from_main(None)
     yield

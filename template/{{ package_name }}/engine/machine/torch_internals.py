@@ -62,7 +62,7 @@ def lerp_all(tensors: list[Tensor], ends: list[Tensor], weight: float) -> None:
 
 
 def split_rows(rows: Tensor, sizes: list[int]) -> Sequence[Tensor]:
-    """Cut a tensor into parts of so many rows. Each may be changed in place, which views may not."""
+    """Cut a tensor into parts of so many rows. Each may be changed in place, unlike a view."""
     if _has(rows, "unsafe_split_with_sizes"):
         return rows.unsafe_split_with_sizes(sizes)
     return [part.clone() for part in rows.split(sizes)]
@@ -78,7 +78,7 @@ def version(tensor: Tensor) -> object:
 
 
 def set_deterministic(strict: bool, warn_only: bool, compiles: bool) -> None:
-    """Do what `torch.use_deterministic_algorithms` does, which imports the compiler to inform it."""
+    """Like `torch.use_deterministic_algorithms`, which imports the compiler to inform it."""
     if not compiles and _has(torch._C, "_set_deterministic_algorithms"):
         torch._C._set_deterministic_algorithms(strict, warn_only=warn_only)
     else:
