@@ -28,8 +28,8 @@ BUILT_IN = {
     "regression": set(),
 }
 """What a starting point holds of the built-in data sets and models; None: all."""
-ON_DEMAND = {"mlflow", "onnx", "onnxruntime", "optuna", "wandb"}
-"""The code that imports these packages says in a sentence that one is missing."""
+ON_DEMAND = {"mlflow", "onnx", "onnxruntime", "optuna", "timm", "wandb"}
+"""The code that imports these packages says in a sentence that one is missing. A model of timm brings timm along."""
 DISTRIBUTIONS = {
     "hydra": "hydra-core",
     "omegaconf": "hydra-core",
