@@ -95,7 +95,8 @@ def run(options: argparse.Namespace) -> list[Table]:
         ["what", "an epoch, CPU time", "an epoch", "the whole command, CPU time", "the whole command", "accuracy"],
         note="An epoch is training, validation and a checkpoint. Its time is a third of the difference between four "
         "epochs and one. All use batch 128, fused Adam at 1e-3, deterministic algorithms and the same network. "
-        "Ours has no random shifts, because theirs has none. Theirs has no test after training. Theirs logs to csv, ours to TensorBoard. "
+        "Ours has no random shifts, because theirs has none. Theirs has no test after training. Theirs logs to csv, "
+        "ours to TensorBoard. "
         "MNIST's files are generated (the same for all), so the accuracy is not that of the real MNIST.",
     )
     epochs = {
