@@ -10,11 +10,12 @@ from typing import Any
 
 DOCS = Path(__file__).parent
 ENGINE = DOCS.parent / "template/{{ package_name }}/engine"
-HEAD = """# Every config key
+HEAD = """# Config keys
 
-Set a key in `configs/train.yaml`, in an experiment, or as `KEY=VALUE` on the command line. The groups
-(`data`, `model`, `loss`, `mix`, `optimizer`, `scheduler`, `logger`) hold what their YAML files in
-`configs/` say; each of these files explains its own keys. This page is made from the schema.
+For people who look up a key. Set a key in `configs/train.yaml`, in an experiment, or as `KEY=VALUE` on the command line.
+
+The config groups `data`, `model`, `loss`, `mix`, `optimizer`, `scheduler` and `logger` have a folder each in `configs/`. Each file
+there explains its own keys. This page is made from `engine/config/schema.py`.
 """
 RESUMED = """## In a resumed run
 

@@ -105,7 +105,7 @@ class Config:
     )
     workers: int | None = key(
         None,
-        "Loader processes. null: one per CPU core, at most 8; none for data that are read quickly.",
+        "Loader workers. null: one per CPU core, at most 8; none for data that are read quickly.",
         at_least=0,
         at_most=1024,
         may_change=True,
