@@ -359,7 +359,7 @@ REFUSED = [
     ("optimizer.groups=[{match: '*', weight_decay: x}]", "weight_decay='x'"),
     ("optimizer.groups=[{match: '*', 3: 4}]", "Unknown key '3'"),
     ("resume='~nobody_at_all/x'", "resume=~nobody_at_all/x"),
-    (f"resume={'x' * 3000}", "is no run"),
+    (f"resume={'x' * 3000}", "is not a run"),
     (f"name={'x' * 300}", "at most 200 bytes"),
     ("loss=\x1d¢", "loss=\\x1d¢"),
     ("name='a\nb'", "a\\nb"),

@@ -134,17 +134,22 @@ def all_runs(name: str) -> list[Path]:
     return sorted(found, key=started, reverse=True)
 
 
+def is_run(folder: Path) -> bool:
+    """Whether a folder holds a run. A path that no file system takes holds none."""
+    return all(os.path.isfile(folder / name) for name in ("manifest.json", "config.yaml"))
+
+
 def find_run(config: Config) -> Path | None:
     """Return the run that `resume=` names; None if `auto` finds none. Raises `UserError`."""
     assert config.resume is not None
     if config.resume == "auto":
         return next((run for run in all_runs(config.name) if _is_same(run, config)), None)
     folder = ROOT / os.path.expanduser(config.resume)
-    if not all(os.path.isfile(folder / name) for name in ("manifest.json", "config.yaml")):
+    if not is_run(folder):
         newest = all_runs(config.name)
         hint = f", such as {shown(newest[0])}" if newest else ""
         raise UserError(
-            f"resume={config.resume} is no run: {folder} holds no config.yaml and manifest.json. "
+            f"resume={config.resume} is not a run: {folder} has no config.yaml or no manifest.json. "
             f"Name a run folder{hint}."
         )
     return folder

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,17 +13,13 @@ from typing import Any
 from ..config.stored import flat
 from ..errors import UserError, one_line
 from ..paths import RUNS, shown
-from ..run.folder import Run
+from ..run.folder import Run, is_run
 from ..run.metrics import read_metrics
-
-
-def is_run(folder: Path) -> bool:
-    return (folder / "manifest.json").is_file() and (folder / "config.yaml").is_file()
 
 
 def runs_below(folder: Path) -> list[Path]:
     """Return the folder itself if it is a run, else all runs below it, oldest first."""
-    if not folder.is_dir():
+    if not os.path.isdir(folder):
         raise UserError(
             f"There is no folder {shown(folder)}. Name a run folder, such as runs/NAME/TIME."
         )
