@@ -15,21 +15,22 @@ from ..text import logger
 
 
 class Profiler:
-    """A chrome trace in `profile/` and a table in `train.log`, of a few steps in this process.
+    """Writes a chrome trace to `profile/` and a table to `train.log`, of a few steps of rank 0.
 
-    Where it is not `wanted` it does nothing. `steps` are still to be done: some at the start are
-    left alone, two only warm the profiler up.
+    Without `wanted` it does nothing. `steps` are left in the run. The profiler skips some at first,
+    and two more warm it up.
     """
 
     def __init__(self, wanted: bool, folder: Path, device: torch.device, steps: int) -> None:
         self.folder, self.device = folder / "profile", device
         self.profile: Any = None
+        self.count = 0
         if not (wanted and is_main() and steps):
             return
         skipped = min(5, steps // 4)
         warmup = min(2, (steps - skipped) // 2)
         self.count = min(5, steps - skipped - warmup)
-        os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # else it writes to the terminal
+        os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # do not write to the terminal
         activities = [ProfilerActivity.CPU]
         activities += [ProfilerActivity.CUDA] if device.type == "cuda" else []
         self.profile = profile(
@@ -41,7 +42,7 @@ class Profiler:
         self.profile.start()
 
     def step(self) -> None:
-        """Called after each optimizer step."""
+        """Call this after each step."""
         if self.profile is not None:
             self.profile.step()
 
@@ -58,6 +59,6 @@ class Profiler:
         profiled.export_chrome_trace(str(path))
         logger.debug(f"Profile of {self.count} steps:\n{table}")
         logger.info(
-            f"Profiled {self.count} steps: the table is in train.log, the trace in {shown(path)} (open "
-            "it at ui.perfetto.dev or in chrome://tracing)"
+            f"Profiled {self.count} steps. The table is in train.log, the trace in {shown(path)}. "
+            "Open it at ui.perfetto.dev or in chrome://tracing."
         )
