@@ -15,6 +15,7 @@ pytest.register_assert_rewrite("helpers")  # before they are imported, so that t
 
 from helpers import releases, snippets  # noqa: E402
 from helpers.forkserver import Command, Result, Server  # noqa: E402
+from helpers.machine import ON_GPU  # noqa: E402
 from helpers.template import ROOT, working_tree  # noqa: E402
 
 
@@ -195,3 +196,15 @@ def run_watched(train: Callable[..., Result], workspace: Path) -> Callable[..., 
         return done.out
 
     return run_watched
+
+
+@pytest.fixture(params=["cpu", ON_GPU])
+def device(request: pytest.FixtureRequest) -> str:
+    """Each kind of device; a GPU only where there is one."""
+    return request.param
+
+
+@pytest.fixture
+def looped_on_device(looped, device):
+    """`looped` on each device, in the precision that is exact, without a logger."""
+    return lambda *overrides: looped("logger=none", f"device={device}", "precision=fp32", *overrides)

@@ -1,0 +1,33 @@
+"""Device, memory layout and determinism are as the config says."""
+
+import pytest
+import torch
+
+
+@pytest.mark.parametrize("mix", [False, True])
+def test_channels_last_reaches_weights_and_batches(looped_on_device, monkeypatch, mix):
+    loop = looped_on_device("channels_last=true", "data=synthetic", "data.size=64", "max_steps=1")
+    seen = []
+    step = loop.parts.task.training_step
+    loop.parts.task.training_step = lambda model, batch, ctx: (seen.append(batch[0]), step(model, batch, ctx))[1]
+    if mix:  # on a GPU, MixUp loses the layout
+        monkeypatch.setattr(loop.parts, "mix", lambda images, labels: (images.contiguous(), labels))
+    loop.fit()
+    layouts = [seen[0], *(p for p in loop.parts.model.parameters() if p.ndim == 4 and p.shape[-1] > 1)]
+    assert all(tensor.is_contiguous(memory_format=torch.channels_last) for tensor in layouts)
+    assert not seen[0].is_contiguous()
+
+
+def test_the_fingerprint_of_a_gpu_names_its_libraries(engine):
+    device = engine("machine.device")
+    assert device.libraries(torch.device("cuda", 0)).keys() == {"CUDA", "cuDNN"}
+    assert device.libraries(torch.device("cpu")) == {}
+
+
+@pytest.mark.parametrize(("value", "enabled", "warns"), [("true", 1, 0), ("warn", 1, 1), ("false", 0, 0)])
+def test_determinism(looped_on_device, value, enabled, warns):
+    looped_on_device(f"deterministic={value}")
+    assert torch.are_deterministic_algorithms_enabled() == enabled
+    assert torch.is_deterministic_algorithms_warn_only_enabled() == warns
+    assert torch.backends.cudnn.deterministic == enabled
+    assert torch.backends.cudnn.benchmark == (not enabled)

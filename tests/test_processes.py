@@ -1,0 +1,144 @@
+"""Several processes train what one does, and end together."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from helpers.runs import result, rows, the_run
+
+
+def torchrun(workspace: Path, *overrides: str, processes: int = 2, **env: str) -> subprocess.CompletedProcess:
+    command = [sys.executable, "-m", "torch.distributed.run", f"--nproc-per-node={processes}", "--standalone"]
+    settings = {k: v for k, v in os.environ.items() if k != "PYTHONDONTWRITEBYTECODE"}
+    settings |= {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", **env}
+    return subprocess.run(
+        [*command, "train.py", *overrides], cwd=workspace, env=settings, text=True, capture_output=True, timeout=300
+    )
+
+
+GROUP_NORM = """
+from torch import nn
+
+class Normed(nn.Module):
+    def __init__(self, shape, classes):
+        super().__init__()
+        self.layers = nn.Sequential(
+            nn.Conv2d(shape[0], 16, 3, padding=1), nn.GroupNorm(4, 16), nn.ReLU(), nn.AdaptiveAvgPool2d(2),
+            nn.Flatten(), nn.Dropout(0.2), nn.Linear(64, classes))
+
+    def forward(self, x):
+        return self.layers(x)
+"""
+
+
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two GPUs")
+@pytest.mark.cuda
+def test_two_gpus_train(workspace):
+    done = torchrun(workspace, "epochs=2", "logger=none", "sync_batchnorm=true", CUDA_VISIBLE_DEVICES="0,1")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert result(the_run(workspace))["steps"] == 40
+
+
+def test_two_processes_train_what_one_does(train, train_together, workspace):
+    (workspace / "digits/models/normed.py").write_text(GROUP_NORM)
+    (workspace / "configs/model/normed.yaml").write_text("_target_: .models.normed.Normed\n")
+    options = ("model=normed", "epochs=2", "logger=none", "optimizer=sgd", "log.every=7")
+    done = train_together(*options, "name=two", "accumulate=2", "drop_last=false", "batch_size=100")
+    assert done.code == 0, done.out
+    done = train(*options, "name=one", "accumulate=4", "drop_last=false", "batch_size=100")
+    assert done.code == 0, done.out
+    one, two = the_run(workspace, "one"), the_run(workspace, "two")
+    weights = [torch.load(f / "checkpoints/step-00000026.pt", weights_only=True)["model"] for f in (one, two)]
+    for name in weights[0]:
+        torch.testing.assert_close(weights[0][name], weights[1][name], rtol=1e-4, atol=1e-6)
+    for a, b in zip(rows(one), rows(two), strict=True):
+        assert a.keys() == b.keys()
+        for key in a:
+            if not key.startswith("time/"):
+                assert a[key] == pytest.approx(b[key], rel=1e-3, abs=1e-6), key
+    assert json.loads((two / "manifest.json").read_text())["fingerprint"]["world_size"] == 2
+
+
+def test_a_mistake_is_told_where_other_processes_never_come(server, workspace):
+    script, env = workspace / "train.py", {"RANK": "0", "WORLD_SIZE": "2"}
+    done = server.run(script, "lrr=1", **env)  # nor does MASTER_ADDR say where they would
+    assert done.code == 2
+    assert done.out.count("\n") == 1
+    assert "Did you mean 'lr'?" in done.out
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    waiting = server.start(script, "lrr=1", **env, MASTER_ADDR="127.0.0.1", MASTER_PORT=port)
+    waiting.wait_for("Did you mean")
+    time.sleep(0.5)
+    waiting.send(signal.SIGINT)
+    assert waiting.result().code == 128 + signal.SIGINT
+
+
+def test_a_task_that_exits_ends_two_processes(train_together, workspace):
+    (workspace / "digits/leaving.py").write_text(
+        "import sys\nfrom .task import Classification\n\n"
+        "class Leaving(Classification):\n    def training_step(self, model, batch, ctx):\n"
+        "        return sys.exit(0) if ctx.step == 2 else super().training_step(model, batch, ctx)\n"
+    )
+    done = train_together("task._target_=.leaving.Leaving", "model=mlp", "logger=none")
+    assert done.code == 0, done.out
+    assert "Traceback" not in done.out
+
+
+def test_a_run_of_two_processes_stops_and_goes_on_with_one(train, workspace):
+    (workspace / "digits/stopping.py").write_text(
+        "import os, signal\nfrom .task import Classification\n\nclass Stopping(Classification):\n"
+        "    def training_step(self, model, batch, ctx):\n"
+        "        if os.environ.get('RANK') == '1' and ctx.step == 3:\n"
+        "            import warnings\n            warnings.warn('heard from afar')\n"
+        "        if os.environ.get('RANK') == '1' and ctx.step == 23:\n"
+        "            os.kill(os.getpid(), signal.SIGTERM)\n"
+        "        return super().training_step(model, batch, ctx)\n"
+    )
+    options = ("task._target_=.stopping.Stopping", "epochs=2", "logger=none")
+    done = torchrun(workspace, *options)
+    assert done.returncode == 1
+    folder = the_run(workspace)
+    manifest = json.loads((folder / "manifest.json").read_text())
+    assert manifest["status"] == "stopped", done.stdout + done.stderr
+    (line,) = [line for line in (folder / "train.log").read_text().splitlines() if "heard from afar" in line]
+    assert "rank 1" in line
+    done = train(f"resume={folder}")
+    assert done.code == 0, done.out
+    assert "world_size 2 → 1" in done.out
+    assert result(folder)["steps"] == 40
+    assert [row["step"] for row in rows(folder) if "val/acc" in row] == [20, 40]
+
+
+def test_two_processes_end_where_there_is_nothing_left_to_do(train_together):
+    done = train_together("model=mlp", "max_steps=2", "logger=none", "name=two")
+    assert done.code == 0
+    again = train_together("model=mlp", "max_steps=2", "logger=none", "name=two", "resume=auto")
+    assert again.code == 0
+    assert "Nothing is left to do" in again.out
+
+
+def test_a_mistake_under_torchrun_is_said_once(train_together, workspace):
+    done = torchrun(workspace, "lrr=1")
+    assert done.returncode != 0
+    assert (done.stdout + done.stderr).count("Did you mean 'lr'?") == 1
+    assert "Unable to shutdown" not in done.stderr, "no process waits for one that has ended"
+    done = train_together("--help")
+    assert done.code == 0
+    assert done.out.count("batch_size=") == 1
+    done = train_together("batch_size=33")
+    assert done.code == 2
+    assert done.out.count("batch_size=33") == 1
+    assert "multiple of 2" in done.out
+    done = train_together("sync_batchnorm=true")
+    assert done.code == 2
+    assert done.out.count("between GPUs only") == 1
+    assert not (workspace / "runs").exists()
