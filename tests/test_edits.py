@@ -207,7 +207,7 @@ def test_no_edit_is_lost_by_a_checked_update(draw_case, rendered: Versions, tmp_
     print("\n".join(figures.conflicts))
     assert figures.lost == []
     assert figures.in_yours == 0
-    assert figures.with_conflict_to_further <= (0.05 if figures.cases >= 100 else 0.1) * figures.to_further
+    assert figures.with_conflict_to_further <= (0.05 if figures.to_further >= 100 else 0.1) * figures.to_further
 
 
 def contents(repository: Path, tree: str) -> dict[str, bytes]:
