@@ -1,7 +1,4 @@
-"""The learning rate as a function of the step: `base_lr` of a parameter group × `scale_at(step)`.
-
-A resumed run therefore needs only its step. `Plateau` alone has state.
-"""
+"""The learning rate as a function of the step, so that a resumed run needs only its step."""
 
 import bisect
 import math
@@ -19,12 +16,11 @@ from .progress import is_better
 
 @dataclass(frozen=True)
 class Horizon:
-    """The length of a run in optimizer steps, and what else a schedule may ask about the run."""
+    """The length of a run in optimizer steps, its base `lr`, and what else a schedule may ask."""
 
     total_steps: int
     steps_per_epoch: int
     lr: float = 1.0
-    """The config's base lr."""
     monitor_mode: str = "min"
     validates: bool = True
 
@@ -53,10 +49,10 @@ class Schedule(ABC):
         for f in (*fields(Schedule), *fields(self)):  # a subclass may change a default, not a rule
             if "rule" in f.metadata:
                 check_value(f"scheduler.{f.name}", getattr(self, f.name), f.metadata["rule"])
-        warmups = ("warmup_steps", "warmup_epochs", "warmup_fraction")
-        given = [f"scheduler.{n}={getattr(self, n):g}" for n in warmups if getattr(self, n)]
+        names = ("warmup_steps", "warmup_epochs", "warmup_fraction")
+        given = [name for name in names if getattr(self, name)]
         if len(given) > 1:
-            raise UserError(f"{' and '.join(given)} are both set. Set all but one to 0.")
+            raise UserError(f"Set only one of scheduler.{' and scheduler.'.join(given)}.")
         self.warmup = self.warmup_steps or round(
             self.warmup_epochs * self.horizon.steps_per_epoch
             + self.warmup_fraction * self.horizon.total_steps
@@ -246,25 +242,21 @@ class Plateau(Schedule):
 
     def validate(self) -> None:
         if not self.horizon.validates:
-            raise UserError(
-                "scheduler=plateau needs validations. Set val_every_epochs or val_every_steps."
-            )
+            raise UserError("scheduler=plateau needs validations. Set val_every_epochs=1.")
 
     def scale(self, step: int) -> float:
         return self.current
 
     def observe(self, value: float) -> None:
+        self.bad += 1
         if is_better(value, self.best, self.horizon.monitor_mode):
             self.best, self.bad = value, 0
-        else:
-            self.bad += 1
         if self.bad > self.patience:
             self.current, self.bad = max(self.min_scale, self.current * self.factor), 0
             self.begin(self.optimizer, self.step_count)
 
     def state_dict(self) -> dict[str, Any]:
-        own = {"current": self.current, "best": self.best, "bad": self.bad}
-        return {**super().state_dict(), **own}
+        return {**super().state_dict(), "current": self.current, "best": self.best, "bad": self.bad}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         super().load_state_dict(state)
