@@ -140,5 +140,5 @@ def test_a_mistake_under_torchrun_is_said_once(train_together, workspace):
     assert "multiple of 2" in done.out
     done = train_together("sync_batchnorm=true")
     assert done.code == 2
-    assert done.out.count("between GPUs only") == 1
+    assert done.out.count("works on GPUs only") == 1
     assert not (workspace / "runs").exists()
