@@ -208,3 +208,9 @@ def device(request: pytest.FixtureRequest) -> str:
 def looped_on_device(looped, device):
     """`looped` on each device, in the precision that is exact, without a logger."""
     return lambda *overrides: looped("logger=none", f"device={device}", "precision=fp32", *overrides)
+
+
+@pytest.fixture
+def windows(engine: Callable[[str], ModuleType]) -> ModuleType:
+    """The module of the engine that keeps statistics over windows of steps."""
+    return engine("log.statistics")

@@ -66,16 +66,20 @@ def test_the_order_of_a_step(looped_on_device):
         inner = getattr(owner, name)
         setattr(owner, name, lambda *a, **k: (order.append(label), inner(*a, **k))[1])
 
-    spy(p, "zero_grad", "zero_grad")
-    spy(loop, "next_batch", "batch")
+    def next_batch(*args):
+        is_empty = all(parameter.grad is None for parameter in p.parameters.values())
+        order.append("first batch, no gradients" if is_empty else "next batch")
+        return read(*args)
+
+    read, loop.next_batch = loop.next_batch, next_batch
     spy(loop, "backward", "backward")
     spy(loop, "clip_gradients", "clip")
     p.optimizer.register_step_post_hook(lambda *_: order.append("optimizer"))
     spy(p.scheduler, "step", "scheduler")
     spy(p.averaged, "update", "ema")
     loop.fit()
-    once = ["zero_grad", "batch", "backward", "batch", "backward", "clip", "optimizer", "scheduler", "ema"]
-    assert order == once * 2
+    parts = ["first batch, no gradients", "backward", "next batch", "backward"]
+    assert order == [*parts, "clip", "optimizer", "scheduler", "ema"] * 2
 
 
 def test_averaged_weights(looped_on_device):
@@ -101,7 +105,9 @@ def test_averaged_weights(looped_on_device):
 def test_averaged_buffers_take_a_call_for_each_type(looped_on_device, monkeypatch):
     loop, calls = looped_on_device("ema_decay=0.9", "max_steps=1"), []
     copy = torch._foreach_copy_
-    monkeypatch.setattr(torch, "_foreach_copy_", lambda own, new: (calls.append(len(own)), copy(own, new)))
+    monkeypatch.setattr(
+        torch, "_foreach_copy_", lambda own, *rest, **k: (calls.append(len(own)), copy(own, *rest, **k))
+    )
     loop.parts.averaged.update(loop.parts.model)
     assert len(calls) == 2
     assert sum(calls) == len(list(loop.parts.model.buffers()))
