@@ -71,20 +71,18 @@ class Media:
         if self.start > 0:  # the run has sent the rest before it was resumed
             return
         if self.parts.config.log.graph and self.takers("graph"):
-            with self._harmless("graph is"):
-                self._graph(batch)
+            self._graph(batch)
         if self.draws:
             collected = self._collected()
             self._collect(collected, self.parts.model, batch, ctx)
             self._draw(collected, "train", ctx.step)
 
     def _graph(self, batch: Any) -> None:
-        p = self.parts
-        values = p.task.example(batch)
-        one = tuple(v[:1] if isinstance(v, Tensor) and v.ndim else v for v in values)
-        model = copy.deepcopy(p.model).eval()  # a copy: a call may change buffers
-        with torch.no_grad(), autocast(p.precision, p.device), warnings.catch_warnings():
+        with self._harmless("graph is"), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # the tracer is deprecated
+            values = self.parts.task.example(batch)
+            one = tuple(v[:1] if isinstance(v, Tensor) and v.ndim else v for v in values)
+            model = copy.deepcopy(self.parts.model).eval()  # a copy: a call may change buffers
             for sink in self.takers("graph"):
                 sink.graph(model, one)
 
@@ -116,21 +114,18 @@ class Media:
         return Collected(self.parts.config.log.images)
 
     def _collect(self, collected: Collected, model: nn.Module, batch: Any, ctx: Context) -> None:
-        p = self.parts
-        with self._harmless("pictures are"), torch.no_grad(), autocast(p.precision, p.device):
-            collected.add(p.task.images(model, batch, ctx))
+        with self._harmless("pictures are"):
+            collected.add(self.parts.task.images(model, batch, ctx))
 
     def _draw(self, collected: Collected, place: str, step: int) -> None:
         with self._harmless("pictures are"):
             self._send(step, {f"{place}/{tag}": grid for tag, grid in collected.grids(self.names)})
 
-    @torch.no_grad()
     def _show(self, model: nn.Module, batch: Any, ctx: Context, step: int) -> None:
-        p = self.parts
-        rng.seed_all(rng.make_key(p.config.seed, rng.Domain.PREDICTION))
+        rng.seed_all(rng.make_key(self.parts.config.seed, rng.Domain.PREDICTION))
         with self._harmless("texts and figures are"):
-            with autocast(p.precision, p.device):
-                shown = {f"val/{tag}": v for tag, v in p.task.show(model, batch, ctx).items()}
+            returned = self.parts.task.show(model, batch, ctx)
+            shown = {f"val/{tag}": value for tag, value in returned.items()}
             texts = {tag: value for tag, value in shown.items() if isinstance(value, str)}
             for sink in self.takers("texts") if texts else ():
                 sink.texts(step, texts)
@@ -159,9 +154,11 @@ class Media:
 
     @contextmanager
     def _harmless(self, what: str) -> Iterator[None]:
-        """Log an error of a task, a model or a library, and let the run go on."""
+        """Run a block without gradients. Log its error and let the run go on."""
+        p = self.parts
         try:
-            yield
+            with torch.no_grad(), autocast(p.precision, p.device):
+                yield
         except Exception as error:
             self.draws = self.draws and what != "pictures are"
             self.shows = self.shows and what != "texts and figures are"
