@@ -12,8 +12,6 @@ A sweep goes on after a failed job. It exits with 75 if a job was stopped, else 
 code of its jobs. torchrun hides the codes of its processes: read `status` in manifest.json.
 """
 
-from __future__ import annotations
-
 import difflib
 import errno
 from collections.abc import Iterable

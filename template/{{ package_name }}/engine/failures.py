@@ -1,7 +1,5 @@
 """How a failed run ends: its status in the manifest, and one sentence for the user."""
 
-from __future__ import annotations
-
 import contextlib
 import errno
 import re

@@ -1,7 +1,5 @@
 """A loss of several weighted terms, from the config."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import torch

@@ -1,7 +1,5 @@
 """The project's folders, paths as people read them, and files that are whole or absent."""
 
-from __future__ import annotations
-
 import json
 import os
 from collections.abc import Mapping

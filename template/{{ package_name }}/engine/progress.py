@@ -3,8 +3,6 @@
 This file answers questions. The loop acts on the answers.
 """
 
-from __future__ import annotations
-
 import math
 import time
 from collections.abc import Mapping, Sequence

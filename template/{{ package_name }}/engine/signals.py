@@ -4,8 +4,6 @@ The first signal asks the loop to finish its step, save and exit with 75. A seco
 process at once with 128+n. This module is imported first, before Hydra and torch.
 """
 
-from __future__ import annotations
-
 import contextlib
 import os
 import signal

@@ -1,7 +1,5 @@
 """Text that people read: messages, numbers, aligned tables."""
 
-from __future__ import annotations
-
 import logging
 import sys
 import unicodedata

@@ -1,7 +1,5 @@
 """Reading batches: what a sample is depends on (seed, epoch, number) alone."""
 
-from __future__ import annotations
-
 import os
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator

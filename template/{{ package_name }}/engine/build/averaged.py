@@ -1,7 +1,5 @@
 """Averaged weights, for `ema_decay`."""
 
-from __future__ import annotations
-
 import copy
 
 import torch

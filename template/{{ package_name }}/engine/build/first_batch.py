@@ -1,7 +1,5 @@
 """Check one batch before the run: shapes, keys and `monitor`."""
 
-from __future__ import annotations
-
 import contextlib
 from collections.abc import Iterator
 from typing import Any

@@ -1,7 +1,5 @@
 """Load weights to start from (`init_from=`), and show which tensors matched."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path

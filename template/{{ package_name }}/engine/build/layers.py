@@ -1,7 +1,5 @@
 """The layers of a model from input to output, for `optimizer.layer_decay`."""
 
-from __future__ import annotations
-
 from torch import nn
 
 from ..errors import UserError, nearest

@@ -1,7 +1,5 @@
 """The parameter groups and the optimizer. Its state is stored by parameter name."""
 
-from __future__ import annotations
-
 import fnmatch
 import re
 from collections.abc import Iterable, Mapping, Sequence

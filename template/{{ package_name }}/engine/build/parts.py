@@ -1,7 +1,5 @@
 """The objects that a run is made of."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path

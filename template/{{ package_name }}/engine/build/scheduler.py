@@ -1,7 +1,5 @@
 """Build the schedule of the config's `scheduler` section: the engine's, yours or one of torch."""
 
-from __future__ import annotations
-
 import warnings
 from collections.abc import Mapping
 from typing import Any

@@ -1,7 +1,5 @@
 """Build objects from config sections: `_target_` names a class, the other keys are its arguments."""
 
-from __future__ import annotations
-
 import importlib
 import inspect
 import traceback

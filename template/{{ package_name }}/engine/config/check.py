@@ -1,7 +1,5 @@
 """Refuse configs that cannot work: unknown keys and values against their rules. Without torch."""
 
-from __future__ import annotations
-
 import operator
 from collections.abc import Mapping
 from typing import Any

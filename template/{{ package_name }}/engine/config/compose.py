@@ -1,7 +1,5 @@
 """From overrides to a checked config, composed by Hydra. Without torch."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any

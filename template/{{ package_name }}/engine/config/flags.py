@@ -1,7 +1,5 @@
 """Our flags on the command line, spelled as the overrides that they stand for."""
 
-from __future__ import annotations
-
 from ..errors import UserError
 from .hydra_internals import check_flags
 from .retired import accept_retired

@@ -1,7 +1,5 @@
 """`python train.py --help`: every choice, every key with its value and its meaning."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from ..paths import CONFIGS

@@ -1,7 +1,5 @@
 """Hydra's errors as one or two sentences: what is wrong, the value, what to do."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Sequence
 

@@ -4,8 +4,6 @@ Tried with hydra-core 1.3.8. Where a name is missing, `_find` returns None and t
 taken: slower or less friendly, with the same runs.
 """
 
-from __future__ import annotations
-
 import importlib
 import itertools
 import re

@@ -4,8 +4,6 @@ To retire a key, delete its field in schema.py, add it here, and announce it in 
 **Removed**.
 """
 
-from __future__ import annotations
-
 import functools
 import os
 from collections.abc import Mapping

@@ -1,7 +1,5 @@
 """The rule of a config key: its meaning and the values it takes, beside its default."""
 
-from __future__ import annotations
-
 import math
 import os
 from collections.abc import Callable

@@ -2,8 +2,6 @@
 
 # ruff: noqa: RUF009 - `key` returns a dataclass field
 
-from __future__ import annotations
-
 import dataclasses
 from dataclasses import dataclass
 from typing import Any

@@ -1,7 +1,5 @@
 """The config of a run: write it to the run folder, read it, compare it with a new config."""
 
-from __future__ import annotations
-
 import dataclasses
 from collections.abc import Mapping
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Hydra's own main, for sweeps (`-m`, `sweep=`). Every job is checked before the first starts."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Callable
 from typing import Any

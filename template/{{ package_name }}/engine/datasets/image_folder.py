@@ -1,7 +1,5 @@
 """Your own pictures, in one folder for each class."""
 
-from __future__ import annotations
-
 import hashlib
 import os
 from collections.abc import Sequence

@@ -1,7 +1,5 @@
 """The free memory of this machine."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 

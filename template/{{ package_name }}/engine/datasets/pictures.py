@@ -1,7 +1,5 @@
 """Read a picture file as pixels."""
 
-from __future__ import annotations
-
 import numpy as np
 from PIL import Image, ImageOps
 

@@ -1,7 +1,5 @@
 """Generated pictures, to try shapes, sizes and speeds."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import numpy as np

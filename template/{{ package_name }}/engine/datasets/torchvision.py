@@ -1,7 +1,5 @@
 """MNIST, FashionMNIST, CIFAR-10 and CIFAR-100. torchvision downloads them."""
 
-from __future__ import annotations
-
 import contextlib
 import fcntl
 import hashlib

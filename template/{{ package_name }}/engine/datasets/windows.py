@@ -1,7 +1,5 @@
 """Windows cut from pictures: what a sample looks like follows from its key alone."""
 
-from __future__ import annotations
-
 from abc import abstractmethod
 from collections.abc import Sequence
 from typing import Any

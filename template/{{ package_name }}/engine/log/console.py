@@ -1,7 +1,5 @@
 """What a person sees: lines in columns, colours, and a progress bar that tears no line."""
 
-from __future__ import annotations
-
 import logging
 import os
 import shutil
@@ -80,7 +78,7 @@ class Console(logging.Handler):
         return f"{shade}{text}{_OFF}" if shade and not os.environ.get("NO_COLOR") else text
 
 
-def progress_bar(total: int, done: int, shown: bool) -> tqdm[None]:
+def progress_bar(total: int, done: int, shown: bool) -> "tqdm[None]":
     """A bar of steps. It is shorter than the terminal, so that an echoed ^C does not wrap it."""
     tqdm.monitor_interval = 0  # no second thread in the process that forks loader workers
     return tqdm(

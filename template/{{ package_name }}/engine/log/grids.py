@@ -1,7 +1,5 @@
 """Grids of pictures with captions, drawn by PIL."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterator, Mapping, Sequence
 

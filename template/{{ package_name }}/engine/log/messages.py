@@ -1,7 +1,5 @@
 """Where messages of a run and warnings of libraries go: the console and `train.log`."""
 
-from __future__ import annotations
-
 import contextlib
 import logging
 import mmap

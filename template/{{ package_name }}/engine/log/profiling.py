@@ -1,7 +1,5 @@
 """Where the time of a few steps goes: `profile=true`."""
 
-from __future__ import annotations
-
 import os
 from pathlib import Path
 from typing import Any

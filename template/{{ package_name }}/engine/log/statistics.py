@@ -1,7 +1,5 @@
 """Means of logged values since the last log point and over the epoch, and `log.windows`."""
 
-from __future__ import annotations
-
 import itertools
 import math
 from collections import deque

@@ -1,7 +1,5 @@
 """Where a run's time goes, and how much of it is left."""
 
-from __future__ import annotations
-
 import math
 import time
 from collections import defaultdict

@@ -3,8 +3,6 @@
 Each file imports its package. It is imported only if the config names it.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Mapping
 from typing import Any

@@ -1,7 +1,5 @@
 """MLflow, with its local store or a server."""
 
-from __future__ import annotations
-
 import json
 import logging
 import os

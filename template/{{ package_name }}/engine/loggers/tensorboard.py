@@ -1,7 +1,5 @@
 """TensorBoard's event files."""
 
-from __future__ import annotations
-
 import io
 import json
 import re

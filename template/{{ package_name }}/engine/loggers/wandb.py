@@ -1,7 +1,5 @@
 """Weights & Biases, online or offline."""
 
-from __future__ import annotations
-
 import os
 import uuid
 from collections.abc import Mapping

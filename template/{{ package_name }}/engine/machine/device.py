@@ -1,7 +1,5 @@
 """Where and how numbers are computed: device, precision, determinism."""
 
-from __future__ import annotations
-
 import contextlib
 import os
 import platform

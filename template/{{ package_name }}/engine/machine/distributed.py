@@ -3,8 +3,6 @@
 With a single process, each function returns at once.
 """
 
-from __future__ import annotations
-
 import contextlib
 import os
 import time

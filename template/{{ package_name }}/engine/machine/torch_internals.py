@@ -4,8 +4,6 @@ Each use has its reason and a public path, which is taken if the private name is
 Tried with torch 2.15. Earlier versions of this code were tried by hand with torch 2.6.
 """
 
-from __future__ import annotations
-
 import inspect
 from collections.abc import Callable, Iterable, Sequence
 from itertools import repeat

@@ -1,7 +1,5 @@
 """A multi-layer perceptron."""
 
-from __future__ import annotations
-
 import math
 from itertools import pairwise
 

@@ -1,7 +1,5 @@
 """Any classification model of torchvision, for the channels, size and classes of the data."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import torch

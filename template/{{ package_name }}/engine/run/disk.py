@@ -1,7 +1,5 @@
 """What disks do to checkpoints: they become full, fail, or change bytes."""
 
-from __future__ import annotations
-
 import errno
 import os
 import shutil

@@ -1,7 +1,5 @@
 """What a manifest records: command, code, versions, machine, hashes."""
 
-from __future__ import annotations
-
 import contextlib
 import hashlib
 import platform

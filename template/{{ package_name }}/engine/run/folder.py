@@ -1,7 +1,5 @@
 """Run folders: create, lock, find, describe."""
 
-from __future__ import annotations
-
 import contextlib
 import dataclasses
 import fcntl

@@ -1,7 +1,5 @@
 """`metrics.jsonl`: one line per log point and per validation."""
 
-from __future__ import annotations
-
 import contextlib
 import json
 from collections.abc import Mapping

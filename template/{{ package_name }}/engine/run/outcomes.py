@@ -1,7 +1,5 @@
 """How the jobs of a sweep ended: the table at its end."""
 
-from __future__ import annotations
-
 import contextlib
 import json
 import re

@@ -1,7 +1,5 @@
 """Going on with a run: find a checkpoint that can be used, and check that it is the same run."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any

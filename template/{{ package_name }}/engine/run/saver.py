@@ -1,7 +1,5 @@
 """Saves without keeping training waiting: a copy of the state now, the file in a thread."""
 
-from __future__ import annotations
-
 import threading
 from collections.abc import Mapping
 from pathlib import Path

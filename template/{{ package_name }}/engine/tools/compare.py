@@ -1,7 +1,5 @@
 """`compare RUN…`: a table of runs, means over seeds, and curves. Without torch."""
 
-from __future__ import annotations
-
 import json
 import statistics
 from collections.abc import Sequence

@@ -1,7 +1,5 @@
 """`curves.png`: a run's loss, metrics and learning rates over its steps. Without torch."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path

@@ -1,7 +1,5 @@
 """`dry_run=true`: build everything up to the first step, show it, and leave no run."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from ..build.first_batch import check_one_batch, goes_through, shapes

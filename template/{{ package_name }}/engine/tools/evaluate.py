@@ -1,7 +1,5 @@
 """`evaluate RUN`: the values of a split, and for classes the confusion matrix and a table."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """`export RUN`: write the model as files that work without this project, each checked first."""
 
-from __future__ import annotations
-
 import copy
 import importlib.util
 import json

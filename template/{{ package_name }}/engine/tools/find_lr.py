@@ -4,8 +4,6 @@ Smith 2017, "Cyclical learning rates for training neural networks". The rate ris
 and the loss is smoothed, as in fastai (Howard & Gugger 2020).
 """
 
-from __future__ import annotations
-
 import json
 import math
 import shlex

@@ -1,7 +1,5 @@
 """Run folders as people name them, what their files say, and where results go. Without torch."""
 
-from __future__ import annotations
-
 import contextlib
 import math
 import os

@@ -1,7 +1,5 @@
 """A run folder as a model to use: config, data, weights and task."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """Figures as PNG files. Matplotlib is imported only when something is drawn."""
 
-from __future__ import annotations
-
 import warnings
 from pathlib import Path
 from typing import Any

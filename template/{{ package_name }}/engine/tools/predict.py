@@ -1,7 +1,5 @@
 """`predict RUN PATH…`: what a run's model predicts for files, as CSV or JSON lines."""
 
-from __future__ import annotations
-
 import csv
 import io
 import json

@@ -4,8 +4,6 @@ The parent makes the new folder and compares; children train in it, one for each
 module, this file is a child: `python -m PACKAGE.engine.tools.reproduce FOLDER [STEP SIGNAL]`.
 """
 
-from __future__ import annotations
-
 import math
 import os
 import signal
