@@ -1,4 +1,4 @@
-"""`dry_run=true`: build everything up to the first step, show it, and leave no run."""
+"""`dry_run=true`: build everything, do the first step, show both, and leave no run."""
 
 from pathlib import Path
 
