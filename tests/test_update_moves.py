@@ -77,5 +77,5 @@ def test_one_edit_in_every_file_of_the_engine(rendered: Versions, tmp_path: Path
             assert all(place == now or place in merged.conflicts[now] for place in places)
         else:
             assert not has_joined
-    # Even when nearly every file is rewritten, many edits arrive.
-    assert len(merged.conflicts) < len(marks) * 0.8
+    # Some edits arrive even if a version rewrites nearly every line.
+    assert len(marks) - len(merged.conflicts) >= 5
