@@ -105,7 +105,9 @@ def test_the_page_of_the_engine_names_files_that_exist_and_all_that_moved():
     assert [path for path in named if not (engine / path).exists()] == []
     for room in engine.iterdir():
         assert not room.is_dir() or room.name == "__pycache__" or f"{room.name}/" in named, room.name
-    table = dict(re.findall(r"^\| `(.+?)` \| (.+?) \|$", moved, re.MULTILINE))
+    rows = re.findall(r"^\| `(.+?)` \| (.+?) \|$", moved, re.MULTILINE)
+    table = dict(rows)
+    assert len(rows) == len(table)
     for new in table.values():
         assert all((engine / path).exists() for path in re.findall(r"`([\w/]+\.py)`", new)), new
     with tarfile.open(ROOT / "tests/releases/0.2.0.tar.gz") as release:
