@@ -214,3 +214,9 @@ def looped_on_device(looped, device):
 def windows(engine: Callable[[str], ModuleType]) -> ModuleType:
     """The module of the engine that keeps statistics over windows of steps."""
     return engine("log.statistics")
+
+
+@pytest.fixture
+def stopping(workspace) -> tuple[str, ...]:
+    snippets.add(workspace, "digits/stopping.py")
+    return ("task._target_=.stopping.Stopping", "epochs=3", "log.every=6", "save_every_steps=4")
