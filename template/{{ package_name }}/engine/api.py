@@ -1,5 +1,7 @@
 """The interface for your files: `Data`, `Task`, `Mean`, `Context` and more. It only grows."""
 
+from __future__ import annotations
+
 import hashlib
 import json
 from abc import ABC, abstractmethod
@@ -210,7 +212,7 @@ class Task(ABC):
         """
         return {}
 
-    def show(self, model: nn.Module, batch: Any, ctx: Context) -> "Mapping[str, str | Figure]":
+    def show(self, model: nn.Module, batch: Any, ctx: Context) -> Mapping[str, str | Figure]:
         """Return texts or matplotlib figures for the loggers, by name, once per validation.
 
         Called at the end of a validation with its first batch and `model` in eval mode.

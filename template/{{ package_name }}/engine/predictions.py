@@ -1,5 +1,7 @@
 """Predictions of classes as rows and pictures, for `Task.predict_step` and `Task.images`."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 

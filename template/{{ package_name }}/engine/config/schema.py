@@ -1,7 +1,8 @@
 """Every config key with its default, its meaning and its rule. check.py applies the rules."""
 
-# ruff: noqa: RUF009 - `key` returns a dataclass field
+from __future__ import annotations
 
+# ruff: noqa: RUF009 - `key` returns a dataclass field
 import dataclasses
 from dataclasses import dataclass
 from typing import Any
