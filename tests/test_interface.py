@@ -4,12 +4,14 @@ After a deliberate addition: `python tests/test_interface.py > tests/interface.t
 environment, with the project on PYTHONPATH as `digits`.
 """
 
+import ast
 import dataclasses
 import enum
 import functools
 import importlib
 import inspect
 import re
+import textwrap
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from types import ModuleType
@@ -23,6 +25,14 @@ FROZEN = Path(__file__).parent / "interface.txt"
 Engine = Callable[[str], ModuleType]
 
 
+def written(function: Callable[..., Any]) -> str:
+    """The signature as it is written in the source, however its annotations are stored."""
+    node = ast.parse(textwrap.dedent(inspect.getsource(function))).body[0]
+    assert isinstance(node, ast.FunctionDef)
+    returns = f" -> {ast.unparse(node.returns)}" if node.returns else ""
+    return f"({ast.unparse(node.args)}){returns}".replace("'", "")
+
+
 def of_api(api: ModuleType) -> Iterator[str]:
     """One line for each name, member and signature of engine/api.py."""
     for name in sorted(api.__all__):
@@ -33,12 +43,11 @@ def of_api(api: ModuleType) -> Iterator[str]:
                 if not member.startswith("_"):
                     value = inspect.getattr_static(thing, member)
                     value = value.__func__ if isinstance(value, classmethod | staticmethod) else value
-                    shown = inspect.signature(value) if inspect.isfunction(value) else ""
-                    yield f"api {name}.{member}{shown}"
+                    yield f"api {name}.{member}{written(value) if inspect.isfunction(value) else ''}"
             for field in getattr(thing, "_fields", ()):
                 yield f"api {name} field {field}"
         else:
-            yield f"api {name}{inspect.signature(thing)}"
+            yield f"api {name}{written(thing)}"
 
 
 def of_runs(engine: Engine) -> Iterator[str]:
@@ -46,7 +55,9 @@ def of_runs(engine: Engine) -> Iterator[str]:
     config, errors = engine("config.schema"), engine("errors")
     for prefix, section in (("", config.Config), ("log.", config.Log), ("find_lr.", config.FindLr)):
         for field in dataclasses.fields(section):
-            yield f"config {prefix}{field.name}: {field.type}"
+            kind = field.type if isinstance(field.type, str) else inspect.formatannotation(field.type)
+            kind = re.sub(r"\b(?:\w+\.)+", "", kind)  # modules
+            yield f"config {prefix}{field.name}: {kind}"
     for key in engine("run.checkpoint").KEYS:
         yield f"checkpoint {key}"
     for name in ("FINISHED", "FAILED", "MISTAKE", "SAVE_FAILED", "STOPPED", "NOT_FINITE"):
