@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from ..errors import UserError
-from .windows import PictureFiles, Windows, draw_windows, normalisation, normalise
+from .windows import Windows, draw_windows, normalisation, normalise
 
 
 class Canvases(Windows):
@@ -57,11 +57,6 @@ class Canvases(Windows):
     def to(self, device: torch.device) -> OnDevice:
         """Return the same data set on `device`, which makes the batches."""
         return OnDevice(self, device)
-
-    def files(self, paths: Sequence[str]) -> Dataset[Any]:
-        """Return pictures from files, scaled and normalised like these, with the label -1."""
-        samples = [(path, -1) for path in paths]
-        return PictureFiles(samples, self.shape, (0, 0), False, self.offset, self.scale)
 
 
 class ArrayImages(Canvases):

@@ -1,8 +1,8 @@
 """Your own pictures, in one folder for each class."""
 
 import hashlib
+import math
 import os
-from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import groupby
 from pathlib import Path
@@ -12,21 +12,27 @@ import numpy as np
 from PIL import Image
 from torch.utils.data import Dataset
 
-from ..api import PICTURES, Data
+from ..api import PICTURES
 from ..errors import UserError
 from ..paths import files_below
 from ..rng import Permutation
 from ..text import logger
 from . import SPLIT_KEY
 from .arrays import Canvases
-from .memory import free_bytes
-from .pictures import UNREADABLE, unreadable
-from .windows import PictureFiles, Sample, normalisation
+from .pictures import opened
+from .windows import PictureData, PictureFiles, Sample, normalisation
 
 _LOOKED_AT = 500  # pictures whose headers decide size and channels
 
+_NAMES = {
+    "train": ("training", "train"),
+    "val": ("validation", "valid", "val"),
+    "test": ("testing", "test"),
+}
+"""The names that the folder of a split may have."""
 
-class ImageFolder(Data):
+
+class ImageFolder(PictureData):
     """Pictures in `root/train/<class>/`, `root/val/<class>/` and, if you have them,
     `root/test/<class>/`; or in `root/<class>/`, where `val_fraction` of each class is held out.
 
@@ -57,10 +63,7 @@ class ImageFolder(Data):
             raise UserError(f"data.channels={channels} must be 1 (grey), 3 (colour) or null.")
         folder = Path(root).expanduser().absolute()
         if not folder.is_dir():
-            raise UserError(
-                f"The folder {folder} does not exist. Name the folder of your pictures with "
-                "data.root=PATH."
-            )
+            raise UserError(f"The folder {folder} does not exist. Set data.root=PATH.")
         names, splits = _find_samples(folder, val_fraction)
         height, width, found_channels = _look(splits["train"], max_size)
         if size is not None:
@@ -82,20 +85,13 @@ class ImageFolder(Data):
         files = self.splits.get(name)
         return read_into_memory(files, name) if files is not None and self.in_memory else files
 
-    def files(self, paths: Sequence[str]) -> Dataset[Any]:
-        val = self.splits["val"]
-        samples = [(path, -1) for path in paths]
-        return PictureFiles(samples, val.shape, (0, 0), False, val.offset, val.scale)
-
     def fingerprint(self) -> str:
         """Hash the names and sizes of all files. To read their pixels would take minutes."""
         digest = hashlib.sha256()
         for files in self.splits.values():
             for path, _ in files.samples:
                 name = os.path.relpath(path, self.folder)
-                digest.update(
-                    f"{name}\0{os.path.getsize(path)}\n".encode("utf-8", "surrogateescape")
-                )
+                digest.update(os.fsencode(f"{name}\0{os.path.getsize(path)}\n"))
         return digest.hexdigest()[:16]
 
 
@@ -104,22 +100,18 @@ def read_into_memory(files: PictureFiles, name: str) -> Canvases:
     channels, height, width = files.shape
     down, right = files.shift
     shape = (len(files), channels, height + 2 * down, width + 2 * right)
-    size, free = int(np.prod(shape)), free_bytes()
-    if free is not None and size > free:
+    size = f"{math.prod(shape) / 2**20:,.1f} MiB"
+    try:
+        canvases = np.empty(shape, np.uint8)
+    except MemoryError:
         raise UserError(
-            f"data.in_memory=true needs {size / 2**30:.2f} GiB for the {len(files)} pictures of "
-            f"{name}, but only {free / 2**30:.2f} GiB are free. Lower data.size, or set "
-            "data.in_memory=false."
-        )
-    canvases = np.empty(shape, np.uint8)
-
-    def fill(index: int) -> None:
-        canvases[index] = files.canvas(index)
-
-    logger.info(f"Reading {len(files):,} pictures of {name} into memory: {size / 2**20:.1f} MiB")
+            f"data.in_memory=true needs {size} for the {len(files)} pictures of {name}. Lower "
+            "data.size, or set data.in_memory=false."
+        ) from None
+    logger.info(f"Reading {len(files):,} pictures of {name} into memory: {size}")
     with ThreadPoolExecutor() as pool:  # decoding and scaling let other threads run
-        for _ in pool.map(fill, range(len(files))):
-            pass
+        for index, canvas in enumerate(pool.map(files.canvas, range(len(files)))):
+            canvases[index] = canvas
     return Canvases(
         canvases, files.labels.numpy(), files.shift, files.flip, files.offset, files.scale
     )
@@ -128,30 +120,21 @@ def read_into_memory(files: PictureFiles, name: str) -> Canvases:
 def _find_samples(folder: Path, val_fraction: float) -> tuple[list[str], dict[str, list[Sample]]]:
     """Return the class names, and the samples of each split."""
     places = {name.lower(): folder / name for name in _folders(folder)}
-    validation = places.get("val") or places.get("valid") or places.get("validation")
-    for long, short in (("training", "train"), ("testing", "test")):
-        if long in places and (validation or {"test", "testing"} & places.keys()):
-            places.setdefault(short, places[long])
-    if "train" not in places and validation is not None and _folders(validation):
-        raise UserError(
-            f"{folder} has a folder '{validation.name}', but no 'train'. Call the folder of the "
-            "training pictures 'train'."
-        )
-    train = places.get("train", folder)
+    found = {split: places[n] for split, names in _NAMES.items() for n in names if n in places}
+    if "train" not in found:
+        if "val" in found and _folders(found["val"]):
+            raise UserError(f"{folder} has a folder '{found['val'].name}', but no folder 'train'.")
+        found = {"train": folder}
+    train = found.pop("train")
     names = _folders(train)
     if len(names) < 2:
         raise UserError(
-            f"{train} has {len(names)} folders of classes. Put the pictures of each class into a folder "
-            "with the class's name: at least two."
+            f"{train} has {len(names)} folders. It needs one for each class: two or more."
         )
     numbers = {name: number for number, name in enumerate(names)}
     splits = {"train": _list(train, numbers)}
-    for split, place in (("val", validation), ("test", places.get("test"))):
-        if place is None or train == folder:
-            continue
+    for split, place in found.items():
         present = _folders(place)
-        if not present:
-            raise UserError(f"{place} has no classes. Give it a folder for each class.")
         for name in present:
             if name not in names:
                 raise UserError(f"Class '{name}' is in {place}, but not in {train}.")
@@ -171,9 +154,7 @@ def _list(folder: Path, numbers: dict[str, int]) -> list[Sample]:
     for name, number in numbers.items():
         found = files_below(folder / name, PICTURES)
         if not found:
-            raise UserError(
-                f"{folder / name} has no pictures: no file name ends in {', '.join(PICTURES)}."
-            )
+            raise UserError(f"{folder / name} has no file that ends in {', '.join(PICTURES)}.")
         samples += [(path, number) for path in found]
     return samples
 
@@ -199,17 +180,12 @@ def _look(samples: list[Sample], max_size: int) -> tuple[int, int, int]:
         raise UserError(f"data.max_size={max_size} must be at least 1 pixel.")
     sizes, colour = [], False
     for index in np.linspace(0, len(samples) - 1, min(len(samples), _LOOKED_AT)).astype(int):
-        path = samples[index][0]
-        try:
-            with Image.open(path) as image:
-                # For a PNG, this would decode the whole file.
-                exif = image.getexif() if image.format in ("JPEG", "MPO", "TIFF") else {}
-                turned = exif.get(0x0112, 1) in (5, 6, 7, 8)  # orientation
-                width, height = reversed(image.size) if turned else image.size
-                sizes.append((height, width))
-                colour = colour or _has_colour(image)
-        except UNREADABLE as error:
-            raise unreadable(path, error) from error
+        with opened(samples[index][0]) as image:
+            # For a PNG, this would decode the whole file.
+            exif = image.getexif() if image.format in ("JPEG", "MPO", "TIFF") else {}
+            turned = exif.get(0x0112, 1) in (5, 6, 7, 8)  # orientation
+            sizes.append(image.size if turned else image.size[::-1])
+            colour = colour or _has_colour(image)
     middle = np.median(np.array(sizes), axis=0)
     middle *= min(1.0, max_size / middle.max())
     return max(1, round(middle[0])), max(1, round(middle[1])), 3 if colour else 1

@@ -1,16 +1,24 @@
 """Read a picture file as pixels."""
 
+import contextlib
+from collections.abc import Iterator
+
 import numpy as np
 from PIL import Image, ImageOps
 
 from ..errors import UserError
 
-UNREADABLE = (OSError, ValueError, SyntaxError, Image.DecompressionBombError)
-"""The errors that PIL raises for damaged files."""
 
-
-def unreadable(path: str, error: Exception) -> UserError:
-    return UserError(f"The picture {path} cannot be read ({error}). Repair or remove it.")
+@contextlib.contextmanager
+def opened(path: str) -> Iterator[Image.Image]:
+    """Open a picture file. Raises `UserError` if it is damaged."""
+    try:
+        with Image.open(path) as image:
+            yield image
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        raise UserError(
+            f"The picture {path} cannot be read ({error}). Repair or remove it."
+        ) from error
 
 
 def read(path: str, channels: int, height: int, width: int) -> np.ndarray:
@@ -18,16 +26,11 @@ def read(path: str, channels: int, height: int, width: int) -> np.ndarray:
 
     H or W may be larger: the caller cuts. Raises `UserError` for a damaged file.
     """
-    try:
-        image = decode(path, channels, max(height, width))
-    except UNREADABLE as error:
-        raise unreadable(path, error) from error
+    image = decode(path, channels, max(height, width))
     scale = max(height / image.height, width / image.width)
     if scale != 1:
-        scaled = (
-            max(width, round(image.width * scale)),
-            max(height, round(image.height * scale)),
-        )
+        sides = zip((width, height), image.size, strict=True)
+        scaled = [max(least, round(side * scale)) for least, side in sides]
         image = image.resize(scaled, Image.Resampling.BILINEAR, reducing_gap=2.0)
     return np.asarray(image, dtype=np.uint8).reshape(image.height, image.width, channels)
 
@@ -38,7 +41,7 @@ def decode(path: str, channels: int, least: int) -> Image.Image:
     A JPEG file is decoded at a half, a quarter or an eighth of its size, which saves most of the
     time, as long as both sides keep `least` pixels.
     """
-    with Image.open(path) as file:
+    with opened(path) as file:
         if file.format == "JPEG":
             file.draft("L" if channels == 1 else "RGB", (least, least))
         image = ImageOps.exif_transpose(file)

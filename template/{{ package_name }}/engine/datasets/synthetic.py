@@ -1,16 +1,13 @@
 """Generated pictures, to try shapes, sizes and speeds."""
 
-from collections.abc import Sequence
-
 import numpy as np
-from torch.utils.data import Dataset
 
-from ..api import Data
 from ..errors import UserError
 from .arrays import ArrayImages
+from .windows import PictureData
 
 
-class Synthetic(Data):
+class Synthetic(PictureData):
     """A fixed random pattern for each class, with noise: easy to learn, of any shape.
 
     shape: [channels, height, width]; size: number of training samples. Validation and test have a
@@ -19,9 +16,7 @@ class Synthetic(Data):
 
     def __init__(self, shape: list[int], size: int, classes: int) -> None:
         if len(shape) != 3 or min(shape) < 1:
-            raise UserError(
-                f"data.shape={shape} must be [channels, height, width], each 1 or more."
-            )
+            raise UserError(f"data.shape={shape} must be [channels, height, width] of 1 or more.")
         if size < 1:
             raise UserError(f"data.size={size} must be at least 1.")
         if not 2 <= classes <= 1_000_000:
@@ -42,9 +37,3 @@ class Synthetic(Data):
             images = draw.integers(0, 128, (count, height, width, channels), dtype=np.uint8)
             images += patterns[labels]
             self.splits[name] = ArrayImages(images, labels, mean=0.5, std=0.25)
-
-    def split(self, name: str) -> Dataset | None:
-        return self.splits.get(name)
-
-    def files(self, paths: Sequence[str]) -> Dataset:
-        return self.splits["val"].files(paths)

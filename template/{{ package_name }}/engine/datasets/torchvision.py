@@ -1,22 +1,19 @@
 """MNIST, FashionMNIST, CIFAR-10 and CIFAR-100. torchvision downloads them."""
 
 import contextlib
-import fcntl
 import hashlib
-import socket
 import struct
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
-from torch.utils.data import Dataset
 
-from ..api import Data
 from ..errors import UserError, nearest, one_line
 from ..rng import Permutation
 from . import SPLIT_KEY
 from .arrays import ArrayImages
+from .windows import PictureData
 
 _NAMES = ("MNIST", "FashionMNIST", "CIFAR10", "CIFAR100")
 
@@ -33,7 +30,7 @@ _CLASSES = {
 """torchvision's names of the classes."""
 
 
-class TorchvisionImages(Data):
+class TorchvisionImages(PictureData):
     """One of torchvision's image sets, in memory.
 
     The published test set is the test split. `val_size` pictures of the training set are held out
@@ -74,26 +71,12 @@ class TorchvisionImages(Data):
         }
         self._fingerprint = hashlib.sha256(images.tobytes()).hexdigest()[:16]
 
-    def split(self, name: str) -> Dataset | None:
-        return self.splits.get(name)
-
-    def files(self, paths: Sequence[str]) -> Dataset:
-        return self.splits["val"].files(paths)
-
     def fingerprint(self) -> str:
         return self._fingerprint
 
 
-class _Raw(NamedTuple):
-    """The attributes of torchvision's data sets that this file uses."""
-
-    data: np.ndarray
-    targets: np.ndarray
-    classes: list[str]
-
-
-def _read_raw(name: str, folder: Path, train: bool) -> _Raw | None:
-    """Return the files of MNIST or FashionMNIST, or None if they are missing or damaged."""
+def _read_raw(name: str, folder: Path, train: bool) -> SimpleNamespace | None:
+    """Return MNIST or FashionMNIST like torchvision, or None if files are missing or damaged."""
     if name not in _CLASSES:
         return None
     raw, part = folder / name / "raw", "train" if train else "t10k"
@@ -108,7 +91,8 @@ def _read_raw(name: str, folder: Path, train: bool) -> _Raw | None:
     if images[:16] + labels[:8] != struct.pack(">6I", 0x803, count, 28, 28, 0x801, count):
         return None
     pixels = np.frombuffer(images, np.uint8, offset=16).reshape(count, 28, 28)
-    return _Raw(pixels, np.frombuffer(labels, np.uint8, offset=8), _CLASSES[name])
+    targets = np.frombuffer(labels, np.uint8, offset=8)
+    return SimpleNamespace(data=pixels, targets=targets, classes=_CLASSES[name])
 
 
 def _load(name: str, root: str, train: bool) -> Any:
@@ -120,35 +104,18 @@ def _load(name: str, root: str, train: bool) -> Any:
 
     kind = getattr(datasets, name)
     try:
-        return kind(folder, train=train)
-    except (RuntimeError, ValueError, OSError, AssertionError, IndexError) as error:
-        if "not found" not in str(error):
-            raise UserError(
-                f"The files of {name} in {folder} cannot be read ({one_line(error)}). To download "
-                "them again, delete them."
-            ) from error
-    inner = folder / name
-    made = [p for p in (inner / "raw", inner, folder, *folder.parents) if not p.exists()]
-    lock = folder / f".{name}.lock"
-    before = socket.getdefaulttimeout()
-    socket.setdefaulttimeout(20)  # seconds to wait for a server
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with open(lock, "w") as file:
-            fcntl.lockf(file, fcntl.LOCK_EX)  # one process downloads, the others wait for it
+        try:
+            return kind(folder, train=train)
+        except RuntimeError:  # not there, or incomplete
             return kind(folder, train=train, download=True)
-    except (OSError, RuntimeError) as error:
-        lock.unlink(missing_ok=True)
-        for path in made:
-            with contextlib.suppress(OSError):  # not empty, or not made
+    except (RuntimeError, ValueError, OSError, AssertionError, IndexError) as error:
+        for path in (folder / name / "raw", folder / name, folder):
+            with contextlib.suppress(OSError):  # not empty, or not there
                 path.rmdir()
         raise UserError(
-            f"{name} is not in {folder} and cannot be downloaded ({one_line(error)}). Name a folder "
-            f"with torchvision's {name}: data.root=PATH."
+            f"{name} in {folder} cannot be read or downloaded ({one_line(error)}). Name a folder "
+            "that has it: data.root=PATH. If its files are damaged, delete them."
         ) from error
-    finally:
-        socket.setdefaulttimeout(before)
-        lock.unlink(missing_ok=True)
 
 
 def _arrays(dataset: Any) -> tuple[np.ndarray, np.ndarray]:

@@ -1,7 +1,7 @@
 """Windows cut from pictures: what a sample looks like follows from its key alone."""
 
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from ..api import Data
 from ..errors import UserError
 from .pictures import read
 
@@ -60,6 +61,11 @@ class Windows(Dataset[Any]):
         labels = self.labels[torch.from_numpy(indices)]
         return normalise(torch.from_numpy(images), self.offset, self.scale), labels
 
+    def files(self, paths: Sequence[str]) -> Dataset[Any]:
+        """Return pictures from files, scaled and normalised like these, with the label -1."""
+        samples = [(path, -1) for path in paths]
+        return PictureFiles(samples, self.shape, (0, 0), False, self.offset, self.scale)
+
     @abstractmethod
     def cut(self, indices: np.ndarray, down: np.ndarray, right: np.ndarray) -> np.ndarray:
         """Return the window of each picture at row `down` and column `right`: uint8 [B, C, H, W]."""
@@ -91,18 +97,26 @@ class PictureFiles(Windows):
         channels, height, width = self.shape
         down, right = self.shift
         pixels = read(self.samples[index][0], channels, height, width)
-        return cut_canvas(pixels, height + 2 * down, width + 2 * right)
+        height, width = height + 2 * down, width + 2 * right
+        top, left = max(0, pixels.shape[0] - height) // 2, max(0, pixels.shape[1] - width) // 2
+        pixels = pixels[top : top + height, left : left + width].transpose(2, 0, 1)
+        _, rows, columns = pixels.shape
+        canvas = np.zeros((channels, height, width), np.uint8)  # black around a smaller picture
+        top, left = (height - rows) // 2, (width - columns) // 2
+        canvas[:, top : top + rows, left : left + columns] = pixels
+        return canvas
 
 
-def cut_canvas(pixels: np.ndarray, height: int, width: int) -> np.ndarray:
-    """Return the middle of `pixels` (uint8 [H, W, C]) as uint8 [C, height, width], black outside."""
-    top, left = max(0, pixels.shape[0] - height) // 2, max(0, pixels.shape[1] - width) // 2
-    pixels = pixels[top : top + height, left : left + width].transpose(2, 0, 1)
-    channels, rows, columns = pixels.shape
-    canvas = np.zeros((channels, height, width), np.uint8)
-    top, left = (height - rows) // 2, (width - columns) // 2
-    canvas[:, top : top + rows, left : left + columns] = pixels
-    return canvas
+class PictureData(Data):
+    """Data whose splits are pictures."""
+
+    splits: Mapping[str, Windows]
+
+    def split(self, name: str) -> Dataset[Any] | None:
+        return self.splits.get(name)
+
+    def files(self, paths: Sequence[str]) -> Dataset[Any]:
+        return self.splits["val"].files(paths)
 
 
 def draw_windows(
