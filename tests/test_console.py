@@ -316,15 +316,17 @@ def test_loggers_that_keep_what_they_say(engine, tmp_path, monkeypatch):
     assert stderr.getvalue() == "afterwards\n"
 
 
-def test_loader_workers_do_not_repeat_a_warning(engine):
-    log = engine("log.messages")
-    log.open_log("error")
+def test_loader_workers_do_not_repeat_a_warning(engine, monkeypatch):
+    log, library = engine("log.messages"), logging.getLogger("some.library")
+    monkeypatch.setattr(sys, "stdout", io.StringIO())
+    log.open_log("warning")
     try:
-        process = multiprocessing.get_context("fork").Process(target=log._is_new, args=("a picture is odd: 3",))
+        fork = multiprocessing.get_context("fork")
+        process = fork.Process(target=library.warning, args=("a picture is odd: 3",))
         process.start()
         process.join()
-        assert not log._is_new("a picture is odd: 4.5")
-        assert log._is_new("a picture is even: 4")
-        assert log._is_new("a picture is odd: 4", "elsewhere.py")
+        library.warning("a picture is odd: 4.5")
+        library.warning("a picture is even: 4")
     finally:
         log.close_log()
+    assert sys.stdout.getvalue().splitlines() == ["some.library: a picture is even: 4"]

@@ -10,28 +10,42 @@ import warnings
 import zlib
 from logging.handlers import MemoryHandler
 from pathlib import Path
-from typing import TextIO
+from typing import Any
 
 from ..machine import distributed
 from ..text import logger
 from .console import Console
-
-_EARLY = 1000
-"""So many messages are kept until there is a `train.log`."""
 
 
 class _File(logging.FileHandler):
     """`train.log`. An error while writing, such as a full disk, ends the run."""
 
     def handleError(self, record: logging.LogRecord) -> None:
-        error = sys.exception()
-        if not isinstance(error, OSError):
-            super().handleError(record)
-            return
         logger.removeHandler(self)  # raise once: the run's end logs messages, too
         with contextlib.suppress(OSError):  # closing tries to write again
             self.close()
-        raise error
+        raise
+
+
+class _Library(logging.Handler):
+    """Logs the errors of other loggers, and their warnings once. Loader workers share `said`."""
+
+    said = mmap.mmap(-1, 1 << 16)
+    """One byte per warning, by hash."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        text = " ".join(record.getMessage().split())
+        if record.name != "py.warnings":
+            text = f"{record.name}: {text}"
+        place = zlib.crc32(re.sub(r"0x\w+|[\d.]+", "0", text).encode()) % len(self.said)
+        if record.levelno > logging.WARNING or not self.said[place]:
+            logger.log(record.levelno, text, exc_info=record.exc_info)
+        self.said[place] = 1
+
+
+_library = _Library(logging.WARNING)
+
+_formatwarning = warnings.formatwarning
 
 
 def open_log(level: str) -> None:
@@ -41,103 +55,62 @@ def open_log(level: str) -> None:
     logger.propagate = False
     console = Console()
     console.setLevel(level.upper() if distributed.is_main() else logging.ERROR)
-    early = MemoryHandler(_EARLY, flushLevel=logging.CRITICAL + 1)
+    early = MemoryHandler(capacity=1000, flushLevel=logging.CRITICAL + 1)  # until `open_file`
     early.setLevel(logging.DEBUG if distributed.is_main() else logging.WARNING)
     logger.addHandler(console)
     logger.addHandler(early)
-    _listen()
+    _library.said[:] = bytes(len(_library.said))
+    warnings.formatwarning = _in_one_line  # type: ignore[assignment]
+    logging.captureWarnings(True)
+    threading.excepthook = _log_thread
+    for other in _others():
+        other.addHandler(_library)
+        for own in other.handlers:  # torch's loggers write warnings to the terminal, too
+            if getattr(own, "stream", None) in (sys.stdout, sys.stderr):
+                own.addFilter(_is_left)
 
 
 def open_file(folder: Path) -> None:
     """Send messages to `train.log`, too, also the earlier ones. Other ranks send no infos."""
-    file = _File(folder / "train.log", encoding="utf-8")
+    file = _File(folder / "train.log", encoding="utf-8", errors="backslashreplace")
     file.setFormatter(
         logging.Formatter(f"%(asctime)s %(levelname)-7s rank {distributed.RANK}  %(message)s")
     )
-    for early in [h for h in logger.handlers if isinstance(h, MemoryHandler)]:
-        file.setLevel(early.level)
-        early.setTarget(file)
-        early.close()
-        logger.removeHandler(early)
+    early = next(handler for handler in logger.handlers if isinstance(handler, MemoryHandler))
+    file.setLevel(early.level)
+    early.setTarget(file)
+    early.close()
+    logger.removeHandler(early)
     logger.addHandler(file)
 
 
 def close_log() -> None:
-    warnings.showwarning = _default_showwarning
+    warnings.formatwarning = _formatwarning
+    logging.captureWarnings(False)
     threading.excepthook = threading.__excepthook__
-    for other in _sources():
+    for other in _others():
         other.removeHandler(_library)
-        for own in other.handlers:
-            own.removeFilter(_is_info)
     for handler in list(logger.handlers):
         logger.removeHandler(handler)
         handler.close()
 
 
-# ---------------------------------------------------------------- warnings of libraries
-
-
-class _Library(logging.Handler):
-    """Logs the errors of other loggers, and their warnings once."""
-
-    def emit(self, record: logging.LogRecord) -> None:
-        text = f"{record.name}: {' '.join(record.getMessage().split())}"
-        if record.levelno > logging.WARNING or _is_new(text):
-            logger.log(record.levelno, text, exc_info=record.exc_info)
-
-
-_library = _Library(logging.WARNING)
-
-_default_showwarning = warnings.showwarning
-
-_said = mmap.mmap(-1, 1 << 16)
-"""One byte per warning, by hash. Loader workers share it, so they do not repeat a warning."""
-
-
-def _is_new(text: str, where: str = "") -> bool:
-    """True if no warning was the same except for its numbers, and remember this one."""
-    words = re.sub(r"0x\w+|[\d.]+", "0", text) + where
-    place = zlib.crc32(words.encode()) % len(_said)
-    said, _said[place] = _said[place], 1
-    return not said
-
-
-def _listen() -> None:
-    _said[:] = bytes(len(_said))
-    warnings.showwarning = _log_warning
-    threading.excepthook = _log_thread
-    for other in _sources():
-        other.addHandler(_library)
-        for own in other.handlers:  # torch's loggers write warnings to the terminal, too
-            if getattr(own, "stream", None) in (sys.stdout, sys.stderr):
-                own.addFilter(_is_info)
-
-
-def _is_info(record: logging.LogRecord) -> bool:
-    return record.levelno < logging.WARNING
-
-
-def _sources() -> list[logging.Logger]:
+def _others() -> list[logging.Logger]:
     """The root logger and all loggers that do not pass their messages on to it."""
     known = [x for x in logging.root.manager.loggerDict.values() if isinstance(x, logging.Logger)]
     return [logging.root, *(other for other in known if not other.propagate and other != logger)]
 
 
+def _is_left(record: logging.LogRecord) -> bool:
+    """True if a library's own handler still writes this record."""
+    return record.levelno < logging.WARNING or not logger.handlers
+
+
 def _log_thread(ended: threading.ExceptHookArgs) -> None:
     """Warn of a thread that failed. Code that waits for the thread gets the error itself."""
-    name = ended.thread.name if ended.thread is not None else "a thread"
     with contextlib.suppress(OSError):
-        logger.warning(f"{name} ended with {ended.exc_type.__name__}: {ended.exc_value}")
+        logger.warning(f"A thread ended with {ended.exc_type.__name__}: {ended.exc_value}")
 
 
-def _log_warning(
-    message: Warning | str,
-    category: type[Warning],
-    filename: str,
-    lineno: int,
-    file: TextIO | None = None,
-    line: str | None = None,
-) -> None:
-    text = f"{category.__name__}: {' '.join(str(message).split())}"
-    if _is_new(text, f"{filename} {lineno}"):
-        logger.warning(f"{text} ({Path(filename).name}, line {lineno})")
+def _in_one_line(message: Any, category: type[Warning], file: str, number: int, line: Any) -> str:
+    return f"{category.__name__}: {message} ({Path(file).name}, line {number})"

@@ -15,45 +15,24 @@ from ..errors import UserError, nearest
 from ..machine import distributed
 from ..text import logger
 
-# Each fold takes a state and one step's value, and returns the next state. A state has at most
-# three floats and starts empty, so memory is constant. A NaN stays NaN.
 
+def _fold(statistic: str, state: list[float], value: float, n: float) -> list[float]:
+    """Return the state after one more step. It starts empty and has at most three floats.
 
-def _mean(state: list[float], value: float, n: float) -> list[float]:
-    return [state[0] + value * n, state[1] + n] if state else [value * n, n]
-
-
-def _max(state: list[float], value: float, n: float) -> list[float]:
-    return [value] if not state or value > state[0] or math.isnan(value) else state
-
-
-def _min(state: list[float], value: float, n: float) -> list[float]:
-    return [value] if not state or value < state[0] or math.isnan(value) else state
-
-
-def _current(state: list[float], value: float, n: float) -> list[float]:
-    return [value]
-
-
-def _std(state: list[float], value: float, n: float) -> list[float]:
-    """Welford's recurrence: the number of values, their mean, the sum of squared differences.
-
-    The sum never decreases, so a variance is never negative.
+    A NaN stays NaN.
     """
-    count, mean, squares = state or (0.0, 0.0, 0.0)
-    count += 1
-    difference = value - mean
-    mean += difference / count
-    return [count, mean, squares + difference * (value - mean)]
-
-
-_FOLD: dict[str, Callable[[list[float], float, float], list[float]]] = {
-    "mean": _mean,
-    "max": _max,
-    "min": _min,
-    "current": _current,
-    "std": _std,
-}
+    if statistic == "mean":
+        total, count = state or (0.0, 0.0)
+        return [total + value * n, count + n]
+    if statistic == "std":  # Welford's recurrence: the sum of squares never decreases
+        count, mean, squares = state or (0.0, 0.0, 0.0)
+        count += 1
+        difference = value - mean
+        mean += difference / count
+        return [count, mean, squares + difference * (value - mean)]
+    if statistic == "current" or not state or math.isnan(value):
+        return [value]
+    return [max(state[0], value) if statistic == "max" else min(state[0], value)]
 
 
 def _result(statistic: str, state: list[float]) -> float:
@@ -71,6 +50,7 @@ class Window:
         self, source: str, statistic: str, window: int | str = "global", name: str | None = None
     ) -> None:
         self.source, self.statistic, self.window = source, statistic, window
+        self.entry = {"source": source, "statistic": statistic, "window": window}
         self.name = source if name is None else name
         self.state: list[float] = []
         """The fold over an epoch or a run."""
@@ -80,38 +60,30 @@ class Window:
     def add(self, step: int, value: float, n: float) -> None:
         if isinstance(self.window, int):
             self.rows.append((step, value, n))
-            self.forget(step)
+            while self.rows[0][0] <= step - self.window:
+                self.rows.popleft()
         else:
-            self.state = _FOLD[self.statistic](self.state, value, n)
-
-    def forget(self, step: int) -> None:
-        """Drop the rows that are older than the window, which ends with `step`."""
-        assert isinstance(self.window, int)
-        while self.rows and self.rows[0][0] <= step - self.window:
-            self.rows.popleft()
+            self.state = _fold(self.statistic, self.state, value, n)
 
     def read(self, step: int) -> float | None:
         """The statistic after `step`, or None if the window holds no value."""
         state = self.state
         if isinstance(self.window, int):
-            self.forget(step)
-            for _, value, n in self.rows:
-                state = _FOLD[self.statistic](state, value, n)
+            for at, value, n in self.rows:
+                if at > step - self.window:
+                    state = _fold(self.statistic, state, value, n)
         return _result(self.statistic, state) if state else None
 
     def state_dict(self) -> dict[str, Any]:
         return {
-            "source": self.source,
-            "statistic": self.statistic,
-            "window": self.window,
+            **self.entry,
             "state": list(self.state),
             "rows": torch.tensor(self.rows, dtype=torch.float64).reshape(-1, 3),
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> bool:
         """Load the state of the same entry. Return False for the state of another entry."""
-        own = {"source": self.source, "statistic": self.statistic, "window": self.window}
-        if any(state.get(key) != value for key, value in own.items()):
+        if not self.entry.items() <= state.items():
             return False
         self.state = list(state["state"])
         self.rows = deque((int(step), value, n) for step, value, n in state["rows"].tolist())
@@ -184,14 +156,10 @@ class Statistics:
     def _scalar(self, key: str, value: Tensor) -> Tensor:
         """The value as a tensor without dimensions, on the device. Raises `UserError`."""
         check_scalar(key, value)
-        value = value.detach()
-        if value.ndim:
-            value = value.reshape(())
+        value = value.detach().reshape(())
         if not value.is_floating_point():  # stacked with float32, a large integer would be rounded
             value = value.double()
-        if value.device != self.device:
-            value = value.to(self.device, non_blocking=True)
-        return value
+        return value.to(self.device, non_blocking=True)
 
     def fetch(self) -> None:
         """Copy the added values from the devices of all processes and sum them up."""
