@@ -207,7 +207,7 @@ def test_every_number_fits_its_column(engine):
 
 
 def test_flags_stand_beside_the_overrides(engine):
-    read = engine("config.flags").read_flags
+    read = engine("config.compose").read_flags
     assert read(["lr=1,2", "-m", "-q"]) == ["-m", "log.level=warning", "lr=1,2"]
     assert read(["lr=1,2", "--multirun", "epochs=2"]) == ["--multirun", "lr=1,2", "epochs=2"]
     assert read(["-v", "-m", "lr=1"]) == ["-m", "log.level=debug", "lr=1"]

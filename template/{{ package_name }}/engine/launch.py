@@ -15,11 +15,10 @@ from typing import Any
 
 from . import signals
 from .config import help
-from .config.compose import compose, composed, single_run, to_config
-from .config.flags import read_flags
+from .config.compose import compose, composed, read_flags, single_run, to_config
 from .config.hydra_errors import explain, first_line
-from .config.schema import Config
-from .config.stored import is_longer, merge_configs, read_config
+from .config.schema import EXTENDING, Config
+from .config.stored import changed_keys, merge_configs, read_config
 from .errors import FAILED, FINISHED, MISTAKE, STOPPED, Exit, Stopped, UserError
 from .machine import distributed
 from .paths import ROOT
@@ -67,7 +66,7 @@ def _lead(work: Work) -> int:
     """Read the command line, compose, and do each job."""
     try:
         sys.argv[1:] = arguments = read_flags(sys.argv[1:])
-        if help.FLAGS & set(arguments):
+        if {"--help", "-h"} & set(arguments):
             print(help.text(composed(a for a in arguments if a[:1] != "-")), end="")
             return FINISHED
         config = single_run(arguments)
@@ -118,7 +117,7 @@ def _do(work: Work, composed: Any, outcome: Outcome) -> float | None:
         if signals.requested():
             raise Stopped("Stopped before the run began.")
         outcome.config = to_config(composed)
-        job = _plan(outcome.config, outcome.overrides, outcome.folder_name)
+        job = _plan(outcome, outcome.config)
         if job is None:
             value = outcome.result().get("last")
         else:
@@ -134,20 +133,20 @@ def _do(work: Work, composed: Any, outcome: Outcome) -> float | None:
     return None
 
 
-def _plan(config: Config, overrides: list[str], folder_name: str | None) -> Job | None:
+def _plan(outcome: Outcome, config: Config) -> Job | None:
     """Return the job, with the run that it resumes. None: that run is finished already."""
-    folder = find_run(config) if config.resume is not None else None
+    outcome.resumed = folder = find_run(config) if config.resume is not None else None
     if folder is None:
-        return Job(config, overrides, folder_name, None)
-    run = lock_run(folder)
-    config = merge_configs(folder, read_config(folder), config, overrides)
+        return Job(config, outcome.overrides, outcome.folder_name, None)
+    run, stored = lock_run(folder), read_config(folder)
+    config = merge_configs(folder, stored, config, outcome.overrides)
     manifest = run.manifest()
-    if manifest["status"] == "finished" and not is_longer(folder, config):
+    if manifest["status"] == "finished" and not changed_keys(stored, config) & EXTENDING:
         steps = manifest["result"]["steps"]
         say(f"{run.shown} is finished after {steps} steps. Nothing is left to do.")
         run.release()
         return None
-    return Job(config, overrides, folder_name, run)
+    return Job(config, outcome.overrides, outcome.folder_name, run)
 
 
 def _follow(work: Work) -> int:

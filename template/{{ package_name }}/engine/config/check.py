@@ -7,12 +7,22 @@ from typing import Any
 from ..errors import UserError, nearest
 from ..paths import CONFIGS
 from .retired import without_retired
-from .rules import check_value
+from .rules import Rule, check_value
 from .schema import RULES, SECTIONS, Config
 
-_STATISTICS = ("mean", "max", "min", "current", "std")
+_TAG = Rule("", fits=lambda v: isinstance(v, str) and bool(v.strip()), must_be="a logged value")
 
-_WINDOW_KEYS = ("source", "statistic", "window", "name")
+_WINDOW = {
+    "source": _TAG,
+    "statistic": Rule("", one_of=("mean", "max", "min", "current", "std")),
+    "window": Rule(
+        "",
+        fits=lambda v: v in ("epoch", "global") or (type(v) is int and v > 0),
+        must_be="a number of optimizer steps, epoch or global",
+    ),
+    "name": _TAG,
+}
+"""The rules of an entry of `log.windows`."""
 
 
 def from_dict(values: Mapping[str, Any], is_stored: bool = False) -> Config:
@@ -21,24 +31,16 @@ def from_dict(values: Mapping[str, Any], is_stored: bool = False) -> Config:
     is_stored: the values are those of a run that was made before, not of this command.
     """
     known = without_retired(values, is_stored)
-    for name, section in SECTIONS.items():
-        given = known.pop(name, None) or {}
-        for inner in given:
-            _refuse_unknown(f"{name}.{inner}")
-        known[name] = section(**given)
-    for name in known:
-        if name not in SECTIONS:
-            _refuse_unknown(name)
+    given = {name: known.pop(name, None) or {} for name in SECTIONS}
+    for name in (*known, *(f"{section}.{key}" for section in given for key in given[section])):
+        if name not in RULES:
+            raise UserError(f"Unknown config key '{name}'.{nearest(name, RULES)}")
+    known |= {name: section(**given[name]) for name, section in SECTIONS.items()}
     config = Config(**known)
     config.deterministic = config.deterministic.lower()  # Hydra reads a bare true as a bool
     config.compile = config.compile.lower()
     check(config)
     return config
-
-
-def _refuse_unknown(name: str) -> None:
-    if name not in RULES:
-        raise UserError(f"Unknown config key '{name}'.{nearest(name, RULES)}")
 
 
 def check(config: Config) -> None:
@@ -57,10 +59,7 @@ def check(config: Config) -> None:
     for group in ("task", "data", "model", "loss", "optimizer", "scheduler"):
         if not isinstance(getattr(config, group).get("_target_"), str):
             example = next((p.stem for p in sorted((CONFIGS / group).glob("*.yaml"))), "NAME")
-            raise UserError(
-                f"The config has no {group}._target_. Choose a {group} in configs/train.yaml, such "
-                f"as {group}={example}."
-            )
+            raise UserError(f"The config has no {group}._target_. Choose one: {group}={example}.")
     _check_windows(config.log.windows)
 
 
@@ -70,29 +69,17 @@ def _check_windows(windows: list[Any]) -> None:
         where = f"log.windows[{place}]"
         if not isinstance(entry, Mapping):
             raise UserError(f"{where}={entry} must be {{source: …, statistic: …, window: …}}.")
-        for part in entry:
-            if part not in _WINDOW_KEYS:
-                near = nearest(str(part), _WINDOW_KEYS)
+        for part, value in entry.items():
+            if part not in _WINDOW:
+                near = nearest(str(part), _WINDOW)
                 raise UserError(f"Unknown config key '{where}.{part}'.{near}")
-        if "source" not in entry or "statistic" not in entry:
-            raise UserError(f"{where} needs a source, a statistic and a window.")
-        for part in ("source", "name"):
-            value = entry.get(part, "-")
-            if not isinstance(value, str) or not value.strip():
-                raise UserError(f"{where}.{part}={value!r} must be the name of a logged value.")
-        if entry["statistic"] not in _STATISTICS:
-            raise UserError(
-                f"{where}.statistic={entry['statistic']} is not one of {', '.join(_STATISTICS)}."
-            )
+            check_value(f"{where}.{part}", value, _WINDOW[part])
         # "current" needs no window: it is the newest value of any window.
-        window = entry.get("window", "global" if entry["statistic"] == "current" else None)
-        if window not in ("epoch", "global") and (type(window) is not int or window < 1):
-            raise UserError(
-                f"{where}.window={window} must be a number of optimizer steps, epoch or global."
-            )
-        name = entry.get("name", entry["source"])
+        given = {"window"} if entry.get("statistic") == "current" else set()
+        given |= {part for part, value in entry.items() if value is not None}
+        if not {"source", "statistic", "window"} <= given:
+            raise UserError(f"{where} needs a source, a statistic and a window.")
+        name = entry.get("name") or entry["source"]
         if name in names:
-            raise UserError(
-                f"{where} has the same name '{name}' as an earlier entry. Give it another `name`."
-            )
+            raise UserError(f"{where} has the same name '{name}' as an earlier entry. Change it.")
         names.add(name)

@@ -1,4 +1,4 @@
-"""From overrides to a checked config, composed by Hydra. Without torch."""
+"""From the command line to a checked config, composed by Hydra. Without torch."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -8,9 +8,12 @@ from ..errors import UserError
 from ..paths import CONFIGS
 from .check import from_dict
 from .hydra_errors import explain, first_line
-from .hydra_internals import make_current
+from .hydra_internals import check_flags, make_current
 from .retired import accept_retired
 from .schema import SECTIONS, Config
+
+DIRECTIONS = {"max": "maximize", "min": "minimize"}
+"""How Hydra's sweepers call each `monitor_mode`."""
 
 
 @dataclass
@@ -40,11 +43,27 @@ def compose(*overrides: str) -> Config:
     return to_config(composed(overrides))
 
 
-def composed(overrides: Iterable[str], with_hydra: bool = False) -> Any:
-    """Return the DictConfig of `overrides`, not yet checked. Raises `UserError`.
+_FLAGS = {"-q": "log.level=warning", "-v": "log.level=debug"}
 
-    with_hydra: with Hydra's own settings.
-    """
+
+def read_flags(arguments: list[str]) -> list[str]:
+    """Return the command line as Hydra can read it. Raises `UserError` for a wrong flag."""
+    levels = {a for a in arguments if a in _FLAGS or a.lstrip("+").startswith("log.level=")}
+    if len(levels) > 1 and levels & _FLAGS.keys():
+        raise UserError(f"{' and '.join(sorted(levels))} contradict each other. Give one of them.")
+    many = {"-m", "--multirun"}
+    # Hydra takes all overrides in one row only: `lr=0.1 -m epochs=2` would be two rows.
+    rest = [a for a in arguments if a in many]
+    rest += [a for a in arguments if a not in many | _FLAGS.keys()]
+    place = next((i for i, a in enumerate(rest) if "=" in a and a[0] != "-"), len(rest))
+    rest[place:place] = [_FLAGS[a] for a in levels & _FLAGS.keys()]
+    if any(argument.startswith("-") for argument in rest):
+        check_flags(rest)
+    return accept_retired(rest)
+
+
+def composed(overrides: Iterable[str]) -> Any:
+    """Return the DictConfig of `overrides` and Hydra's settings, unchecked. Raises `UserError`."""
     import hydra
     from hydra.core.global_hydra import GlobalHydra
 
@@ -53,7 +72,7 @@ def composed(overrides: Iterable[str], with_hydra: bool = False) -> Any:
     with hydra.initialize_config_dir(str(CONFIGS), version_base="1.3"):
         overrides = accept_retired(list(overrides))
         try:
-            return hydra.compose("train", overrides, return_hydra_config=with_hydra)
+            return hydra.compose("train", overrides, return_hydra_config=True)
         except Exception as error:
             raise UserError(explain(error, overrides)) from error
 
@@ -65,14 +84,8 @@ def single_run(arguments: list[str]) -> Any:
     """
     if any(argument.startswith("-") or "hydra" in argument for argument in arguments):
         return None
-    config = composed(arguments, with_hydra=True)
-    if config.hydra.mode is not None or not make_current(config):
-        return None
-    from omegaconf import open_dict
-
-    with open_dict(config):
-        del config["hydra"]
-    return config
+    config = composed(arguments)
+    return config if config.hydra.mode is None and make_current(config) else None
 
 
 def register() -> None:
@@ -84,8 +97,7 @@ def register() -> None:
     for part in (node, *(node[name] for name in SECTIONS)):
         OmegaConf.set_struct(part, False)  # config files may hold retired keys: from_dict decides
     ConfigStore.instance().store(name="schema", node=node)
-    directions = {"max": "maximize", "min": "minimize"}
-    OmegaConf.register_new_resolver("direction", directions.get, replace=True)
+    OmegaConf.register_new_resolver("direction", DIRECTIONS.get, replace=True)
 
 
 def to_config(composed: Any) -> Config:
@@ -93,15 +105,15 @@ def to_config(composed: Any) -> Config:
     from omegaconf import OmegaConf
     from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
+    own = OmegaConf.masked_copy(composed, [k for k in composed if k not in ("hydra", "defaults")])
     try:
-        values: Any = OmegaConf.to_container(composed, resolve=True, throw_on_missing=True)
+        values: Any = OmegaConf.to_container(own, resolve=True, throw_on_missing=True)
     except MissingMandatoryValue as error:
-        raise UserError(
-            f"{error.full_key} has no value yet. Write {error.full_key}=VALUE."
-        ) from None
+        key = error.full_key
+        raise UserError(f"{key} has no value yet. Write {key}=VALUE.") from None
     except OmegaConfBaseException as error:
         raise UserError(first_line(error)) from None
     for key in Config.__dataclass_fields__:
         if key not in values:
             raise UserError(f"The config key '{key}' cannot be removed. Give it a value.")
-    return from_dict({k: v for k, v in values.items() if k not in ("hydra", "defaults")})
+    return from_dict(values)

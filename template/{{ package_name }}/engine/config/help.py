@@ -7,8 +7,6 @@ from .retired import without_retired
 from .schema import GROUPS, RULES
 from .stored import flat
 
-FLAGS = {"--help", "-h"}
-
 _USE = """Train a model. Override any config key as KEY=VALUE:
 
   python train.py lr=0.001 epochs=5

@@ -4,6 +4,7 @@ To retire a key, delete its field in schema.py, add it here, and announce it in 
 **Removed**.
 """
 
+import copy
 import functools
 import os
 from collections.abc import Mapping
@@ -30,16 +31,14 @@ RETIRED = {
 
 def without_retired(values: Mapping[str, Any], is_stored: bool) -> dict[str, Any]:
     """Return a config's values without retired keys; say once per command what is ignored."""
-    kept = dict(values)
+    kept = copy.deepcopy(dict(values))
     for key, retired in RETIRED.items():
         section, _, name = key.rpartition(".")
         holder = kept.get(section) if section else kept
-        if not isinstance(holder, Mapping) or name not in holder:
-            continue
-        if not is_stored or holder[name] != retired.default:
-            _warn(key)
-        rest = {inner: value for inner, value in holder.items() if inner != name}
-        kept = {**kept, section: rest} if section else rest
+        if isinstance(holder, dict) and name in holder:
+            value = holder.pop(name)
+            if not is_stored or value != retired.default:
+                _warn(key)
     return kept
 
 
@@ -53,6 +52,5 @@ def _warn(key: str) -> None:
 def accept_retired(arguments: list[str]) -> list[str]:
     """Return the command line with retired keys spelled so that Hydra takes them: `++key=value`."""
     return [
-        f"++{argument.lstrip('+')}" if argument.lstrip("+").split("=")[0] in RETIRED else argument
-        for argument in arguments
+        f"++{a.lstrip('+')}" if a.lstrip("+").split("=")[0] in RETIRED else a for a in arguments
     ]

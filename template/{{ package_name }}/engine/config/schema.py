@@ -206,16 +206,11 @@ EXTENDING = frozenset(n for n, f in FIELDS.items() if f.metadata["rule"].may_gro
 """Top-level keys that a resumed run may raise, to train for longer."""
 
 
-def _rules() -> dict[str, Rule]:
-    rules = {}
-    for name, one in FIELDS.items():
-        if name in SECTIONS:
-            inner = dataclasses.fields(SECTIONS[name])
-            rules.update({f"{name}.{f.name}": f.metadata["rule"] for f in inner})
-        else:
-            rules[name] = one.metadata["rule"]
-    return rules
-
-
-RULES: dict[str, Rule] = _rules()
+RULES: dict[str, Rule] = {}
 """The rule of every key by its dotted name, in the order of the config."""
+for _name, _field in FIELDS.items():
+    if _name in SECTIONS:
+        for _inner in dataclasses.fields(SECTIONS[_name]):
+            RULES[f"{_name}.{_inner.name}"] = _inner.metadata["rule"]
+    else:
+        RULES[_name] = _field.metadata["rule"]

@@ -75,9 +75,7 @@ def merge_configs(folder: Path, stored: Config, new: Config, overrides: list[str
         keys |= changed_keys(stored, new)
     if new.resume == "auto":  # only these keys can differ
         keys |= OPERATIONAL | EXTENDING
-    for key in sorted(keys & changed_keys(stored, new)):
-        if key in OPERATIONAL:
-            continue
+    for key in sorted(keys & changed_keys(stored, new) - OPERATIONAL):
         if key not in EXTENDING:
             raise UserError(
                 f"{key} cannot change in a resumed run: {folder.name} was made with "
@@ -90,8 +88,3 @@ def merge_configs(folder: Path, stored: Config, new: Config, overrides: list[str
             )
     taken = {key: getattr(new, key) for key in keys & (OPERATIONAL | EXTENDING)}
     return dataclasses.replace(stored, **taken)
-
-
-def is_longer(folder: Path, config: Config) -> bool:
-    """Return True if `config` trains for longer than the run's stored config."""
-    return bool(changed_keys(read_config(folder), config) & EXTENDING)

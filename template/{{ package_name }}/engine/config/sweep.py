@@ -13,7 +13,7 @@ from omegaconf import OmegaConf
 from ..errors import MISTAKE, UserError
 from ..paths import CONFIGS
 from ..text import say
-from .compose import composed, register, to_config
+from .compose import DIRECTIONS, composed, register, to_config
 from .hydra_errors import explain
 from .hydra_internals import jobs_of
 from .schema import Config
@@ -63,11 +63,10 @@ def _check_all(sweeper: Any, overrides: list[str]) -> None:
     if configs and not is_grid:
         mode = configs[0].monitor_mode
         direction = getattr(sweeper.get("direction"), "name", sweeper.get("direction"))
-        wanted = {"max": "maximize", "min": "minimize"}[mode]
-        if isinstance(direction, str) and direction != wanted:
+        if isinstance(direction, str) and direction != DIRECTIONS[mode]:
             raise UserError(
                 f"hydra.sweeper.direction={direction} does not fit monitor_mode={mode}. "
-                f"Set it to {wanted}."
+                f"Set it to {DIRECTIONS[mode]}."
             )
     if "optuna" in sweeper._target_:
         import optuna

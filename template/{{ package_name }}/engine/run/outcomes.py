@@ -1,6 +1,5 @@
 """How the jobs of a sweep ended: the table at its end."""
 
-import contextlib
 import json
 import re
 from collections.abc import Sequence
@@ -9,10 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from ..config.schema import Config
-from ..errors import FAILED, FINISHED, MISTAKE, STOPPED, UserError
+from ..errors import FAILED, FINISHED, MISTAKE, STOPPED
 from ..paths import RUNS, shown
 from ..text import align
-from .folder import find_run
 
 
 @dataclass
@@ -24,51 +22,39 @@ class Outcome:
     folder_name: str | None = None
     """The name of a new run's folder in a sweep."""
     config: Config | None = None
+    resumed: Path | None = None
+    """The folder of the run that the job went on with."""
     code: int = FAILED
 
-    def folder(self) -> Path | None:
-        """Return the run folder of the job, or None if it has no run."""
-        if self.config is None:
-            return None
-        if self.config.resume is not None:
-            with contextlib.suppress(UserError):
-                return find_run(self.config)
-        own = RUNS / self.config.name / str(self.folder_name)
-        found = [*own.parent.glob(f"{own.name}-*"), own]  # -1 if the name was taken
-        return next((path for path in found if path.is_dir()), None)
-
     def result(self) -> dict[str, Any]:
-        """Return `status`, and for a finished run `steps`, `best`, `last` and more."""
-        folder = self.folder()
-        ended = {FINISHED: "finished", MISTAKE: "mistake", STOPPED: "stopped"}
-        if folder is None:
+        """Return `status`; with a run also `run`, and its result: `steps`, `best`, `last` …"""
+        found = [self.resumed] if self.resumed else []
+        if self.config is not None and not found:
+            own = RUNS / self.config.name / str(self.folder_name)
+            found = [p for p in (*own.parent.glob(f"{own.name}-*"), own) if p.is_dir()]
+        if not found:
+            ended = {FINISHED: "finished", MISTAKE: "mistake", STOPPED: "stopped"}
             return {"status": ended.get(self.code, "failed")}
-        manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
-        values = {
-            "status": manifest["status"],
-            "run": shown(folder),
-            **(manifest.get("result") or {}),
-        }
-        return {key: value for key, value in values.items() if value is not None}
+        manifest = json.loads((found[0] / "manifest.json").read_text(encoding="utf-8"))
+        result = {k: v for k, v in (manifest.get("result") or {}).items() if v is not None}
+        return {"status": manifest["status"], "run": shown(found[0]), **result}
 
 
 def report(outcomes: Sequence[Outcome]) -> None:
     """Print how the jobs of a sweep ended. Print nothing if no job has a run."""
-    results = [outcome.result() for outcome in outcomes]
-    if not any("run" in result for result in results) or outcomes[0].folder_name is None:
+    rows = [(outcome, outcome.result()) for outcome in outcomes]
+    if not any("run" in result for _, result in rows) or outcomes[0].folder_name is None:
         return
     shared = set.intersection(*(set(outcome.overrides) for outcome in outcomes))
     lines = [["job", "overrides", "status", "steps", "best", "last", "run"]]
-    for outcome, result in zip(outcomes, results, strict=True):
+    for outcome, result in rows:
         own = [o for o in outcome.overrides if o not in shared or len(outcomes) == 1]
         status = result["status"] + (f" ({outcome.code})" if outcome.code else "")
         values = [str(result.get(column, "")) for column in ("steps", "best", "last")]
         cells = [str(outcome.number), " ".join(own), status, *values]
         lines.append([*map(_short, cells), result.get("run", "")])
     print(*align(lines, left=len(lines[0])), sep="\n")
-    judged = [
-        (result["best"], o) for o, result in zip(outcomes, results, strict=True) if "best" in result
-    ]
+    judged = [(result["best"], outcome) for outcome, result in rows if "best" in result]
     monitors = {(o.config.monitor, o.config.monitor_mode) for _, o in judged if o.config}
     if len(monitors) == 1:
         ((monitor, mode),) = monitors
