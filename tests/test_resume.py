@@ -241,6 +241,19 @@ def test_overrides_of_a_resumed_run(train, workspace):
     assert result(stopped)["weights_sha256"] == result(whole)["weights_sha256"]
 
 
+def test_other_parameter_groups_than_the_run_began_with_are_refused(train, workspace):
+    """As another release may make for a model, such as one layer more of `layer_decay`."""
+    assert train(*BASE, "name=stopped", "optimizer.layer_decay=0.9", AT="13", WITH="SIGTERM").code == 75
+    folder = the_run(workspace, "stopped")
+    whole = (folder / "metrics.jsonl").read_text()
+    (folder / "metrics.jsonl").write_text(whole.replace('"lr/all/head"', '"lr/all/last"'))
+    done = train(f"resume={folder}")
+    assert done.code == 2, done.out
+    assert "The run has 7 parameter groups, but its config now makes other groups (7)" in done.last
+    (folder / "metrics.jsonl").write_text(whole)
+    assert train(f"resume={folder}").code == 0
+
+
 def test_a_finished_run_can_be_made_longer(train, workspace):
     assert train(*BASE, "scheduler=constant", "name=whole", "epochs=3").code == 0
     assert train(*BASE, "scheduler=constant", "name=stopped").code == 0

@@ -17,6 +17,7 @@ from .loop import Loop
 from .machine import distributed
 from .run.facts import describe_start, timestamp, weights_sha256
 from .run.folder import Run, create_run
+from .run.metrics import refuse_other_groups
 from .run.resume import find_checkpoint, record_resumed
 from .setup import build_parts
 from .text import logger, number
@@ -68,6 +69,7 @@ def restore(loop: Loop, run: Run) -> None:
     p, stored = loop.parts, read_config(run.folder)
     state = find_checkpoint(run, stored)
     if state is not None:
+        refuse_other_groups(run.folder, {group["name"] for group in p.optimizer.param_groups})
         loop.load_state_dict(state)
     can_be_extended = p.scheduler.can_be_extended
     record_resumed(run, loop.config, stored, state, p.fingerprint, can_be_extended)

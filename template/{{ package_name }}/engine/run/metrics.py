@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from ..errors import UserError
 from ..paths import write_whole
 
 
@@ -43,3 +44,18 @@ def read_metrics(folder: Path) -> list[dict[str, Any]]:
             if isinstance(row, dict) and isinstance(row.get("step"), int):
                 rows.append(row)
     return rows
+
+
+def refuse_other_groups(folder: Path, names: set[str]) -> None:
+    """Raise `UserError` if the newest log point has other parameter groups than `names`.
+
+    Another release may split a model into other groups, for example for `optimizer.layer_decay`.
+    """
+    for row in reversed(read_metrics(folder)):
+        if logged := {tag.removeprefix("lr/") for tag in row if tag.startswith("lr/")}:
+            if logged != names:
+                raise UserError(
+                    f"The run has {len(logged)} parameter groups, but its config now makes other "
+                    f"groups ({len(names)}). Resume it with the release that began it."
+                )
+            return
