@@ -43,8 +43,8 @@ def start(rendered: Versions, tmp_path: Path) -> Callable[..., Path]:
 def test_every_release_updates_to_the_newest_without_a_conflict(
     start, rendered: Versions, template: Path, tmp_path: Path, answers: dict[str, object]
 ):
-    """In one step or in several: the template's files are then those of a new project."""
-    fresh, _ = rendered.get(NEWEST, answers)
+    """In one step or in several: the template's files are then those that the newest version renders."""
+    fresh, _ = rendered.get(NEWEST, answers_of(rendered.get(ALL[0], answers)[0]))
     owned = ownership(template, answers_of(fresh))
 
     def yours(project: Path) -> dict[str, bytes]:
@@ -70,7 +70,7 @@ def test_every_release_updates_to_the_newest_without_a_conflict(
 def test_plain_copier_updates_through_all_releases(
     start, rendered: Versions, template: Path, answers: dict[str, object]
 ):
-    fresh, _ = rendered.get(NEWEST, answers)
+    fresh, _ = rendered.get(NEWEST, answers_of(rendered.get(ALL[0], answers)[0]))
     owned = ownership(template, answers_of(fresh))
     project = start(ALL[0], answers)
     for version in ALL[1:]:

@@ -47,7 +47,7 @@ class Versions:
             with tarfile.open(folder / "template.tar") as archive:
                 archive.extractall(folder / "template", filter="data")
             self.made[key] = project, ownership(folder / "template", answers)
-            self.moved[version] = moved_code(folder / "template", answers["package_name"])
+            self.moved[version] = moved_code(folder / "template", answers_of(project)["package_name"])
         return self.made[key]
 
 
