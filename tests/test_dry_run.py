@@ -1,4 +1,4 @@
-"""`dry_run=true`: everything up to the first step, and no run."""
+"""`dry_run=true`: everything with the first step, and no run."""
 
 from pathlib import Path
 

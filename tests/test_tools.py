@@ -298,7 +298,7 @@ def test_compare_of_moved_and_unfinished_runs(tool, digits, run, ema_run, tmp_pa
 def test_compare_names_curves_so_that_the_legend_fits(engine, monkeypatch, value, shown):
     compare, names = engine("tools.compare"), []
     monkeypatch.setattr(
-        compare, "save_figure", lambda figure, _: names.extend(t.get_text() for t in figure.axes[0].legend_.texts)
+        compare, "save_figure", lambda figure, _: names.extend(line.get_label() for line in figure.axes[0].lines)
     )
     runs = [
         SimpleNamespace(config={"key": f"{value}{n}"}, shown=f"a/{n}", curve=lambda tag: [(1, 0.5)]) for n in range(2)
@@ -335,7 +335,7 @@ def test_mistakes_are_one_sentence(tool, digits, run, tmp_path):
     refused(tool("compare", tmp_path / "none"), "none")
     refused(tool("compare", runs(digits, "ema")[0], "--key", "val/nothing", "--out", tmp_path / "x.png"), "val/nothing")
     (tmp_path / "file").touch()
-    refused(tool("evaluate", run, "--out", tmp_path / "file"), "--out")
+    refused(tool("evaluate", run, "--out", tmp_path / "file"), "Cannot write to", "Choose another folder")
     shutil.rmtree(run / "checkpoints")
     refused(tool("evaluate", run), "no checkpoint")
     (run / "config.yaml").write_text("lr: [")

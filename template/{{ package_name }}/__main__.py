@@ -66,7 +66,8 @@ def reproduce(options: argparse.Namespace) -> None:
     from .engine.tools.folders import one_run
     from .engine.tools.reproduce import reproduce_run
 
-    reproduce_run(one_run(options.run), options.stop_at, options.workers, options.device)
+    given = {"workers": options.workers, "device": options.device}
+    reproduce_run(one_run(options.run), options.stop_at, **given)
 
 
 def _open(options: argparse.Namespace, **replaced: Any) -> tuple[Path, Any]:
@@ -78,8 +79,8 @@ def _open(options: argparse.Namespace, **replaced: Any) -> tuple[Path, Any]:
     read_config(folder)  # reports a mistake before torch is loaded
     from .engine.tools.open_run import open_run
 
-    opened = open_run(folder, options.checkpoint, options.device, options.workers, **replaced)
-    return folder, opened
+    replaced |= {"device": options.device, "workers": options.workers}
+    return folder, open_run(folder, options.checkpoint, **replaced)
 
 
 def _parser() -> argparse.ArgumentParser:

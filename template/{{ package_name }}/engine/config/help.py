@@ -13,7 +13,7 @@ _USE = """Train a model. Override any config key as KEY=VALUE:
   python train.py optimizer=sgd scheduler=step
   python train.py -m lr=0.1,0.01            one run for each value
   python train.py sweep=optuna              search for good values
-  python train.py dry_run=true              everything up to the first step
+  python train.py dry_run=true              everything up to the end of the first step
   python train.py resume=auto               go on where the last run stopped
   python train.py -q                        only warnings and errors
   python train.py -v                        debug messages and tracebacks, too

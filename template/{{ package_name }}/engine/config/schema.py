@@ -165,7 +165,7 @@ class Config:
         False, "Trace a few steps into the run folder; a table in train.log.", may_change=True
     )
     dry_run: bool = key(
-        False, "Do everything up to the first step, show it, and leave no run.", may_change=True
+        False, "Build everything, do one step, show both, and leave no run.", may_change=True
     )
     init_from: str | None = key(
         None, "Weights to start from: a checkpoint, a `.pt` state dict or a `.safetensors` file."

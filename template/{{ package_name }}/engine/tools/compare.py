@@ -1,6 +1,5 @@
 """`compare RUN…`: a table of runs, means over seeds, and curves. Without torch."""
 
-import json
 import statistics
 from collections.abc import Sequence
 from pathlib import Path
@@ -21,11 +20,6 @@ def compare_runs(folders: Sequence[Path], out: Path, tag: str | None) -> None:
     """Print a table and the means over seeds; draw the curves. Raises `UserError`."""
     found = dict.fromkeys(run for folder in folders for run in runs_below(folder))
     runs = [read_summary(folder) for folder in found]
-    if not runs:
-        raise UserError(
-            f"There are no runs below {', '.join(map(shown, folders))}. "
-            "Name run folders, such as runs/NAME/TIME."
-        )
     drawn = tag or next((run.monitor for run in runs if run.curve(run.monitor)), None)
     if tag and not any(run.curve(tag) for run in runs):
         raise UserError(f"None of the runs has logged '{tag}'. Name another tag with --key.")
@@ -43,57 +37,50 @@ def compare_runs(folders: Sequence[Path], out: Path, tag: str | None) -> None:
 def differing_keys(runs: Sequence[Summary]) -> list[str]:
     """Return the config keys in which the runs differ, without the ignored ones."""
     keys = dict.fromkeys(key for run in runs for key in run.config)
-    missing = object()
     return [
         key
         for key in keys
-        if key.split(".")[0] not in _IGNORED
-        and any(run.config.get(key, missing) != runs[0].config.get(key, missing) for run in runs)
+        if key.split(".")[0] not in _IGNORED and len({str(run.config.get(key)) for run in runs}) > 1
     ]
 
 
 def table_row(run: Summary, keys: Sequence[str]) -> list[str]:
     last, best = ("-" if value is None else f"{value:.5g}" for value in (run.last, run.best))
-    values = [_cell(run.config.get(key)) for key in keys]
+    values = [str(run.config.get(key, "-")) for key in keys]
     return [run.shown, *values, run.status, str(run.steps), last, best, run.weights]
 
 
-def _cell(value: Any) -> str:
-    return "-" if value is None else str(value)
+def settings(run: Summary, keys: Sequence[str]) -> str:
+    return ", ".join(f"{key}={run.config.get(key, '-')}" for key in keys)
 
 
 def means_over_seeds(runs: Sequence[Summary]) -> list[str]:
     """Average finished runs whose configs differ only in `seed`; each seed counts once."""
+    finished = [run for run in runs if run.status == "finished" and run.last is not None]
+    keys = [key for key in differing_keys(finished) if key != "seed"]
     groups: dict[str, dict[Any, Summary]] = {}
-    for run in runs:
-        if run.status == "finished" and run.last is not None:
-            ignored = {"seed", *(k for k in run.config if k.split(".")[0] in _IGNORED)}
-            rest = {k: v for k, v in run.config.items() if k not in ignored}
-            name = json.dumps(rest, sort_keys=True, default=str)
-            groups.setdefault(name, {})[run.config.get("seed")] = run
-    groups = {name: by_seed for name, by_seed in groups.items() if len(by_seed) > 1}
-    firsts = [next(iter(by_seed.values())) for by_seed in groups.values()]
-    keys = [key for key in differing_keys(firsts) if key != "seed"]
+    for run in finished:
+        groups.setdefault(settings(run, keys), {})[run.config.get("seed")] = run
     sentences = []
-    for first, by_seed in zip(firsts, groups.values(), strict=True):
-        settings = ", ".join(f"{k}={_cell(first.config.get(k))}" for k in keys)
-        texts = []
-        for word in ("last", "best"):
-            values = [getattr(run, word) for run in by_seed.values()]
-            spread = statistics.stdev(values)
-            texts.append(f"{word} {statistics.fmean(values):.5g} ± {spread:.2g}")
-        sentences.append(
-            f"{first.monitor} over seeds {', '.join(map(str, sorted(by_seed)))}"
-            f"{' with ' + settings if settings else ''}: {', '.join(texts)} "
-            f"(mean ± standard deviation of {len(by_seed)} runs)"
-        )
+    for name, by_seed in groups.items():
+        if len(by_seed) > 1:
+            texts = []
+            for word in ("last", "best"):
+                values = [getattr(run, word) for run in by_seed.values()]
+                spread = statistics.stdev(values)
+                texts.append(f"{word} {statistics.fmean(values):.5g} ± {spread:.2g}")
+            sentences.append(
+                f"{finished[0].monitor} over seeds {', '.join(map(str, sorted(by_seed)))}"
+                f"{' with ' + name if name else ''}: {', '.join(texts)} "
+                f"(mean ± standard deviation of {len(by_seed)} runs)"
+            )
     return sentences
 
 
 def draw_comparison(runs: Sequence[Summary], keys: Sequence[str], tag: str, path: Path) -> None:
     """Draw one curve for each run that has logged the tag."""
     figure, (axes,) = new_figure()
-    names = [", ".join(f"{k}={_cell(run.config.get(k))}" for k in keys) for run in runs]
+    names = [settings(run, keys) for run in runs]
     if not keys or max(map(len, names)) > 60:  # would be wider than the picture
         names = [run.shown for run in runs]
     for run, name in zip(runs, names, strict=True):
@@ -102,6 +89,4 @@ def draw_comparison(runs: Sequence[Summary], keys: Sequence[str], tag: str, path
             marker = "." if len(points) < 30 else ""
             axes.plot(*zip(*points, strict=True), marker=marker, label=name)
     axes.set(xlabel="optimizer step", ylabel=tag)
-    if len(axes.lines) <= 20:  # a longer legend would hide the curves
-        axes.legend(fontsize=7)
     save_figure(figure, path)

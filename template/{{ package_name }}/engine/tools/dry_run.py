@@ -27,22 +27,20 @@ def dry_run(job: Job) -> None:
         job.run.release()
     if not is_main():
         return
-    train, val = parts.train.plan, parts.val.plan if parts.val else None
+    train, val = parts.train.plan, parts.val.plan.size if parts.val else 0
     trained = sum(p.numel() for p in parts.parameters.values())
     frozen = sum(p.numel() for p in parts.model.parameters() if not p.requires_grad)
     others = f" and {frozen:,} frozen ones" if frozen else ""
-    validation = f"{val.size:,} for validation" if val else "none for validation"
     micro = f" in {config.accumulate} micro-batches" if config.accumulate > 1 else ""
     print(f"model   {type(parts.model).__name__}, {trained:,} parameters" + others)
-    print(f"data    {train.size:,} samples for training, {validation}")
+    print(f"data    {train.size:,} samples for training, {val:,} for validation")
     print(
         f"steps   {parts.total_steps:,} of {config.batch_size} samples{micro}: "
         f"{parts.total_steps / train.steps:.4g} epochs of {train.steps:,}"
     )
     print(f"device  {parts.device} in {parts.precision}")
     print(f"batch   {batch}")
-    for line in group_table(parts.optimizer):
-        print(line)
+    print(*group_table(parts.optimizer), sep="\n")
     suffix = f"_{job.folder_name.rpartition('_')[2]}" if job.folder_name else ""
     path = RUNS / config.name / f"dry_run{suffix}.png"
     draw_schedule(parts, path)
@@ -73,8 +71,6 @@ def draw_schedule(parts: Parts, path: Path) -> None:
     figure, (axes,) = new_figure()
     for name in lrs[0]:
         axes.plot(steps, [lr[name] for lr in lrs], label=name)
-    axes.set(xlabel="optimizer step", ylabel="lr", title=f"{parts.config.name}: the schedule")
-    axes.set_ylim(bottom=0)
-    if len(lrs[0]) <= 12:  # a legend of every layer would hide the curves
-        axes.legend()
+    axes.set(xlabel="optimizer step", ylabel="lr", ylim=(0, None))
+    axes.set_title(f"{parts.config.name}: the schedule")
     save_figure(figure, path)

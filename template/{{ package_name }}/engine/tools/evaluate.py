@@ -23,8 +23,6 @@ def evaluate_run(run: Opened, split: str, batch_size: int | None, out: Path) -> 
     loader = held_out(built, split, batch_size)
     if loader is None:
         raise UserError(f"{type(built.data).__name__} has no split '{split}'. Name another split.")
-    with writing_to(out):
-        pass  # report a folder that cannot be written before the work, not after it
     names = [str(n) for n in info.get("class_names") or range(info.get("classes", 0))]
     rows: list[dict[str, Any]] = []
 
@@ -33,9 +31,8 @@ def evaluate_run(run: Opened, split: str, batch_size: int | None, out: Path) -> 
 
     # Only the table of classes needs predictions. They may be slow, as generated text is.
     predicts = names and type(built.task).predict_step is not Task.predict_step
-    values = evaluate_split(
-        built, built.model, loader, run.step, run.epoch, look=predict if predicts else None
-    )
+    look = predict if predicts else None
+    values = evaluate_split(built, built.model, loader, run.step, run.epoch, look=look)
     plan = loader.plan
     samples = min(plan.size, plan.steps * plan.batch_size)
     result: dict[str, Any] = {
@@ -49,14 +46,14 @@ def evaluate_run(run: Opened, split: str, batch_size: int | None, out: Path) -> 
         print(f"limit_val_batches leaves out {plan.size - samples:,} samples.")
     print(*align([[name, number(value)] for name, value in result["values"].items()]), sep="\n")
     known = set(names)
+    if rows and all(str(row.get(key)) in known for row in rows for key in ("target", "label")):
+        result |= count_classes(rows, names)
+        print("", *class_table(result["classes"]), sep="\n")
+        picture = out / f"confusion-{split}.png"
+        draw_confusion(np.array(result["confusion"]), names, split, picture)
+        print(f"\nThe confusion matrix: {shown(picture)}")
+    path = out / f"evaluate-{split}.json"
     with writing_to(out):
-        if rows and all(str(row.get(key)) in known for row in rows for key in ("target", "label")):
-            result |= count_classes(rows, names)
-            print("", *class_table(result["classes"]), sep="\n")
-            picture = out / f"confusion-{split}.png"
-            draw_confusion(np.array(result["confusion"]), names, split, picture)
-            print(f"\nThe confusion matrix: {shown(picture)}")
-        path = out / f"evaluate-{split}.json"
         write_json(path, result)
     print(f"All results: {shown(path)}", flush=True)
 

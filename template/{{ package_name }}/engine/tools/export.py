@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from ..build.target import describe_error
-from ..errors import Exit, Failed, UserError
+from ..errors import Failed, UserError
 from ..machine.device import map_tensors, to_device
 from ..paths import shown
 from ..setup import held_out
@@ -39,23 +39,22 @@ def export_run(run: Opened, formats: Sequence[str], out: Path) -> None:
     model, arguments, facts = run.built.model, example_arguments(run), metadata(run)
     sizes = f"1 and {samples_in(arguments)}"
     with writing_to(out), tempfile.TemporaryDirectory(prefix=".export-", dir=out) as hidden:
-        differences = {}
+        written = []
         for name in formats:
             write, _, file_name = FORMATS[name]
             try:
                 loaded = write(model, arguments, facts, Path(hidden) / file_name)
-            except (OSError, Exit):
+            except OSError:
                 raise
             except Exception as error:  # a model can make the exporters raise anything
                 raise Failed(
                     f"{type(model).__name__} cannot be exported as {name}: {describe_error(error)}"
                 ) from error
-            differences[file_name] = largest_difference(model, loaded, arguments, name)
-        for file_name, difference in differences.items():
-            path = out / file_name
-            os.replace(Path(hidden) / file_name, path)
-            size = f"{path.stat().st_size / 1000:,.0f} kB"
-            print(f"{shown(path)}: {size}, differs by {difference:.1e} on batches of {sizes}")
+            written.append((file_name, largest_difference(model, loaded, arguments, name)))
+        for file_name, _ in written:
+            os.replace(Path(hidden) / file_name, out / file_name)
+    for file_name, difference in written:
+        print(f"{shown(out / file_name)}: differs by {difference:.1e} on batches of {sizes}")
 
 
 def example_arguments(run: Opened) -> Arguments:
@@ -93,8 +92,7 @@ def largest_difference(model: nn.Module, loaded: Forward, arguments: Arguments, 
             difference = float((wanted - got).abs().max() / scale) if same else math.inf
             if not difference <= TOLERANCE:
                 raise Failed(
-                    f"The model exported as {name} computes something else: shape "
-                    f"{tuple(got.shape)} for {tuple(wanted.shape)}, largest difference "
+                    f"The model exported as {name} computes something else: outputs differ by up to "
                     f"{difference:.1e}. Nothing was written."
                 )
             largest = max(largest, difference)
@@ -160,21 +158,16 @@ def check_formats(formats: Sequence[str]) -> None:
         packages = FORMATS[name][1]
         missing = [package for package in packages if importlib.util.find_spec(package) is None]
         if missing:
+            install = f"uv add {' '.join(packages)}"
             raise UserError(
-                f"The format {name} needs the package '{missing[0]}'. Install it: "
-                f"uv add {' '.join(packages)}"
+                f"Format {name} needs the package '{missing[0]}'. Install it: {install}"
             )
 
 
 def tensors_in(values: Any) -> list[Tensor]:
     """Return all tensors of nested values, in order."""
     found: list[Tensor] = []
-
-    def keep(tensor: Tensor) -> Tensor:
-        found.append(tensor)
-        return tensor
-
-    map_tensors(keep, values)
+    map_tensors(found.append, values)
     return found
 
 

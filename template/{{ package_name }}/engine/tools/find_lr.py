@@ -21,7 +21,6 @@ from ..launch import Job
 from ..loop import Steps
 from ..machine.distributed import WORLD_SIZE
 from ..paths import RUNS, shown
-from ..rng import Domain
 from ..schedule import Horizon, Schedule
 from ..setup import build_parts
 from .plots import new_figure, save_figure
@@ -49,11 +48,9 @@ class Rising(Schedule):
     start: float
     stop: float
 
-    def rate(self, step: int) -> float:
-        return self.start * (self.stop / self.start) ** (step / (self.horizon.total_steps - 1))
-
     def scale(self, step: int) -> float:
-        return self.rate(step) / self.horizon.lr
+        share = step / (self.horizon.total_steps - 1)
+        return self.start * (self.stop / self.start) ** share / self.horizon.lr
 
 
 def find_lr(job: Job) -> None:
@@ -95,14 +92,14 @@ def range_test(parts: Parts) -> list[Row]:
     rising = Rising(horizon=horizon, start=test.start, stop=test.stop)
     parts.scheduler, parts.averaged = rising, None
     # The test has its own batches, augmentation and dropout, not those of the run.
-    key = rng.make_key(parts.config.seed, Domain.FIND_LR)
+    key = rng.make_key(parts.config.seed, rng.Domain.FIND_LR)
     parts.train.plan.seed = parts.train.reader.seed = key
     steps = Steps(parts)
     steps.step_key, steps.batch_key = rng.fold_in(key, 0), rng.fold_in(key, 1)
     rising.begin(parts.optimizer)
     parts.model.train()
     rows: list[Row] = []
-    average, lowest = 0.0, math.inf
+    average = 0.0
     batches = parts.train.read(0, test.steps)
     for step in range(test.steps):
         if signals.requested():
@@ -114,9 +111,8 @@ def range_test(parts: Parts) -> list[Row]:
         loss = steps.statistics.means()["loss"]
         average = _MEMORY * average + (1 - _MEMORY) * loss
         smoothed = average / (1 - _MEMORY ** (step + 1))  # corrects for the start at 0
-        rows.append(Row(step, rising.rate(step), loss, smoothed))
-        lowest = min(lowest, smoothed)
-        if smoothed > _EXPLODED * lowest:
+        rows.append(Row(step, rising.scale(step) * parts.config.lr, loss, smoothed))
+        if smoothed > _EXPLODED * min(row.smoothed for row in rows):
             break
     return rows
 
@@ -150,5 +146,4 @@ def draw_range_test(rows: Sequence[Row], found: Row | None, path: Path) -> None:
         axes.axvline(found.lr, color="tab:red", linestyle="--", label=f"lr {found.lr:.1e}")
     axes.set_ylim(0, 1.5 * rows[0].smoothed)
     axes.set(xscale="log", xlabel="lr", ylabel="loss", title="Learning-rate range test")
-    axes.legend()
     save_figure(figure, path)

@@ -2,7 +2,6 @@
 
 import contextlib
 import math
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,24 +15,20 @@ from ..run.metrics import read_metrics
 
 
 def runs_below(folder: Path) -> list[Path]:
-    """Return the folder itself if it is a run, else all runs below it, oldest first."""
-    if not os.path.isdir(folder):
-        raise UserError(
-            f"There is no folder {shown(folder)}. Name a run folder, such as runs/NAME/TIME."
-        )
+    """Return the folder if it is a run, and all runs below it, oldest first. Raises `UserError`."""
     found = [path.parent for path in sorted(folder.rglob("manifest.json")) if is_run(path.parent)]
-    return [run for run in found if not any(p[0] == "." for p in run.relative_to(folder).parts)]
+    found = [run for run in found if not any(p[0] == "." for p in run.relative_to(folder).parts)]
+    if not found:
+        raise UserError(f"No run is in {shown(folder)}. Name a run folder, such as runs/NAME/TIME.")
+    return found
 
 
 def one_run(folder: Path) -> Path:
     """Return `folder` if it is a run. Raises `UserError`."""
     found = runs_below(folder)
-    if found == [folder]:
-        return folder
-    name = f"one of the runs below it, such as {shown(found[-1])}" if found else "a run folder"
-    raise UserError(
-        f"{shown(folder)} is not a run: it has no config.yaml or no manifest.json. Name {name}."
-    )
+    if found != [folder]:
+        raise UserError(f"{shown(folder)} is not a run. Name one below it: {shown(found[-1])}.")
+    return folder
 
 
 @dataclass(frozen=True)
@@ -46,7 +41,6 @@ class Summary:
     status: str
     result: dict[str, Any]
     rows: list[dict[str, Any]]
-    """The lines of `metrics.jsonl`."""
 
     @property
     def monitor(self) -> str:
@@ -62,9 +56,7 @@ class Summary:
 
     def curve(self, tag: str) -> list[tuple[int, float]]:
         """Return steps and values of a tag."""
-        return [
-            (row["step"], row[tag]) for row in self.rows if isinstance(row.get(tag), int | float)
-        ]
+        return [(row["step"], row[tag]) for row in self.rows if tag in row]
 
     @property
     def last(self) -> float | None:
@@ -90,9 +82,7 @@ def read_summary(folder: Path) -> Summary:
     try:
         config = flat(yaml.safe_load(path.read_text(encoding="utf-8")))
     except (OSError, ValueError, AttributeError, yaml.YAMLError) as error:
-        raise UserError(
-            f"{shown(path)} cannot be read ({one_line(error)}). Restore it, or leave this run out."
-        ) from error
+        raise UserError(f"{shown(path)} cannot be read: {one_line(error)}. Restore it.") from error
     result = manifest.get("result") or {}
     return Summary(folder, config, manifest["status"], result, read_metrics(folder))
 
@@ -103,10 +93,8 @@ def writing_to(folder: Path) -> Iterator[None]:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         yield
-    except BrokenPipeError:  # not the folder's fault: `… | head` has closed stdout
-        raise
     except OSError as error:
+        why = error.strerror or error
         raise UserError(
-            f"Cannot write to {shown(folder)} ({error.strerror or error}). "
-            "Name another folder with --out."
+            f"Cannot write to {shown(folder)}: {why}. Choose another folder."
         ) from error

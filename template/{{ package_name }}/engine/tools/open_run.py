@@ -11,7 +11,6 @@ from ..config.stored import read_config
 from ..errors import UserError
 from ..machine.device import autocast, choose_device
 from ..paths import shown
-from ..rng import Domain
 from ..run import checkpoint
 from ..run.checkpoint import BEST, Unusable
 from ..run.resume import first_usable
@@ -33,7 +32,7 @@ class Opened:
 
     def predict_batch(self, batch: Any, ctx: Context, done: int) -> list[dict[str, Any]]:
         """Return the task's rows for a batch on the device; `done` samples came before it."""
-        key = rng.make_key(self.built.config.seed, Domain.PREDICTION)
+        key = rng.make_key(self.built.config.seed, rng.Domain.PREDICTION)
         rng.seed_all(rng.fold_in(key, done))
         with autocast(self.built.precision, self.built.device):
             return self.built.task.predict_step(self.built.model, batch, ctx)
@@ -49,22 +48,15 @@ class Opened:
         }
 
 
-def open_run(
-    folder: Path,
-    which: str = "best",
-    device: str | None = None,
-    workers: int | None = None,
-    channels_last: bool | None = None,
-) -> Opened:
+def open_run(folder: Path, which: str = "best", **replaced: Any) -> Opened:
     """Build what the run's config says and load its weights: the averaged ones if there are any.
 
-    which: "best", "last" or the path of a checkpoint. The other arguments replace config values.
-    Raises `UserError`.
+    which: "best", "last" or the path of a checkpoint. replaced: values of config keys; None leaves
+    a value as it is. Raises `UserError`.
     """
     config = read_config(folder)
     path, state = find_weights(folder, which)
-    given: dict[str, Any] = {"device": device, "workers": workers, "channels_last": channels_last}
-    config = replace(config, **{k: value for k, value in given.items() if value is not None})
+    config = replace(config, **{k: value for k, value in replaced.items() if value is not None})
     if config.precision in ("tf32", "fp16") and choose_device(config.device).type == "cpu":
         config = replace(config, precision="fp32")
     built = build_model(config)
@@ -98,9 +90,9 @@ def find_weights(folder: Path, which: str) -> tuple[Path, dict[str, Any]]:
         say(f"The run has no {BEST} because it was not validated yet. {paths[0].name} is used.")
     errors: list[Unusable] = []
     found = first_usable(paths, errors.append)
+    reasons = "; ".join(map(str, errors))
     if found is None:
-        reasons = "; ".join(map(str, errors))
         raise UserError(f"No checkpoint of {shown(folder)} can be used: {reasons}.")
-    for error in errors:
-        say(f"{error}. The next one is used.")
+    if errors:
+        say(f"{reasons}. {found[0].name} is used.")
     return found

@@ -5,16 +5,14 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import UserError
+from .folders import writing_to
 
 _FONTS = ("Noto Sans CJK SC", "Noto Sans CJK JP", "WenQuanYi Zen Hei", "PingFang SC")
 """Fonts for letters that matplotlib's own font lacks, if one is installed."""
 
 
 def new_figure(width: float = 7, height: float = 4, panels: int = 1) -> tuple[Any, list[Any]]:
-    """Return a figure of this size in inches and its axes, below each other over one x axis.
-
-    Raises `UserError` without matplotlib.
-    """
+    """Return a figure, sized in inches, and its axes below each other. Raises `UserError`."""
     try:
         from matplotlib import font_manager, rcParams
         from matplotlib.figure import Figure
@@ -33,11 +31,11 @@ def new_figure(width: float = 7, height: float = 4, panels: int = 1) -> tuple[An
 
 
 def save_figure(figure: Any, path: Path) -> None:
-    """Write a figure as PNG; make its folder if needed. Raises `UserError`."""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with warnings.catch_warnings():  # matplotlib draws boxes for letters that the font lacks
-            warnings.filterwarnings("ignore", message=r"(?s)Glyph .* missing from")
-            figure.savefig(path, dpi=120)
-    except OSError as error:
-        raise UserError(f"Cannot write {path}: {error.strerror}.") from error
+    """Write a figure with its legends as PNG; make its folder if needed. Raises `UserError`."""
+    for axes in figure.axes:
+        if 0 < len(axes.lines) <= 12:  # a longer legend would hide the curves
+            axes.legend(fontsize=8)
+    with writing_to(path.parent), warnings.catch_warnings():
+        # Matplotlib draws boxes for letters that the font lacks.
+        warnings.filterwarnings("ignore", message=r"(?s)Glyph .* missing from")
+        figure.savefig(path, dpi=120)

@@ -36,10 +36,13 @@ def predict_files(
     temporary = out.with_name(f".{out.name}.tmp")
     with writing_to(out.parent):
         try:
-            with open(
-                temporary, "w", encoding="utf-8", errors="surrogateescape", newline=""
+            with temporary.open(
+                "w", encoding="utf-8", errors="surrogateescape", newline=""
             ) as file:
-                (write_jsonl if out.suffix == ".jsonl" else write_csv)(rows, file)
+                if out.suffix == ".jsonl":
+                    file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+                else:
+                    write_csv(rows, file)
             os.replace(temporary, out)
         finally:
             temporary.unlink(missing_ok=True)
@@ -58,10 +61,8 @@ def find_files(paths: Sequence[str], endings: tuple[str, ...]) -> list[str]:
 
 
 @torch.no_grad()
-def predictions(
-    run: Opened, files: Sequence[str], batch_size: int | None = None
-) -> Iterator[dict[str, Any]]:
-    """Yield one row per sample, in order: the path of its file and what the task predicts."""
+def predictions(run: Opened, files: Sequence[str], size: int | None) -> Iterator[dict[str, Any]]:
+    """Yield each sample's path and predictions, in order. size: of a batch; None: the config's."""
     built = run.built
     config, device = built.config, built.device
     try:
@@ -69,7 +70,7 @@ def predictions(
     except (OSError, ValueError) as error:
         raise UserError(f"The files cannot be read: {describe_error(error)}") from error
     names = getattr(dataset, "names", None) or files
-    size = batch_size or config.batch_size
+    size = size or config.batch_size
     plan = Plan(len(names), size, config.seed, shuffle=False, drop_last=False)
     workers = 0 if plan.steps == 1 else config.workers  # workers start slower than a batch is read
     loader = Loader(dataset, plan, built.data.collate, Domain.PREDICTION, workers, device)
@@ -103,8 +104,3 @@ def table_cells(row: Mapping[str, Any]) -> dict[str, Any]:
             for name, value in nested.items():
                 cells[f"{key}.{name}" if name in cells else name] = value
     return cells
-
-
-def write_jsonl(rows: Iterable[Mapping[str, Any]], file: TextIO) -> None:
-    for row in rows:
-        file.write(json.dumps(row, ensure_ascii=False) + "\n")

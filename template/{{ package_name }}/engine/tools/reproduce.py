@@ -23,29 +23,23 @@ from ..run.folder import Run, create_run
 from ..run.metrics import read_metrics
 
 
-def reproduce_run(
-    folder: Path, stops: Sequence[int], workers: int | None, device: str | None
-) -> None:
+def reproduce_run(folder: Path, stops: Sequence[int], **replaced: Any) -> None:
     """Train the run again, stopped after the steps `stops` by SIGKILL and SIGTERM in turn.
 
-    Raises `UserError` before training, `Failed` after it.
+    replaced: values of config keys; None leaves a value as it is. Raises `UserError` before
+    training, `Failed` after it.
     """
     old = Run(folder, None)
     manifest, config = old.manifest(), read_config(folder)
     result = manifest.get("result")
     if manifest["status"] != "finished" or not result:
-        raise UserError(
-            f"{old.shown} is not finished but {manifest['status']}. "
-            f"Finish it first: python train.py resume={old.shown}"
-        )
+        raise UserError(f"{old.shown} is not finished but {manifest['status']}. {old.resume_hint}")
+    last = result["steps"] - 1
     for step in stops:
-        if not 1 <= step < result["steps"]:
-            raise UserError(
-                f"--stop-at {step} is outside the run. Name steps from 1 to {result['steps'] - 1}."
-            )
-    config = replace(config, name=f"{config.name}/reproduced", logger={}, max_minutes=None)
-    config = replace(config, workers=config.workers if workers is None else workers)
-    config = replace(config, device=config.device if device is None else device)
+        if not 1 <= step <= last:
+            raise UserError(f"--stop-at {step} is outside the run. Name steps from 1 to {last}.")
+    given = {key: value for key, value in replaced.items() if value is not None}
+    config = replace(config, name=f"{config.name}/reproduced", logger={}, max_minutes=None, **given)
     new = create_run(config, {**describe_start([]), "reproduces": old.shown}, None)
     new.release()  # each child locks it
     print(f"{old.shown} is trained again in {new.shown}.", flush=True)
@@ -81,10 +75,10 @@ def _run_child(run: Run, manifest: Mapping[str, Any], *stop: str) -> None:
 def first_difference(old: Run, new: Run) -> str | None:
     """Describe the first value in which two finished runs differ; None if they are equal."""
     ours, theirs = _logged(old.folder), _logged(new.folder)
-    for place in sorted(ours.keys() & theirs.keys(), key=lambda place: (place[1], place[2])):
+    for place in sorted(ours.keys() & theirs.keys()):
         a, b = ours[place], theirs[place]
         if a != b and not (math.isnan(a) and math.isnan(b)):
-            return f"different: first at step {place[1]} in {place[2]}: {a!r}, and again {b!r}."
+            return f"different: first at step {place[0]} in {place[1]}: {a!r}, and again {b!r}."
     for key in ("steps", "last", "best", "weights_sha256", "ema_sha256"):
         a, b = (run.manifest()["result"].get(key) for run in (old, new))
         if a != b:
@@ -92,8 +86,8 @@ def first_difference(old: Run, new: Run) -> str | None:
     return None
 
 
-def _logged(folder: Path) -> dict[tuple[int, int, str], float]:
-    """Return values by (start of their window, step, tag), without times."""
+def _logged(folder: Path) -> dict[tuple[int, str, int], float]:
+    """Return values by (step, tag, start of their window), without times."""
     values, before = {}, 0
     for row in read_metrics(folder):
         step = row.pop("step")
@@ -101,7 +95,7 @@ def _logged(folder: Path) -> dict[tuple[int, int, str], float]:
             if not key.startswith("time/"):
                 # Means are comparable only if they are over the same steps.
                 start = before if key.startswith("train/") else 0
-                values[start, step, key] = value
+                values[step, key, start] = value
         before = step if any(key.startswith("train/") for key in row) else before
     return values
 
