@@ -25,7 +25,8 @@ def draw_curves(folder: Path, monitor: str, best: float | None) -> Path:
     figure, axes = new_figure(8, 0.8 + 2.3 * count, count)
     for panel, (what, names) in zip(axes, panels, strict=False):
         for number, key in enumerate(names):
-            prefix, color = "" if len(names) == 1 else f"{key}, ", f"C{number}"
+            prefix = "" if len(names) == 1 else f"{key}, "
+            color = f"C{number}"
             _draw(panel, rows, f"train/{key}", f"{prefix}training", color=color, lw=1, alpha=0.55)
             _draw(panel, rows, f"val/{key}", f"{prefix}validation", 40, color=color, lw=1.8)
         drawn = [v for line in panel.lines for v in line.get_ydata() if math.isfinite(v)]

@@ -92,7 +92,7 @@ def largest_difference(model: nn.Module, loaded: Forward, arguments: Arguments, 
             difference = float((wanted - got).abs().max() / scale) if same else math.inf
             if not difference <= TOLERANCE:
                 raise Failed(
-                    f"The model exported as {name} computes something else: outputs differ by up to "
+                    f"The model exported as {name} computes something else: an output differs by "
                     f"{difference:.1e}. Nothing was written."
                 )
             largest = max(largest, difference)
