@@ -165,7 +165,6 @@ class Loop(Steps):
         self.saver = Saver(run.checkpoints, self.config.keep_last)
         self.config_text = to_yaml(self.config)
         self.report = Report(parts, run.folder)
-        self.media = Media(parts, run)
         self.vote = Vote()
         self.first_step = 0  # of this process, from 1
         never = 1 << 62
@@ -180,7 +179,7 @@ class Loop(Steps):
         self.first_step = self.step + 1
         try:
             self.report.open(self.step, validates_again=self.pending)
-            self.media.open(self.report.loggers, self.step)
+            self.media = Media(p, self.run, self.report.loggers, self.step)
             p.scheduler.begin(p.optimizer, self.step)
             if self.pending:
                 self.validate()
@@ -217,7 +216,7 @@ class Loop(Steps):
         if self.saver.error is not None:
             self.saver.check()
         if step == self.first_step:  # what takes a while waits until the first step is done
-            self.report.eta.stepped()
+            self.report.eta.first_step_ended()
             with self.report.aside("start"):
                 self.media.begin(self.context(), self.batch)
         if p.config.log.histograms is not None and step % p.config.log.histograms == 0:

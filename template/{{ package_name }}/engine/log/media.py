@@ -8,7 +8,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from .. import rng
-from ..api import Context, Logger, Task
+from ..api import Context, Logger
 from ..build.target import describe_error
 from ..machine.device import autocast
 from ..machine.torch_internals import version
@@ -25,46 +25,33 @@ from ..run.folder import Run
 from ..text import logger
 
 if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
     from ..build.parts import Parts
-    from .grids import Collected
-
-
-Look = Callable[[Any, Context], None]
 
 
 class Media:
     """Sends pictures, the graph, histograms and texts to the loggers of the main process."""
 
-    def __init__(self, parts: Parts, run: Run) -> None:
-        self.parts, self.run = parts, run
-        self.loggers: Sequence[Logger] = []
-        self.start = 0
-        self.has_begun = True
-        self.draws = self.shows = False
-        self.names = [str(name) for name in parts.data.info.get("class_names") or ()]
-
-    def open(self, loggers: Sequence[Logger], step: int) -> None:
-        """Send to `loggers` from now on. `step` optimizer steps are done."""
-        self.loggers, self.start = loggers, step
-        self.has_begun = not loggers
-        wanted = self.parts.config.log.images > 0
-        self.draws = wanted and bool(self.takers("images"))
-        has_more = type(self.parts.task).show is not Task.show
-        self.shows = wanted and has_more and bool(self.takers("images") + self.takers("texts"))
+    def __init__(self, parts: Parts, run: Run, loggers: Sequence[Logger], step: int) -> None:
+        """`step` optimizer steps are done."""
+        self.parts, self.run, self.loggers, self.start = parts, run, loggers, step
+        is_wanted = parts.config.log.images > 0
+        self.draws = is_wanted and bool(self.takers("images"))
+        self.shows = is_wanted and bool(self.takers("images") + self.takers("texts"))
 
     def takers(self, method: str) -> list[Logger]:
         """The loggers that implement this method of `Logger`."""
         default = getattr(Logger, method)
         return [sink for sink in self.loggers if getattr(type(sink), method) is not default]
 
+    def _send(self, method: str, step: int, values: Mapping[str, Any]) -> None:
+        for sink in self.takers(method) if values else ():
+            getattr(sink, method)(step, values)
+
     def begin(self, ctx: Context, batch: Any) -> None:
         """Send the config, the graph and the pictures of `batch`, once, after the first step.
 
         `ctx` is the context of the next step.
         """
-        self.has_begun = True
         config, manifest = dataclasses.asdict(self.parts.config), self.run.manifest()
         for sink in self.loggers:
             sink.begin(ctx.step, config, manifest)
@@ -73,9 +60,8 @@ class Media:
         if self.parts.config.log.graph and self.takers("graph"):
             self._graph(batch)
         if self.draws:
-            collected = self._collected()
-            self._collect(collected, self.parts.model, batch, ctx)
-            self._draw(collected, "train", ctx.step)
+            with self._pictures("train", ctx.step) as add:
+                add(self.parts.model, batch, ctx)
 
     def _graph(self, batch: Any) -> None:
         with self._harmless("graph is"), warnings.catch_warnings():
@@ -87,53 +73,50 @@ class Media:
                 sink.graph(model, one)
 
     @contextmanager
-    def validation(self, model: nn.Module, step: int) -> Iterator[Look | None]:
+    def validation(self, model: nn.Module, step: int) -> Iterator[Callable[..., None] | None]:
         """Yield a function to call with each batch of a validation. Send what it saw afterwards."""
         if not self.draws and not self.shows:
             yield None
             return
-        collected = self._collected()
         first: list[tuple[Any, Context]] = []
-        with _remembering(model) as forget:
+        with self._pictures("val", step) as add, _remembering(model) as forget:
 
             def look(batch: Any, ctx: Context) -> None:
                 if not first:
                     first.append((batch, ctx))
-                if self.draws:
-                    self._collect(collected, model, batch, ctx)
+                add(model, batch, ctx)
                 forget()
 
             yield look
-        self._draw(collected, "val", step)
         if self.shows:
             self._show(model, *first[0], step)
 
-    def _collected(self) -> Collected:
+    @contextmanager
+    def _pictures(self, place: str, step: int) -> Iterator[Callable[..., None]]:
+        """Yield a function that collects the pictures of a batch. Send all of them afterwards."""
         from .grids import Collected
 
-        return Collected(self.parts.config.log.images)
+        collected = Collected(self.parts.config.log.images)
 
-    def _collect(self, collected: Collected, model: nn.Module, batch: Any, ctx: Context) -> None:
-        with self._harmless("pictures are"):
-            collected.add(self.parts.task.images(model, batch, ctx))
+        def add(model: nn.Module, batch: Any, ctx: Context) -> None:
+            if self.draws:
+                with self._harmless("pictures are"):
+                    collected.add(self.parts.task.images(model, batch, ctx))
 
-    def _draw(self, collected: Collected, place: str, step: int) -> None:
+        yield add
+        names = [str(name) for name in self.parts.data.info.get("class_names") or ()]
         with self._harmless("pictures are"):
-            self._send(step, {f"{place}/{tag}": grid for tag, grid in collected.grids(self.names)})
+            grids = {f"{place}/{tag}": grid for tag, grid in collected.grids(names)}
+            self._send("images", step, grids)
 
     def _show(self, model: nn.Module, batch: Any, ctx: Context, step: int) -> None:
         rng.seed_all(rng.make_key(self.parts.config.seed, rng.Domain.PREDICTION))
         with self._harmless("texts and figures are"):
-            returned = self.parts.task.show(model, batch, ctx)
-            shown = {f"val/{tag}": value for tag, value in returned.items()}
+            shown = {f"val/{k}": v for k, v in self.parts.task.show(model, batch, ctx).items()}
             texts = {tag: value for tag, value in shown.items() if isinstance(value, str)}
-            for sink in self.takers("texts") if texts else ():
-                sink.texts(step, texts)
-            self._send(step, {k: _pixels(v) for k, v in shown.items() if not isinstance(v, str)})
-
-    def _send(self, step: int, images: dict[str, np.ndarray]) -> None:
-        for sink in self.takers("images") if images else ():
-            sink.images(step, images)
+            self._send("texts", step, texts)
+            figures = {k: v for k, v in shown.items() if not isinstance(v, str)}
+            self._send("images", step, {tag: _pixels(v) for tag, v in figures.items()})
 
     def histograms(self, step: int) -> None:
         """Send the weights and gradients to the loggers that take histograms."""
@@ -143,8 +126,7 @@ class Media:
             values[f"weights/{name}"] = parameter.detach()
             if parameter.grad is not None and p.precision != "fp16":  # fp16 gradients are scaled
                 values[f"gradients/{name}"] = parameter.grad
-        for sink in self.takers("histograms"):
-            sink.histograms(step, values)
+        self._send("histograms", step, values)
 
     def finish(self, step: int, best: float | None) -> None:
         """Send the best monitored value at the end of the run."""
@@ -165,7 +147,7 @@ class Media:
             logger.warning(f"No {what} shown: {describe_error(error)}")
 
 
-def _pixels(figure: Figure) -> np.ndarray:
+def _pixels(figure: Any) -> np.ndarray:
     """Draw a figure of matplotlib: uint8 [height, width, 3]."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
 

@@ -3,7 +3,7 @@
 import math
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 
@@ -15,29 +15,22 @@ class Eta:
     """
 
     def __init__(
-        self,
-        done: int,
-        total: int,
-        every: Mapping[str, Sequence[int]],
-        validation_steps: int,
-        now: Callable[[], float] = time.perf_counter,
+        self, done: int, total: int, every: Mapping[str, Sequence[int]], validation_steps: int
     ) -> None:
         self.total, self.every, self.validation_steps = total, every, validation_steps
-        self._now, self._began, self._done = now, now(), done
+        self._began, self._done = time.perf_counter(), done
         self._first_ended = 0.0
-        """The first step is not measured, because it starts loader workers and may compile."""
         self._is_aside = False
         self._seconds: dict[str, float] = defaultdict(float)
         self._count: dict[str, int] = defaultdict(int)
 
     def training(self) -> float:
         """The seconds that training steps have taken so far."""
-        return self._now() - self._began - sum(self._seconds.values())
+        return time.perf_counter() - self._began - sum(self._seconds.values())
 
-    def stepped(self) -> None:
-        """Call this after the first step."""
-        if not self._first_ended:
-            self._first_ended = self.training()
+    def first_step_ended(self) -> None:
+        """Leave out the first step from now on: it starts loader workers and may compile."""
+        self._first_ended = self.training()
 
     @contextmanager
     def aside(self, what: str) -> Iterator[None]:
@@ -45,13 +38,11 @@ class Eta:
         if self._is_aside:
             yield
             return
-        began, self._is_aside = self._now(), True
-        try:
-            yield
-        finally:
-            self._is_aside = False
-            self._seconds[what] += self._now() - began
-            self._count[what] += 1
+        began, self._is_aside = time.perf_counter(), True
+        yield
+        self._is_aside = False
+        self._seconds[what] += time.perf_counter() - began
+        self._count[what] += 1
 
     def left(self, step: int) -> float:
         """The seconds from `step` until the run's end, with what is due after `step`."""
