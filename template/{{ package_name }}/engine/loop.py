@@ -164,7 +164,6 @@ class Loop(Steps):
         """The step of the last checkpoint."""
         self.saver = Saver(run.checkpoints, self.config.keep_last)
         self.config_text = to_yaml(self.config)
-        self.report = Report(parts, run.folder)
         self.vote = Vote()
         self.first_step = 0  # of this process, from 1
         never = 1 << 62
@@ -177,8 +176,8 @@ class Loop(Steps):
         if config.val_at_start and self.saved_at < 0:  # else the checkpoint says whether it is due
             self.pending = p.val is not None
         self.first_step = self.step + 1
+        self.report = Report(p, self.run.folder, self.step, validates_again=self.pending)
         try:
-            self.report.open(self.step, validates_again=self.pending)
             self.media = Media(p, self.run, self.report.loggers, self.step)
             p.scheduler.begin(p.optimizer, self.step)
             if self.pending:
@@ -277,7 +276,7 @@ class Loop(Steps):
         with self.report.aside("validation"):
             self.fetch()
             model = p.averaged.model if p.averaged is not None else p.model
-            epoch = self.report.epoch(self.step)
+            epoch = p.train.plan.epoch(self.step)
             self.saver.wait()  # loader workers are forked next: no other thread may run then
             self.vote.restart()
             with self.media.validation(model, self.step) as look:
@@ -314,7 +313,7 @@ class Loop(Steps):
             "format": checkpoint.FORMAT,
             "interface": checkpoint.INTERFACE,
             "step": self.step,
-            "epoch": self.report.epoch(self.step),
+            "epoch": self.parts.train.plan.epoch(self.step),
             **self.parts.state_dict(),  # model, ema, loss, optimizer, scheduler, fingerprint
             "scaler": self.scaler.state_dict(),
             "windows": self.statistics.state_dict(),

@@ -94,7 +94,7 @@ def _result(loop: Loop) -> dict[str, Any]:
     p = loop.parts
     result = {
         "steps": loop.step,
-        "epochs": loop.report.epoch(loop.step),
+        "epochs": p.train.plan.epoch(loop.step),
         "monitor": p.config.monitor,
         "last": loop.progress.last,
         "best": loop.progress.best,

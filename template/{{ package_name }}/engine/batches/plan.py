@@ -68,6 +68,10 @@ class Plan:
             )
         return order
 
+    def epoch(self, steps: int) -> int:
+        """Return the epoch of the last of so many steps, from 1. It is 0 before the first step."""
+        return -(-steps // self.steps)
+
     def total(self, step: int) -> int:
         """How many samples optimizer step `step` has, over all processes."""
         return min(self.batch_size, self.size - step % self.steps * self.batch_size)

@@ -25,35 +25,26 @@ if TYPE_CHECKING:
 class Report:
     """Shows and keeps the values of a run in the main process. Does nothing in other processes."""
 
-    def __init__(self, parts: Parts, folder: Path) -> None:
-        plan = parts.train.plan
-        self.parts, self.folder = parts, folder
-        self.plan, self.total_steps, self.device = plan, parts.total_steps, parts.device
-        self.lr_shown = " " * 7
-        self.loggers: list[Logger] = []
-        self.metrics: MetricsFile | None = None
-        self.bar = progress_bar(0, 0, shown=False)
-        self.eta = Eta(0, self.total_steps, {}, 0)
-        self.logged_at, self.logged_step = 0.0, 0
-        """The training time and the step of the last log point."""
-
-    def open(self, done: int, validates_again: bool) -> None:
+    def __init__(self, parts: Parts, folder: Path, done: int, validates_again: bool) -> None:
         """Open files, loggers and the bar, after `done` steps.
 
         `validates_again`: drop the last validation from `metrics.jsonl`, because it is done again.
         """
-        parts, config = self.parts, self.parts.config
-        intervals = {"save": parts.save_intervals}
+        self.plan, self.total_steps, self.device = parts.train.plan, parts.total_steps, parts.device
+        self.lr_shown = " " * 7
+        self.loggers: list[Logger] = []
+        self.metrics: MetricsFile | None = None
+        intervals, validation_steps = {"save": parts.save_intervals}, 0
         if parts.val is not None:
-            intervals["validation"] = parts.val_intervals
-        validation_steps = parts.val.plan.steps if parts.val is not None else 0
+            intervals["validation"], validation_steps = parts.val_intervals, parts.val.plan.steps
         self.eta = Eta(done, self.total_steps, intervals, validation_steps)
         if is_main():
-            self.metrics = MetricsFile(self.folder, done, validates_again)
-            self.loggers = parts.open_loggers(self.folder, done + 1)
-        is_shown = is_main() and config.log.level in ("debug", "info")
+            self.metrics = MetricsFile(folder, done, validates_again)
+            self.loggers = parts.open_loggers(folder, done + 1)
+        is_shown = is_main() and parts.config.log.level in ("debug", "info")
         self.bar = progress_bar(self.total_steps, done, is_shown)
         self.logged_at, self.logged_step = self.eta.training(), done
+        """The training time and the step of the last log point."""
 
     @contextmanager
     def aside(self, what: str) -> Iterator[None]:
@@ -82,33 +73,24 @@ class Report:
         low, high = (f"{choose(lrs.values()):.1e}" for choose in (min, max))
         self.lr_shown = (low if low == high else f"{low}…{high}").ljust(len(self.lr_shown))
         eta = ("eta", duration(self.eta.left(step)))
-        cells = [("lr", self.lr_shown), *self.numbers(window), eta]
+        cells = [("lr", self.lr_shown), *_numbers(window), eta]
         optional = [("time", f"{per_step:.3f}"), ("data", f"{for_data:.3f}")]
         if self.device.type == "cuda":
             peak = torch.cuda.max_memory_allocated(self.device)
             optional.append(("mem", f"{peak / 2**30:.1f}G"))
-        shown = partial(line, self.place(step), cells, optional, None)
-        logger.info(shown(0), extra={"line": shown})
+        self._show(step, cells, optional, None)
         self.logged_at, self.logged_step = self.eta.training(), step
 
     def validation(self, step: int, values: Mapping[str, float], best: str | None) -> None:
         """Report a validation. `best` names the monitored value if it is the best so far."""
         blank = " " * (len(self.lr_shown) - 1)  # as wide as the lr, so that values are in columns
-        cells = [("val", blank), *self.numbers(values)]
-        shown = partial(line, self.place(step), cells, [], best)
-        logger.info(shown(0), extra={"line": shown})
-
-    def numbers(self, values: Mapping[str, float]) -> list[Cell]:
-        """Each value with its tag's part after the slash, the loss first."""
-        named = {tag.split("/", 1)[1]: value for tag, value in values.items()}
-        keys = sorted(named, key=lambda key: key != "loss")
-        return [(key, number(named[key]).ljust(NUMBER_WIDTH)) for key in keys]
+        self._show(step, [("val", blank), *_numbers(values)], [], best)
 
     def write(self, step: int, values: Mapping[str, float]) -> None:
         """Write values to `metrics.jsonl` and to every logger."""
         if self.metrics is None:
             return
-        self.metrics.write({"step": step, "epoch": self.epoch(step), **values})
+        self.metrics.write({"step": step, "epoch": self.plan.epoch(step), **values})
         for sink in self.loggers:
             sink.scalars(step, values)
 
@@ -117,14 +99,13 @@ class Report:
         for sink in self.loggers:
             sink.flush()
 
-    def epoch(self, step: int) -> int:
-        """The epoch of step `step`, from 1. It is 0 before the first step."""
-        return -(-step // self.plan.steps)
-
-    def place(self, step: int) -> str:
-        steps, epochs = self.plan.steps, -(-self.total_steps // self.plan.steps)
-        within = step - max(0, self.epoch(step) - 1) * steps
-        return f"Epoch {self.epoch(step):{len(str(epochs))}}/{epochs} [{within:{len(str(steps))}}/{steps}]"
+    def _show(self, step: int, cells: list[Cell], optional: list[Cell], best: str | None) -> None:
+        steps, epochs = self.plan.steps, self.plan.epoch(self.total_steps)
+        epoch = self.plan.epoch(step)
+        within = step - max(0, epoch - 1) * steps
+        place = f"Epoch {epoch:{len(str(epochs))}}/{epochs} [{within:{len(str(steps))}}/{steps}]"
+        shown = partial(line, place, cells, optional, best)
+        logger.info(shown(0), extra={"line": shown})
 
     def close(self) -> None:
         with ExitStack() as stack:  # close all, even if one fails
@@ -133,3 +114,9 @@ class Report:
             if self.metrics is not None:
                 stack.callback(self.metrics.close)
             stack.callback(self.bar.close)
+
+
+def _numbers(values: Mapping[str, float]) -> list[Cell]:
+    """Each value with its tag's part after the slash, the loss first."""
+    keys = sorted(values, key=lambda tag: not tag.endswith("/loss"))
+    return [(k.split("/", 1)[1], number(values[k]).ljust(NUMBER_WIDTH)) for k in keys]
