@@ -277,12 +277,11 @@ def test_colour_is_for_terminals(console):
 def test_a_loader_worker_clears_the_bar_before_its_line(engine, monkeypatch):
     """It does so without the lock of the bar, because a killed worker would never give the lock back."""
     console = engine("log.console").Console()
-    console._owner = -1
+    monkeypatch.setattr(multiprocessing, "parent_process", multiprocessing.current_process)
     record = logging.makeLogRecord({"levelno": logging.INFO, "msg": "low"})
-    monkeypatch.setenv("COLUMNS", "20")
     monkeypatch.setenv("TERM", "xterm")
     monkeypatch.delenv("CI", raising=False)
-    for stdout, expected in ((Terminal(), "\r" + " " * 19 + "\rlow\n"), (io.StringIO(), "low\n")):
+    for stdout, expected in ((Terminal(), "\r\x1b[Klow\n"), (io.StringIO(), "low\n")):
         monkeypatch.setattr(sys, "stdout", stdout)
         console.handle(record)
         assert stdout.getvalue() == expected

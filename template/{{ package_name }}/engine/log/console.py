@@ -1,10 +1,11 @@
 """What a person sees: lines in columns, colours, and a progress bar that tears no line."""
 
 import logging
+import multiprocessing
 import os
 import shutil
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import TextIO
 
 from tqdm import tqdm
@@ -45,10 +46,6 @@ def line(
 class Console(logging.Handler):
     """Writes messages to stdout. A message may have a `line`, a function of the columns there."""
 
-    def __init__(self) -> None:
-        super().__init__()
-        self._owner = os.getpid()
-
     def emit(self, record: logging.LogRecord) -> None:
         if getattr(record, "file_only", False):
             return
@@ -57,13 +54,10 @@ class Console(logging.Handler):
             text = self._coloured(record) if is_watched else self.format(record)
             encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
             text = text.encode(encoding, "replace").decode(encoding)
-            if is_watched and os.getpid() == self._owner:
+            if is_watched and multiprocessing.parent_process() is None:
                 tqdm.write(text, file=sys.stdout)
-            elif is_watched:  # a loader worker may be killed, so it must not take the bar's lock
-                blanks = " " * (shutil.get_terminal_size().columns - 1)
-                sys.stdout.write(f"\r{blanks}\r{text}\n")
-            else:
-                sys.stdout.write(f"{text}\n")
+            else:  # a loader worker may be killed, so it must not take the bar's lock
+                sys.stdout.write(f"\r\x1b[K{text}\n" if is_watched else f"{text}\n")
             sys.stdout.flush()
         except (OSError, ValueError):  # the reader has gone; the run and its log go on
             self.setLevel(logging.CRITICAL + 1)
@@ -71,9 +65,8 @@ class Console(logging.Handler):
                 os.dup2(nowhere.fileno(), sys.stdout.fileno())
 
     def _coloured(self, record: logging.LogRecord) -> str:
-        fitted: Callable[[int], str] | None = getattr(record, "line", None)
-        if fitted is not None:
-            return fitted(shutil.get_terminal_size().columns)
+        if hasattr(record, "line"):
+            return str(record.line(shutil.get_terminal_size().columns))
         text, shade = self.format(record), _SHADES.get(record.levelno)
         return f"{shade}{text}{_OFF}" if shade and not os.environ.get("NO_COLOR") else text
 
