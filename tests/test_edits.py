@@ -23,6 +23,8 @@ from helpers.owner import MARK, Owner
 from helpers.releases import NEWEST, commit, files, git, versions
 from helpers.updating import Versions, checked_update, plain_update
 
+from ostinato.render import moved_code
+
 SEED = 0
 ANSWERS = {"package_name": "digits", "project_name": "Digits"}
 FURTHER = "9999.1.0"
@@ -169,7 +171,7 @@ def draw_case(bases: dict[str, Path], rendered: Versions, tmp_path: Path) -> Cal
         if git(project, "status", "--porcelain"):  # line endings, once .gitattributes is gone
             git(project, "add", "--renormalize", ".")
             commit(project)
-        return Case(owner, version, before, after, rendered.moved[version])
+        return Case(owner, version, before, after, moved_code(rendered.templates[version], "digits"))
 
     return draw_case
 

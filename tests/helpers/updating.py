@@ -32,8 +32,8 @@ class Versions:
     def __init__(self, repository: Path, folder: Path) -> None:
         self.repository, self.folder = repository, folder
         self.made: dict[str, tuple[Path, Any]] = {}
-        self.moved: dict[str, dict[str, list[str]]] = {}
-        """Where each version moved code of the package to, as `moved_code` returns it."""
+        self.templates: dict[str, Path] = {}
+        """A folder with copier.yml and includes/ of each version."""
 
     def get(self, version: str, answers: Mapping[str, Any]) -> tuple[Path, Any]:
         """The rendered folder, and whether a path of it is the user's."""
@@ -47,7 +47,7 @@ class Versions:
             with tarfile.open(folder / "template.tar") as archive:
                 archive.extractall(folder / "template", filter="data")
             self.made[key] = project, ownership(folder / "template", answers)
-            self.moved[version] = moved_code(folder / "template", answers_of(project)["package_name"])
+            self.templates[version] = folder / "template"
         return self.made[key]
 
 
@@ -55,7 +55,7 @@ def checked_update(project: Path, versions: Versions, scratch: Path, version: st
     """Merge as the checked update does, without running its checks."""
     answers = answers_of(project)
     (old, in_old), (new, in_new) = (versions.get(name, answers) for name in (answers["_commit"], version))
-    moved = versions.moved[version]
+    moved = moved_code(versions.templates[version], answers["package_name"])
     return merge(project, old, new, lambda path: in_old(path) or in_new(path), scratch, moved=moved, version=version)
 
 
