@@ -59,7 +59,7 @@ MISTAKES = [
     (["lr=1,2"], "Add -m"),
     (["name=[a]"], "'name'"),
     (["data={a:1}"], "data.KEY=VALUE"),
-    (["experiment=null"], "configs/experiment/"),
+    (["experiment=null"], "'experiment=null' names no file in configs/."),
     (["optimizer.betas=[0.9]"], "optimizer.betas"),
     (["+optimizer.lr=3"], "top level"),
     (["scheduler.warmup_epochs=1e308"], "scheduler.warmup_epochs"),

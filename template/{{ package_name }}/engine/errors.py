@@ -17,15 +17,10 @@ import errno
 from collections.abc import Iterable
 
 FINISHED = 0
-
 FAILED = 1
-
 MISTAKE = 2
-
 SAVE_FAILED = 74
-
 STOPPED = 75
-
 NOT_FINITE = 76
 
 NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)

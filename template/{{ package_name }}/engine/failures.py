@@ -11,16 +11,7 @@ import torch
 from . import signals
 from .build.first_batch import too_large
 from .config.schema import Config
-from .errors import (
-    NO_SPACE,
-    Exit,
-    Failed,
-    NotFiniteError,
-    SaveError,
-    Stopped,
-    UserError,
-    own_words,
-)
+from .errors import NO_SPACE, Exit, Failed, NotFiniteError, SaveError, Stopped, UserError, own_words
 from .run.disk import not_written
 from .run.facts import timestamp
 from .run.folder import Run
@@ -55,15 +46,11 @@ def _tell(error: Exception, run: Run, config: Config) -> Exit:
         return Failed(f"{too_large(config)} {run.resume_hint}")
     text = str(error)
     if "DataLoader worker" in text and signals.requested():
-        return Stopped(
-            f"Stopped by {signals.requested()} together with its loader workers, without saving. "
-            f"{run.resume_hint}"
-        )
+        said = f"Stopped by {signals.requested()} together with its loader workers, without saving."
+        return Stopped(f"{said} {run.resume_hint}")
     if "DataLoader worker" in text and "exited unexpectedly" in text:
-        return Failed(
-            "A loader worker was killed. Most likely memory or shared memory (/dev/shm) ran out. "
-            f"Lower workers. {run.resume_hint}"
-        )
+        said = "A loader worker was killed. Most likely memory or shared memory (/dev/shm) ran out."
+        return Failed(f"{said} Lower workers. {run.resume_hint}")
     operation = re.search(r"(\S+) does not have a deterministic implementation", text)
     with contextlib.suppress(OSError):
         logger.error(
@@ -71,9 +58,8 @@ def _tell(error: Exception, run: Run, config: Config) -> Exit:
         )
     if operation is not None:
         return Failed(
-            f"{operation[1]} cannot be computed deterministically on this device. Use another "
-            "operation, or set deterministic=warn: then runs no longer repeat. See "
-            f"{run.shown}/train.log for the line of code."
+            f"{operation[1]} cannot be computed deterministically on this device. Use another, or "
+            f"set deterministic=warn: then runs no longer repeat. {run.shown}/train.log says where."
         )
     return Failed(f"The run failed. Its folder is {run.shown}.")
 

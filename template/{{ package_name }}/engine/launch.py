@@ -47,7 +47,7 @@ def launch(work: Work) -> int:
     os.chdir(ROOT)
     if not distributed.is_main():
         return _follow(work)
-    signals.install_once()
+    signals.install()
     code = _lead(work)
     if distributed.is_awaited():  # no job began: tell the other processes
         signals.restore()
@@ -76,9 +76,7 @@ def _lead(work: Work) -> int:
         say(str(error))
         return error.code
     except ModuleNotFoundError as error:
-        say(
-            f"The package '{error.name}' is not installed. Use `uv run`, or `pip install -e .` first."
-        )
+        say(f"The package '{error.name}' is not installed. Use `uv run` or `pip install -e .`.")
         return MISTAKE
     outcome = Outcome(arguments)
     _do(work, config, outcome)
@@ -152,7 +150,7 @@ def _plan(outcome: Outcome, config: Config) -> Job | None:
 def _follow(work: Work) -> int:
     """Do the jobs that the main process sends."""
     distributed.start()
-    signals.install_once()
+    signals.install()
     code = FINISHED
     while (job := distributed.from_main(None)) is not None:
         try:

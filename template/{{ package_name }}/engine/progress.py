@@ -46,7 +46,6 @@ class Progress:
         self.last: float | None = None
         self.not_better = 0
         """Validations in a row without a better value."""
-        self.is_out_of_patience = False
         self.has_advanced = False
         """True once this process has done a step or a validation. Until then `max_minutes` does not
         count, so that a resume loop always advances."""
@@ -62,14 +61,14 @@ class Progress:
         self.last = value = results[self.monitor]
         is_best = is_better(value, self.best, self.mode)
         is_to_save = is_better(value, self.best_saved, self.mode)
-        self._count_not_better(0 if is_best else self.not_better + 1)
+        self.not_better = 0 if is_best else self.not_better + 1
         self.best = value if is_best else self.best
         self.best_saved = value if is_to_save else self.best_saved
         return is_best, is_to_save
 
-    def _count_not_better(self, count: int) -> None:
-        self.not_better = count
-        self.is_out_of_patience = self.patience is not None and count > self.patience
+    @property
+    def is_out_of_patience(self) -> bool:
+        return self.patience is not None and self.not_better > self.patience
 
     def reason_to_stop(self) -> str | None:
         """Return the signal or the time limit that asks this process to stop, or None."""
@@ -88,5 +87,4 @@ class Progress:
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         self.best, self.best_saved = state["value"], state["saved"]
-        self.last = state["last"]
-        self._count_not_better(state["not_better"])
+        self.last, self.not_better = state["last"], state["not_better"]

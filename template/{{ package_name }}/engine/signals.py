@@ -28,18 +28,14 @@ def _handle(number: int, frame: FrameType | None) -> None:
 
 
 def install() -> None:
-    """Take over the stop signals. train.py calls it before its other imports."""
+    """Take over the stop signals, once per process. train.py calls it before its other imports."""
     global pending, _owner
+    if _owner == os.getpid() and signal.getsignal(signal.SIGTERM) is _handle:
+        return
     pending, _owner = None, os.getpid()
     if threading.current_thread() is threading.main_thread():
         for number in SIGNALS:
             signal.signal(number, _handle)
-
-
-def install_once() -> None:
-    """Do the same, and keep a request that came after `install`."""
-    if _owner != os.getpid() or signal.getsignal(signal.SIGTERM) is not _handle:
-        install()
 
 
 def restore() -> None:
@@ -52,10 +48,6 @@ def ignore() -> None:
     """Ignore signals at the end of the command, so that a late one cannot change the exit code."""
     for number in SIGNALS:
         signal.signal(number, signal.SIG_IGN)
-
-
-_GRACE = 120
-"""Seconds from a SIGTERM to the end of a loader worker."""
 
 
 @contextlib.contextmanager
@@ -74,12 +66,12 @@ def held_back() -> Iterator[None]:
 
 
 def in_worker() -> None:
-    """Set up the signals of a loader worker: ignore them, but end some time after a SIGTERM.
+    """Set up the signals of a loader worker: ignore them, but end two minutes after a SIGTERM.
 
     The main process needs the worker's batches to finish its step.
     """
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
-    signal.signal(signal.SIGTERM, lambda *_: signal.alarm(_GRACE))
+    signal.signal(signal.SIGTERM, lambda *_: signal.alarm(120))
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGUSR1, signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)

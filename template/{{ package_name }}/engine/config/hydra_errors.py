@@ -40,48 +40,34 @@ def explain(error: BaseException, arguments: Sequence[str]) -> str:
         return first_line(next(e for e in reversed(chain) if "full_key" in str(e) or e is error))
     several = re.search(r"Ambiguous value for argument '([^']+)'", text)
     if several:
-        return (
-            f"'{several.group(1)}' has several values. Add -m for one run each, or quote the value."
-        )
+        return f"'{several[1]}' has several values. Add -m for one run each, or quote the value."
     section = re.search(r"Error merging override ([\w.]+)=", text)
     if not section and "group override must be a string" in text:
-        wrong = next((a for a in arguments if _is_no_choice(a)), "")
-        group = wrong.partition("=")[0].lstrip("@")
-        return f"'{wrong}' is not a file in configs/{group}/. For none, leave '{group}' out."
-    key_found = re.search(
-        r"(?:Could not override|Key|Could not delete from config\.) '([\w./@-]+)'", text
-    )
-    match = section or key_found
-    key = match.group(1) if match else ""
+        wrong = [a for a in arguments if (CONFIGS / re.split("[@=]", a.lstrip("+@"))[0]).is_dir()]
+        said = " or ".join(f"'{argument}'" for argument in wrong or arguments)
+        return f"{said} names no file in configs/. For none, leave it out."
+    named = r"(?:Could not override|Key|Could not delete from config\.) '([\w./@-]+)'"
+    match = section or re.search(named, text)
+    key = match[1] if match else ""
     if key in FIELDS.keys() - {*GROUPS, *SECTIONS}:
         return f"'{key}' does not take this value. Its type is {FIELDS[key].type}."
     if section or key in FIELDS:
         return f"'{key}' is a section of the config. Set a key in it: {key}.KEY=VALUE."
-    if key_found:
+    if match:
         return f"Unknown config key '{key}'.{nearest(key, _known_keys(chain))}"
     return first_line(error)
-
-
-def _is_no_choice(argument: str) -> bool:
-    key, _, value = argument.partition("=")
-    is_name = re.fullmatch(r"[A-Za-z_][\w-]*|\[.*\]", value) and value.lower() != "null"
-    return (key.startswith("@") or (CONFIGS / key).is_dir()) and not is_name
 
 
 def _unparsable(word: str) -> str:
     key, _, value = word.partition("=")
     if not key.strip("~+") or not value:
         return f"'{word}' is not an override. Write KEY=VALUE, such as lr=0.001."
-    quoted = value.replace("'", "\\'")
-    return (
-        f"'{word}' cannot be read as an override. Quote the value for Hydra and for the shell: "
-        f"\"{key}='{quoted}'\"."
-    )
+    quoted = "\"{}='{}'\"".format(key, value.replace("'", "\\'"))
+    return f"'{word}' is no readable override. Quote the value for Hydra and the shell: {quoted}."
 
 
 def _unknown_choice(group: str, choice: str) -> str:
-    folder = CONFIGS / group
-    choices = sorted(p.stem for p in folder.glob("*.yaml"))
+    choices = sorted(path.stem for path in (CONFIGS / group).glob("*.yaml"))
     if group == "hydra/sweeper":
         plugin = f"hydra-{choice.replace('_', '-')}-sweeper"
         return f"The sweeper '{choice}' needs the package '{plugin}'. Install it: uv add {plugin}"

@@ -16,7 +16,6 @@ from ..text import say
 from .compose import DIRECTIONS, composed, register, to_config
 from .hydra_errors import explain
 from .hydra_internals import jobs_of
-from .schema import Config
 
 
 def hydras_main(job: Callable[[Any, list[str], int, str | None], float | None]) -> None:
@@ -59,23 +58,19 @@ def _check_all(sweeper: Any, overrides: list[str]) -> None:
     jobs = jobs_of(overrides, is_grid)
     if jobs == []:
         raise UserError("The sweep has no jobs: one of its globs matches nothing.")
-    configs = [_check(job) for job in jobs or []]
+    configs = []
+    for job in jobs or []:
+        try:
+            configs.append(to_config(composed(job)))
+        except UserError as error:
+            raise UserError(f"In the job '{' '.join(job)}': {error}") from None
     if configs and not is_grid:
         mode = configs[0].monitor_mode
         direction = getattr(sweeper.get("direction"), "name", sweeper.get("direction"))
         if isinstance(direction, str) and direction != DIRECTIONS[mode]:
-            raise UserError(
-                f"hydra.sweeper.direction={direction} does not fit monitor_mode={mode}. "
-                f"Set it to {DIRECTIONS[mode]}."
-            )
+            wrong = f"hydra.sweeper.direction={direction} does not fit monitor_mode={mode}."
+            raise UserError(f"{wrong} Set it to {DIRECTIONS[mode]}.")
     if "optuna" in sweeper._target_:
         import optuna
 
         optuna.logging.set_verbosity(optuna.logging.WARNING)  # it reports a made-up name
-
-
-def _check(job: list[str]) -> Config:
-    try:
-        return to_config(composed(job))
-    except UserError as error:
-        raise UserError(f"In the job '{' '.join(job)}': {error}") from None
