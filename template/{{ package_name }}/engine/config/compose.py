@@ -51,10 +51,9 @@ def read_flags(arguments: list[str]) -> list[str]:
     levels = {a for a in arguments if a in _FLAGS or a.lstrip("+").startswith("log.level=")}
     if len(levels) > 1 and levels & _FLAGS.keys():
         raise UserError(f"{' and '.join(sorted(levels))} contradict each other. Give one of them.")
-    many = {"-m", "--multirun"}
     # Hydra takes all overrides in one row only: `lr=0.1 -m epochs=2` would be two rows.
-    rest = [a for a in arguments if a in many]
-    rest += [a for a in arguments if a not in many | _FLAGS.keys()]
+    in_order = sorted(arguments, key=lambda a: a not in ("-m", "--multirun"))
+    rest = [a for a in in_order if a not in _FLAGS]
     place = next((i for i, a in enumerate(rest) if "=" in a and a[0] != "-"), len(rest))
     rest[place:place] = [_FLAGS[a] for a in levels & _FLAGS.keys()]
     if any(argument.startswith("-") for argument in rest):

@@ -14,12 +14,9 @@ from ..text import say
 
 
 class Retired(NamedTuple):
-    version: str
-    """The first release without the key."""
-    default: Any
-    """What the engine does now, as a value of the key. Stored configs with it need no warning."""
-    sentence: str
-    """What happens instead, and what to do."""
+    version: str  # the first release without the key
+    default: Any  # what the engine does now; a stored config with this value needs no warning
+    sentence: str  # what happens instead, and what to do
 
 
 RETIRED = {

@@ -19,16 +19,11 @@ class Rule:
     at_most: float | None = None
     below: float | None = None
     one_of: tuple[str, ...] = ()
-    fits: Callable[[Any], bool] | None = None
-    """A function that returns True for a value that can work."""
-    must_be: str = ""
-    """The allowed values in words, where they do not follow from the fields above."""
-    may_change: bool = False
-    """A resumed run may change the key, because the result does not depend on it."""
-    may_grow: bool = False
-    """A resumed run may raise the key, to train for longer."""
-    heading: str = ""
-    """The title above this key and the keys after it."""
+    fits: Callable[[Any], bool] | None = None  # returns True for a value that can work
+    must_be: str = ""  # the allowed values in words, where the fields above do not tell them
+    may_change: bool = False  # in a resumed run, because the result does not depend on it
+    may_grow: bool = False  # in a resumed run, to train for longer
+    heading: str = ""  # the title above this key and the keys after it
 
     def allows(self, value: Any) -> bool:
         """Return True if the value can work. The type is checked before, by OmegaConf."""
@@ -47,15 +42,10 @@ class Rule:
         """Return the allowed values in words, such as "at least 1"; "" if all of the type are."""
         if self.one_of:
             return f"one of {', '.join(self.one_of)}"
-        bounds = {
-            "at least": self.at_least,
-            "above": self.above,
-            "at most": self.at_most,
-            "below": self.below,
-        }
-        return self.must_be or " and ".join(
-            f"{word} {bound:g}" for word, bound in bounds.items() if bound is not None
-        )
+        words = ("at least", "above", "at most", "below")
+        bounds = zip(words, (self.at_least, self.above, self.at_most, self.below), strict=True)
+        in_words = " and ".join(f"{word} {bound:g}" for word, bound in bounds if bound is not None)
+        return self.must_be or in_words
 
 
 def check_value(name: str, value: Any, rule: Rule) -> None:

@@ -78,10 +78,7 @@ class Config:
     )
 
     device: str = key(
-        "auto",
-        "auto (the GPU where there is one), cpu, cuda, cuda:1 …",
-        may_change=True,
-        heading="Machine",
+        "auto", "auto (the GPU, if any), cpu, cuda, cuda:1 …", may_change=True, heading="Machine"
     )
     precision: str = key(
         "auto",
@@ -145,12 +142,8 @@ class Config:
     max_minutes: float | None = key(
         None, "Stop, save and exit with 75 after this time.", above=0, may_change=True
     )
-    limit_train_batches: int | None = key(
-        None, "Use only so many batches of each training epoch.", at_least=1
-    )
-    limit_val_batches: int | None = key(
-        None, "Use only so many batches of each validation.", at_least=1
-    )
+    limit_train_batches: int | None = key(None, "Use only so many batches of an epoch.", at_least=1)
+    limit_val_batches: int | None = key(None, "Use only so many batches of validation.", at_least=1)
 
     resume: str | None = key(
         None,

@@ -58,16 +58,13 @@ def _check_all(sweeper: Any, overrides: list[str]) -> None:
     jobs = jobs_of(overrides, is_grid)
     if jobs == []:
         raise UserError("The sweep has no jobs: one of its globs matches nothing.")
-    configs = []
     for job in jobs or []:
         try:
-            configs.append(to_config(composed(job)))
+            mode = to_config(composed(job)).monitor_mode
         except UserError as error:
             raise UserError(f"In the job '{' '.join(job)}': {error}") from None
-    if configs and not is_grid:
-        mode = configs[0].monitor_mode
         direction = getattr(sweeper.get("direction"), "name", sweeper.get("direction"))
-        if isinstance(direction, str) and direction != DIRECTIONS[mode]:
+        if not is_grid and isinstance(direction, str) and direction != DIRECTIONS[mode]:
             wrong = f"hydra.sweeper.direction={direction} does not fit monitor_mode={mode}."
             raise UserError(f"{wrong} Set it to {DIRECTIONS[mode]}.")
     if "optuna" in sweeper._target_:

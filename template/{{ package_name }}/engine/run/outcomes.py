@@ -19,11 +19,9 @@ class Outcome:
 
     overrides: list[str]
     number: int = 0
-    folder_name: str | None = None
-    """The name of a new run's folder in a sweep."""
+    folder_name: str | None = None  # of a new run in a sweep
     config: Config | None = None
-    resumed: Path | None = None
-    """The folder of the run that the job went on with."""
+    resumed: Path | None = None  # the folder of the run that the job went on with
     code: int = FAILED
 
     def result(self) -> dict[str, Any]:
