@@ -53,7 +53,7 @@ MISTAKES = [
     (["model=resnet81"], "'resnet81'"),
     (["modle=mlp"], "Did you mean 'model'?"),
     (["model=null"], "model"),
-    (["model=3"], "'model'"),
+    (["model=3"], "'model=3' names no file"),
     (["~model"], "model"),
     (["lr=null"], "lr"),
     (["lr=1,2"], "Add -m"),
