@@ -12,10 +12,9 @@ from . import rng
 from .api import Data, Task
 from .batches.loader import Loader, on_device
 from .batches.plan import Plan, check_size, own_order
-from .build.averaged import Averaged
 from .build.init_from import init_from
 from .build.optimizer import build_optimizer, named_parameters
-from .build.parts import Built, Parts, build_mix, check_loggers
+from .build.parts import Averaged, Built, Parts, build_mix, check_loggers
 from .build.scheduler import build_schedule
 from .build.target import build
 from .config.schema import Config

@@ -9,7 +9,7 @@ import torch
 from .. import rng
 from ..api import Context, Mean, Share, check_scalar, count_share, recording
 from ..config.schema import Config
-from ..errors import UserError
+from ..errors import Exit, UserError
 from ..machine.device import autocast, to_device
 from ..rng import Domain
 from .parts import Parts
@@ -30,15 +30,13 @@ def check_one_batch(parts: Parts) -> None:
     with goes_through(parts, batch), computed, recording() as recorded:
         values = parts.task.validation_step(parts.model, batch, ctx)
         _check_values(values)
-    with goes_through(parts, batch):
         derived = parts.task.derived({k: _number(v) for k, v in {**recorded, **values}.items()})
     names = [f"val/{key}" for key in (*recorded, *values, *derived, *parts.metrics)]
     several = tuple(f"val/{key}/" for key in parts.metrics)  # a metric may give several values
     monitor = parts.config.monitor
     if parts.val is not None and monitor not in names and not monitor.startswith(several):
         raise UserError(
-            f"monitor={parts.config.monitor} is not among the validation values "
-            f"{', '.join(names)}. Set monitor to one of them."
+            f"monitor={monitor} is not one of the validation values {', '.join(names)}."
         )
 
 
@@ -58,15 +56,9 @@ def goes_through(parts: Parts, batch: Any) -> Iterator[None]:
         yield
     except torch.OutOfMemoryError as error:
         raise UserError(too_large(parts.config)) from error
-    except (
-        RuntimeError,
-        TypeError,
-        ValueError,
-        AssertionError,
-        AttributeError,
-        LookupError,
-    ) as error:
-        if parts.config.log.level == "debug":
+    except Exception as error:
+        wants_traceback = isinstance(error, Exit | ImportError | NameError)
+        if wants_traceback or parts.config.log.level == "debug":
             raise
         raise UserError(
             f"The model or the task failed on the first batch ({shapes(batch)}): "

@@ -1,7 +1,7 @@
 """Load weights to start from (`init_from=`), and show which tensors matched."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -38,16 +38,18 @@ def init_from(model: nn.Module, path: Path, rename: Sequence[str]) -> None:
         "other shape, left as initialised": [k for k in found if k in own and k not in fitting],
     }
     if not fitting:
-        first = next(iter(found), "")
         raise UserError(
-            f"No tensor in {path} fits the model. The file's first key is '{first}', the model's "
-            f"'{next(iter(own), '')}'. Rename keys with \"init_rename=['^prefix[.]=>']\"."
+            f"No tensor in {path} fits the model. Its first key is '{next(iter(found), '')}', the "
+            f"model's '{next(iter(own), '')}'. Rename keys with \"init_rename=['^prefix[.]=>']\"."
         )
     model.load_state_dict(fitting, strict=False)
     say(f"init_from={path}: loaded {len(fitting)} of {len(own)} tensors of the model.")
     for what, keys in others.items():
         if keys:
-            rows = [f"{k} {_shapes(k, own, found)}" for k in keys[:_SHOWN]]
+            rows = [
+                k + " instead of".join(f" {tuple(s[k].shape)}" for s in (found, own) if k in s)
+                for k in keys[:_SHOWN]
+            ]
             more = f" … and {len(keys) - _SHOWN} more" if len(keys) > _SHOWN else ""
             say(f"  {what}: {', '.join(rows)}{more}")
 
@@ -71,8 +73,3 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()):
         raise UserError(f"init_from={path} is not a state dict: a dict of tensors by name.")
     return state
-
-
-def _shapes(key: str, own: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> str:
-    shapes = [tuple(source[key].shape) for source in (found, own) if key in source]
-    return " instead of ".join(map(str, shapes))

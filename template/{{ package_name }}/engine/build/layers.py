@@ -19,24 +19,22 @@ def layers_in_order(model: nn.Module) -> dict[str, list[str]]:
 
         layers = group_parameters(model, model.group_matcher())  # type: ignore[operator]
         return {f"layer{number}": layers[number] for number in sorted(layers)}
-    modules = _children(model) if own is None else _listed(model, own() if callable(own) else own)
+    if own is None:
+        modules = _children(model)
+    else:
+        entries = own() if callable(own) else own
+        modules = [[entry] if isinstance(entry, str) else list(entry) for entry in entries]
+        known = dict(model.named_modules())
+        if unknown := [name for layer in modules for name in layer if name not in known]:
+            raise UserError(
+                f"layers_in_order of {type(model).__name__} names '{unknown[0]}', which is not a "
+                f"module of it.{nearest(unknown[0], known)}"
+            )
     parameters: dict[str, list[str]] = {layer[0]: [] for layer in modules}
     for name, _ in model.named_parameters():
         inside = [layer for layer in modules if any(name.startswith(f"{m}.") for m in layer)]
         parameters[inside[-1][0] if inside else modules[0][0]].append(name)
     return parameters
-
-
-def _listed(model: nn.Module, own: list[str | list[str]]) -> list[list[str]]:
-    layers = [[entry] if isinstance(entry, str) else list(entry) for entry in own]
-    known = dict(model.named_modules())
-    for name in (name for layer in layers for name in layer):
-        if name not in known:
-            raise UserError(
-                f"layers_in_order of {type(model).__name__} names '{name}', but the model has no such "
-                f"module.{nearest(name, known)}"
-            )
-    return layers
 
 
 def _children(model: nn.Module) -> list[list[str]]:
@@ -70,9 +68,8 @@ def _children(model: nn.Module) -> list[list[str]]:
     ]
     if hidden or len(children) < 2:
         raise UserError(
-            f"optimizer.layer_decay does not know the order of the layers of {type(model).__name__}. "
-            "Give the model an attribute `layers_in_order`: a list of the names of its modules from "
-            "input to output."
+            f"optimizer.layer_decay needs the order of the layers of {type(model).__name__}. Give it an "
+            "attribute `layers_in_order`: the names of its modules from input to output."
         )
     collect(top, path)
     return layers

@@ -3,6 +3,7 @@
 import fnmatch
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import accumulate
 from typing import Any
 
 from torch import nn
@@ -17,9 +18,6 @@ from .target import argument_types, build, has_type
 _OURS = ("groups", "layer_decay", "no_decay_norm_bias")
 """Keys of the config's `optimizer` section that this file reads."""
 
-_RESERVED = ("params", "lr", "base_lr", "initial_lr")
-"""Keys that a group of the config must not set."""
-
 
 def named_parameters(model: nn.Module, loss: nn.Module) -> dict[str, nn.Parameter]:
     """Return the trained parameters of the model, and those of the loss as "loss.<name>"."""
@@ -33,7 +31,7 @@ def build_optimizer(
     lr: float,
     model: nn.Module,
     parameters: dict[str, nn.Parameter],
-    allowed: Iterable[str],
+    allowed: Sequence[str],
 ) -> Optimizer:
     """Return the optimizer over the config's parameter groups. Raises `UserError`.
 
@@ -57,26 +55,21 @@ def build_optimizer(
         raise UserError("All parameters are frozen. Give one optimizer group an lr_scale above 0.")
     for group in groups:
         group["params"] = [parameters[name] for name in group["names"]]
-        group["base_lr"] = lr * group["lr_scale"]
-        group["lr"] = group["base_lr"]
+        group["base_lr"] = group["lr"] = lr * group["lr_scale"]
     options = {key: value for key, value in section.items() if key not in _OURS}
     given = {"params": groups, "lr": lr}
     optimizer: Optimizer = build(
-        options, "optimizer", Optimizer, list(allowed), given=given, instead=short_class
+        options, "optimizer", Optimizer, allowed, given=given, instead=short_class
     )
     known = {*optimizer.defaults, "name", "names", "lr_scale", "base_lr", "params"}
     wanted = argument_types(type(optimizer))
     for group in groups:
+        where = f"the optimizer group '{group['name']}'"
         for key, value in group.items():
             if key not in known:
-                raise UserError(
-                    f"Unknown key '{key}' in the optimizer group '{group['name']}'."
-                    f"{nearest(key, known)}"
-                )
+                raise UserError(f"Unknown key '{key}' in {where}.{nearest(key, known)}")
             if key not in ("params", "lr") and not has_type(value, wanted.get(key)):
-                raise UserError(
-                    f"{key}={value!r} of the optimizer group '{group['name']}' is of the wrong type."
-                )
+                raise UserError(f"{key}={value!r} of {where} has the wrong type.")
     return optimizer
 
 
@@ -92,18 +85,14 @@ def assign_groups(
         raise UserError("The model has no parameter to train.")
     if not specs:
         return [{"name": "all", "names": list(parameters), "lr_scale": 1.0}]
-    if not isinstance(specs, list):
+    is_list = isinstance(specs, list)
+    if not is_list or not all(isinstance(spec, Mapping) and "match" in spec for spec in specs):
         raise UserError(
-            f"optimizer.groups={specs!r} must be a list, such as [{{name: head, match: 'fc.*'}}]."
+            "optimizer.groups must be a list. Each entry needs a pattern: {name: head, match: 'fc.*'}."
         )
     left = list(parameters)
     groups: list[dict[str, Any]] = []
     for number, spec in enumerate(specs):
-        if not isinstance(spec, Mapping) or "match" not in spec:
-            raise UserError(
-                f"optimizer.groups[{number}] needs a pattern, such as "
-                "{name: head, match: 'fc.*', lr_scale: 1}."
-            )
         name = str(spec.get("name", f"group{number}"))
         if name in (group["name"] for group in groups):
             raise UserError(f"Two optimizer groups are called '{name}'. Give each its own name.")
@@ -112,27 +101,26 @@ def assign_groups(
         for pattern in map(str, patterns):
             matching = [n for n in parameters if _matches(pattern, n)]
             if not matching:
-                near = nearest(pattern.strip("*."), [*_prefixes(parameters), *parameters])
+                # The names of all modules that hold parameters, and those of the parameters.
+                known = [k for n in parameters for k in accumulate(n.split("."), "{}.{}".format)]
                 raise UserError(
                     f"The pattern '{pattern}' of the optimizer group '{name}' matches no "
-                    f"parameter.{near}"
+                    f"parameter.{nearest(pattern.strip('*.'), known)}"
                 )
             taken += [n for n in left if n in matching and n not in taken]
         if not taken:
             raise UserError(
-                f"The optimizer group '{name}' gets no parameter: earlier groups take all that match "
-                f"{', '.join(patterns)}. The first match wins: put '{name}' before them."
+                f"The optimizer group '{name}' gets no parameter: earlier groups take all that "
+                "match. Put it before them."
             )
         left = [n for n in left if n not in taken]
         options = {str(k): v for k, v in spec.items() if k not in ("name", "match", "lr_scale")}
-        for key in options:
-            if key in _RESERVED:
-                raise UserError(
-                    f"The optimizer group '{name}' cannot set '{key}'. Its learning rate is lr × "
-                    "lr_scale: set lr_scale."
-                )
+        if reserved := options.keys() & {"lr", "base_lr", "params", "names"}:
+            raise UserError(
+                f"The optimizer group '{name}' cannot set {min(reserved)}. Set lr_scale."
+            )
         scale = spec.get("lr_scale", 1.0)
-        if isinstance(scale, bool) or not isinstance(scale, int | float) or not 0 <= scale < 1e9:
+        if not has_type(scale, float) or not 0 <= scale < 1e9:
             raise UserError(
                 f"lr_scale={scale} of the optimizer group '{name}' must be a number, 0 or more."
             )
@@ -152,16 +140,6 @@ def _matches(pattern: str, name: str) -> bool:
         except re.error as error:
             raise UserError(f"'{pattern}' is not a regular expression: {error}.") from None
     return fnmatch.fnmatchcase(name, pattern)
-
-
-def _prefixes(names: Iterable[str]) -> list[str]:
-    """Return the names of the modules that hold parameters, outer modules first."""
-    found: dict[str, None] = {}
-    for name in names:
-        parts = name.split(".")
-        for cut in range(1, len(parts)):
-            found[".".join(parts[:cut])] = None
-    return list(found)
 
 
 def _by_layer(groups: list[dict[str, Any]], model: nn.Module, decay: Any) -> list[dict[str, Any]]:

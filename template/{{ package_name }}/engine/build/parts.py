@@ -1,5 +1,6 @@
 """The objects that a run is made of."""
 
+import copy
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,11 +16,27 @@ from ..batches.loader import Loader
 from ..config.schema import Config
 from ..errors import UserError
 from ..machine.distributed import WORLD_SIZE, is_main, sum_over_processes
-from ..machine.torch_internals import divide_all
+from ..machine.torch_internals import copy_all, divide_all, lerp_all
 from ..schedule import Schedule
-from .averaged import Averaged
 from .optimizer import load_optimizer_state, optimizer_state
 from .target import bind, build
+
+
+class Averaged:
+    """An exponential moving average of a model's weights: e ← decay · e + (1 - decay) · w."""
+
+    def __init__(self, model: nn.Module, decay: float) -> None:
+        self.model = copy.deepcopy(model).requires_grad_(False)
+        self.decay = decay
+
+    @torch.no_grad()
+    def update(self, model: nn.Module) -> None:
+        own: list[Tensor] = list(self.model.parameters())
+        new: list[Tensor] = [p.detach() for p in model.parameters()]
+        lerp_all(own, new, 1 - self.decay)
+        own, new = list(self.model.buffers()), list(model.buffers())
+        for dtype in {b.dtype for b in own}:  # of one dtype, all are copied in one call
+            copy_all([b for b in own if b.dtype == dtype], [b for b in new if b.dtype == dtype])
 
 
 @dataclass
@@ -159,16 +176,8 @@ def build_mix(config: Config, info: Mapping[str, Any]) -> Callable[..., Any] | N
 
 
 def load_weights(module: nn.Module, state: Mapping[str, Tensor], name: str) -> None:
-    """Load a state dict that must fit exactly. Raises `UserError` with a table of the differences."""
-    own = module.state_dict()
-    rows = [f"  missing in the checkpoint: {k} {tuple(own[k].shape)}" for k in own.keys() - state]
-    rows += [f"  only in the checkpoint: {k} {tuple(state[k].shape)}" for k in state.keys() - own]
-    rows += [
-        f"  {k}: {tuple(state[k].shape)} in the checkpoint, {tuple(own[k].shape)} in the {name}"
-        for k in own.keys() & state.keys()
-        if own[k].shape != state[k].shape
-    ]
-    if rows:
-        table = "\n".join(sorted(rows))
-        raise UserError(f"The checkpoint's {name} weights do not fit the {name}:\n{table}")
-    module.load_state_dict(dict(state))
+    """Load a state dict that must fit exactly. Raises `UserError` with the differences."""
+    try:
+        module.load_state_dict(dict(state))
+    except RuntimeError as error:
+        raise UserError(f"The checkpoint's {name} weights do not fit the {name}. {error}") from None

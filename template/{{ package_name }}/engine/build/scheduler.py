@@ -11,8 +11,6 @@ from ..errors import UserError
 from ..schedule import Horizon, Schedule
 from .target import argument_types, build, describe_error, has_type, locate
 
-_MOST = 10_000_000  # steps of a scheduler of torch; they take a minute to compute
-
 
 class TorchSchedule(Schedule):
     """Any scheduler of `torch.optim.lr_scheduler` as a function of the step.
@@ -28,11 +26,6 @@ class TorchSchedule(Schedule):
         super().__init__(**warmup)
 
     def validate(self) -> None:
-        if self.units(self.horizon.total_steps) > _MOST:
-            raise UserError(
-                f"{self.kind.__name__} needs more than {_MOST:,} steps. Shorten the run, set "
-                "scheduler.interval=epoch, or choose another scheduler."
-            )
         self.alone = torch.optim.SGD([torch.zeros(())], lr=self.horizon.lr, momentum=0.9)
         self.inner = self.kind(self.alone, **self.options)
         self.scales = [self._current()]
@@ -55,8 +48,6 @@ def build_schedule(section: Mapping[str, Any], horizon: Horizon, allowed: list[s
     kind = locate(section["_target_"], "scheduler._target_", allowed)
     if not (isinstance(kind, type) and issubclass(kind, LRScheduler)):
         return build(section, "scheduler", Schedule, allowed, {"horizon": horizon})
-    if kind is LRScheduler:
-        raise UserError("LRScheduler is a base class. Name one of its subclasses, such as StepLR.")
     if kind is torch.optim.lr_scheduler.ReduceLROnPlateau:
         raise UserError("Use scheduler=plateau in place of ReduceLROnPlateau: it reads `monitor`.")
     ours = ("warmup_steps", "warmup_epochs", "warmup_fraction", "interval")

@@ -86,50 +86,38 @@ def bind(
         if argument == "_target_":
             continue
         if argument in (given or {}):
-            raise UserError(
-                f"{key}.{argument} cannot be set. The engine passes '{argument}' itself: set it at "
-                "the top level of the config."
-            )
+            raise UserError(f"{key}.{argument} cannot be set. Set {argument} at the top level.")
         if argument not in parameters and not takes_any:
             raise UserError(
-                f"Unknown config key '{key}.{argument}': {name} has no parameter "
-                f"'{argument}'.{nearest(argument, parameters)}"
+                f"Unknown config key '{key}.{argument}' of {name}.{nearest(argument, parameters)}"
             )
         if not has_type(value, wanted.get(argument)):
             raise UserError(
                 f"{key}.{argument}={value!r} has the wrong type. {name} expects "
-                f"{_type_name(wanted[argument])}."
+                f"{inspect.formatannotation(wanted[argument])}."
             )
     filled: dict[str, Any] = {}
-    for parameter in parameters.values():
-        if parameter.name in section or parameter.name in (given or {}):
+    for argument, p in parameters.items():
+        if argument in section or argument in (given or {}):
             continue
-        if offered and parameter.name in offered:
-            filled[parameter.name] = offered[parameter.name]
-        elif parameter.default is parameter.empty and parameter.kind in (
-            parameter.POSITIONAL_OR_KEYWORD,
-            parameter.KEYWORD_ONLY,
-        ):
+        if offered and argument in offered:
+            filled[argument] = offered[argument]
+        elif p.default is p.empty and p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD):
             known = ", ".join(sorted(offered or {})) or "nothing"
             raise UserError(
-                f"{name} needs '{parameter.name}'. Set {key}.{parameter.name}, or add it to the data's "
-                f"`info`, which has {known}."
+                f"{name} needs '{argument}'. Set {key}.{argument}, or add it to the data's `info`, "
+                f"which has {known}."
             )
     return target, filled
 
 
 def describe_error(error: BaseException) -> str:
     """Return an exception's type and text, and the line of your file that raised it, as a sentence."""
-    text = one_line(error).rstrip(".")
-    text = text if len(text) <= 240 else f"{text[:240]} …"
-    frames = [
-        f
-        for f in traceback.extract_tb(error.__traceback__)
-        if Path(f.filename).is_relative_to(ROOT / PACKAGE) and "/engine/" not in f.filename
-    ]
-    where = ""
-    if frames:
-        where = f" ({Path(frames[-1].filename).relative_to(ROOT)}, line {frames[-1].lineno})"
+    text, where = one_line(error)[:240].rstrip("."), ""
+    for frame in traceback.extract_tb(error.__traceback__):
+        path = Path(frame.filename)
+        if path.is_relative_to(ROOT / PACKAGE) and "/engine/" not in frame.filename:
+            where = f" ({path.relative_to(ROOT)}, line {frame.lineno})"
     return f"{type(error).__name__}: {text}{where}."
 
 
@@ -177,10 +165,9 @@ def locate(name: str, key: str, allowed: Sequence[str] = ()) -> Any:
     else:
         raise UserError(f"{key}={name} does not exist: there is no module '{parts[0]}'.")
     home = (getattr(found, "__module__", None) or "").split(".")[0]
-    if not isinstance(found, type | types.FunctionType) or home not in packages:
-        raise UserError(f"{key}={name} is not a class or function of {parts[0]}.")
-    if isinstance(found, types.FunctionType) and home != PACKAGE:
-        raise UserError(f"{key}={name} is a function. Name a class, or a function of this project.")
+    is_own_function = isinstance(found, types.FunctionType) and home == PACKAGE
+    if not is_own_function and not (isinstance(found, type) and home in packages):
+        raise UserError(f"{key}={name} is not a class of {parts[0]} or a function of this project.")
     return found
 
 
@@ -243,9 +230,5 @@ def has_type(value: Any, expected: Any) -> bool:
     return (
         not isinstance(expected, type)
         or not isinstance(value, str | int | float | list)
-        or (isinstance(value, expected))
+        or isinstance(value, expected)
     )
-
-
-def _type_name(expected: Any) -> str:
-    return expected.__name__ if isinstance(expected, type) else str(expected).replace("typing.", "")

@@ -123,7 +123,7 @@ def _find_samples(folder: Path, val_fraction: float) -> tuple[list[str], dict[st
     found = {split: places[n] for split, names in _NAMES.items() for n in names if n in places}
     if "train" not in found:
         if "val" in found and _folders(found["val"]):
-            raise UserError(f"{folder} has a folder '{found['val'].name}', but no folder 'train'.")
+            raise UserError(f"{folder} has a folder '{found['val'].name}', but no 'train'.")
         found = {"train": folder}
     train = found.pop("train")
     names = _folders(train)
@@ -154,7 +154,7 @@ def _list(folder: Path, numbers: dict[str, int]) -> list[Sample]:
     for name, number in numbers.items():
         found = files_below(folder / name, PICTURES)
         if not found:
-            raise UserError(f"{folder / name} has no file that ends in {', '.join(PICTURES)}.")
+            raise UserError(f"{folder / name} has no pictures: {', '.join(PICTURES)}.")
         samples += [(path, number) for path in found]
     return samples
 

@@ -68,34 +68,19 @@ def _pretrained(name: str) -> nn.Module:
     return net
 
 
-def _last(net: nn.Module, kind: type | tuple[type, ...]) -> tuple[nn.Module, str, nn.Module]:
-    """Return the last module of a kind as (parent, name in the parent, module)."""
-    path = [name for name, module in net.named_modules() if isinstance(module, kind)][-1]
-    parent, _, attribute = path.rpartition(".")
-    return net.get_submodule(parent), attribute, net.get_submodule(path)
-
-
 def _replace_classifier(net: nn.Module, classes: int) -> None:
-    parent, attribute, old = _last(net, (nn.Linear, nn.Conv2d))
-    new: nn.Module
+    kinds = nn.Linear | nn.Conv2d
+    path, old = [(n, m) for n, m in net.named_modules() if isinstance(m, kinds)][-1]
     if isinstance(old, nn.Linear):
-        new = nn.Linear(old.in_features, classes)
+        net.set_submodule(path, nn.Linear(old.in_features, classes))
     else:  # SqueezeNet ends in a convolution
-        assert isinstance(old, nn.Conv2d)
-        new = nn.Conv2d(old.in_channels, classes, kernel_size=1)
-    setattr(parent, attribute, new)
+        net.set_submodule(path, nn.Conv2d(old.in_channels, classes, kernel_size=1))
 
 
 def _replace_first_convolution(net: nn.Module, channels: int, keep: bool) -> None:
     path, old = next((n, m) for n, m in net.named_modules() if isinstance(m, nn.Conv2d))
-    new = nn.Conv2d(
-        channels,
-        old.out_channels,
-        old.kernel_size,  # type: ignore[arg-type]
-        old.stride,  # type: ignore[arg-type]
-        old.padding,  # type: ignore[arg-type]
-        bias=old.bias is not None,
-    )
+    kept: Any = {name: getattr(old, name) for name in ("kernel_size", "stride", "padding")}
+    new = nn.Conv2d(channels, old.out_channels, bias=old.bias is not None, **kept)
     if keep:
         with torch.no_grad():
             # The response to a grey picture stays the same, with any number of channels.
@@ -104,5 +89,4 @@ def _replace_first_convolution(net: nn.Module, channels: int, keep: bool) -> Non
                 new.bias.copy_(old.bias)
     if hasattr(net, "transform_input"):
         net.transform_input = False  # type: ignore[assignment]  # it normalises three channels
-    parent, _, attribute = path.rpartition(".")
-    setattr(net.get_submodule(parent), attribute, new)
+    net.set_submodule(path, new)
