@@ -44,11 +44,7 @@ class MLflow(Logger):
             raise UserError(f"logger=mlflow cannot use {uri}: {error}") from error
 
     def __init__(
-        self,
-        folder: Path,
-        next_step: int,
-        tracking_uri: str | None = None,
-        experiment: str | None = None,
+        self, folder: Path, tracking_uri: str | None = None, experiment: str | None = None
     ) -> None:
         uri = tracking_uri or os.environ.get("MLFLOW_TRACKING_URI") or STORE
         files = (RUNS / ".mlflow").as_uri() if uri.startswith("sqlite:") else None
@@ -57,17 +53,15 @@ class MLflow(Logger):
         self.place = folder / "mlflow.json"
         """Keeps the last step that MLflow has: it cannot drop what a killed process has logged."""
         try:
-            self.client = MlflowClient(uri)
+            self.client = client = MlflowClient(uri)
             if self.place.exists():
                 self.logged = json.loads(self.place.read_text())
-                self.client.update_run(self.logged["run_id"], status="RUNNING")
+                client.update_run(self.logged["run_id"], status="RUNNING")
             else:
                 name = experiment or shown(folder.parent, RUNS)
-                found = self.client.get_experiment_by_name(name)
-                number = (
-                    found.experiment_id if found else self.client.create_experiment(name, files)
-                )
-                created = self.client.create_run(number, run_name=folder.name)
+                found = client.get_experiment_by_name(name)
+                number = found.experiment_id if found else client.create_experiment(name, files)
+                created = client.create_run(number, run_name=folder.name)
                 self.logged = {"run_id": created.info.run_id, "step": -1, "validated": False}
         except (MlflowException, ImportError) as error:
             raise UserError(f"logger=mlflow cannot begin: {error}") from error

@@ -29,7 +29,6 @@ class TensorBoard(Logger):
     def __init__(self, folder: Path, next_step: int, flush_secs: int = 10) -> None:
         self.folder, self.next_step, self.flush_secs = folder, next_step, flush_secs
         self.tags: set[str] = set()
-        self.layout: dict[str, dict[str, list[Any]]] = {}
 
     @cached_property
     def writer(self) -> Any:
@@ -49,13 +48,9 @@ class TensorBoard(Logger):
         # One event for all values: `add_scalar` costs ten times as much per value.
         items = [Summary.Value(tag=tag, simple_value=v) for tag, v in values.items()]
         self.writer.file_writer.add_summary(Summary(value=items), step)
-        if values.keys() <= self.tags:
-            return
-        self.tags.update(values)
-        layout = charts(self.tags)
-        if layout != self.layout:
-            self.layout = layout
-            self.writer.add_custom_scalars(layout)
+        if not values.keys() <= self.tags:
+            self.tags.update(values)
+            self.writer.add_custom_scalars(charts(self.tags))
 
     def begin(self, step: int, config: Mapping[str, Any], manifest: Mapping[str, Any]) -> None:
         facts = {key: value for key, value in manifest.items() if key != "command"}
@@ -80,12 +75,8 @@ class TensorBoard(Logger):
         for tag, pixels in images.items():
             file = io.BytesIO()  # `add_image` compresses harder, which takes four times as long
             Image.fromarray(pixels).save(file, "PNG", compress_level=3)
-            image = Summary.Image(
-                height=pixels.shape[0],
-                width=pixels.shape[1],
-                colorspace=3,
-                encoded_image_string=file.getvalue(),
-            )
+            height, width, _ = pixels.shape
+            image = Summary.Image(height=height, width=width, encoded_image_string=file.getvalue())
             items.append(Summary.Value(tag=tag, image=image))
         self.writer.file_writer.add_summary(Summary(value=items), step)
 
@@ -95,20 +86,10 @@ class TensorBoard(Logger):
 
     def histograms(self, step: int, values: Mapping[str, Tensor]) -> None:
         for tag, tensor in values.items():
-            numbers = tensor.detach().double().cpu().numpy().ravel()
-            numbers = numbers[np.isfinite(numbers)]
-            counts, edges = np.histogram(numbers, bins=64)
-            self.writer.add_histogram_raw(
-                tag,
-                min=float(numbers.min()) if numbers.size else 0.0,
-                max=float(numbers.max()) if numbers.size else 0.0,
-                num=numbers.size,
-                sum=float(numbers.sum()),
-                sum_squares=float(np.square(numbers).sum()),
-                bucket_limits=edges[1:].tolist(),
-                bucket_counts=counts.tolist(),
-                global_step=step,
-            )
+            finite = tensor.detach().double().ravel()
+            finite = finite[finite.isfinite()]
+            if finite.numel():
+                self.writer.add_histogram(tag, finite, step, bins=64)
 
     def finish(self, step: int, values: Mapping[str, float]) -> None:
         self.scalars(step, values)

@@ -31,18 +31,16 @@ class Wandb(Logger):
         if mode not in MODES:
             raise UserError(f"logger.wandb.mode={mode} is not one of {', '.join(MODES)}.")
         try:
-            is_ready = mode != "online" or wandb.login(prompt=False)
+            if mode == "online" and not wandb.login(prompt=False):
+                raise UserError(
+                    "logger=wandb has no API key. Call `wandb login` or set mode=offline."
+                )
         except wandb.errors.Error as error:
             raise UserError(f"logger=wandb cannot log in: {error}") from error
-        if not is_ready:
-            raise UserError(
-                "logger=wandb has no API key. Call `wandb login` or set logger.wandb.mode=offline."
-            )
 
     def __init__(
         self,
         folder: Path,
-        next_step: int,
         project: str | None = None,
         entity: str | None = None,
         mode: str | None = None,
@@ -52,21 +50,20 @@ class Wandb(Logger):
             stored.parent.mkdir(exist_ok=True)
             stored.write_text(uuid.uuid4().hex[:12])
         name = Path(shown(folder, RUNS))
-        options: dict[str, Any] = {
-            "project": project or os.environ.get("WANDB_PROJECT") or "-".join(name.parent.parts),
-            "entity": entity,
-            "id": stored.read_text(),
-            "name": str(name),
-            "dir": str(folder),
-            "mode": mode,
-            "resume": "allow",
-            "settings": {"silent": True, "console": "off", "disable_git": True},
-        }
+        settings: dict[str, Any] = {"silent": True, "console": "off", "disable_git": True}
         if "x_transaction_log_flush_interval" in wandb.Settings.model_fields:
-            # In seconds: a kill -9 loses no more than this.
-            options["settings"]["x_transaction_log_flush_interval"] = 0.2
+            settings["x_transaction_log_flush_interval"] = 0.2  # a kill -9 loses so many seconds
         try:
-            self.run = wandb.init(**options)
+            self.run = wandb.init(
+                project=project or os.environ.get("WANDB_PROJECT") or "-".join(name.parent.parts),
+                entity=entity,
+                id=stored.read_text(),
+                name=str(name),
+                dir=str(folder),
+                mode=mode,  # type: ignore[arg-type]
+                resume="allow",
+                settings=settings,
+            )
         except wandb.errors.Error as error:
             raise UserError(f"logger=wandb cannot begin: {error}") from error
         # The values of one step come in several calls, so `step` is a value of its own.
