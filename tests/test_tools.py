@@ -276,7 +276,7 @@ def test_compare_over_seeds(tool, digits, tmp_path):
         if "lr=0.01" not in manifest["overrides"]:
             values.append(manifest["result"]["last"])
     (line,) = (line for line in lines if "over seeds" in line)
-    assert "val/acc over seeds 0, 1, 2: " in line
+    assert "val/acc over seeds 0, 1, 2 with lr=0.003: " in line
     assert f"last {statistics.fmean(values):.5g} ± {statistics.stdev(values):.2g}" in line
     assert Image.open(tmp_path / "curves.png").size[0] > 400
 
