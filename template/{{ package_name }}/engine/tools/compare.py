@@ -1,8 +1,8 @@
 """`compare RUN…`: a table of runs, means over seeds, and curves. Without torch."""
 
-import statistics
 from collections.abc import Sequence
 from pathlib import Path
+from statistics import fmean, stdev
 from typing import Any
 
 from ..config.schema import OPERATIONAL
@@ -63,16 +63,16 @@ def means_over_seeds(runs: Sequence[Summary]) -> list[str]:
         groups.setdefault(settings(run, keys), {})[run.config.get("seed")] = run
     sentences = []
     for name, by_seed in groups.items():
-        if len(by_seed) > 1:
+        group = list(by_seed.values())
+        if len(group) > 1:
             texts = []
             for word in ("last", "best"):
-                values = [getattr(run, word) for run in by_seed.values()]
-                spread = statistics.stdev(values)
-                texts.append(f"{word} {statistics.fmean(values):.5g} ± {spread:.2g}")
+                values = [getattr(run, word) for run in group]
+                texts.append(f"{word} {fmean(values):.5g} ± {stdev(values):.2g}")
             sentences.append(
-                f"{finished[0].monitor} over seeds {', '.join(map(str, sorted(by_seed)))}"
+                f"{group[0].monitor} over seeds {', '.join(map(str, sorted(by_seed)))}"
                 f"{' with ' + name if name else ''}: {', '.join(texts)} "
-                f"(mean ± standard deviation of {len(by_seed)} runs)"
+                f"(mean ± standard deviation of {len(group)} runs)"
             )
     return sentences
 

@@ -13,8 +13,6 @@ from ..setup import build_parts
 from ..text import number
 from .plots import new_figure, save_figure
 
-_POINTS = 2000  # enough for a picture 840 pixels wide
-
 
 def dry_run(job: Job) -> None:
     """Build and check all parts, print them, draw the schedule. Raises `Exit`."""
@@ -65,7 +63,7 @@ def _first_step(parts: Parts) -> str:
 
 def draw_schedule(parts: Parts, path: Path) -> None:
     """Draw the learning rate of every parameter group over the run."""
-    stride = max(1, parts.total_steps // _POINTS)
+    stride = max(1, parts.total_steps // 2000)  # enough points for 840 pixels
     steps = list(range(0, parts.total_steps, stride))
     lrs = [parts.scheduler.lrs(step) for step in steps]
     figure, (axes,) = new_figure()

@@ -23,6 +23,8 @@ def evaluate_run(run: Opened, split: str, batch_size: int | None, out: Path) -> 
     loader = held_out(built, split, batch_size)
     if loader is None:
         raise UserError(f"{type(built.data).__name__} has no split '{split}'. Name another split.")
+    with writing_to(out):
+        pass  # report a folder that cannot be made before the work, not after it
     names = [str(n) for n in info.get("class_names") or range(info.get("classes", 0))]
     rows: list[dict[str, Any]] = []
 

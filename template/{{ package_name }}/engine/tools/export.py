@@ -44,8 +44,6 @@ def export_run(run: Opened, formats: Sequence[str], out: Path) -> None:
             write, _, file_name = FORMATS[name]
             try:
                 loaded = write(model, arguments, facts, Path(hidden) / file_name)
-            except OSError:
-                raise
             except Exception as error:  # a model can make the exporters raise anything
                 raise Failed(
                     f"{type(model).__name__} cannot be exported as {name}: {describe_error(error)}"
@@ -97,9 +95,6 @@ def largest_difference(model: nn.Module, loaded: Forward, arguments: Arguments, 
                 )
             largest = max(largest, difference)
     return largest
-
-
-# ---------------------------------------------------------------- formats
 
 
 def export_graph(model: nn.Module, arguments: Arguments) -> Any:

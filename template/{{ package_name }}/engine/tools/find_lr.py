@@ -25,11 +25,7 @@ from ..schedule import Horizon, Schedule
 from ..setup import build_parts
 from .plots import new_figure, save_figure
 
-_FALLS = 0.95  # the loss falls if it gets below this share of its first value
-
 _MEMORY = 0.9  # share of the past in the smoothed loss, which is a mean over about ten steps
-
-_EXPLODED = 4.0  # the test ends when the smoothed loss is this many times its lowest value
 
 
 class Row(NamedTuple):
@@ -112,20 +108,20 @@ def range_test(parts: Parts) -> list[Row]:
         average = _MEMORY * average + (1 - _MEMORY) * loss
         smoothed = average / (1 - _MEMORY ** (step + 1))  # corrects for the start at 0
         rows.append(Row(step, rising.scale(step) * parts.config.lr, loss, smoothed))
-        if smoothed > _EXPLODED * min(row.smoothed for row in rows):
-            break
+        if smoothed > 4 * min(row.smoothed for row in rows):
+            break  # the loss has exploded
     return rows
 
 
 def steepest(rows: Sequence[Row]) -> Row | None:
-    """Return the row where the smoothed loss falls fastest per decade; None if it does not fall.
+    """Return the row where the smoothed loss falls fastest per decade; None if it hardly falls.
 
     Only rows up to the lowest loss count. A slope is taken over a quarter of a decade on each side.
     This rate trained well with all built-in models and optimizers. A tenth of the rate with the
     lowest loss did not: if the loss stays near zero over decades, that rate is far too high.
     """
     bottom = min(range(len(rows)), key=lambda i: rows[i].smoothed)
-    if len(rows) < 3 or rows[bottom].smoothed > _FALLS * rows[0].smoothed:
+    if len(rows) < 3 or rows[bottom].smoothed > 0.95 * rows[0].smoothed:
         return None
     half = max(1, round(0.25 / math.log10(rows[1].lr / rows[0].lr)))
 
