@@ -50,7 +50,6 @@ def launch(work: Work) -> int:
     signals.install()
     code = _lead(work)
     if distributed.is_awaited():  # no job began: tell the other processes
-        signals.restore()
         with contextlib.suppress(Exception):  # there may be none; the mistake is told already
             distributed.start(seconds=30)
             distributed.from_main(None)

@@ -38,12 +38,6 @@ def install() -> None:
             signal.signal(number, _handle)
 
 
-def restore() -> None:
-    """Let every signal end the process at once, for times when nothing can be lost."""
-    for number in SIGNALS:
-        signal.signal(number, signal.SIG_DFL)
-
-
 def ignore() -> None:
     """Ignore signals at the end of the command, so that a late one cannot change the exit code."""
     for number in SIGNALS:

@@ -47,10 +47,9 @@ def check(config: Config) -> None:
     """Refuse values that cannot work, each in one sentence with the key. Raises `UserError`."""
     for name, rule in RULES.items():
         check_value(name, operator.attrgetter(name)(config), rule)
-    if config.find_lr.start >= config.find_lr.stop:
-        raise UserError(
-            f"find_lr.start={config.find_lr.start} must be below find_lr.stop={config.find_lr.stop}."
-        )
+    test = config.find_lr
+    if test.start >= test.stop:
+        raise UserError(f"find_lr.start={test.start} must be below find_lr.stop={test.stop}.")
     if config.batch_size % config.accumulate:
         raise UserError(
             f"batch_size={config.batch_size} cannot be divided into accumulate="

@@ -76,15 +76,14 @@ def merge_configs(folder: Path, stored: Config, new: Config, overrides: list[str
     if new.resume == "auto":  # only these keys can differ
         keys |= OPERATIONAL | EXTENDING
     for key in sorted(keys & changed_keys(stored, new) - OPERATIONAL):
+        old = f"{key}={getattr(stored, key)}"
+        value = getattr(new, key)
         if key not in EXTENDING:
             raise UserError(
-                f"{key} cannot change in a resumed run: {folder.name} was made with "
-                f"{key}={getattr(stored, key)}. Start a new run, or leave {key} out."
+                f"{key} cannot change in a resumed run: {folder.name} was made with {old}. Start a "
+                f"new run, or leave {key} out."
             )
-        if is_shorter(stored, dataclasses.replace(stored, **{key: getattr(new, key)})):
-            raise UserError(
-                f"{key}={getattr(new, key)} is below the {key}={getattr(stored, key)} of the "
-                "resumed run. A resumed run can only become longer."
-            )
+        if is_shorter(stored, dataclasses.replace(stored, **{key: value})):
+            raise UserError(f"{key}={value} is below {old}. A resumed run can only become longer.")
     taken = {key: getattr(new, key) for key in keys & (OPERATIONAL | EXTENDING)}
     return dataclasses.replace(stored, **taken)
