@@ -186,9 +186,10 @@ def _renamed_by_template(
 ) -> dict[str, str]:
     """Return the new name of each renamed file: as the template says, else by likeness."""
     renamed: dict[str, str] = {}
-    for path, (first, *_) in moved.items():
-        if path in base and path not in theirs and first in theirs and first not in {*base, *renamed.values()}:
-            renamed[path] = first
+    for path, places in moved.items():
+        for first in places[:1]:
+            if path in base and path not in theirs and first in theirs and first not in {*base, *renamed.values()}:
+                renamed[path] = first
     rest = (
         {path: entry for path, entry in tree.items() if path not in known}
         for tree, known in ((base, renamed.keys()), (theirs, set(renamed.values())))

@@ -129,7 +129,8 @@ class Case:
 
     def renamed(self) -> dict[str, str]:
         """Files that the template renamed: as it says, and by their first line, which says what they are."""
-        told = {path: new for path, (new, *_) in self.moved.items() if path not in self.new and new not in self.old}
+        told = {path: new for path, places in self.moved.items() for new in places[:1] if path not in self.new}
+        told = {path: new for path, new in told.items() if new not in self.old}
         gone = {p: t for p, t in self.old.items() if p not in self.new and t.strip()}
         come = {t.split(b"\n")[0]: p for p, t in self.new.items() if p not in self.old}
         alike = {path: come[text.split(b"\n")[0]] for path, text in gone.items() if text.split(b"\n")[0] in come}
