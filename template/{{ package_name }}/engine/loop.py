@@ -239,8 +239,8 @@ class Loop(Steps):
         self.statistics.refuse_unknown_sources(ends)
         if self.config.log.by == "step" or ends:
             values = self.statistics.log_point()
-            epoch_means = self.statistics.epoch_end() if epoch_ends else {}
-            self.report.train(self.step, values, epoch_means, self.lrs, self.data_seconds)
+            values |= self.statistics.epoch_end() if epoch_ends else {}
+            self.report.train(self.step, values, self.lrs, self.data_seconds)
             self.data_seconds = 0.0
 
     def fetch(self) -> None:

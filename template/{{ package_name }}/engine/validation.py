@@ -1,9 +1,7 @@
 """Evaluate each sample of a split once."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import nn
@@ -11,14 +9,12 @@ from torch import nn
 from . import rng
 from .api import Context, recording
 from .batches.loader import Loader, ended
+from .build.parts import Built
 from .log.statistics import Statistics
 from .machine import distributed
 from .machine.device import autocast, to_device
 from .machine.distributed import WORLD_SIZE
 from .rng import Domain
-
-if TYPE_CHECKING:
-    from .build.parts import Built
 
 
 @torch.no_grad()

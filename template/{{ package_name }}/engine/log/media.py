@@ -3,14 +3,12 @@
 None of it changes a result. What no logger takes is not computed.
 """
 
-from __future__ import annotations
-
 import copy
 import dataclasses
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,14 +16,12 @@ from torch import Tensor, nn
 
 from .. import rng
 from ..api import Context, Logger
+from ..build.parts import Parts
 from ..build.target import describe_error
 from ..machine.device import autocast
 from ..machine.torch_internals import version
 from ..run.folder import Run
 from ..text import logger
-
-if TYPE_CHECKING:
-    from ..build.parts import Parts
 
 
 class Media:
@@ -48,10 +44,7 @@ class Media:
             getattr(sink, method)(step, values)
 
     def begin(self, ctx: Context, batch: Any) -> None:
-        """Send the config, the graph and the pictures of `batch`, once, after the first step.
-
-        `ctx` is the context of the next step.
-        """
+        """Send the config, and graph and pictures of `batch`. `ctx` belongs to the next step."""
         config, manifest = dataclasses.asdict(self.parts.config), self.run.manifest()
         for sink in self.loggers:
             sink.begin(ctx.step, config, manifest)

@@ -73,9 +73,8 @@ def open_log(level: str) -> None:
 def open_file(folder: Path) -> None:
     """Send messages to `train.log`, too, also the earlier ones. Other ranks send no infos."""
     file = _File(folder / "train.log", encoding="utf-8", errors="backslashreplace")
-    file.setFormatter(
-        logging.Formatter(f"%(asctime)s %(levelname)-7s rank {distributed.RANK}  %(message)s")
-    )
+    shape = f"%(asctime)s %(levelname)-7s rank {distributed.RANK}  %(message)s"
+    file.setFormatter(logging.Formatter(shape))
     early = next(handler for handler in logger.handlers if isinstance(handler, MemoryHandler))
     file.setLevel(early.level)
     early.setTarget(file)

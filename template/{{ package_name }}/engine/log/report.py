@@ -1,25 +1,20 @@
 """Where the values of a run go: console lines, the bar, `metrics.jsonl`, loggers."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import torch
 
 from ..api import Logger
+from ..build.parts import Parts
 from ..machine.distributed import is_main
 from ..run.metrics import MetricsFile
 from ..text import NUMBER_WIDTH, duration, logger, number
 from .console import Cell, line, progress_bar
 from .timing import Eta
-
-if TYPE_CHECKING:
-    from ..build.parts import Parts
 
 
 class Report:
@@ -57,23 +52,18 @@ class Report:
         self.bar.set_description_str("")
 
     def train(
-        self,
-        step: int,
-        window: Mapping[str, float],
-        epoch: Mapping[str, float],
-        lrs: Mapping[str, float],
-        data_seconds: float,
+        self, step: int, means: Mapping[str, float], lrs: Mapping[str, float], data_seconds: float
     ) -> None:
-        """Report a log point: means since the last one and of an epoch, and each group's lr."""
+        """Report a log point: means by tag and the lr of each parameter group."""
         steps = max(1, step - self.logged_step)
         per_step = (self.eta.training() - self.logged_at) / steps
         for_data = data_seconds / steps
         times = {"time/step": per_step, "time/data": for_data}
-        self.write(step, {**window, **epoch, **{f"lr/{k}": v for k, v in lrs.items()}, **times})
+        self.write(step, {**means, **{f"lr/{k}": v for k, v in lrs.items()}, **times})
         low, high = (f"{choose(lrs.values()):.1e}" for choose in (min, max))
         self.lr_shown = (low if low == high else f"{low}…{high}").ljust(len(self.lr_shown))
         eta = ("eta", duration(self.eta.left(step)))
-        cells = [("lr", self.lr_shown), *_numbers(window), eta]
+        cells = [("lr", self.lr_shown), *_numbers("train", means), eta]
         optional = [("time", f"{per_step:.3f}"), ("data", f"{for_data:.3f}")]
         if self.device.type == "cuda":
             peak = torch.cuda.max_memory_allocated(self.device)
@@ -84,7 +74,7 @@ class Report:
     def validation(self, step: int, values: Mapping[str, float], best: str | None) -> None:
         """Report a validation. `best` names the monitored value if it is the best so far."""
         blank = " " * (len(self.lr_shown) - 1)  # as wide as the lr, so that values are in columns
-        self._show(step, [("val", blank), *_numbers(values)], [], best)
+        self._show(step, [("val", blank), *_numbers("val", values)], [], best)
 
     def write(self, step: int, values: Mapping[str, float]) -> None:
         """Write values to `metrics.jsonl` and to every logger."""
@@ -116,7 +106,8 @@ class Report:
             stack.callback(self.bar.close)
 
 
-def _numbers(values: Mapping[str, float]) -> list[Cell]:
-    """Each value with its tag's part after the slash, the loss first."""
-    keys = sorted(values, key=lambda tag: not tag.endswith("/loss"))
-    return [(k.split("/", 1)[1], number(values[k]).ljust(NUMBER_WIDTH)) for k in keys]
+def _numbers(place: str, values: Mapping[str, float]) -> list[Cell]:
+    """The values with tags place/key, the loss first."""
+    shown = {k.removeprefix(f"{place}/"): v for k, v in values.items() if k.startswith(f"{place}/")}
+    keys = sorted(shown, key=lambda key: key != "loss")
+    return [(key, number(shown[key]).ljust(NUMBER_WIDTH)) for key in keys]

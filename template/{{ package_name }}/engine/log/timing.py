@@ -5,6 +5,7 @@ import time
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from statistics import fmean
 
 
 class Eta:
@@ -21,12 +22,11 @@ class Eta:
         self._began, self._done = time.perf_counter(), done
         self._first_ended = 0.0
         self._is_aside = False
-        self._seconds: dict[str, float] = defaultdict(float)
-        self._count: dict[str, int] = defaultdict(int)
+        self._took: dict[str, list[float]] = defaultdict(list)
 
     def training(self) -> float:
         """The seconds that training steps have taken so far."""
-        return time.perf_counter() - self._began - sum(self._seconds.values())
+        return time.perf_counter() - self._began - sum(map(sum, self._took.values()))
 
     def first_step_ended(self) -> None:
         """Leave out the first step from now on: it starts loader workers and may compile."""
@@ -41,8 +41,7 @@ class Eta:
         began, self._is_aside = time.perf_counter(), True
         yield
         self._is_aside = False
-        self._seconds[what] += time.perf_counter() - began
-        self._count[what] += 1
+        self._took[what].append(time.perf_counter() - began)
 
     def left(self, step: int) -> float:
         """The seconds from `step` until the run's end, with what is due after `step`."""
@@ -53,8 +52,8 @@ class Eta:
         left = per_step * (self.total - step)
         for what, periods in self.every.items():
             each = per_step * self.validation_steps if what == "validation" else 0.0
-            if self._count[what]:
-                each = self._seconds[what] / self._count[what]
+            if self._took[what]:
+                each = fmean(self._took[what])
             left += each * due(step, self.total, periods)
         return left
 

@@ -48,8 +48,7 @@ class MLflow(Logger):
     ) -> None:
         uri = tracking_uri or os.environ.get("MLFLOW_TRACKING_URI") or STORE
         files = (RUNS / ".mlflow").as_uri() if uri.startswith("sqlite:") else None
-        self.ended = "KILLED"
-        """The status to end with, unless the run is finished."""
+        self.ended = "KILLED"  # unless `finish` is called
         self.place = folder / "mlflow.json"
         """Keeps the last step that MLflow has: it cannot drop what a killed process has logged."""
         try:

@@ -15,8 +15,6 @@ from ..paths import RUNS, shown
 
 os.environ.setdefault("WANDB_ERROR_REPORTING", "false")  # read when wandb is imported
 
-MODES = ("online", "offline", "disabled")
-
 
 class Wandb(Logger):
     """A run of Weights & Biases. A resumed run goes on in the same one.
@@ -28,12 +26,13 @@ class Wandb(Logger):
     @classmethod
     def check(cls, section: Mapping[str, Any]) -> None:
         mode = section.get("mode") or os.environ.get("WANDB_MODE") or "online"
-        if mode not in MODES:
-            raise UserError(f"logger.wandb.mode={mode} is not one of {', '.join(MODES)}.")
+        if mode not in ("online", "offline", "disabled"):
+            raise UserError(f"logger.wandb.mode={mode} is not one of online, offline, disabled.")
         try:
             if mode == "online" and not wandb.login(prompt=False):
                 raise UserError(
-                    "logger=wandb has no API key. Call `wandb login` or set mode=offline."
+                    "logger=wandb has no API key. Call `wandb login` or set "
+                    "logger.wandb.mode=offline."
                 )
         except wandb.errors.Error as error:
             raise UserError(f"logger=wandb cannot log in: {error}") from error
