@@ -35,9 +35,7 @@ def check_one_batch(parts: Parts) -> None:
     several = tuple(f"val/{key}/" for key in parts.metrics)  # a metric may give several values
     monitor = parts.config.monitor
     if parts.val is not None and monitor not in names and not monitor.startswith(several):
-        raise UserError(
-            f"monitor={monitor} is not one of the validation values {', '.join(names)}."
-        )
+        raise UserError(f"monitor={monitor} is not one of the values {', '.join(names)}.")
 
 
 def too_large(config: Config) -> str:

@@ -96,6 +96,7 @@ def assign_groups(
         name = str(spec.get("name", f"group{number}"))
         if name in (group["name"] for group in groups):
             raise UserError(f"Two optimizer groups are called '{name}'. Give each its own name.")
+        where = f"the optimizer group '{name}'"
         patterns = spec["match"] if isinstance(spec["match"], list) else [spec["match"]]
         taken: list[str] = []
         for pattern in map(str, patterns):
@@ -103,10 +104,8 @@ def assign_groups(
             if not matching:
                 # The names of all modules that hold parameters, and those of the parameters.
                 known = [k for n in parameters for k in accumulate(n.split("."), "{}.{}".format)]
-                raise UserError(
-                    f"The pattern '{pattern}' of the optimizer group '{name}' matches no "
-                    f"parameter.{nearest(pattern.strip('*.'), known)}"
-                )
+                near = nearest(pattern.strip("*."), known)
+                raise UserError(f"The pattern '{pattern}' of {where} matches no parameter.{near}")
             taken += [n for n in left if n in matching and n not in taken]
         if not taken:
             raise UserError(
@@ -116,14 +115,10 @@ def assign_groups(
         left = [n for n in left if n not in taken]
         options = {str(k): v for k, v in spec.items() if k not in ("name", "match", "lr_scale")}
         if reserved := options.keys() & {"lr", "base_lr", "params", "names"}:
-            raise UserError(
-                f"The optimizer group '{name}' cannot set {min(reserved)}. Set lr_scale."
-            )
+            raise UserError(f"Set lr_scale in place of {min(reserved)} in {where}.")
         scale = spec.get("lr_scale", 1.0)
         if not has_type(scale, float) or not 0 <= scale < 1e9:
-            raise UserError(
-                f"lr_scale={scale} of the optimizer group '{name}' must be a number, 0 or more."
-            )
+            raise UserError(f"lr_scale={scale} of {where} must be a number, 0 or more.")
         groups.append({"name": name, "names": taken, "lr_scale": float(scale), **options})
     if left:
         raise UserError(
@@ -201,11 +196,10 @@ def group_table(optimizer: Optimizer) -> list[str]:
     """Return a table of the groups as lines: name, parameters, tensors, lr, weight decay."""
     rows = [("group", "parameters", "tensors", "lr", "decay")]
     for group in optimizer.param_groups:
-        count = sum(p.numel() for p in group["params"])
+        sizes = [p.numel() for p in group["params"]]
         decay = f"{group['weight_decay']:g}" if "weight_decay" in group else "-"
-        rows.append(
-            (group["name"], f"{count:,}", f"{len(group['params'])}", f"{group['base_lr']:g}", decay)
-        )
+        lr = f"{group['base_lr']:g}"
+        rows.append((group["name"], f"{sum(sizes):,}", str(len(sizes)), lr, decay))
     return align(rows)
 
 

@@ -168,11 +168,9 @@ def build_mix(config: Config, info: Mapping[str, Any]) -> Callable[..., Any] | N
     if "_target_" not in config.mix:
         return None
     if "classes" not in info:
-        name = config.mix["_target_"].rsplit(".", 1)[-1]
-        raise UserError(f"mix={name} mixes labels, but the data have no classes. Set mix=none.")
+        raise UserError("mix mixes labels, but the data have no classes. Set mix=none.")
     offered = {"num_classes": info["classes"]}
-    mix: Callable[..., Any] = build(config.mix, "mix", nn.Module, config.allowed_packages, offered)
-    return mix
+    return build(config.mix, "mix", nn.Module, config.allowed_packages, offered)
 
 
 def load_weights(module: nn.Module, state: Mapping[str, Tensor], name: str) -> None:

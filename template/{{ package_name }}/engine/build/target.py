@@ -74,11 +74,7 @@ def bind(
     name = section["_target_"]
     target = locate(name, f"{key}._target_", allowed)
     if not _is_kind(target, kind):
-        home = kind.__module__.removeprefix(f"{PACKAGE}.").replace(".", "/")
-        raise UserError(
-            f"{key}._target_={name} is not a {kind.__name__}. Name a subclass of `{kind.__name__}` "
-            f"from {home}.py."
-        )
+        raise UserError(f"{key}._target_={name} is not a {kind.__name__}. Name a subclass of it.")
     parameters = inspect.signature(target).parameters
     wanted = argument_types(target)
     takes_any = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
@@ -130,44 +126,37 @@ def locate(name: str, key: str, allowed: Sequence[str] = ()) -> Any:
         raise UserError(f"{key}={name!r} must be the name of a class, such as .models.cnn.CNN.")
     full = PACKAGE + name if name.startswith(".") else name
     packages = (PACKAGE, "torch", "torchvision", *allowed)
-    if full.split(".")[0] not in packages:
+    root = full.split(".")[0]
+    module, _, attribute = full.rpartition(".")
+    if root not in packages or not module:
         raise UserError(
             f"{key}={name} is not in one of the packages {', '.join(packages)}. Add its package to "
             "allowed_packages if you trust it."
         )
-    parts = full.split(".")
-    found: Any = None
-    for cut in range(len(parts) - 1, 0, -1):
-        module = ".".join(parts[:cut])
-        try:
-            found = importlib.import_module(module)
-        except ModuleNotFoundError as error:
-            if error.name is None or not f"{module}.".startswith(f"{error.name}."):
-                package = error.name or module
-                raise UserError(
-                    f"{key}={name} needs the package '{package}'. Install it: uv add {package}"
-                ) from None
-            continue
-        except Exception as error:
-            if parts[0] == PACKAGE:  # a traceback shows where your file is wrong
-                raise
-            raise UserError(f"{key}={name} cannot be imported. {describe_error(error)}") from None
-        for place, attribute in enumerate(parts[cut:], start=cut):
-            try:
-                found = getattr(found, attribute)
-            except Exception:  # torch.classes raises other errors than AttributeError
-                where = ".".join(parts[:place])
-                raise UserError(
-                    f"{key}={name} does not exist: {where} has no '{attribute}'."
-                    f"{nearest(attribute, vars(found))}"
-                ) from None
-        break
-    else:
-        raise UserError(f"{key}={name} does not exist: there is no module '{parts[0]}'.")
+    try:
+        place = importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        missing = error.name or module
+        if f"{module}.".startswith(f"{missing}."):
+            raise UserError(f"{key}={name} does not exist: there is no '{missing}'.") from None
+        raise UserError(
+            f"{key}={name} needs the package '{missing}'. Install it: uv add {missing}"
+        ) from None
+    except Exception as error:
+        if root == PACKAGE:  # a traceback shows where your file is wrong
+            raise
+        raise UserError(f"{key}={name} cannot be imported. {describe_error(error)}") from None
+    try:
+        found = getattr(place, attribute)
+    except Exception:  # torch.classes raises other errors than AttributeError
+        near = nearest(attribute, vars(place))
+        raise UserError(
+            f"{key}={name} does not exist: {module} has no '{attribute}'.{near}"
+        ) from None
     home = (getattr(found, "__module__", None) or "").split(".")[0]
     is_own_function = isinstance(found, types.FunctionType) and home == PACKAGE
     if not is_own_function and not (isinstance(found, type) and home in packages):
-        raise UserError(f"{key}={name} is not a class of {parts[0]} or a function of this project.")
+        raise UserError(f"{key}={name} is not a class of {root} or a function of this project.")
     return found
 
 
@@ -199,10 +188,9 @@ def _nested(value: Any, key: str, allowed: Sequence[str]) -> Any:
 
 def argument_types(target: Any) -> dict[str, Any]:
     """Return the annotated types of the arguments of a class or function, by name."""
+    function = inspect.getattr_static(target, "__init__") if isinstance(target, type) else target
     try:
-        return typing.get_type_hints(
-            inspect.getattr_static(target, "__init__") if isinstance(target, type) else target
-        )
+        return typing.get_type_hints(function)
     except (NameError, TypeError, KeyError):  # an annotation that cannot be evaluated
         return {}
 
