@@ -320,9 +320,9 @@ def test_public_paths_compute_the_same(fused, monkeypatch):
     def computed():
         draw = torch.Generator().manual_seed(0)
         tensors, others = ([torch.randn(shape, generator=draw) for shape in SHAPES] for _ in range(2))
-        fused.divide_all(tensors, torch.tensor(3.0))
-        fused.lerp_all(tensors, others, 0.3)
-        fused.copy_all(others[:2], tensors[:2])
+        fused.for_each("div_", tensors, torch.tensor(3.0))
+        fused.for_each("lerp_", tensors, others, 0.3)
+        fused.for_each("copy_", others[:2], tensors[:2], True)
         rows = fused.split_rows(tensors[0], [3, 30])
         for part in rows:
             part.mul_(nn.Parameter(torch.tensor(2.0)))  # in place, which views of a split do not allow

@@ -205,7 +205,7 @@ class Loop(Steps):
         finally:
             self.saver.close()
             self.report.close()
-        self.vote.close()
+        self.vote.restart()
 
     def after_step(self) -> None:
         """Log, validate, save and stop, if it is due."""
@@ -257,7 +257,7 @@ class Loop(Steps):
             return
         if self.step == self.parts.total_steps and not self.pending:
             return  # the run ends anyway
-        self.vote.close()
+        self.vote.restart()
         if self.saved_at != self.step:
             self.save()
         self.saver.wait()

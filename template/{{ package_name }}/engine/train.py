@@ -16,8 +16,7 @@ from .log.messages import close_log, open_file, open_log
 from .loop import Loop
 from .machine import distributed
 from .run.facts import describe_start, timestamp, weights_sha256
-from .run.folder import Run, create_run
-from .run.metrics import refuse_other_groups
+from .run.folder import Run, create_run, refuse_other_groups
 from .run.resume import find_checkpoint, record_resumed
 from .setup import build_parts
 from .text import logger, number

@@ -16,7 +16,7 @@ from ..batches.loader import Loader
 from ..config.schema import Config
 from ..errors import UserError
 from ..machine.distributed import WORLD_SIZE, is_main, sum_over_processes
-from ..machine.torch_internals import copy_all, divide_all, lerp_all
+from ..machine.torch_internals import for_each
 from ..schedule import Schedule
 from .optimizer import load_optimizer_state, optimizer_state
 from .target import bind, build
@@ -33,10 +33,11 @@ class Averaged:
     def update(self, model: nn.Module) -> None:
         own: list[Tensor] = list(self.model.parameters())
         new: list[Tensor] = [p.detach() for p in model.parameters()]
-        lerp_all(own, new, 1 - self.decay)
+        for_each("lerp_", own, new, 1 - self.decay)
         own, new = list(self.model.buffers()), list(model.buffers())
         for dtype in {b.dtype for b in own}:  # of one dtype, all are copied in one call
-            copy_all([b for b in own if b.dtype == dtype], [b for b in new if b.dtype == dtype])
+            of_dtype = ([b for b in buffers if b.dtype == dtype] for buffers in (own, new))
+            for_each("copy_", *of_dtype, True)
 
 
 @dataclass
@@ -106,7 +107,8 @@ class Parts(Built):
             divisor = divisor.to(self.device, torch.float32, copy=True)
             share = sum_over_processes(divisor) / WORLD_SIZE
             share.clamp_(min=1e-30)  # without any thing the gradients are 0 and stay 0
-            divide_all([q.grad for q in self.parameters.values() if q.grad is not None], share)
+            grads = [q.grad for q in self.parameters.values() if q.grad is not None]
+            for_each("div_", grads, share)
 
     @property
     def val_intervals(self) -> tuple[int, ...]:

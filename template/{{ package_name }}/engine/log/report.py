@@ -11,7 +11,7 @@ import torch
 from ..api import Logger
 from ..build.parts import Parts
 from ..machine.distributed import is_main
-from ..run.metrics import MetricsFile
+from ..run.folder import MetricsFile
 from ..text import NUMBER_WIDTH, duration, logger, number
 from .console import Cell, line, progress_bar
 from .timing import Eta

@@ -119,12 +119,9 @@ def prefetched(batches: Iterable[Any], device: torch.device) -> Iterator[Any]:
     def hand_over(batch: Any, copied: torch.cuda.Event) -> Any:
         computing = torch.cuda.current_stream(device)
         computing.wait_event(copied)  # the GPU waits, not the host
-
-        def keep(tensor: torch.Tensor) -> torch.Tensor:
-            tensor.record_stream(computing)  # its memory is not reused before that stream is done
-            return tensor
-
-        return map_tensors(keep, batch)
+        # Memory is not reused before that stream is done.
+        map_tensors(lambda tensor: tensor.record_stream(computing), batch)
+        return batch
 
     for batch in batches:
         with torch.cuda.stream(side):

@@ -19,8 +19,8 @@ LOCAL_RANK = int(os.environ.get("LOCAL_RANK", "0"))
 _hosts: Any = None
 """A gloo group for Python objects and votes. Gradients go through another group."""
 
-_has_tried = False
-"""Whether this process has tried to join the others."""
+_dist: Any = None
+"""The module torch.distributed, once `start` was called. A single process needs no import of it."""
 
 
 def is_main() -> bool:
@@ -32,22 +32,21 @@ def start(seconds: float | None = None) -> None:
 
     seconds: how long to wait for them. None: torch's default.
     """
-    global _hosts, _has_tried
+    global _hosts, _dist
     if WORLD_SIZE == 1 or _hosts is not None:
         return
-    _has_tried = True
     import torch
-    from torch import distributed as dist
 
+    _dist = torch.distributed
     on_gpu = torch.cuda.is_available() and torch.cuda.device_count() > LOCAL_RANK
     timeout = None if seconds is None else timedelta(seconds=seconds)
-    dist.init_process_group("cpu:gloo,cuda:nccl" if on_gpu else "gloo", timeout=timeout)
-    _hosts = dist.new_group(backend="gloo")
+    _dist.init_process_group("cpu:gloo,cuda:nccl" if on_gpu else "gloo", timeout=timeout)
+    _hosts = _dist.new_group(backend="gloo")
 
 
 def is_awaited() -> bool:
     """Whether others wait for this process to join them."""
-    return WORLD_SIZE > 1 and not _has_tried
+    return WORLD_SIZE > 1 and _hosts is None
 
 
 def finish() -> None:
@@ -55,10 +54,8 @@ def finish() -> None:
     global _hosts
     if _hosts is None:
         return
-    from torch import distributed as dist
-
-    dist.barrier(group=_hosts)
-    dist.destroy_process_group()
+    _dist.barrier(group=_hosts)
+    _dist.destroy_process_group()
     _hosts = None
 
 
@@ -66,10 +63,8 @@ def from_main(value: Any) -> Any:
     """Return the main process's `value` in all processes."""
     if _hosts is None:
         return value
-    from torch import distributed as dist
-
     box = [value]
-    dist.broadcast_object_list(box, src=0, group=_hosts)
+    _dist.broadcast_object_list(box, src=0, group=_hosts)
     return box[0]
 
 
@@ -77,19 +72,15 @@ def from_all(value: Any) -> list[Any]:
     """Return the values of all processes, in the order of ranks, in all processes."""
     if _hosts is None:
         return [value]
-    from torch import distributed as dist
-
     gathered: list[Any] = [None] * WORLD_SIZE
-    dist.all_gather_object(gathered, value, group=_hosts)
+    _dist.all_gather_object(gathered, value, group=_hosts)
     return gathered
 
 
 def sum_over_processes(value: Any) -> Any:
     """Sum a tensor over all processes, in place."""
     if WORLD_SIZE > 1:
-        from torch import distributed as dist
-
-        dist.all_reduce(value)
+        _dist.all_reduce(value)
     return value
 
 
@@ -105,7 +96,13 @@ class Vote:
 
     def __init__(self) -> None:
         self._work: Any = None
-        self._ballot: Any = None
+        self.restart()
+
+    def restart(self) -> None:
+        """Wait for the vote under way. The next call votes, because calls may be slower then."""
+        if self._work is not None:
+            self._work.wait()
+            self._work = None
         self._calls, self._every, self._since = 0, 1, time.perf_counter()
 
     def ask(self, wish: bool) -> bool:
@@ -116,7 +113,6 @@ class Vote:
         if self._calls < self._every:
             return False
         import torch
-        from torch import distributed as dist
 
         agreed = False
         if self._work is not None:
@@ -127,21 +123,9 @@ class Vote:
         now = time.perf_counter()
         self._ballot = torch.tensor([float(wish), (now - self._since) / self._calls])
         self._calls, self._since = 0, now
-        self._work = dist.all_reduce(
-            self._ballot, op=dist.ReduceOp.MAX, group=_hosts, async_op=True
-        )
+        largest = _dist.ReduceOp.MAX
+        self._work = _dist.all_reduce(self._ballot, largest, _hosts, async_op=True)
         return agreed
-
-    def restart(self) -> None:
-        """Vote at the next call, because calls may be slower from now on."""
-        self.close()
-        self._calls, self._every, self._since = 0, 1, time.perf_counter()
-
-    def close(self) -> None:
-        """Wait for the vote that is under way."""
-        if self._work is not None:
-            self._work.wait()
-            self._work = None
 
 
 @contextlib.contextmanager

@@ -5,7 +5,7 @@ Tried with torch 2.15. Earlier versions of this code were tried by hand with tor
 """
 
 import inspect
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from itertools import repeat
 from operator import is_not
 from typing import Any, NamedTuple
@@ -32,31 +32,14 @@ def _has(owner: object, *names: str) -> bool:
 # For a small network, a call for each tensor takes longer than the computation.
 
 
-def copy_all(targets: list[Tensor], sources: list[Tensor]) -> None:
-    """Copy each source into its target, without waiting for a GPU."""
-    if _has(torch, "_foreach_copy_"):
-        torch._foreach_copy_(targets, sources, non_blocking=True)
+def for_each(method: str, tensors: list[Tensor], *arguments: Any) -> None:
+    """Call an in-place method of each tensor. A list among the arguments has one for each."""
+    if _has(torch, f"_foreach_{method}"):
+        getattr(torch, f"_foreach_{method}")(tensors, *arguments)
         return
-    for target, source in zip(targets, sources, strict=True):
-        target.copy_(source, non_blocking=True)
-
-
-def divide_all(tensors: list[Tensor], divisor: Tensor) -> None:
-    """Divide each tensor in place by a scalar tensor."""
-    if _has(torch, "_foreach_div_"):
-        torch._foreach_div_(tensors, divisor)
-        return
-    for tensor in tensors:
-        tensor.div_(divisor)
-
-
-def lerp_all(tensors: list[Tensor], ends: list[Tensor], weight: float) -> None:
-    """Move each tensor in place towards its end: tensor ← tensor + weight · (end - tensor)."""
-    if _has(torch, "_foreach_lerp_"):
-        torch._foreach_lerp_(tensors, ends, weight)
-        return
-    for tensor, end in zip(tensors, ends, strict=True):
-        tensor.lerp_(end, weight)
+    for number, tensor in enumerate(tensors):
+        own = (given[number] if isinstance(given, list) else given for given in arguments)
+        getattr(tensor, method)(*own)
 
 
 def split_rows(rows: Tensor, sizes: list[int]) -> Sequence[Tensor]:
@@ -105,7 +88,7 @@ _ONE = torch.ones((), device="cpu")
 
 def short_class(kind: Any) -> Any:
     """Return the class to build instead of `kind`: one with a short step, or `kind` itself."""
-    if kind is SGD and _knows_sgd():
+    if kind is SGD and _collects(SGD, "self group params grads momentum_buffer_list"):
         return ShortSGD
     if kind in (Adam, AdamW) and _knows_adam():
         kind([torch.zeros(1)])  # torch makes a class call hooks when the first of it is built
@@ -116,34 +99,26 @@ def short_class(kind: Any) -> Any:
 def _knows_adam() -> bool:
     """Whether torch's Adam, its kernels and its hooks are those that `ShortAdam` builds on."""
     kernels = ("_fused_adam_", "_fused_adamw_")
+    lists = "grads exp_avgs exp_avg_sqs max_exp_avg_sqs state_steps"
     if not (
         issubclass(AdamW, Adam)
-        and _has(Adam, "_init_group")
+        and _collects(Adam, f"self group params_with_grad {lists}")
         and _has(torch, *kernels)
-        and _has(torch.ops.aten, *kernels)
         and _has(hooks, "_global_optimizer_pre_hooks", "_global_optimizer_post_hooks")
     ):
         return False
-    lists = "grads exp_avgs exp_avg_sqs max_exp_avg_sqs state_steps"
+    names = f"self {lists} lr beta1 beta2 weight_decay eps amsgrad maximize".split()
     schemas = [getattr(torch.ops.aten, kernel).default._schema for kernel in kernels]
-    return _names(inspect.signature(Adam._init_group).parameters.values()) == (
-        f"self group params_with_grad {lists}"
-    ) and all(
-        _names(a for a in schema.arguments if not a.has_default_value())
-        == f"self {lists} lr beta1 beta2 weight_decay eps amsgrad maximize"
+    return all(
+        [a.name for a in schema.arguments if not a.has_default_value()] == names
         for schema in schemas
     )
 
 
-def _knows_sgd() -> bool:
-    return _has(SGD, "_init_group") and (
-        _names(inspect.signature(SGD._init_group).parameters.values())
-        == "self group params grads momentum_buffer_list"
-    )
-
-
-def _names(things: Iterable[Any]) -> str:
-    return " ".join(thing.name for thing in things)
+def _collects(kind: Any, names: str) -> bool:
+    """Whether an optimizer class collects the tensors of a parameter group under these names."""
+    has = _has(kind, "_init_group")
+    return has and list(inspect.signature(kind._init_group).parameters) == names.split()
 
 
 class _Lists(NamedTuple):
@@ -276,18 +251,11 @@ class ShortSGD(SGD):
 
 def _can_be_short(optimizer: Optimizer) -> bool:
     """Whether the options of all groups are those of the kernel, without torch's special cases."""
-    simple = {
-        "amsgrad": False,
-        "capturable": False,
-        "differentiable": False,
-        "fused": True,
-        "decoupled_weight_decay": isinstance(optimizer, AdamW),
-    }
     return all(
-        all(group.get(key) is value for key, value in simple.items())
+        group["fused"] is True
+        and not group["amsgrad"]
+        and group.get("decoupled_weight_decay") is isinstance(optimizer, AdamW)
         and not isinstance(group["lr"], Tensor)
         and len({(p.device, p.dtype) for p in group["params"]}) == 1
-        and len(set(group["params"])) == len(group["params"])
-        and not any(p.is_complex() for p in group["params"])
         for group in optimizer.param_groups
     )

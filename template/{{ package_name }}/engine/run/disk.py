@@ -4,13 +4,11 @@ import errno
 import os
 import shutil
 import zipfile
-from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any
 
-import torch
-
 from ..errors import NO_SPACE, SaveError, one_line
+from ..machine.device import map_tensors
 
 
 def sync_folder(path: Path) -> None:
@@ -51,9 +49,10 @@ def save_error(error: BaseException, path: Path, state: Any) -> SaveError | None
         return None
     room = ""
     if cause.errno in NO_SPACE:
-        needed = sum(t.numel() * t.element_size() for t in _tensors(state))
+        sizes: list[int] = []
+        map_tensors(lambda tensor: sizes.append(tensor.nbytes), state)
         free = shutil.disk_usage(path.parent).free
-        room = f". It needs about {needed / 2**20:.1f} MiB, {free / 2**20:.1f} MiB are free"
+        room = f". It needs about {sum(sizes) / 2**20:.1f} MiB, {free / 2**20:.1f} MiB are free"
     return not_written(path, cause, room)
 
 
@@ -64,11 +63,3 @@ def not_written(path: Path | str, error: OSError, more: str = "") -> SaveError:
         f"{path} cannot be written: {error.strerror or error}{more}. Earlier checkpoints are "
         f"intact. {first} first."
     )
-
-
-def _tensors(value: Any) -> Iterator[torch.Tensor]:
-    if isinstance(value, torch.Tensor):
-        yield value
-    elif isinstance(value, Mapping | list | tuple):
-        for item in value.values() if isinstance(value, Mapping) else value:
-            yield from _tensors(item)

@@ -1,4 +1,4 @@
-"""Run folders: create, lock, find, describe."""
+"""Run folders: create, lock, find, and `metrics.jsonl`: a line per log point and validation."""
 
 import contextlib
 import dataclasses
@@ -16,7 +16,7 @@ from ..config.schema import EXTENDING, OPERATIONAL, Config
 from ..config.stored import changed_keys, is_shorter, read_config, to_yaml
 from ..errors import NO_SPACE, SaveError, UserError
 from ..machine.distributed import is_main
-from ..paths import ROOT, RUNS, shown, write_json
+from ..paths import ROOT, RUNS, shown, write_json, write_whole
 
 
 class Run:
@@ -71,32 +71,22 @@ def create_run(config: Config, manifest: Mapping[str, Any], run_name: str | None
         (hidden / "config.yaml").write_text(to_yaml(config), encoding="utf-8")
         write_json(hidden / "manifest.json", manifest)
         lock = open(hidden / ".lock", "w")  # noqa: SIM115 - stays open as long as the run
+        fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        stamp = run_name or datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
+        folder, number = parent / stamp, 0
+        while hidden.exists():
+            try:
+                os.rename(hidden, folder)
+            except OSError:
+                if not folder.exists():
+                    raise
+                number += 1  # another run has this name
+                folder = parent / f"{stamp}-{number}"
+        return Run(folder, lock)
     except OSError as error:
         shutil.rmtree(hidden, ignore_errors=True)
         kind = SaveError if error.errno in NO_SPACE else UserError
         raise kind(f"No run folder can be made in {parent}: {error}.") from error
-    fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    _delete_abandoned(parent)
-    stamp = run_name or datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
-    folder, number = parent / stamp, 0
-    while True:
-        try:
-            os.rename(hidden, folder)
-            return Run(folder, lock)
-        except OSError:
-            if not folder.exists():
-                shutil.rmtree(hidden, ignore_errors=True)
-                raise
-            number += 1  # another run has this name
-            folder = parent / f"{stamp}-{number}"
-
-
-def _delete_abandoned(parent: Path) -> None:
-    """Delete folders that were hidden for an hour: the process that made them was killed."""
-    for stray in parent.glob(".new-*"):
-        with contextlib.suppress(OSError):  # another process deleted it
-            if time.time() - stray.stat().st_mtime > 3600:
-                shutil.rmtree(stray)
 
 
 def lock_run(folder: Path, seconds: float = 10) -> Run:
@@ -122,11 +112,9 @@ def all_runs(name: str) -> list[Path]:
     """Return the run folders of a name, newest first."""
 
     def started(folder: Path) -> tuple[str, str]:
-        try:
-            manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
-            return str(manifest["started"]), folder.name
-        except (OSError, ValueError, KeyError, TypeError):  # damaged: it counts as the oldest
-            return "", folder.name
+        with contextlib.suppress(UserError):
+            return str(Run(folder, None).manifest().get("started", "")), folder.name
+        return "", folder.name  # damaged: it counts as the oldest
 
     found = [path.parent for path in (RUNS / name).glob("[!.]*/manifest.json")]
     return sorted(found, key=started, reverse=True)
@@ -146,10 +134,7 @@ def find_run(config: Config) -> Path | None:
     if not is_run(folder):
         newest = all_runs(config.name)
         hint = f", such as {shown(newest[0])}" if newest else ""
-        raise UserError(
-            f"resume={config.resume} is not a run: {folder} has no config.yaml or no manifest.json. "
-            f"Name a run folder{hint}."
-        )
+        raise UserError(f"resume={config.resume} is not a run. Name a run folder{hint}.")
     return folder
 
 
@@ -161,3 +146,54 @@ def _is_same(folder: Path, config: Config) -> bool:
         return False
     others = changed_keys(stored, config) - OPERATIONAL - EXTENDING
     return not others and not is_shorter(stored, config)
+
+
+class MetricsFile:
+    """Appends rows. A resumed run first deletes the rows that it will write again."""
+
+    def __init__(self, folder: Path, done_steps: int, validate_again: bool) -> None:
+        def is_kept(row: Mapping[str, Any]) -> bool:
+            is_validation = any(key.startswith("val/") for key in row)
+            return row["step"] < done_steps + (not (validate_again and is_validation))
+
+        path = folder / "metrics.jsonl"
+        write_whole(path, "".join(_line(row) for row in read_metrics(folder) if is_kept(row)))
+        self._file = open(path, "a", encoding="utf-8")  # noqa: SIM115 - open as long as the run
+
+    def write(self, row: Mapping[str, Any]) -> None:
+        self._file.write(_line(row))
+        self._file.flush()
+
+    def close(self) -> None:
+        self._file.close()
+
+
+def _line(row: Mapping[str, Any]) -> str:
+    return json.dumps(row, ensure_ascii=False) + "\n"
+
+
+def read_metrics(folder: Path) -> list[dict[str, Any]]:
+    """Read the rows of a run's `metrics.jsonl`. Skip a line that a killed process half wrote."""
+    path, rows = folder / "metrics.jsonl", []
+    text = path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
+    for line in text.splitlines():
+        with contextlib.suppress(ValueError):
+            row = json.loads(line)
+            if isinstance(row, dict) and isinstance(row.get("step"), int):
+                rows.append(row)
+    return rows
+
+
+def refuse_other_groups(folder: Path, names: set[str]) -> None:
+    """Raise `UserError` if the newest log point has other parameter groups than `names`.
+
+    Another release may split a model into other groups, for example for `optimizer.layer_decay`.
+    """
+    for row in reversed(read_metrics(folder)):
+        if logged := {tag.removeprefix("lr/") for tag in row if tag.startswith("lr/")}:
+            if logged != names:
+                raise UserError(
+                    f"The run has {len(logged)} parameter groups, but its config now makes other "
+                    f"groups ({len(names)}). Resume it with the release that began it."
+                )
+            return

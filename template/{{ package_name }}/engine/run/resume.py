@@ -99,26 +99,20 @@ def record_resumed(
 
     can_be_extended: whether the learning rate so far would be the same in a longer run.
     """
-    differences = []
-    if state is not None:
-        if state["fingerprint"]["data"] != fingerprint["data"] and not config.allow_changed_data:
-            raise UserError(
-                "The data have changed since the checkpoint was written. Bring the old data back, "
-                "go on with the new as allow_changed_data=true, or start a new run."
-            )
-        differences = fingerprint_differences(state["fingerprint"], fingerprint)
-    if differences:
+    before = fingerprint if state is None else state["fingerprint"]
+    if before["data"] != fingerprint["data"] and not config.allow_changed_data:
+        raise UserError(
+            "The data have changed since the checkpoint was written. Bring the old data back, set "
+            "allow_changed_data=true, or start a new run."
+        )
+    if differences := fingerprint_differences(before, fingerprint):
         logger.warning(f"This run is no longer bit-exact: {', '.join(differences)}.")
     extended = sorted(changed_keys(stored, config) & EXTENDING)
+    keys = ", ".join(extended)
     if extended and not can_be_extended:
-        raise UserError(
-            f"{', '.join(extended)} cannot be changed: this run's schedule is one cycle over its "
-            "whole length. Start a new run."
-        )
+        raise UserError(f"{keys} cannot be changed: the schedule is one cycle. Start a new run.")
     if extended and distributed.is_main():
-        logger.warning(
-            f"{', '.join(extended)} changed: the schedule becomes that of the longer run."
-        )
+        logger.warning(f"{keys} changed: the schedule becomes that of the longer run.")
         write_whole(run.folder / "config.yaml", to_yaml(config))
     resumed = {
         "step": 0 if state is None else state["step"],

@@ -8,7 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..machine.torch_internals import copy_all
+from ..machine.device import map_tensors
+from ..machine.torch_internals import for_each
 from . import checkpoint
 
 
@@ -21,7 +22,7 @@ class Saver:
 
     def __init__(self, folder: Path, keep_last: int) -> None:
         self.folder, self.keep_last = folder, keep_last
-        self._buffers: dict[tuple[Any, ...], Tensor] = {}
+        self._buffers: dict[int, Tensor] = {}
         self.thread: threading.Thread | None = None
         self.error: Exception | None = None
         """The failure of the last write, until `check` raises it."""
@@ -74,24 +75,17 @@ class Saver:
         sources: list[Tensor] = []
         targets: list[Tensor] = []
 
-        def copy(value: Any, place: tuple[Any, ...]) -> Any:
-            if isinstance(value, Tensor):
-                sources.append(value.detach())
-                targets.append(self._buffer(value, place))
-                return targets[-1]
-            if isinstance(value, Mapping):
-                return {key: copy(v, (*place, key)) for key, v in value.items()}
-            if isinstance(value, list | tuple):
-                items = [copy(v, (*place, number)) for number, v in enumerate(value)]
-                return items if isinstance(value, list) else tuple(items)
-            return value
+        def copy(value: Tensor) -> Tensor:
+            sources.append(value.detach())
+            targets.append(self._buffer(value, len(targets)))
+            return targets[-1]
 
-        copied: dict[str, Any] = copy(state, ())
+        copied: dict[str, Any] = map_tensors(copy, state)
         with torch.no_grad():
-            copy_all(targets, sources)
+            for_each("copy_", targets, sources, True)  # without waiting for a GPU
         return copied
 
-    def _buffer(self, value: Tensor, place: tuple[Any, ...]) -> Tensor:
+    def _buffer(self, value: Tensor, place: int) -> Tensor:
         buffer = self._buffers.get(place)
         if buffer is None or buffer.shape != value.shape or buffer.dtype != value.dtype:
             pin = value.device.type == "cuda"

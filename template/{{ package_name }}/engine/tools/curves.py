@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ..run.metrics import read_metrics
+from ..run.folder import read_metrics
 from .plots import new_figure, save_figure
 
 Rows = Sequence[Mapping[str, Any]]

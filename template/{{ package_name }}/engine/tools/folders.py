@@ -10,8 +10,7 @@ from typing import Any
 from ..config.stored import flat
 from ..errors import UserError, one_line
 from ..paths import RUNS, shown
-from ..run.folder import Run, is_run
-from ..run.metrics import read_metrics
+from ..run.folder import Run, is_run, read_metrics
 
 
 def runs_below(folder: Path) -> list[Path]:

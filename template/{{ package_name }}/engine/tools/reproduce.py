@@ -19,8 +19,7 @@ from ..errors import FINISHED, STOPPED, Failed, UserError
 from ..launch import launch
 from ..paths import ROOT
 from ..run.facts import describe_start, fingerprint_differences
-from ..run.folder import Run, create_run
-from ..run.metrics import read_metrics
+from ..run.folder import Run, create_run, read_metrics
 
 
 def reproduce_run(folder: Path, stops: Sequence[int], **replaced: Any) -> None:
