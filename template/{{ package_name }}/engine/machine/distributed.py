@@ -96,6 +96,7 @@ class Vote:
 
     def __init__(self) -> None:
         self._work: Any = None
+        self._ballot: Any = None
         self.restart()
 
     def restart(self) -> None:
