@@ -3,7 +3,7 @@
 import math
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager, closing, nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -17,7 +17,7 @@ from .build.parts import Parts
 from .config.stored import to_yaml
 from .errors import NO_SPACE, Stopped
 from .log.media import Media
-from .log.profiling import Profiler
+from .log.profiling import profiled
 from .log.report import Report
 from .log.statistics import Statistics
 from .machine import distributed
@@ -187,12 +187,11 @@ class Loop(Steps):
             self.saver.wait()  # loader workers are forked next: no other thread may run then
             p.model.train()
             batches, left = p.train.read(self.step, p.total_steps), p.total_steps - self.step
-            profiler = Profiler(config.profile, self.run.folder, p.device, left)
-            with ended(batches), closing(profiler):
+            profiler = profiled(config.profile, self.run.folder, p.device, left)
+            with ended(batches), profiler as step_done:
                 while self.step < p.total_steps and not self.progress.is_out_of_patience:
                     self.training_step(batches)
-                    if config.profile:
-                        profiler.step()
+                    step_done()
                     self.after_step()
             if self.saved_at != self.step:
                 self.save()
