@@ -49,8 +49,6 @@ def duration(seconds: float) -> str:
 
 def width(text: str) -> int:
     """Return the columns on a terminal. Chinese, Japanese and Korean letters take two each."""
-    if text.isascii():
-        return len(text)
     return sum(1 + (unicodedata.east_asian_width(letter) in "WF") for letter in text)
 
 

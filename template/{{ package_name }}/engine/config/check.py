@@ -5,7 +5,6 @@ from collections.abc import Mapping
 from typing import Any
 
 from ..errors import UserError, nearest
-from ..paths import CONFIGS
 from .retired import without_retired
 from .rules import Rule, check_value
 from .schema import RULES, SECTIONS, Config
@@ -57,8 +56,7 @@ def check(config: Config) -> None:
         )
     for group in ("task", "data", "model", "loss", "optimizer", "scheduler"):
         if not isinstance(getattr(config, group).get("_target_"), str):
-            example = next((p.stem for p in sorted((CONFIGS / group).glob("*.yaml"))), "NAME")
-            raise UserError(f"The config has no {group}._target_. Choose one: {group}={example}.")
+            raise UserError(f"{group}._target_ is missing. Set {group}=NAME, see configs/{group}/.")
     _check_windows(config.log.windows)
 
 
