@@ -165,7 +165,6 @@ class Loop(Steps):
         self.saver = Saver(run.checkpoints, self.config.keep_last)
         self.config_text = to_yaml(self.config)
         self.vote = Vote()
-        self.first_step = 0  # of this process, from 1
         never = 1 << 62
         self.val_interval = parts.val_intervals[0] or never
         self.save_intervals = [interval or never for interval in parts.save_intervals]
@@ -175,7 +174,7 @@ class Loop(Steps):
         p, config = self.parts, self.config
         if config.val_at_start and self.saved_at < 0:  # else the checkpoint says whether it is due
             self.pending = p.val is not None
-        self.first_step = self.step + 1
+        self.first_step = self.step + 1  # of this process, from 1
         self.report = Report(p, self.run.folder, self.step, validates_again=self.pending)
         try:
             self.media = Media(p, self.run, self.report.loggers, self.step)

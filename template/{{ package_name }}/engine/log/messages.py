@@ -30,8 +30,7 @@ class _File(logging.FileHandler):
 class _Library(logging.Handler):
     """Logs the errors of other loggers, and their warnings once. Loader workers share `said`."""
 
-    said = mmap.mmap(-1, 1 << 16)
-    """One byte per warning, by hash."""
+    said = mmap.mmap(-1, 1 << 16)  # one byte per warning, by hash
 
     def emit(self, record: logging.LogRecord) -> None:
         text = " ".join(record.getMessage().split())

@@ -55,16 +55,15 @@ class Report:
         self, step: int, means: Mapping[str, float], lrs: Mapping[str, float], data_seconds: float
     ) -> None:
         """Report a log point: means by tag and the lr of each parameter group."""
-        steps = max(1, step - self.logged_step)
+        steps = step - self.logged_step
         per_step = (self.eta.training() - self.logged_at) / steps
-        for_data = data_seconds / steps
-        times = {"time/step": per_step, "time/data": for_data}
+        times = {"time/step": per_step, "time/data": data_seconds / steps}
         self.write(step, {**means, **{f"lr/{k}": v for k, v in lrs.items()}, **times})
         low, high = (f"{choose(lrs.values()):.1e}" for choose in (min, max))
         self.lr_shown = (low if low == high else f"{low}…{high}").ljust(len(self.lr_shown))
         eta = ("eta", duration(self.eta.left(step)))
         cells = [("lr", self.lr_shown), *_numbers("train", means), eta]
-        optional = [("time", f"{per_step:.3f}"), ("data", f"{for_data:.3f}")]
+        optional = [("time", f"{per_step:.3f}"), ("data", f"{times['time/data']:.3f}")]
         if self.device.type == "cuda":
             peak = torch.cuda.max_memory_allocated(self.device)
             optional.append(("mem", f"{peak / 2**30:.1f}G"))

@@ -35,14 +35,6 @@ def _fold(statistic: str, state: list[float], value: float, n: float) -> list[fl
     return [max(state[0], value) if statistic == "max" else min(state[0], value)]
 
 
-def _result(statistic: str, state: list[float]) -> float:
-    if statistic == "mean":
-        return state[0] / state[1]
-    if statistic == "std":
-        return math.sqrt(state[2] / (state[0] - 1)) if state[0] > 1 else 0.0
-    return state[0]
-
-
 class Window:
     """One entry of `log.windows`: a statistic of the values of several steps."""
 
@@ -72,7 +64,13 @@ class Window:
             for at, value, n in self.rows:
                 if at > step - self.window:
                     state = _fold(self.statistic, state, value, n)
-        return _result(self.statistic, state) if state else None
+        if not state:
+            return None
+        if self.statistic == "mean":
+            return state[0] / state[1]
+        if self.statistic == "std":
+            return math.sqrt(state[2] / (state[0] - 1)) if state[0] > 1 else 0.0
+        return state[0]
 
     def state_dict(self) -> dict[str, Any]:
         return {
@@ -88,9 +86,6 @@ class Window:
         self.state = list(state["state"])
         self.rows = deque((int(step), value, n) for step, value, n in state["rows"].tolist())
         return True
-
-
-Values = Mapping[str, Tensor | Mean | Share | list[Tensor | Mean]]
 
 
 class Statistics:
@@ -125,10 +120,11 @@ class Statistics:
         """Step, key, n (None: the next held number) and "is a count" of each held value."""
         self._held: list[Tensor] = []
 
-    def add(self, step: int, values: Values, count: float) -> None:
+    def add(self, step: int, values: Mapping[str, Any], count: float) -> None:
         """Add the values of a micro-batch of `count` samples at `step`. Raises `UserError`.
 
-        The values are copied, because a parameter, for example, changes in place later.
+        A value is a scalar, a `Mean`, a `Share` or a list of the first two. It is copied, because a
+        parameter, for example, changes in place later.
         """
         scalars: list[Tensor] = []
         for key, given in values.items():

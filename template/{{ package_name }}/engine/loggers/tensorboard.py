@@ -104,11 +104,8 @@ class TensorBoard(Logger):
             self.writer.close()
 
     def _session(self, parameters: Mapping[str, Any], ends: bool) -> None:
-        """Write the start or the end of a row in the HPARAMS tab.
-
-        `add_hparams` would write both at once, into a folder of its own, and name the columns for
-        all runs.
-        """
+        """Write the start or the end of a row in the HPARAMS tab."""
+        # `add_hparams` would write both at once, into a folder of its own.
         from torch.utils.tensorboard.summary import hparams
 
         _, start, end = hparams(dict(parameters), {})
@@ -116,10 +113,7 @@ class TensorBoard(Logger):
 
 
 def charts(tags: set[str]) -> dict[str, dict[str, list[Any]]]:
-    """The layout of the CUSTOM SCALARS tab.
-
-    One chart shows a value in training and validation, one the learning rates of all groups.
-    """
+    """The layout of the CUSTOM SCALARS tab: a chart for each value, one for all learning rates."""
     keys: dict[str, list[str]] = {}
     for tag in sorted(tags):
         place, _, key = tag.partition("/")
