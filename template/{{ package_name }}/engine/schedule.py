@@ -42,15 +42,13 @@ class Schedule(ABC):
     interval: str = field(default="step", metadata={"rule": Rule("", one_of=("step", "epoch"))})
     """How often the learning rate changes, and the unit of counts and milestones."""
 
-    can_be_extended = True
-    """Whether a resumed run may be made longer."""
+    can_be_extended = True  # a resumed run may be made longer
 
     def __post_init__(self) -> None:
         for f in (*fields(Schedule), *fields(self)):  # a subclass may change a default, not a rule
             if "rule" in f.metadata:
                 check_value(f"scheduler.{f.name}", getattr(self, f.name), f.metadata["rule"])
-        names = ("warmup_steps", "warmup_epochs", "warmup_fraction")
-        given = [name for name in names if getattr(self, name)]
+        given = [f.name for f in fields(Schedule) if "warmup" in f.name and getattr(self, f.name)]
         if len(given) > 1:
             raise UserError(f"Set only one of scheduler.{' and scheduler.'.join(given)}.")
         self.warmup = self.warmup_steps or round(

@@ -124,10 +124,9 @@ class Parts(Built):
 
     def state_dict(self) -> dict[str, Any]:
         """Return what a checkpoint holds of the parts, the optimizer's state by parameter name."""
-        averaged = self.averaged
         return {
             "model": self.model.state_dict(),
-            "ema": averaged.model.state_dict() if averaged is not None else None,
+            "ema": None if self.averaged is None else self.averaged.model.state_dict(),
             "loss": self.loss.state_dict(),
             "optimizer": optimizer_state(self.optimizer, self.parameters),
             "scheduler": self.scheduler.state_dict(),
