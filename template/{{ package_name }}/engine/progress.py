@@ -41,14 +41,12 @@ class Progress:
         self.patience = config.early_stopping_patience
         self.max_minutes, self.started = config.max_minutes, started
         self.best: float | None = None
-        self.best_saved: float | None = None
-        """The value of the weights in best.pt. It differs from `best` if that file was lost."""
+        self.best_saved: float | None = None  # of best.pt; not `best` if that file was lost
         self.last: float | None = None
-        self.not_better = 0
-        """Validations in a row without a better value."""
+        self.not_better = 0  # validations in a row without a better value
+        # True once this process has done a step or a validation. Until then `max_minutes` does not
+        # count, so that a resume loop always advances.
         self.has_advanced = False
-        """True once this process has done a step or a validation. Until then `max_minutes` does not
-        count, so that a resume loop always advances."""
 
     def judge(self, results: Mapping[str, float]) -> tuple[bool, bool]:
         """Take the values of a validation, by tag. Return whether the monitored value is the best of

@@ -13,8 +13,7 @@ from types import FrameType
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
 
-pending: int | None = None
-"""The number of the signal that asked the run to stop."""
+pending: int | None = None  # the number of the signal that asked the run to stop
 
 _owner = os.getpid()
 

@@ -18,11 +18,8 @@ def say(sentence: str) -> None:
     print(escaped.replace("\\n  ", "\n  "), file=sys.stderr, flush=True)
 
 
-DIGITS = 4
-"""Significant digits that people read. Files hold all digits."""
-
-NUMBER_WIDTH = 8
-"""Columns of the widest `number`: every value of a run fits into one column."""
+DIGITS = 4  # significant digits that people read; files hold all digits
+NUMBER_WIDTH = 8  # columns of the widest `number`: every value of a run fits into one column
 
 
 def number(value: float) -> str:

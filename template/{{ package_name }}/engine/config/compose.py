@@ -12,8 +12,7 @@ from .hydra_internals import check_flags, make_current
 from .retired import accept_retired
 from .schema import SECTIONS, Config
 
-DIRECTIONS = {"max": "maximize", "min": "minimize"}
-"""How Hydra's sweepers call each `monitor_mode`."""
+DIRECTIONS = {"max": "maximize", "min": "minimize"}  # Hydra's words for each `monitor_mode`
 
 
 @dataclass

@@ -43,9 +43,8 @@ def text(composed: Any) -> str:
     for key, rule in RULES.items():
         lines += [f"\n{rule.heading}"] if rule.heading else []
         inner = [k for k in values if k.startswith(f"{key}.")] if key in GROUPS else []
-        if inner:
-            lines += [f"  {k}={_typed(values[k])}" for k in inner]
-        else:
+        lines += [f"  {k}={_typed(values[k])}" for k in inner]
+        if not inner:
             limits = f" ({rule.limits()})" if rule.limits() else ""
             lines.append(f"  {f'{key}={_typed(values.get(key))}':<32}  {rule.meaning}{limits}")
     return _USE.format(choices="\n".join(choices), keys="\n".join(lines))
