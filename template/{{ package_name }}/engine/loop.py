@@ -51,13 +51,12 @@ class Steps:
         self.step_key = rng.make_key(self.config.seed, Domain.STEP)
         self.batch_key = rng.make_key(self.config.seed, Domain.BATCH)
         self.in_turn = parts.in_turn
-        limits = (self.config.clip_grad_norm, self.config.clip_grad_value)
-        self.clips = limits != (None, None)
         self.forward = parts.wrapped_model()
 
     def training_step(self, batches: Iterator[Any]) -> None:
         """One optimizer step, over all its micro-batches."""
         p = self.parts
+        self.lrs = {group["name"]: group["lr"] for group in p.optimizer.param_groups}
         for parameter in p.parameters.values():  # optimizer.zero_grad() in less time
             parameter.grad = None
         self.divisor = None
@@ -74,15 +73,12 @@ class Steps:
                     values = p.task.training_step(self.forward, batch, self.context())
                 self.backward(values["loss"], count)
             self.statistics.add(self.step, {**recorded, **values}, count)
-        if WORLD_SIZE > 1 or self.divisor is not None:
-            p.average_gradients(self.divisor)
+        self.average_gradients()
         if self.in_turn:
             self.leave_out_groups()
-        if self.clips:
-            self.clip_gradients()
+        self.clip_gradients()
         self.scaler.step(p.optimizer)
         self.scaler.update()
-        self.lrs = {group["name"]: group["lr"] for group in p.optimizer.param_groups}
         p.scheduler.step()
         if p.averaged is not None:
             p.averaged.update(p.model)
@@ -131,6 +127,11 @@ class Steps:
         if self.config.compile == "reduce-overhead" and self.config.accumulate > 1:
             self.parts.copy_gradients()  # the next call of the CUDA graph overwrites them
 
+    def average_gradients(self) -> None:
+        """Average gradients over processes, and divide sums of `Mean` losses by their n."""
+        if WORLD_SIZE > 1 or self.divisor is not None:
+            self.parts.average_gradients(self.divisor)
+
     def leave_out_groups(self) -> None:
         """Drop the gradients of groups that the task does not train: they keep value and state."""
         trained = self.parts.task.trains(self.context())
@@ -142,6 +143,8 @@ class Steps:
     def clip_gradients(self) -> None:
         """Clip gradients by value, by norm, or both. Log the norm before the second."""
         p, config = self.parts, self.config
+        if config.clip_grad_norm is None and config.clip_grad_value is None:
+            return
         self.scaler.unscale_(p.optimizer)
         if config.clip_grad_value is not None:
             nn.utils.clip_grad_value_(p.parameters.values(), config.clip_grad_value)

@@ -55,6 +55,7 @@ class Schedule(ABC):
             self.warmup_epochs * self.horizon.steps_per_epoch
             + self.warmup_fraction * self.horizon.total_steps
         )
+        self.decay_steps = max(1, self.horizon.total_steps - self.warmup)
         self.step_count = 0
         self.validate()
 
@@ -105,7 +106,7 @@ class Schedule(ABC):
 
     def done(self, step: int) -> float:
         """Return the share of the run after the warm-up that is over at `step`, from 0 to 1."""
-        return min(1.0, (step - self.warmup) / max(1, self.horizon.total_steps - self.warmup))
+        return min(1.0, (step - self.warmup) / self.decay_steps)
 
 
 @dataclass(kw_only=True)
@@ -122,7 +123,7 @@ class Cosine(Schedule):
     cycles: int = bounded(1, 1e6, default=1)
 
     def scale(self, step: int) -> float:
-        done = self.done(step) * self.cycles
+        done = min(1.0, (step - self.warmup) / self.decay_steps) * self.cycles
         done = 1.0 if done >= self.cycles else done % 1
         return self.min_scale + (1 - self.min_scale) * (1 + math.cos(math.pi * done)) / 2
 
