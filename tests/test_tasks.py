@@ -166,7 +166,7 @@ def test_turns_change_one_network_each_as_two_optimizers_would(train, workspace)
         (
             "contrastive",
             ("rng.choice(members, 4)", "rng.choice(members, 4) + 500"),
-            "in epoch 1. The training set has samples 0",
+            "in epoch 1. It must lie between 0",
         ),
         (
             "contrastive",

@@ -33,7 +33,11 @@ class _Reader(Dataset[Any]):
         self.dataset, self.collate = dataset, collate or default_collate
         self.seed, self.domain = seed, domain
         self.takes_keys = isinstance(dataset, BatchDataset)
-        self.fetches = _fetches(dataset)
+        while isinstance(dataset, Subset):
+            dataset = dataset.dataset
+        # Most of torch's own wrappers have the method, but read one sample after the other with it.
+        own = not type(dataset).__module__.startswith("torch.utils.data")
+        self.fetches = own and hasattr(dataset, "__getitems__")
 
     def __getitem__(self, batch: Batch) -> Any:
         key = rng.make_key(self.seed, self.domain, batch.epoch)
@@ -67,21 +71,12 @@ class _Reader(Dataset[Any]):
         """Cut rows into parts. Each part may be changed in place, like a tensor of its own."""
         if rows.shape[:1] != (sum(sizes),):
             raise UserError(
-                f"{type(self.dataset).__name__}.batch gave a tensor of shape {list(rows.shape)} "
-                f"for {sum(sizes)} samples. With sample_bytes, a tensor needs one row per sample."
+                f"batch(…) gave a tensor of shape {list(rows.shape)} for {sum(sizes)} samples. "
+                "With sample_bytes, a tensor needs one row per sample."
             )
         parts = split_rows(rows, sizes)
         # Some kernels add in another order if memory is not aligned like that of a new tensor.
         return iter([p if p.storage_offset() * p.itemsize % 256 == 0 else p.clone() for p in parts])
-
-
-def _fetches(dataset: Any) -> bool:
-    """Whether a data set itself reads the samples of a batch. torch's own wrappers have the method
-    for that, too, but most of them read one sample after the other with it."""
-    while isinstance(dataset, Subset):
-        dataset = dataset.dataset
-    own = not type(dataset).__module__.startswith("torch.utils.data")
-    return own and hasattr(dataset, "__getitems__")
 
 
 def _pinned(tensor: torch.Tensor) -> torch.Tensor:
@@ -100,10 +95,8 @@ def _itself(batch: Any) -> Any:
 def on_device(dataset: Any, device: torch.device) -> Any:
     """Return the data set on `device`, where it makes its batches. Raises `UserError`."""
     if not (isinstance(dataset, BatchDataset) and hasattr(dataset, "to")):
-        raise UserError(
-            "data_on_device=true needs data in memory with a method `to`, such as mnist, or "
-            f"image_folder with data.in_memory=true. {type(dataset).__name__} has no such method."
-        )
+        name = type(dataset).__name__
+        raise UserError(f"data_on_device=true needs data with a method `to`. {name} has none.")
     try:
         return dataset if device.type == "cpu" else dataset.to(device)
     except torch.OutOfMemoryError:
@@ -113,11 +106,8 @@ def on_device(dataset: Any, device: torch.device) -> Any:
 _TOGETHER = 4096, 4 << 20
 """How many samples and bytes of a `BatchDataset` are read in one call, at most."""
 
-_QUICK = 0.002
-"""Seconds that a worker needs to hand over a batch, about."""
-
-_START = 0.3
-"""Seconds that workers need to start, about."""
+_QUICK = 0.002  # seconds that a worker needs to hand over a batch, about
+_START = 0.3  # seconds that workers need to start, about
 
 
 @contextmanager
@@ -145,8 +135,7 @@ class Loader:
         self.plan, self.device, self.workers = plan, device, workers
         self.reader = _Reader(dataset, collate, plan.seed, domain)
         self.in_workers = getattr(dataset, "in_workers", not self.reader.takes_keys)
-        self.seconds: float | None = None
-        """How long `first` took to read a micro-batch."""
+        self.seconds: float | None = None  # that `first` took to read a micro-batch
 
     def read(self, start: int, stop: int) -> Iterator[Any]:
         """Return the micro-batches of steps `start` … `stop` - 1, in order, on the device.
@@ -165,8 +154,8 @@ class Loader:
 
     def first(self) -> Any:
         """Read the first micro-batch in this process, and note how long it takes."""
-        began = time.perf_counter()
         read = self._like_a_worker if self.in_workers else self.reader.__getitem__
+        began = time.perf_counter()
         batch = read(self.plan.batches(0)[0])
         self.seconds = time.perf_counter() - began
         return batch
@@ -184,10 +173,8 @@ class Loader:
         total = self.seconds * steps * self.plan.micro_batches / WORLD_SIZE
         count = 0 if self.seconds < _QUICK or total < _START else count
         if self.reader.domain == Domain.SAMPLE:
-            logger.info(
-                f"Reading a batch took {1e3 * self.seconds:.1f} ms: {count} loader workers "
-                f"(workers=… chooses) and {torch.get_num_threads()} threads that compute"
-            )
+            took = f"Reading a batch took {1e3 * self.seconds:.1f} ms"
+            logger.info(f"{took}: {count} loader workers, {torch.get_num_threads()} threads")
         return count
 
     def _here(self, start: int, stop: int) -> Iterator[Any]:

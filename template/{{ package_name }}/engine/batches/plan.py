@@ -102,16 +102,12 @@ def own_order(
     """Return the `Data.order` of `epoch` (from 0) over `samples`, int64. Raises `UserError`."""
     indices = np.asarray(order(epoch + 1, rng.make_key(seed, Domain.ORDER, epoch)))
     if indices.ndim != 1 or not np.issubdtype(indices.dtype, np.integer):
-        raise UserError(
-            f"The data's order(…) must return whole numbers in one dimension, not {indices.dtype} "
-            f"of shape {list(indices.shape)}."
-        )
+        given = f"{indices.dtype} of shape {list(indices.shape)}"
+        raise UserError(f"order(…) must return whole numbers in one dimension, not {given}.")
     for index in (indices.min(initial=0), indices.max(initial=0)):
         if not 0 <= index < samples:
-            raise UserError(
-                f"The data's order(…) names sample {index} in epoch {epoch + 1}. The training set "
-                f"has samples 0 to {samples - 1}."
-            )
+            where = f"sample {index} in epoch {epoch + 1}"
+            raise UserError(f"order(…) names {where}. It must lie between 0 and {samples - 1}.")
     return indices.astype(np.int64)
 
 
@@ -121,15 +117,13 @@ def check_size(size: int, batch_size: int, accumulate: int, drop_last: bool) -> 
     if size == 0:
         raise UserError("The training set is empty.")
     if batch_size % micro_batches:
+        where = f"{WORLD_SIZE} processes with accumulate={accumulate}"
         raise UserError(
-            f"batch_size={batch_size} cannot be divided equally among {WORLD_SIZE} processes "
-            f"with accumulate={accumulate}. Make it a multiple of {micro_batches}."
+            f"batch_size={batch_size} must be a multiple of {micro_batches} on {where}."
         )
     if drop_last and size < batch_size:
-        raise UserError(
-            f"batch_size={batch_size} is larger than the training set of {size} samples. Lower "
-            "batch_size, or set drop_last=false."
-        )
+        larger = f"batch_size={batch_size} is larger than the training set of {size} samples."
+        raise UserError(f"{larger} Lower it, or set drop_last=false.")
     if WORLD_SIZE > 1 and not drop_last and 0 < size % batch_size < micro_batches:
         raise UserError(
             f"drop_last=false leaves {size % batch_size} samples for the last {micro_batches} "

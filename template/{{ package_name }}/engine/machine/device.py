@@ -3,6 +3,7 @@
 import contextlib
 import os
 import platform
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from functools import cache
@@ -22,12 +23,9 @@ def choose_device(name: str) -> torch.device:
         name = f"cuda:{LOCAL_RANK}"
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        device = torch.device(name)
-    except RuntimeError:
-        raise UserError(f"Unknown device={name}. Name auto, cpu, cuda or cuda:<n>.") from None
-    if device.type not in ("cpu", "cuda") or (device.type == "cpu" and device.index):
-        raise UserError(f"device={name} is not supported. Name auto, cpu, cuda or cuda:<n>.")
+    if not re.fullmatch(r"cpu(:0)?|cuda(:[1-9]?\d)?", name):
+        raise UserError(f"Unknown device={name}. Name auto, cpu, cuda or cuda:<n>.")
+    device = torch.device(name)
     if device.type == "cuda":
         count = torch.cuda.device_count() if torch.cuda.is_available() else 0
         if (device.index or 0) >= count:

@@ -67,11 +67,7 @@ def set_deterministic(strict: bool, warn_only: bool, compiles: bool) -> None:
 
 
 def leave_compiler_out() -> None:
-    """Mark methods of optimizers as not to be compiled.
-
-    At their first call, torch imports its compiler to mark them. If torch no longer looks for this
-    mark, it does nothing.
-    """
+    """Mark methods of optimizers as not to be compiled: torch imports its compiler to do that."""
     for name in ("add_param_group", "load_state_dict", "state_dict", "zero_grad"):
         plain = getattr(getattr(Optimizer, name), "__wrapped__", None)
         if _is_allowed and plain is not None and not hasattr(plain, "__dynamo_disable"):
@@ -82,8 +78,7 @@ def leave_compiler_out() -> None:
 # For a small network, what torch does around Adam's fused kernel takes longer than the kernel.
 
 
-_ONE = torch.ones((), device="cpu")
-"""Adding a Python number would create a tensor at every step."""
+_ONE = torch.ones((), device="cpu")  # adding a Python number creates a tensor at every step
 
 
 def short_class(kind: Any) -> Any:
@@ -129,15 +124,13 @@ class _Lists(NamedTuple):
     squares: list[Tensor]
     counts: list[Tensor]
     """The step count of each parameter, a view of an element of `all_counts`."""
-    all_counts: Tensor
-    """One tensor, so that one addition counts for all."""
+    all_counts: Tensor  # one addition counts for all
 
 
 class ShortAdam(Adam):
     """`Adam(fused=True)`, bit for bit: calls the same kernel with lists kept between steps.
 
-    If the options ask for more, it takes torch's own step. If somebody replaces the state of a
-    group's first parameter, it makes the lists anew.
+    If the options ask for more, it takes torch's own step. A new state makes it collect lists anew.
     """
 
     _kernel: Any = getattr(torch, "_fused_adam_", None)  # a built-in function, so it is not bound
@@ -242,10 +235,9 @@ class ShortSGD(SGD):
         is_sparse: bool = super()._init_group(group, params, grads, momenta)
         if getattr(self, "found_inf", None) is not None and not group["dampening"]:
             # If fp16's scale is too large for the first step, torch leaves momenta uninitialised.
-            momenta[:] = [
-                torch.zeros_like(parameter) if momentum is None else momentum
-                for parameter, momentum in zip(params, momenta, strict=False)
-            ]
+            for number, parameter in enumerate(params):
+                if momenta[number] is None:
+                    momenta[number] = torch.zeros_like(parameter)
         return is_sparse
 
 

@@ -23,11 +23,10 @@ _NAME = re.compile(r"step-(\d{8,})\.pt")
 
 BEST = "best.pt"
 
-_FACTS = ("format", "interface", "step", "epoch", "config", "fingerprint")
-
-_STATES = ("model", "ema", "loss", "optimizer", "scheduler", "scaler", "windows", "best", "pending")
-
-KEYS = (*_FACTS, *_STATES)
+KEYS = (
+    *("format", "interface", "step", "epoch", "config", "fingerprint"),
+    *("model", "ema", "loss", "optimizer", "scheduler", "scaler", "windows", "best", "pending"),
+)
 """What every checkpoint holds."""
 
 
@@ -128,7 +127,7 @@ def load(path: Path, mapped: bool = False) -> dict[str, Any]:
         raise Unusable(path, "is not a checkpoint of a run")
     if state["format"] != FORMAT:
         raise Unusable(path, f"has format {state['format']}; this version reads format {FORMAT}")
-    missing = [key for key in KEYS if key not in state]
-    if missing:
-        raise Unusable(path, f"lacks '{missing[0]}'")
+    for key in KEYS:
+        if key not in state:
+            raise Unusable(path, f"lacks '{key}'")
     return state

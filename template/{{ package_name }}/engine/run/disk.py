@@ -59,7 +59,5 @@ def save_error(error: BaseException, path: Path, state: Any) -> SaveError | None
 def not_written(path: Path | str, error: OSError, more: str = "") -> SaveError:
     """Describe why a file of a run was not written. `failures.py` adds how to go on."""
     first = "Make room" if error.errno in NO_SPACE else "Put this right"
-    return SaveError(
-        f"{path} cannot be written: {error.strerror or error}{more}. Earlier checkpoints are "
-        f"intact. {first} first."
-    )
+    why = f"{path} cannot be written: {error.strerror or error}{more}."
+    return SaveError(f"{why} Earlier checkpoints are intact. {first} first.")

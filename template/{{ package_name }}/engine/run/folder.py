@@ -89,23 +89,18 @@ def create_run(config: Config, manifest: Mapping[str, Any], run_name: str | None
         raise kind(f"No run folder can be made in {parent}: {error}.") from error
 
 
-def lock_run(folder: Path, seconds: float = 10) -> Run:
-    """Lock a run. Wait for another process that holds the lock. Raises `UserError`."""
+def lock_run(folder: Path) -> Run:
+    """Lock a run. Wait 10 s for another process that holds the lock. Raises `UserError`."""
     try:
         file = open(folder / ".lock", "a")  # noqa: SIM115 - stays open as long as the run
     except OSError as error:
         raise UserError(f"The run {folder} cannot be written: {error.strerror}.") from error
-    deadline = time.monotonic() + seconds
-    while True:
-        try:
+    for _ in range(100):
+        with contextlib.suppress(OSError):
             fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             return Run(folder, file)
-        except OSError:
-            if time.monotonic() > deadline:
-                raise UserError(
-                    f"The run {folder} is in use by another process. Wait for it, or stop it."
-                ) from None
-            time.sleep(0.1)
+        time.sleep(0.1)
+    raise UserError(f"The run {folder} is in use by another process. Wait for it, or stop it.")
 
 
 def all_runs(name: str) -> list[Path]:

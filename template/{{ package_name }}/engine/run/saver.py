@@ -35,9 +35,8 @@ class Saver:
         """
         self.wait()
         copy = self._copied(state)
-        event = torch.cuda.Event() if torch.cuda.is_initialized() else None
-        if event is not None:
-            event.record()
+        on_gpu = torch.cuda.is_initialized()
+        event = torch.cuda.current_stream().record_event() if on_gpu else None
         self.thread = threading.Thread(target=self._write, args=(copy, step, best, event))
         self.thread.start()
 
