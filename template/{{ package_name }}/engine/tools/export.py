@@ -154,9 +154,7 @@ def check_formats(formats: Sequence[str]) -> None:
         missing = [package for package in packages if importlib.util.find_spec(package) is None]
         if missing:
             install = f"uv add {' '.join(packages)}"
-            raise UserError(
-                f"Format {name} needs the package '{missing[0]}'. Install it: {install}"
-            )
+            raise UserError(f"{name} needs the package '{missing[0]}'. Install it: {install}")
 
 
 def tensors_in(values: Any) -> list[Tensor]:

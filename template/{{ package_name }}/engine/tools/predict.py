@@ -33,19 +33,17 @@ def predict_files(
             sys.stdout.reconfigure(errors="surrogateescape")
         write_csv(rows, sys.stdout)
         return
-    temporary = out.with_name(f".{out.name}.tmp")
+    partial = out.with_name(f".{out.name}.tmp")
     with writing_to(out.parent):
         try:
-            with temporary.open(
-                "w", encoding="utf-8", errors="surrogateescape", newline=""
-            ) as file:
+            with partial.open("w", encoding="utf-8", errors="surrogateescape", newline="") as file:
                 if out.suffix == ".jsonl":
                     file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
                 else:
                     write_csv(rows, file)
-            os.replace(temporary, out)
+            os.replace(partial, out)
         finally:
-            temporary.unlink(missing_ok=True)
+            partial.unlink(missing_ok=True)
     print(f"Predictions: {shown(out)}", flush=True)
 
 
