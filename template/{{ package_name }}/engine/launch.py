@@ -47,9 +47,10 @@ def launch(work: Work) -> int:
     os.chdir(ROOT)
     if not distributed.is_main():
         return _follow(work)
-    signals.install()
+    signals.install_once()
     code = _lead(work)
     if distributed.is_awaited():  # no job began: tell the other processes
+        signals.restore()
         with contextlib.suppress(Exception):  # there may be none; the mistake is told already
             distributed.start(seconds=30)
             distributed.from_main(None)
@@ -149,7 +150,7 @@ def _plan(outcome: Outcome, config: Config) -> Job | None:
 def _follow(work: Work) -> int:
     """Do the jobs that the main process sends."""
     distributed.start()
-    signals.install()
+    signals.install_once()
     code = FINISHED
     while (job := distributed.from_main(None)) is not None:
         try:

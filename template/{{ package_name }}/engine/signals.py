@@ -27,14 +27,24 @@ def _handle(number: int, frame: FrameType | None) -> None:
 
 
 def install() -> None:
-    """Take over the stop signals, once per process. train.py calls it before its other imports."""
+    """Take over the stop signals. train.py calls it before its other imports."""
     global pending, _owner
-    if _owner == os.getpid() and signal.getsignal(signal.SIGTERM) is _handle:
-        return
     pending, _owner = None, os.getpid()
     if threading.current_thread() is threading.main_thread():
         for number in SIGNALS:
             signal.signal(number, _handle)
+
+
+def install_once() -> None:
+    """Do the same, but keep a request that came since `install`."""
+    if _owner != os.getpid() or signal.getsignal(signal.SIGTERM) is not _handle:
+        install()
+
+
+def restore() -> None:
+    """Let each signal end the process at once: nothing can be lost any more."""
+    for number in SIGNALS:
+        signal.signal(number, signal.SIG_DFL)
 
 
 def ignore() -> None:
