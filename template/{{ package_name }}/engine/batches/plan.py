@@ -117,15 +117,11 @@ def check_size(size: int, batch_size: int, accumulate: int, drop_last: bool) -> 
     if size == 0:
         raise UserError("The training set is empty.")
     if batch_size % micro_batches:
-        where = f"{WORLD_SIZE} processes with accumulate={accumulate}"
-        raise UserError(
-            f"batch_size={batch_size} must be a multiple of {micro_batches} on {where}."
-        )
+        where = f"accumulate={accumulate} on {WORLD_SIZE} processes"
+        raise UserError(f"batch_size={batch_size} is not a multiple of {micro_batches} ({where}).")
     if drop_last and size < batch_size:
         larger = f"batch_size={batch_size} is larger than the training set of {size} samples."
         raise UserError(f"{larger} Lower it, or set drop_last=false.")
     if WORLD_SIZE > 1 and not drop_last and 0 < size % batch_size < micro_batches:
-        raise UserError(
-            f"drop_last=false leaves {size % batch_size} samples for the last {micro_batches} "
-            f"micro-batches on {WORLD_SIZE} processes. Change batch_size, or set drop_last=true."
-        )
+        left = f"{size % batch_size} samples for the last {micro_batches} micro-batches"
+        raise UserError(f"drop_last=false leaves {left}. Change batch_size, or set drop_last=true.")

@@ -34,10 +34,20 @@ class Saver:
         this returns. Raises `SaveError` for the save before.
         """
         self.wait()
-        copy = self._copied(state)
+        sources: list[Tensor] = []
+        targets: list[Tensor] = []
+
+        def copy(value: Tensor) -> Tensor:
+            sources.append(value.detach())
+            targets.append(self._buffer(value, len(targets)))
+            return targets[-1]
+
+        copied = map_tensors(copy, state)
+        with torch.no_grad():
+            for_each("copy_", targets, sources, True)  # without waiting for a GPU
         on_gpu = torch.cuda.is_initialized()
         event = torch.cuda.current_stream().record_event() if on_gpu else None
-        self.thread = threading.Thread(target=self._write, args=(copy, step, best, event))
+        self.thread = threading.Thread(target=self._write, args=(copied, step, best, event))
         self.thread.start()
 
     def check(self) -> None:
@@ -68,21 +78,6 @@ class Saver:
             checkpoint.prune(path, self.keep_last)
         except Exception as error:  # nobody would see it in a thread
             self.error = error
-
-    def _copied(self, state: Mapping[str, Any]) -> dict[str, Any]:
-        """Return `state` with each tensor replaced by a buffer of the same values."""
-        sources: list[Tensor] = []
-        targets: list[Tensor] = []
-
-        def copy(value: Tensor) -> Tensor:
-            sources.append(value.detach())
-            targets.append(self._buffer(value, len(targets)))
-            return targets[-1]
-
-        copied: dict[str, Any] = map_tensors(copy, state)
-        with torch.no_grad():
-            for_each("copy_", targets, sources, True)  # without waiting for a GPU
-        return copied
 
     def _buffer(self, value: Tensor, place: int) -> Tensor:
         buffer = self._buffers.get(place)
