@@ -8,7 +8,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..machine.device import map_tensors
 from ..machine.torch_internals import for_each
 from . import checkpoint
 
@@ -37,12 +36,18 @@ class Saver:
         sources: list[Tensor] = []
         targets: list[Tensor] = []
 
-        def copy(value: Tensor) -> Tensor:
-            sources.append(value.detach())
-            targets.append(self._buffer(value, len(targets)))
-            return targets[-1]
+        def copy(value: Any) -> Any:  # into plain containers: only those can be loaded
+            if isinstance(value, Tensor):
+                sources.append(value.detach())
+                targets.append(self._buffer(value, len(targets)))
+                return targets[-1]
+            if isinstance(value, Mapping):
+                return {key: copy(v) for key, v in value.items()}
+            if isinstance(value, list | tuple):
+                return (list if isinstance(value, list) else tuple)(map(copy, value))
+            return value
 
-        copied = map_tensors(copy, state)
+        copied = copy(state)
         with torch.no_grad():
             for_each("copy_", targets, sources, True)  # without waiting for a GPU
         on_gpu = torch.cuda.is_initialized()
