@@ -156,12 +156,15 @@ class Steps:
 class Loop(Steps):
     """Train `parts` from `step` to `parts.total_steps` and keep the run folder."""
 
-    def __init__(self, parts: Parts, run: Run, started: float) -> None:
-        """`started`: the time of the command's start, from `time.monotonic()`, in seconds."""
+    def __init__(
+        self, parts: Parts, run: Run, started: float, state: Mapping[str, Any] | None = None
+    ) -> None:
+        """started: the time of the command's start, from `time.monotonic()`, in seconds.
+        state: the checkpoint to go on from, which `parts` have loaded already."""
         super().__init__(parts)
         self.run = run
         self.progress = Progress(parts.config, started)
-        self.pending = False
+        self.pending = self.config.val_at_start and parts.val is not None
         """True while the validation that is due after `step` is not done."""
         self.saved_at = -1
         """The step of the last checkpoint."""
@@ -171,16 +174,20 @@ class Loop(Steps):
         never = 1 << 62
         self.val_interval = parts.val_intervals[0] or never
         self.save_intervals = [interval or never for interval in parts.save_intervals]
+        if state is not None:
+            self.step = self.saved_at = state["step"]
+            self.scaler.load_state_dict(state["scaler"])
+            self.statistics.load_state_dict(state["windows"])
+            self.progress.load_state_dict(state["best"])
+            self.pending = state["pending"]
+        self.first_step = self.step + 1  # of this process, from 1
+        self.report = Report(parts, run.folder, self.step, validates_again=self.pending)
+        self.media = Media(parts, run, self.report.loggers, self.step)
 
     def fit(self) -> None:
         """Train to the end. Raises `Exit` and all errors of the task."""
         p, config = self.parts, self.config
-        if config.val_at_start and self.saved_at < 0:  # else the checkpoint says whether it is due
-            self.pending = p.val is not None
-        self.first_step = self.step + 1  # of this process, from 1
-        self.report = Report(p, self.run.folder, self.step, validates_again=self.pending)
         try:
-            self.media = Media(p, self.run, self.report.loggers, self.step)
             p.scheduler.begin(p.optimizer, self.step)
             if self.pending:
                 self.validate()
@@ -322,11 +329,3 @@ class Loop(Steps):
             "pending": self.pending,
             "config": self.config_text,
         }
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        self.step = self.saved_at = state["step"]
-        self.parts.load_state_dict(state)
-        self.scaler.load_state_dict(state["scaler"])
-        self.statistics.load_state_dict(state["windows"])
-        self.progress.load_state_dict(state["best"])
-        self.pending = state["pending"]

@@ -38,10 +38,9 @@ def train(job: Job, loop_type: type[Loop] = Loop) -> float | None:
     try:
         with writing(run):
             open_file(run.folder)
-            loop = loop_type(parts, run, started)
-            if job.run is not None:
-                restore(loop, run)
+            state = None if job.run is None else restore(parts, run)
         with recorded(run, job.config), writing(run):
+            loop = loop_type(parts, run, started, state)
             _announce(parts, run, loop.step)
             loop.fit()
             result = _result(loop)
@@ -60,18 +59,19 @@ def train(job: Job, loop_type: type[Loop] = Loop) -> float | None:
         run.release()
 
 
-def restore(loop: Loop, run: Run) -> None:
-    """Load the newest usable checkpoint. Without one, the run starts at its first step.
+def restore(parts: Parts, run: Run) -> dict[str, Any] | None:
+    """Load the newest usable checkpoint into `parts` and return it; None if there is none yet.
 
     Raises `UserError` if data or shapes do not fit, `Failed` if no checkpoint can be used.
     """
-    p, stored = loop.parts, read_config(run.folder)
+    config, stored = parts.config, read_config(run.folder)
     state = find_checkpoint(run, stored)
     if state is not None:
-        refuse_other_groups(run.folder, {group["name"] for group in p.optimizer.param_groups})
-        loop.load_state_dict(state)
-    can_be_extended = p.scheduler.can_be_extended
-    record_resumed(run, loop.config, stored, state, p.fingerprint, can_be_extended)
+        refuse_other_groups(run.folder, {group["name"] for group in parts.optimizer.param_groups})
+        parts.load_state_dict(state)
+    can_be_extended = parts.scheduler.can_be_extended
+    record_resumed(run, config, stored, state, parts.fingerprint, can_be_extended)
+    return state
 
 
 def _announce(parts: Parts, run: Run, step: int) -> None:
