@@ -23,7 +23,7 @@ SHORT = ("max_steps=3", "limit_val_batches=1", "logger=none", "model=mlp")
     ],
 )
 def test_a_rule_decides_and_says_what_it_allows(engine, rule, good, bad, words):
-    rule = engine("config.rules").Rule("what it means", **rule)
+    rule = engine("config.schema").Rule("what it means", **rule)
     assert all(rule.allows(value) for value in good)
     assert not any(rule.allows(value) for value in bad)
     assert rule.limits() == words

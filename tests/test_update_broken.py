@@ -20,7 +20,7 @@ pytestmark = pytest.mark.xdist_group("update_broken")
 
 ENGINE = "template/{{ package_name }}/engine"
 CONFIGS = "template/configs"
-NORM = "clip_grad_norm: float | None = key(\n        {},"
+NORM = "clip_grad_norm: float | None = key({},"
 Change = Callable[[str], str]
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from torch.optim import Optimizer
 
-from .config.rules import Rule, check_value
+from .config.schema import Rule, check_value
 from .errors import UserError
 from .progress import is_better
 

@@ -6,8 +6,7 @@ from typing import Any
 
 from ..errors import UserError, nearest
 from .retired import without_retired
-from .rules import Rule, check_value
-from .schema import RULES, SECTIONS, Config
+from .schema import RULES, SECTIONS, Config, Rule, check_value
 
 _TAG = Rule("", fits=lambda v: isinstance(v, str) and bool(v.strip()), must_be="a logged value")
 
@@ -24,12 +23,9 @@ _WINDOW = {
 """The rules of an entry of `log.windows`."""
 
 
-def from_dict(values: Mapping[str, Any], is_stored: bool = False) -> Config:
-    """Return a checked `Config` of a resolved plain dict. Raises `UserError`.
-
-    is_stored: the values are those of a run that was made before, not of this command.
-    """
-    known = without_retired(values, is_stored)
+def from_dict(values: Mapping[str, Any]) -> Config:
+    """Return a checked `Config` of a resolved plain dict. Raises `UserError`."""
+    known = without_retired(values)
     given = {name: known.pop(name, None) or {} for name in SECTIONS}
     for name in (*known, *(f"{section}.{key}" for section in given for key in given[section])):
         if name not in RULES:
@@ -38,12 +34,11 @@ def from_dict(values: Mapping[str, Any], is_stored: bool = False) -> Config:
     config = Config(**known)
     config.deterministic = config.deterministic.lower()  # Hydra reads a bare true as a bool
     config.compile = config.compile.lower()
-    check(config)
+    _check(config)
     return config
 
 
-def check(config: Config) -> None:
-    """Refuse values that cannot work, each in one sentence with the key. Raises `UserError`."""
+def _check(config: Config) -> None:
     for name, rule in RULES.items():
         check_value(name, operator.attrgetter(name)(config), rule)
     test = config.find_lr

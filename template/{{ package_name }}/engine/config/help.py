@@ -34,7 +34,7 @@ def text(composed: Any) -> str:
     from omegaconf import OmegaConf
 
     tree: Any = OmegaConf.to_container(composed, resolve=False)
-    values = flat(without_retired(tree, is_stored=False))
+    values = flat(without_retired(tree))
     choices = []
     for folder in sorted(path for path in CONFIGS.iterdir() if path.is_dir()):
         files = sorted(path.relative_to(folder).with_suffix("") for path in folder.rglob("*.yaml"))

@@ -15,7 +15,7 @@ from ..text import say
 
 class Retired(NamedTuple):
     version: str  # the first release without the key
-    default: Any  # what the engine does now; a stored config with this value needs no warning
+    default: Any  # what the engine does now; this value needs no warning
     sentence: str  # what happens instead, and what to do
 
 
@@ -26,16 +26,14 @@ RETIRED = {
 }
 
 
-def without_retired(values: Mapping[str, Any], is_stored: bool) -> dict[str, Any]:
+def without_retired(values: Mapping[str, Any]) -> dict[str, Any]:
     """Return a config's values without retired keys; say once per command what is ignored."""
     kept = copy.deepcopy(dict(values))
     for key, retired in RETIRED.items():
         section, _, name = key.rpartition(".")
         holder = kept.get(section) if section else kept
-        if isinstance(holder, dict) and name in holder:
-            value = holder.pop(name)
-            if not is_stored or value != retired.default:
-                _warn(key)
+        if isinstance(holder, dict) and holder.pop(name, retired.default) != retired.default:
+            _warn(key)
     return kept
 
 

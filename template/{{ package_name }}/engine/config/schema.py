@@ -4,10 +4,75 @@ from __future__ import annotations
 
 # ruff: noqa: RUF009 - `key` returns a dataclass field
 import dataclasses
+import math
+import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from .rules import Rule, is_run_name, key
+from ..errors import UserError
+
+
+@dataclass(frozen=True)
+class Rule:
+    """What a config key means and which values it takes: for the check, `--help` and the docs."""
+
+    meaning: str
+    at_least: float | None = None
+    above: float | None = None
+    at_most: float | None = None
+    below: float | None = None
+    one_of: tuple[str, ...] = ()
+    fits: Callable[[Any], bool] | None = None  # returns True for a value that can work
+    must_be: str = ""  # the allowed values in words, where the fields above do not tell them
+    heading: str = ""  # the title above this key and the keys after it
+
+    def allows(self, value: Any) -> bool:
+        """Return True if the value can work. The type is checked before, by OmegaConf."""
+        if self.fits is not None:
+            return self.fits(value)
+        return (
+            (not self.one_of or value in self.one_of)
+            and (self.at_least is None or value >= self.at_least)
+            and (self.above is None or value > self.above)
+            and (self.at_most is None or value <= self.at_most)
+            and (self.below is None or value < self.below)
+            and (not isinstance(value, float) or math.isfinite(value))
+        )
+
+    def limits(self) -> str:
+        """Return the allowed values in words, such as "at least 1"; "" if all of the type are."""
+        if self.one_of:
+            return f"one of {', '.join(self.one_of)}"
+        words = ("at least", "above", "at most", "below")
+        bounds = zip(words, (self.at_least, self.above, self.at_most, self.below), strict=True)
+        in_words = " and ".join(f"{word} {bound:g}" for word, bound in bounds if bound is not None)
+        return self.must_be or in_words
+
+
+def check_value(name: str, value: Any, rule: Rule) -> None:
+    """Refuse a value that its rule does not allow. None is always allowed. Raises `UserError`."""
+    if value is not None and not rule.allows(value):
+        raise UserError(f"{name}={value} is not possible. It must be {rule.limits()}.")
+
+
+def key(default: Any, meaning: str, **rule: Any) -> Any:
+    """Return a config field; `default` is a value, or a class that makes one for each config."""
+    metadata = {"rule": Rule(meaning, **rule)}
+    if callable(default):
+        return dataclasses.field(default_factory=default, metadata=metadata)
+    return dataclasses.field(default=default, metadata=metadata)
+
+
+def is_run_name(name: str) -> bool:
+    """Return True if `name` can be a folder below runs/."""
+    return (
+        not set(name) & set('\\:*?"<>|\0\n')
+        and ".." not in name
+        and not name.startswith("~")
+        and len(os.fsencode(name)) <= 200
+        and all(part and part == part.strip() and part[0] != "." for part in name.split("/"))
+    )
 
 
 @dataclass
@@ -55,9 +120,9 @@ class Config:
         heading="Run",
     )
     seed: int = key(0, "Same seed, same run. 0 is a seed like any other.", at_least=0, below=2**63)
-    epochs: int = key(20, "Passes over the training set.", at_least=1, may_grow=True)
+    epochs: int = key(20, "Passes over the training set.", at_least=1)
     max_steps: int | None = key(
-        None, "End after this many optimizer steps, if that is earlier.", at_least=1, may_grow=True
+        None, "End after so many optimizer steps at the latest.", at_least=1
     )
 
     batch_size: int = key(
@@ -69,17 +134,13 @@ class Config:
     drop_last: bool = key(True, "Leave out the incomplete batch at the end of an epoch.")
     accumulate: int = key(1, "Micro-batches whose gradients make one optimizer step.", at_least=1)
     lr: float = key(0.001, "Base learning rate; the scheduler multiplies it.", above=0)
-    clip_grad_norm: float | None = key(
-        None, "Scale gradients down to this total norm where it is larger.", above=0
-    )
+    clip_grad_norm: float | None = key(None, "Scale gradients down to this total norm.", above=0)
     clip_grad_value: float | None = key(None, "Cut each gradient to this absolute value.", above=0)
     ema_decay: float | None = key(
         None, "Average the weights with this decay, and validate the average.", above=0, below=1
     )
 
-    device: str = key(
-        "auto", "auto (the GPU, if any), cpu, cuda, cuda:1 …", may_change=True, heading="Machine"
-    )
+    device: str = key("auto", "auto (the GPU, if any), cpu, cuda, cuda:1 …", heading="Machine")
     precision: str = key(
         "auto",
         "Number format of the model. auto: bf16 on a GPU that has it, else fp32.",
@@ -104,11 +165,8 @@ class Config:
         "Loader workers. null: one per CPU core, at most 8; none for data that are read quickly.",
         at_least=0,
         at_most=1024,
-        may_change=True,
     )
-    data_on_device: bool = key(
-        False, "Keep in-memory data on the GPU and augment them there.", may_change=True
-    )
+    data_on_device: bool = key(False, "Keep in-memory data on the GPU and augment them there.")
 
     monitor: str = key(
         "val/loss",
@@ -120,46 +178,27 @@ class Config:
     monitor_mode: str = key(
         "min", "Whether a smaller or a larger `monitor` is better.", one_of=("min", "max")
     )
-    val_every_epochs: int = key(
-        1, "Epochs between validations; 0: only at the end.", at_least=0, may_change=True
-    )
-    val_every_steps: int | None = key(
-        None, "Validate every so many steps, not by epochs.", at_least=1, may_change=True
-    )
+    val_every_epochs: int = key(1, "Epochs between validations; 0: only at the end.", at_least=0)
+    val_every_steps: int | None = key(None, "Validate every so many steps instead.", at_least=1)
     val_at_start: bool = key(False, "Validate the first weights too, before the first step.")
-    save_every_epochs: int = key(
-        1, "Epochs between checkpoints; 0: only at the end.", at_least=0, may_change=True
-    )
-    save_every_steps: int | None = key(
-        None, "Save every so many steps, besides by epochs.", at_least=1, may_change=True
-    )
-    keep_last: int = key(
-        3, "Newest checkpoints to keep, besides `best.pt`.", at_least=1, may_change=True
-    )
+    save_every_epochs: int = key(1, "Epochs between checkpoints; 0: only at the end.", at_least=0)
+    save_every_steps: int | None = key(None, "Save every so many steps, too.", at_least=1)
+    keep_last: int = key(3, "Newest checkpoints to keep, besides `best.pt`.", at_least=1)
     early_stopping_patience: int | None = key(
         None, "End after so many validations without a better `monitor`.", at_least=0
     )
-    max_minutes: float | None = key(
-        None, "Stop, save and exit with 75 after this time.", above=0, may_change=True
-    )
+    max_minutes: float | None = key(None, "Stop, save and exit with 75 after this time.", above=0)
     limit_train_batches: int | None = key(None, "Use only so many batches of an epoch.", at_least=1)
     limit_val_batches: int | None = key(None, "Use only so many batches of validation.", at_least=1)
 
     resume: str | None = key(
         None,
         "A run folder to go on in, or `auto`: the newest run of this name with an equal config.",
-        may_change=True,
         heading="Start",
     )
-    allow_changed_data: bool = key(
-        False, "Go on although the data have changed since the checkpoint.", may_change=True
-    )
-    profile: bool = key(
-        False, "Trace a few steps into the run folder; a table in train.log.", may_change=True
-    )
-    dry_run: bool = key(
-        False, "Build everything, do one step, show both, and leave no run.", may_change=True
-    )
+    allow_changed_data: bool = key(False, "Go on although the data have changed meanwhile.")
+    profile: bool = key(False, "Trace a few steps into the run folder; a table in train.log.")
+    dry_run: bool = key(False, "Build everything, do one step, show both, and leave no run.")
     init_from: str | None = key(
         None, "Weights to start from: a checkpoint, a `.pt` state dict or a `.safetensors` file."
     )
@@ -173,8 +212,8 @@ class Config:
         list, "Packages that `_target_` may name, besides the project, torch and torchvision."
     )
 
-    log: Log = key(Log, "Log points, console and loggers.", may_change=True)
-    find_lr: FindLr = key(FindLr, "The range of `python find_lr.py`.", may_change=True)
+    log: Log = key(Log, "Log points, console and loggers.")
+    find_lr: FindLr = key(FindLr, "The range of `python find_lr.py`.")
 
     task: dict[str, Any] = key(dict, "What one step computes.", heading="Groups")
     data: dict[str, Any] = key(dict, "The data set.")
@@ -183,7 +222,7 @@ class Config:
     mix: dict[str, Any] = key(dict, "MixUp and CutMix.")
     optimizer: dict[str, Any] = key(dict, "The optimizer and its parameter groups.")
     scheduler: dict[str, Any] = key(dict, "The learning rate as a function of the step.")
-    logger: dict[str, Any] = key(dict, "Where logged values go.", may_change=True)
+    logger: dict[str, Any] = key(dict, "Where logged values go.")
 
 
 FIELDS = {f.name: f for f in dataclasses.fields(Config)}
@@ -192,10 +231,15 @@ SECTIONS: dict[str, Any] = {"log": Log, "find_lr": FindLr}
 
 GROUPS = ("data", "model", "loss", "mix", "optimizer", "scheduler", "logger", "task")
 
-OPERATIONAL = frozenset(n for n, f in FIELDS.items() if f.metadata["rule"].may_change)
+_OPERATIONAL = """
+    device workers data_on_device val_every_epochs val_every_steps save_every_epochs
+    save_every_steps keep_last max_minutes resume allow_changed_data profile dry_run log find_lr
+    logger
+"""
+OPERATIONAL = frozenset(_OPERATIONAL.split())
 """Top-level keys that a resumed run may change, because they do not change the result."""
 
-EXTENDING = frozenset(n for n, f in FIELDS.items() if f.metadata["rule"].may_grow)
+EXTENDING = frozenset({"epochs", "max_steps"})
 """Top-level keys that a resumed run may raise, to train for longer."""
 
 

@@ -50,7 +50,7 @@ def parse_config(text: str, source: str) -> Config:
     if not isinstance(values, dict) or not values:
         raise UserError(f"{source} holds no config.")
     try:
-        return from_dict({str(key): value for key, value in values.items()}, is_stored=True)
+        return from_dict({str(key): value for key, value in values.items()})
     except (TypeError, AttributeError) as error:
         raise UserError(f"{source} holds a value of a wrong type: {error}.") from error
 

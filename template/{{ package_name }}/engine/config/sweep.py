@@ -67,7 +67,3 @@ def _check_all(sweeper: Any, overrides: list[str]) -> None:
         if not is_grid and isinstance(direction, str) and direction != DIRECTIONS[mode]:
             wrong = f"hydra.sweeper.direction={direction} does not fit monitor_mode={mode}."
             raise UserError(f"{wrong} Set it to {DIRECTIONS[mode]}.")
-    if "optuna" in sweeper._target_:
-        import optuna
-
-        optuna.logging.set_verbosity(optuna.logging.WARNING)  # it reports a made-up name
