@@ -121,7 +121,8 @@ def _find_samples(folder: Path, val_fraction: float) -> tuple[list[str], dict[st
     """Return the class names, and the samples of each split."""
     places = {name.lower(): folder / name for name in _folders(folder)}
     found = {split: places[n] for split, names in _NAMES.items() for n in names if n in places}
-    if "train" not in found:
+    is_class = "train" not in places and len(found) == 1  # `training` alone may be a class
+    if "train" not in found or is_class:
         if "val" in found and _folders(found["val"]):
             raise UserError(f"{folder} has a folder '{found['val'].name}', but no 'train'.")
         found = {"train": folder}
@@ -135,6 +136,8 @@ def _find_samples(folder: Path, val_fraction: float) -> tuple[list[str], dict[st
     splits = {"train": _list(train, numbers)}
     for split, place in found.items():
         present = _folders(place)
+        if not present:
+            raise UserError(f"{place} has 0 folders. It needs one for each class.")
         for name in present:
             if name not in names:
                 raise UserError(f"Class '{name}' is in {place}, but not in {train}.")
