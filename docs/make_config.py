@@ -53,7 +53,7 @@ def row(name: str, field: Any) -> str:
 
 
 def page() -> str:
-    schema, retired = module("config.schema"), module("config.retired").RETIRED
+    schema, retired = module("config.schema"), module("config.check").RETIRED
     fields = {}
     for name, field in schema.FIELDS.items():
         if name in schema.SECTIONS:

@@ -60,7 +60,7 @@ WARNING = "The config key 'tempo' is ignored since release 9.9.9. Set lr instead
 @pytest.fixture
 def retired(workspace):
     """A key of the top level that was retired, besides the real ones."""
-    path = workspace / "digits/engine/config/retired.py"
+    path = workspace / "digits/engine/config/check.py"
     path.write_text(path.read_text() + RETIRED)
     return workspace
 

@@ -38,26 +38,18 @@ class Failed(Exit):
 
 
 class UserError(Exit):
-    """An override, config value, path or shape that cannot work."""
-
     code = MISTAKE
 
 
 class SaveError(Exit):
-    """No space left, or another I/O error while saving; earlier checkpoints are intact."""
-
     code = SAVE_FAILED
 
 
 class Stopped(Exit):
-    """A signal or the time limit ended the run after a step, and the run was saved."""
-
     code = STOPPED
 
 
 class NotFiniteError(Exit):
-    """The loss is infinite or NaN; nothing was saved after it."""
-
     code = NOT_FINITE
 
 

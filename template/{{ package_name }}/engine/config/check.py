@@ -1,11 +1,18 @@
-"""Refuse configs that cannot work: unknown keys and values against their rules. Without torch."""
+"""Refuse configs that cannot work, and ignore keys of earlier releases. Without torch.
 
+To retire a key, delete its field in schema.py, add it to `RETIRED`, and announce it in the
+changelog under **Removed**.
+"""
+
+import copy
+import functools
 import operator
+import os
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 from ..errors import UserError, nearest
-from .retired import without_retired
+from ..text import say
 from .schema import RULES, SECTIONS, Config, Rule, check_value
 
 _TAG = Rule("", fits=lambda v: isinstance(v, str) and bool(v.strip()), must_be="a logged value")
@@ -75,3 +82,41 @@ def _check_windows(windows: list[Any]) -> None:
         if name in names:
             raise UserError(f"{where} has the same name '{name}' as an earlier entry. Change it.")
         names.add(name)
+
+
+class Retired(NamedTuple):
+    version: str  # the first release without the key
+    default: Any  # what the engine does now; this value needs no warning
+    sentence: str  # what happens instead, and what to do
+
+
+RETIRED = {
+    "log.digits": Retired(
+        "0.3.0", 4, "The console shows 4 significant digits; read all digits in metrics.jsonl."
+    )
+}
+
+
+def without_retired(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a config's values without retired keys; say once per command what is ignored."""
+    kept = copy.deepcopy(dict(values))
+    for key, retired in RETIRED.items():
+        section, _, name = key.rpartition(".")
+        holder = kept.get(section) if section else kept
+        if isinstance(holder, dict) and holder.pop(name, retired.default) != retired.default:
+            _warn(key)
+    return kept
+
+
+@functools.cache
+def _warn(key: str) -> None:
+    if os.environ.get("RANK", "0") == "0":  # of several processes, the main process says it
+        version, _, sentence = RETIRED[key]
+        say(f"The config key '{key}' is ignored since release {version}. {sentence}")
+
+
+def accept_retired(arguments: list[str]) -> list[str]:
+    """Return the command line with retired keys spelled so that Hydra takes them: `++key=value`."""
+    return [
+        f"++{a.lstrip('+')}" if a.lstrip("+").split("=")[0] in RETIRED else a for a in arguments
+    ]

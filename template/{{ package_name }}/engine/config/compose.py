@@ -6,10 +6,9 @@ from typing import Any
 
 from ..errors import UserError
 from ..paths import CONFIGS
-from .check import from_dict
+from .check import accept_retired, from_dict
 from .hydra_errors import explain, first_line
 from .hydra_internals import check_flags, make_current
-from .retired import accept_retired
 from .schema import SECTIONS, Config
 
 DIRECTIONS = {"max": "maximize", "min": "minimize"}  # Hydra's words for each `monitor_mode`

@@ -3,7 +3,7 @@
 from typing import Any
 
 from ..paths import CONFIGS
-from .retired import without_retired
+from .check import without_retired
 from .schema import GROUPS, RULES
 from .stored import flat
 

@@ -18,10 +18,10 @@ class Rule:
     """What a config key means and which values it takes: for the check, `--help` and the docs."""
 
     meaning: str
-    at_least: float | None = None
-    above: float | None = None
-    at_most: float | None = None
-    below: float | None = None
+    at_least: float = -math.inf
+    above: float = -math.inf
+    at_most: float = math.inf
+    below: float = math.inf
     one_of: tuple[str, ...] = ()
     fits: Callable[[Any], bool] | None = None  # returns True for a value that can work
     must_be: str = ""  # the allowed values in words, where the fields above do not tell them
@@ -31,14 +31,11 @@ class Rule:
         """Return True if the value can work. The type is checked before, by OmegaConf."""
         if self.fits is not None:
             return self.fits(value)
-        return (
-            (not self.one_of or value in self.one_of)
-            and (self.at_least is None or value >= self.at_least)
-            and (self.above is None or value > self.above)
-            and (self.at_most is None or value <= self.at_most)
-            and (self.below is None or value < self.below)
-            and (not isinstance(value, float) or math.isfinite(value))
-        )
+        if self.one_of:
+            return value in self.one_of
+        if self.limits() or isinstance(value, float):
+            return self.at_least <= value <= self.at_most and self.above < value < self.below
+        return True
 
     def limits(self) -> str:
         """Return the allowed values in words, such as "at least 1"; "" if all of the type are."""
@@ -46,7 +43,9 @@ class Rule:
             return f"one of {', '.join(self.one_of)}"
         words = ("at least", "above", "at most", "below")
         bounds = zip(words, (self.at_least, self.above, self.at_most, self.below), strict=True)
-        in_words = " and ".join(f"{word} {bound:g}" for word, bound in bounds if bound is not None)
+        in_words = " and ".join(
+            f"{word} {bound:g}" for word, bound in bounds if math.isfinite(bound)
+        )
         return self.must_be or in_words
 
 

@@ -7,8 +7,7 @@ from typing import Any
 
 from ..errors import UserError
 from ..paths import shown
-from .check import from_dict
-from .retired import RETIRED
+from .check import RETIRED, from_dict
 from .schema import EXTENDING, OPERATIONAL, Config
 
 
