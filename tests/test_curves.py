@@ -87,7 +87,7 @@ def test_curves_need_no_torch(project):
 
 
 def test_a_run_does_not_fail_with_its_picture(train, workspace):
-    plots = workspace / "digits/engine/tools/plots.py"
+    plots = workspace / "digits/engine/tools/folders.py"
     plots.write_text(
         plots.read_text().replace("figure.savefig(", "raise OSError(28, 'No space left'); figure.savefig(")
     )

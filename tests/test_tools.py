@@ -259,6 +259,17 @@ def test_a_model_that_exports_to_something_else_is_not_written(tool, digits, run
     assert list((tmp_path / "out").iterdir()) == []
 
 
+def test_a_full_disk_is_not_the_models_mistake(tool, digits, run, tmp_path):
+    project = shutil.copytree(digits, tmp_path / "digits", ignore=shutil.ignore_patterns("runs"))
+    code = project / "digits/engine/tools/export.py"
+    full = "raise OSError(28, 'No space left')"
+    code.write_text(code.read_text().replace("    save_model(", f"    {full}\n    save_model("))
+    done = tool("export", run, "--format", "safetensors", "--out", tmp_path / "out", project=project)
+    assert done.code == 2, done.out
+    assert "Cannot write to" in done.last
+    assert "No space left" in done.last
+
+
 # ---------------------------------------------------------------- compare
 
 
@@ -294,6 +305,11 @@ def test_compare_of_moved_and_unfinished_runs(tool, digits, run, ema_run, tmp_pa
     assert (tmp_path / "new/curves.png").exists()
 
 
+def test_compare_shows_a_missing_value_as_a_dash(engine):
+    run = SimpleNamespace(config={"clip": None, "lr": 0.1})
+    assert engine("tools.compare")._values(run, ["clip", "lr", "new"]) == ["-", "0.1", "-"]
+
+
 @pytest.mark.parametrize(("value", "shown"), [("short", ["key=short0", "key=short1"]), ("long" * 20, ["a/0", "a/1"])])
 def test_compare_names_curves_so_that_the_legend_fits(engine, monkeypatch, value, shown):
     compare, names = engine("tools.compare"), []
@@ -301,7 +317,7 @@ def test_compare_names_curves_so_that_the_legend_fits(engine, monkeypatch, value
         compare, "save_figure", lambda figure, _: names.extend(line.get_label() for line in figure.axes[0].lines)
     )
     runs = [
-        SimpleNamespace(config={"key": f"{value}{n}"}, shown=f"a/{n}", curve=lambda tag: [(1, 0.5)]) for n in range(2)
+        SimpleNamespace(config={"key": f"{value}{n}"}, shown=f"a/{n}", rows=[{"step": 1, "val/acc": 0.5}]) for n in range(2)
     ]
     compare.draw_comparison(runs, ["key"], "val/acc", Path("x.png"))
     assert names == shown

@@ -29,7 +29,13 @@ def check_one_batch(parts: Parts) -> None:
     computed = autocast(parts.precision, parts.device)
     with goes_through(parts, batch), computed, recording() as recorded:
         values = parts.task.validation_step(parts.model, batch, ctx)
-        _check_values(values)
+        if not hasattr(values, "items") or "loss" not in values:
+            raise UserError("The task's step must return a dict with the key 'loss'.")
+        for key, value in values.items():
+            if isinstance(value, Share) and key != "loss":
+                count_share(key, value)
+            else:
+                check_scalar(key, value.value if isinstance(value, Mean) else value)
         derived = parts.task.derived({k: _number(v) for k, v in {**recorded, **values}.items()})
     names = [f"val/{key}" for key in (*recorded, *values, *derived, *parts.metrics)]
     several = tuple(f"val/{key}/" for key in parts.metrics)  # a metric may give several values
@@ -55,8 +61,7 @@ def goes_through(parts: Parts, batch: Any) -> Iterator[None]:
     except torch.OutOfMemoryError as error:
         raise UserError(too_large(parts.config)) from error
     except Exception as error:
-        wants_traceback = isinstance(error, Exit | ImportError | NameError)
-        if wants_traceback or parts.config.log.level == "debug":
+        if isinstance(error, Exit | ImportError | NameError) or parts.config.log.level == "debug":
             raise
         raise UserError(
             f"The model or the task failed on the first batch ({shapes(batch)}): "
@@ -70,16 +75,6 @@ def _number(value: Any) -> float:
     if isinstance(value, Share):
         return float(value.value())
     return float(value.value if isinstance(value, Mean) else value)
-
-
-def _check_values(values: Any) -> None:
-    if not hasattr(values, "items") or "loss" not in values:
-        raise UserError("The task's step must return a dict with the key 'loss'.")
-    for key, value in values.items():
-        if isinstance(value, Share) and key != "loss":
-            count_share(key, value)
-        else:
-            check_scalar(key, value.value if isinstance(value, Mean) else value)
 
 
 def shapes(batch: Any) -> str:

@@ -16,10 +16,7 @@ SMALL, LARGE = 96, 160
 GAP, LINE, LETTER = 8, 16, 6
 """Pixels between tiles, of a line of text and of a letter."""
 
-GREY, GREEN, RED = (96, 96, 96), (27, 120, 55), (198, 40, 40)
-
-Caption = Sequence[tuple[str, tuple[int, int, int]]]
-"""Lines of text, each with its colour."""
+GREY, GREEN, RED = "#606060", "#1b7837", "#c62828"
 
 
 class Collected:
@@ -90,32 +87,34 @@ def _bytes(images: Tensor, low: Tensor, high: Tensor) -> np.ndarray:
     return images.clamp(0, 255).to(torch.uint8).movedim(1, -1).cpu().numpy()
 
 
-def _captions(pictures: Pictures, names: Sequence[str]) -> list[Caption]:
+def _captions(pictures: Pictures, names: Sequence[str]) -> list[list[tuple[str, str]]]:
+    """Return the lines below each picture, each with its colour."""
+
+    def named(number: int) -> str:
+        name = names[number] if 0 <= number < len(names) else str(number)
+        return name if all(ord(c) < 0x250 for c in name) else f"class {number}"  # PIL's font
+
     target = pictures.target
     if target is not None and target.ndim == 2:
         target = target.argmax(dim=1)
     columns = (target, pictures.label, pictures.probability)
     unknown = [None] * len(pictures.images)
+    captions = []
     rows = zip(*(unknown if v is None else v.tolist() for v in columns), strict=True)
-    return [_caption(names, *row) for row in rows]
+    captions = []
+    for true, label, probability in rows:
+        lines = []
+        if label is not None:
+            share = "" if probability is None else f"  {probability:.1%}"
+            lines.append((named(label) + share, GREEN if true in (None, label) else RED))
+        if true is not None:
+            text = named(true) if label is None else f"is {named(true)}"
+            lines.append(("" if true == label else text, GREY))
+        captions.append(lines)
+    return captions
 
 
-def _caption(
-    names: Sequence[str], target: int | None, label: int | None, probability: float | None
-) -> Caption:
-    def named(number: int) -> str:
-        name = names[number] if 0 <= number < len(names) else str(number)
-        return name if all(ord(c) < 0x250 for c in name) else f"class {number}"  # PIL's font
-
-    if label is None:
-        return [] if target is None else [(named(target), GREY)]
-    is_right = target is None or target == label
-    share = "" if probability is None else f"  {probability:.1%}"
-    lines = [(named(label) + share, GREEN if is_right else RED)]
-    return lines if target is None else [*lines, ("" if is_right else f"is {named(target)}", GREY)]
-
-
-def draw(images: np.ndarray, captions: Sequence[Caption]) -> np.ndarray:
+def draw(images: np.ndarray, captions: Sequence[Sequence[tuple[str, str]]]) -> np.ndarray:
     """Draw pictures, uint8 [N, H, W, 1 or 3], as one, uint8 [height, width, 3]."""
     height, width = images.shape[1:3]
     side = math.sqrt(height * width)

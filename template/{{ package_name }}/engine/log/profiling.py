@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch.profiler import ProfilerActivity, profile, schedule
+from torch.profiler import profile, schedule
 
 from ..machine.distributed import is_main
 from ..paths import shown
@@ -43,10 +43,6 @@ def profiled(
         )
 
     os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # do not write to the terminal
-    activities = [ProfilerActivity.CPU]
-    activities += [ProfilerActivity.CUDA] if device.type == "cuda" else []
     order = schedule(wait=skipped, warmup=warmup, active=count, repeat=1)
-    with profile(
-        activities=activities, schedule=order, on_trace_ready=write, record_shapes=True
-    ) as running:
+    with profile(schedule=order, on_trace_ready=write, record_shapes=True) as running:
         yield running.step

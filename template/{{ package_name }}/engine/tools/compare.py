@@ -9,25 +9,24 @@ from ..config.schema import OPERATIONAL
 from ..errors import UserError
 from ..paths import shown
 from ..text import align
-from .folders import Summary, read_summary, runs_below
-from .plots import new_figure, save_figure
+from .curves import plot
+from .folders import Summary, new_figure, read_summary, runs_below, save_figure
 
-_IGNORED = OPERATIONAL | {"name"}
-"""Config keys that do not change a result."""
+_IGNORED = OPERATIONAL | {"name"}  # config keys that do not change a result
 
 
 def compare_runs(folders: Sequence[Path], out: Path, tag: str | None) -> None:
     """Print a table and the means over seeds; draw the curves. Raises `UserError`."""
     found = dict.fromkeys(run for folder in folders for run in runs_below(folder))
     runs = [read_summary(folder) for folder in found]
-    drawn = tag or next((run.monitor for run in runs if run.curve(run.monitor)), None)
-    if tag and not any(run.curve(tag) for run in runs):
+    drawn = tag or next((run.monitor for run in runs if run.last is not None), None)
+    if tag and not any(tag in row for run in runs for row in run.rows):
         raise UserError(f"None of the runs has logged '{tag}'. Name another tag with --key.")
     keys = differing_keys(runs)
     monitors = {run.monitor for run in runs}
     monitor = f" {runs[0].monitor}" if len(monitors) == 1 else ""
     head = ["run", *keys, "status", "steps", f"last{monitor}", f"best{monitor}", "weights"]
-    table = align([head, *(table_row(run, keys) for run in runs)])
+    table = align([head, *(_table_row(run, keys) for run in runs)])
     print(*table, *means_over_seeds(runs), sep="\n")
     if drawn:
         draw_comparison(runs, keys, drawn, out)
@@ -44,14 +43,19 @@ def differing_keys(runs: Sequence[Summary]) -> list[str]:
     ]
 
 
-def table_row(run: Summary, keys: Sequence[str]) -> list[str]:
+def _table_row(run: Summary, keys: Sequence[str]) -> list[str]:
+    steps = max((row["step"] for row in run.rows), default=0)
     last, best = ("-" if value is None else f"{value:.5g}" for value in (run.last, run.best))
-    values = [str(run.config.get(key, "-")) for key in keys]
-    return [run.shown, *values, run.status, str(run.steps), last, best, run.weights]
+    return [run.shown, *_values(run, keys), run.status, str(steps), last, best, run.weights]
 
 
-def settings(run: Summary, keys: Sequence[str]) -> str:
-    return ", ".join(f"{key}={run.config.get(key, '-')}" for key in keys)
+def _values(run: Summary, keys: Sequence[str]) -> list[str]:
+    values = (run.config.get(key) for key in keys)
+    return ["-" if value is None else str(value) for value in values]
+
+
+def _settings(run: Summary, keys: Sequence[str]) -> str:
+    return ", ".join(map("=".join, zip(keys, _values(run, keys), strict=True)))
 
 
 def means_over_seeds(runs: Sequence[Summary]) -> list[str]:
@@ -60,7 +64,7 @@ def means_over_seeds(runs: Sequence[Summary]) -> list[str]:
     keys = [key for key in differing_keys(finished) if key != "seed"]
     groups: dict[str, dict[Any, Summary]] = {}
     for run in finished:
-        groups.setdefault(settings(run, keys), {})[run.config.get("seed")] = run
+        groups.setdefault(_settings(run, keys), {})[run.config.get("seed")] = run
     sentences = []
     for name, by_seed in groups.items():
         group = list(by_seed.values())
@@ -69,9 +73,9 @@ def means_over_seeds(runs: Sequence[Summary]) -> list[str]:
             for word in ("last", "best"):
                 values = [getattr(run, word) for run in group]
                 texts.append(f"{word} {fmean(values):.5g} ± {stdev(values):.2g}")
+            seeds = ", ".join(map(str, sorted(by_seed))) + (f" with {name}" if name else "")
             sentences.append(
-                f"{group[0].monitor} over seeds {', '.join(map(str, sorted(by_seed)))}"
-                f"{' with ' + name if name else ''}: {', '.join(texts)} "
+                f"{group[0].monitor} over seeds {seeds}: {', '.join(texts)} "
                 f"(mean ± standard deviation of {len(group)} runs)"
             )
     return sentences
@@ -80,13 +84,10 @@ def means_over_seeds(runs: Sequence[Summary]) -> list[str]:
 def draw_comparison(runs: Sequence[Summary], keys: Sequence[str], tag: str, path: Path) -> None:
     """Draw one curve for each run that has logged the tag."""
     figure, (axes,) = new_figure()
-    names = [settings(run, keys) for run in runs]
+    names = [_settings(run, keys) for run in runs]
     if not keys or max(map(len, names)) > 60:  # would be wider than the picture
         names = [run.shown for run in runs]
     for run, name in zip(runs, names, strict=True):
-        points = run.curve(tag)
-        if points:
-            marker = "." if len(points) < 30 else ""
-            axes.plot(*zip(*points, strict=True), marker=marker, label=name)
+        plot(axes, run.rows, tag, name, markers=30)
     axes.set(xlabel="optimizer step", ylabel=tag)
     save_figure(figure, path)

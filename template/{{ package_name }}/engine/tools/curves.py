@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from ..run.folder import read_metrics
-from .plots import new_figure, save_figure
+from .folders import new_figure, save_figure
 
 Rows = Sequence[Mapping[str, Any]]
 
@@ -27,8 +27,8 @@ def draw_curves(folder: Path, monitor: str, best: float | None) -> Path:
         for number, key in enumerate(names):
             prefix = "" if len(names) == 1 else f"{key}, "
             color = f"C{number}"
-            _draw(panel, rows, f"train/{key}", f"{prefix}training", color=color, lw=1, alpha=0.55)
-            _draw(panel, rows, f"val/{key}", f"{prefix}validation", 40, color=color, lw=1.8)
+            plot(panel, rows, f"train/{key}", f"{prefix}training", color=color, lw=1, alpha=0.55)
+            plot(panel, rows, f"val/{key}", f"{prefix}validation", 40, color=color, lw=1.8)
         drawn = [v for line in panel.lines for v in line.get_ydata() if math.isfinite(v)]
         if drawn and min(drawn) > 0 and max(drawn) > 30 * min(drawn):
             panel.set_yscale("log")
@@ -40,7 +40,7 @@ def draw_curves(folder: Path, monitor: str, best: float | None) -> Path:
     rates = axes[-1]
     for tag in tags:
         if tag.startswith("lr/"):
-            _draw(rates, rows, tag, tag[3:], lw=1.4)
+            plot(rates, rows, tag, tag[3:], lw=1.4)
     rates.set(ylim=(0, None), ylabel="lr", xlabel="optimizer step")
     rates.ticklabel_format(axis="y", style="sci", scilimits=(-2, 3))
     rates.xaxis.get_major_locator().set_params(integer=True)
@@ -50,9 +50,9 @@ def draw_curves(folder: Path, monitor: str, best: float | None) -> Path:
     return path
 
 
-def _draw(axes: Any, rows: Rows, tag: str, label: str, most_markers: int = 1, **style: Any) -> None:
-    """Draw a value over the steps, with at most `most_markers` markers."""
+def plot(axes: Any, rows: Rows, tag: str, label: str, markers: int = 1, **style: Any) -> None:
+    """Draw a value over the steps, with at most `markers` markers."""
     points = [(row["step"], row[tag]) for row in rows if tag in row]
     if points:
-        marker = "." if len(points) <= most_markers else ""
+        marker = "." if len(points) <= markers else ""
         axes.plot(*zip(*points, strict=True), marker=marker, label=label, **style)

@@ -11,7 +11,7 @@ from ..machine.distributed import is_main
 from ..paths import ROOT, RUNS
 from ..setup import build_parts
 from ..text import number
-from .plots import new_figure, save_figure
+from .folders import new_figure, save_figure
 
 
 def dry_run(job: Job) -> None:

@@ -12,9 +12,8 @@ from ..paths import shown, write_json
 from ..setup import held_out
 from ..text import align, number
 from ..validation import evaluate_split
-from .folders import writing_to
+from .folders import new_figure, save_figure, writing_to
 from .open_run import Opened
-from .plots import new_figure, save_figure
 
 
 def evaluate_run(run: Opened, split: str, batch_size: int | None, out: Path) -> None:

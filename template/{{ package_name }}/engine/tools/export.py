@@ -22,13 +22,10 @@ from .folders import writing_to
 from .open_run import Opened
 
 Arguments = tuple[Any, ...]
-
 Facts = dict[str, str]
-
 Forward = Callable[..., Any]
 
-TOLERANCE = 1e-4
-"""Largest allowed difference, as a share of the largest output: other kernels round differently."""
+TOLERANCE = 1e-4  # as a share of the largest output: other kernels round differently
 
 
 @torch.no_grad()
@@ -44,6 +41,8 @@ def export_run(run: Opened, formats: Sequence[str], out: Path) -> None:
             write, _, file_name = FORMATS[name]
             try:
                 loaded = write(model, arguments, facts, Path(hidden) / file_name)
+            except OSError:
+                raise  # writing_to reports it
             except Exception as error:  # a model can make the exporters raise anything
                 raise Failed(
                     f"{type(model).__name__} cannot be exported as {name}: {describe_error(error)}"
@@ -89,10 +88,8 @@ def largest_difference(model: nn.Module, loaded: Forward, arguments: Arguments, 
             same = wanted.shape == got.shape
             difference = float((wanted - got).abs().max() / scale) if same else math.inf
             if not difference <= TOLERANCE:
-                raise Failed(
-                    f"The model exported as {name} computes something else: an output differs by "
-                    f"{difference:.1e}. Nothing was written."
-                )
+                text = f"The model exported as {name} computes something else"
+                raise Failed(f"{text}: an output differs by {difference:.1e}.")
             largest = max(largest, difference)
     return largest
 
@@ -151,10 +148,10 @@ def check_formats(formats: Sequence[str]) -> None:
         if name not in FORMATS:
             raise UserError(f"Unknown format '{name}'. Choose from {', '.join(FORMATS)}.")
         packages = FORMATS[name][1]
-        missing = [package for package in packages if importlib.util.find_spec(package) is None]
-        if missing:
-            install = f"uv add {' '.join(packages)}"
-            raise UserError(f"{name} needs the package '{missing[0]}'. Install it: {install}")
+        if not all(map(importlib.util.find_spec, packages)):
+            raise UserError(
+                f"{name} needs more packages. Install them: uv add {' '.join(packages)}"
+            )
 
 
 def tensors_in(values: Any) -> list[Tensor]:

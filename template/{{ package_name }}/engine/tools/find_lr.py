@@ -23,7 +23,7 @@ from ..machine.distributed import WORLD_SIZE
 from ..paths import RUNS, shown
 from ..schedule import Horizon, Schedule
 from ..setup import build_parts
-from .plots import new_figure, save_figure
+from .folders import new_figure, save_figure
 
 _MEMORY = 0.9  # share of the past in the smoothed loss, which is a mean over about ten steps
 

@@ -1,7 +1,8 @@
-"""Run folders as people name them, what their files say, and where results go. Without torch."""
+"""Find and read run folders; write results and figures. Without torch."""
 
 import contextlib
 import math
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +12,9 @@ from ..config.stored import flat
 from ..errors import UserError, one_line
 from ..paths import RUNS, shown
 from ..run.folder import Run, is_run, read_metrics
+
+_FONTS = ("Noto Sans CJK SC", "Noto Sans CJK JP", "WenQuanYi Zen Hei", "PingFang SC")
+"""Fonts for letters that matplotlib's own font lacks, if one is installed."""
 
 
 def runs_below(folder: Path) -> list[Path]:
@@ -34,42 +38,14 @@ def one_run(folder: Path) -> Path:
 class Summary:
     """What the files of a run say about it."""
 
-    folder: Path
-    config: dict[str, Any]
-    """Values by dotted key, unchecked: another version may have written them."""
+    shown: str
+    config: dict[str, Any]  # by dotted key, unchecked: another version may have written it
     status: str
-    result: dict[str, Any]
+    monitor: str
     rows: list[dict[str, Any]]
-
-    @property
-    def monitor(self) -> str:
-        return str(self.config.get("monitor"))
-
-    @property
-    def shown(self) -> str:
-        return shown(self.folder, RUNS)
-
-    @property
-    def steps(self) -> int:
-        return max((row["step"] for row in self.rows), default=0)
-
-    def curve(self, tag: str) -> list[tuple[int, float]]:
-        """Return steps and values of a tag."""
-        return [(row["step"], row[tag]) for row in self.rows if tag in row]
-
-    @property
-    def last(self) -> float | None:
-        return next((value for _, value in reversed(self.curve(self.monitor))), None)
-
-    @property
-    def best(self) -> float | None:
-        pick = max if self.config.get("monitor_mode") == "max" else min
-        return pick((v for _, v in self.curve(self.monitor) if math.isfinite(v)), default=None)
-
-    @property
-    def weights(self) -> str:
-        """The first 12 digits of the hash of the weights: of the averaged ones if there are any."""
-        return str(self.result.get("ema_sha256") or self.result.get("weights_sha256") or "")[:12]
+    last: float | None
+    best: float | None
+    weights: str  # the start of the hash of the averaged weights, or of the trained ones
 
 
 def read_summary(folder: Path) -> Summary:
@@ -82,8 +58,15 @@ def read_summary(folder: Path) -> Summary:
         config = flat(yaml.safe_load(path.read_text(encoding="utf-8")))
     except (OSError, ValueError, AttributeError, yaml.YAMLError) as error:
         raise UserError(f"{shown(path)} cannot be read: {one_line(error)}. Restore it.") from error
+    rows, monitor = read_metrics(folder), str(config.get("monitor"))
+    values = [row[monitor] for row in rows if monitor in row]
+    pick = max if config.get("monitor_mode") == "max" else min
+    best = pick(filter(math.isfinite, values), default=None)
+    last = values[-1] if values else None
     result = manifest.get("result") or {}
-    return Summary(folder, config, manifest["status"], result, read_metrics(folder))
+    weights = (result.get("ema_sha256") or result.get("weights_sha256") or "")[:12]
+    name = shown(folder, RUNS)
+    return Summary(name, config, manifest["status"], monitor, rows, last, best, weights)
 
 
 @contextlib.contextmanager
@@ -93,7 +76,33 @@ def writing_to(folder: Path) -> Iterator[None]:
         folder.mkdir(parents=True, exist_ok=True)
         yield
     except OSError as error:
-        why = error.strerror or error
-        raise UserError(
-            f"Cannot write to {shown(folder)}: {why}. Choose another folder."
-        ) from error
+        text = f"Cannot write to {shown(folder)}: {error.strerror or error}. Choose another folder."
+        raise UserError(text) from error
+
+
+def new_figure(width: float = 7, height: float = 4, panels: int = 1) -> tuple[Any, list[Any]]:
+    """Return a figure, sized in inches, and its axes below each other. Raises `UserError`."""
+    try:
+        from matplotlib import font_manager, rcParams
+        from matplotlib.figure import Figure
+    except ImportError:
+        raise UserError("Drawing needs matplotlib. Install it: uv add matplotlib") from None
+    installed = set(font_manager.get_font_names())
+    rcParams["font.family"] = ["sans-serif", *(name for name in _FONTS if name in installed)]
+    figure = Figure(figsize=(width, height), layout="constrained")
+    axes = list(figure.subplots(panels, 1, sharex=True, squeeze=False)[:, 0])
+    for panel in axes:
+        panel.grid(alpha=0.3)
+    figure.align_ylabels()
+    return figure, axes
+
+
+def save_figure(figure: Any, path: Path) -> None:
+    """Write a figure with its legends as PNG; make its folder if needed. Raises `UserError`."""
+    for axes in figure.axes:
+        if 0 < len(axes.lines) <= 12:  # a longer legend would hide the curves
+            axes.legend(fontsize=8)
+    with writing_to(path.parent), warnings.catch_warnings():
+        # Matplotlib draws boxes for letters that the font lacks.
+        warnings.filterwarnings("ignore", message=r"(?s)Glyph .* missing from")
+        figure.savefig(path, dpi=120)

@@ -23,11 +23,9 @@ from .folders import writing_to
 from .open_run import Opened
 
 
-def predict_files(
-    run: Opened, paths: Sequence[str], batch_size: int | None, out: Path | None
-) -> None:
+def predict_files(run: Opened, paths: Sequence[str], size: int | None, out: Path | None) -> None:
     """Write one row per file to `out` (.csv or .jsonl), or as CSV to stdout. Raises `UserError`."""
-    rows = predictions(run, find_files(paths, run.built.data.endings), batch_size)
+    rows = predictions(run, find_files(paths, run.built.data.endings), size)
     if out is None:
         if isinstance(sys.stdout, io.TextIOWrapper):  # file names may be any bytes
             sys.stdout.reconfigure(errors="surrogateescape")
