@@ -99,7 +99,6 @@ def _captions(pictures: Pictures, names: Sequence[str]) -> list[list[tuple[str, 
         target = target.argmax(dim=1)
     columns = (target, pictures.label, pictures.probability)
     unknown = [None] * len(pictures.images)
-    captions = []
     rows = zip(*(unknown if v is None else v.tolist() for v in columns), strict=True)
     captions = []
     for true, label, probability in rows:

@@ -88,6 +88,6 @@ def draw_comparison(runs: Sequence[Summary], keys: Sequence[str], tag: str, path
     if not keys or max(map(len, names)) > 60:  # would be wider than the picture
         names = [run.shown for run in runs]
     for run, name in zip(runs, names, strict=True):
-        plot(axes, run.rows, tag, name, markers=30)
+        plot(axes, run.rows, tag, name, markers=29)
     axes.set(xlabel="optimizer step", ylabel=tag)
     save_figure(figure, path)
