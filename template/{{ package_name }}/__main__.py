@@ -66,8 +66,7 @@ def reproduce(options: argparse.Namespace) -> None:
     from .engine.tools.folders import one_run
     from .engine.tools.reproduce import reproduce_run
 
-    given = {"workers": options.workers, "device": options.device}
-    reproduce_run(one_run(options.run), options.stop_at, **given)
+    reproduce_run(one_run(options.run), options.stop_at, **_machine(options))
 
 
 def _open(options: argparse.Namespace, **replaced: Any) -> tuple[Path, Any]:
@@ -79,8 +78,13 @@ def _open(options: argparse.Namespace, **replaced: Any) -> tuple[Path, Any]:
     read_config(folder)  # reports a mistake before torch is loaded
     from .engine.tools.open_run import open_run
 
-    replaced |= {"device": options.device, "workers": options.workers}
-    return folder, open_run(folder, options.checkpoint, **replaced)
+    return folder, open_run(folder, options.checkpoint, **_machine(options), **replaced)
+
+
+def _machine(options: argparse.Namespace) -> dict[str, Any]:
+    """Return the config keys that the options replace."""
+    given = {"device": options.device, "workers": options.workers}
+    return {key: value for key, value in given.items() if value is not None}
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -31,9 +31,7 @@ class Averaged:
 
     @torch.no_grad()
     def update(self, model: nn.Module) -> None:
-        own: list[Tensor] = list(self.model.parameters())
-        new: list[Tensor] = [p.detach() for p in model.parameters()]
-        for_each("lerp_", own, new, 1 - self.decay)
+        for_each("lerp_", list(self.model.parameters()), list(model.parameters()), 1 - self.decay)
         own, new = list(self.model.buffers()), list(model.buffers())
         for dtype in {b.dtype for b in own}:  # of one dtype, all are copied in one call
             of_dtype = ([b for b in buffers if b.dtype == dtype] for buffers in (own, new))
@@ -67,9 +65,7 @@ class Parts(Built):
     val: Loader | None
     total_steps: int
     fingerprint: dict[str, Any]
-
-    replicated: Any = None
-    """The model in DistributedDataParallel, where there are several processes."""
+    replicated: Any = None  # the model in DistributedDataParallel, with several processes
 
     @property
     def in_turn(self) -> bool:
@@ -81,11 +77,9 @@ class Parts(Built):
         forward = self.model
         if WORLD_SIZE > 1:
             devices = [self.device] if self.device.type == "cuda" else None
+            # Networks trained in turn leave one another without gradients.
             forward = self.replicated = DistributedDataParallel(
-                forward,
-                device_ids=devices,
-                # Networks trained in turn leave one another without gradients.
-                find_unused_parameters=self.in_turn,
+                forward, device_ids=devices, find_unused_parameters=self.in_turn
             )
         if self.config.compile != "false":
             # The compiled module shares the weights; the state dict stays that of the plain one.

@@ -31,15 +31,13 @@ def profiled(
     count = min(5, steps - skipped - warmup)
 
     def write(done: Any) -> None:
-        place = "cuda" if device.type == "cuda" else "cpu"
-        table = done.key_averages().table(f"self_{place}_time_total", row_limit=20)
+        table = done.key_averages().table(f"self_{device.type}_time_total", row_limit=20)
         path = folder / "profile/trace.json"
         path.parent.mkdir(exist_ok=True)
         done.export_chrome_trace(str(path))
         logger.debug(f"Profile of {count} steps:\n{table}")
         logger.info(
-            f"Profiled {count} steps. The table is in train.log, the trace in {shown(path)}. "
-            "Open it at ui.perfetto.dev or in chrome://tracing."
+            f"The profile is in train.log. Open its trace {shown(path)} at ui.perfetto.dev."
         )
 
     os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # do not write to the terminal

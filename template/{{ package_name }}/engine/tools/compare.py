@@ -1,6 +1,6 @@
 """`compare RUN…`: a table of runs, means over seeds, and curves. Without torch."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
@@ -58,14 +58,13 @@ def _settings(run: Summary, keys: Sequence[str]) -> str:
     return ", ".join(map("=".join, zip(keys, _values(run, keys), strict=True)))
 
 
-def means_over_seeds(runs: Sequence[Summary]) -> list[str]:
+def means_over_seeds(runs: Sequence[Summary]) -> Iterator[str]:
     """Average finished runs whose configs differ only in `seed`; each seed counts once."""
     finished = [run for run in runs if run.status == "finished" and run.last is not None]
     keys = [key for key in differing_keys(finished) if key != "seed"]
     groups: dict[str, dict[Any, Summary]] = {}
     for run in finished:
         groups.setdefault(_settings(run, keys), {})[run.config.get("seed")] = run
-    sentences = []
     for name, by_seed in groups.items():
         group = list(by_seed.values())
         if len(group) > 1:
@@ -74,11 +73,10 @@ def means_over_seeds(runs: Sequence[Summary]) -> list[str]:
                 values = [getattr(run, word) for run in group]
                 texts.append(f"{word} {fmean(values):.5g} ± {stdev(values):.2g}")
             seeds = ", ".join(map(str, sorted(by_seed))) + (f" with {name}" if name else "")
-            sentences.append(
+            yield (
                 f"{group[0].monitor} over seeds {seeds}: {', '.join(texts)} "
                 f"(mean ± standard deviation of {len(group)} runs)"
             )
-    return sentences
 
 
 def draw_comparison(runs: Sequence[Summary], keys: Sequence[str], tag: str, path: Path) -> None:

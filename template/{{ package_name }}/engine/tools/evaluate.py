@@ -31,8 +31,7 @@ def evaluate_run(run: Opened, split: str, batch_size: int | None, out: Path) -> 
         rows.extend(run.predict_batch(batch, ctx, len(rows)))
 
     # Only the table of classes needs predictions. They may be slow, as generated text is.
-    predicts = names and type(built.task).predict_step is not Task.predict_step
-    look = predict if predicts else None
+    look = predict if names and type(built.task).predict_step is not Task.predict_step else None
     values = evaluate_split(built, built.model, loader, run.step, run.epoch, look=look)
     plan = loader.plan
     samples = min(plan.size, plan.steps * plan.batch_size)
@@ -42,9 +41,8 @@ def evaluate_run(run: Opened, split: str, batch_size: int | None, out: Path) -> 
         "samples": samples,
         "values": {f"{split}/{name}": value for name, value in values.items()},
     }
-    print(f"{run.checkpoint.name}, step {run.step}, {samples:,} samples of the {split} split")
-    if samples < plan.size:
-        print(f"limit_val_batches leaves out {plan.size - samples:,} samples.")
+    counts = f"{samples:,} of {plan.size:,} samples of the {split} split"
+    print(f"{run.checkpoint.name}, step {run.step}, {counts}")
     print(*align([[name, number(value)] for name, value in result["values"].items()]), sep="\n")
     known = set(names)
     if rows and all(str(row.get(key)) in known for row in rows for key in ("target", "label")):

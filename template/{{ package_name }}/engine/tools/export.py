@@ -104,8 +104,7 @@ def export_graph(model: nn.Module, arguments: Arguments) -> Any:
 def write_torch(model: nn.Module, arguments: Arguments, facts: Facts, path: Path) -> Forward:
     extra = {"metadata.json": json.dumps(facts, ensure_ascii=False)}
     torch.export.save(export_graph(model, arguments), path, extra_files=extra)
-    loaded: Forward = torch.export.load(path).module()
-    return loaded
+    return torch.export.load(path).module()
 
 
 def write_safetensors(model: nn.Module, arguments: Arguments, facts: Facts, path: Path) -> Forward:

@@ -27,8 +27,7 @@ class Opened:
     built: Built
     step: int
     epoch: int
-    averaged: bool
-    """Whether the weights are the moving average of the trained weights."""
+    averaged: bool  # whether the weights are the moving average of the trained ones
 
     def predict_batch(self, batch: Any, ctx: Context, done: int) -> list[dict[str, Any]]:
         """Return the task's rows for a batch on the device; `done` samples came before it."""
@@ -51,12 +50,11 @@ class Opened:
 def open_run(folder: Path, which: str = "best", **replaced: Any) -> Opened:
     """Build what the run's config says and load its weights: the averaged ones if there are any.
 
-    which: "best", "last" or the path of a checkpoint. replaced: values of config keys; None leaves
-    a value as it is. Raises `UserError`.
+    which: "best", "last" or the path of a checkpoint. replaced: values of config keys. Raises
+    `UserError`.
     """
-    config = read_config(folder)
+    config = replace(read_config(folder), **replaced)
     path, state = find_weights(folder, which)
-    config = replace(config, **{k: value for k, value in replaced.items() if value is not None})
     if config.precision in ("tf32", "fp16") and choose_device(config.device).type == "cpu":
         config = replace(config, precision="fp32")
     built = build_model(config)

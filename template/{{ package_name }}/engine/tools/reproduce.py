@@ -25,8 +25,7 @@ from ..run.folder import Run, create_run, read_metrics
 def reproduce_run(folder: Path, stops: Sequence[int], **replaced: Any) -> None:
     """Train the run again, stopped after the steps `stops` by SIGKILL and SIGTERM in turn.
 
-    replaced: values of config keys; None leaves a value as it is. Raises `UserError` before
-    training, `Failed` after it.
+    replaced: values of config keys. Raises `UserError` before training, `Failed` after it.
     """
     old = Run(folder, None)
     manifest, config = old.manifest(), read_config(folder)
@@ -37,8 +36,8 @@ def reproduce_run(folder: Path, stops: Sequence[int], **replaced: Any) -> None:
     for step in stops:
         if not 1 <= step <= last:
             raise UserError(f"--stop-at {step} is outside the run. Name steps from 1 to {last}.")
-    given = {key: value for key, value in replaced.items() if value is not None}
-    config = replace(config, name=f"{config.name}/reproduced", logger={}, max_minutes=None, **given)
+    replaced |= {"name": f"{config.name}/reproduced", "logger": {}, "max_minutes": None}
+    config = replace(config, **replaced)
     new = create_run(config, {**describe_start([]), "reproduces": old.shown}, None)
     new.release()  # each child locks it
     print(f"{old.shown} is trained again in {new.shown}.", flush=True)
