@@ -31,16 +31,15 @@ class Media:
         """`step` optimizer steps are done."""
         self.parts, self.run, self.loggers, self.start = parts, run, loggers, step
         is_wanted = parts.config.log.images > 0
-        self.draws = is_wanted and bool(self.takers("images"))
-        self.shows = is_wanted and bool(self.takers("images") + self.takers("texts"))
+        self.draws = is_wanted and self._is_taken("images")
+        self.shows = self.draws or (is_wanted and self._is_taken("texts"))
 
-    def takers(self, method: str) -> list[Logger]:
-        """The loggers that implement this method of `Logger`."""
-        default = getattr(Logger, method)
-        return [sink for sink in self.loggers if getattr(type(sink), method) is not default]
+    def _is_taken(self, method: str) -> bool:
+        """True if a logger implements this method of `Logger`."""
+        return any(getattr(type(x), method) is not getattr(Logger, method) for x in self.loggers)
 
     def _send(self, method: str, step: int, values: Mapping[str, Any]) -> None:
-        for sink in self.takers(method) if values else ():
+        for sink in self.loggers if values else ():
             getattr(sink, method)(step, values)
 
     def begin(self, ctx: Context, batch: Any) -> None:
@@ -50,7 +49,7 @@ class Media:
             sink.begin(ctx.step, config, manifest)
         if self.start > 0:  # the run has sent the rest before it was resumed
             return
-        if self.parts.config.log.graph and self.takers("graph"):
+        if self.parts.config.log.graph and self._is_taken("graph"):
             self._graph(batch)
         if self.draws:
             with self._pictures("train", ctx.step) as add:
@@ -62,7 +61,7 @@ class Media:
             values = self.parts.task.example(batch)
             one = tuple(v[:1] if isinstance(v, Tensor) and v.ndim else v for v in values)
             model = copy.deepcopy(self.parts.model).eval()  # a copy: a call may change buffers
-            for sink in self.takers("graph"):
+            for sink in self.loggers:
                 sink.graph(model, one)
 
     @contextmanager
@@ -112,7 +111,7 @@ class Media:
             self._send("images", step, {tag: _pixels(v) for tag, v in figures.items()})
 
     def histograms(self, step: int) -> None:
-        """Send the weights and gradients to the loggers that take histograms."""
+        """Send the weights and gradients."""
         p = self.parts
         values: dict[str, Tensor] = {}
         for name, parameter in p.parameters.items():
@@ -167,9 +166,7 @@ def _remembering(model: nn.Module) -> Iterator[Callable[[], None]]:
         return calls[key][0]
 
     model.forward = remembered  # type: ignore[method-assign]
-    try:
-        yield calls.clear
-    finally:
-        del model.forward
-        if had_own:
-            model.forward = forward
+    yield calls.clear
+    del model.forward
+    if had_own:
+        model.forward = forward

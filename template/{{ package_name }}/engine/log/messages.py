@@ -5,7 +5,6 @@ import logging
 import mmap
 import re
 import sys
-import threading
 import warnings
 import zlib
 from logging.handlers import MemoryHandler
@@ -61,12 +60,11 @@ def open_log(level: str) -> None:
     _library.said[:] = bytes(len(_library.said))
     warnings.formatwarning = _in_one_line  # type: ignore[assignment]
     logging.captureWarnings(True)
-    threading.excepthook = _log_thread
     for other in _others():
         other.addHandler(_library)
         for own in other.handlers:  # torch's loggers write warnings to the terminal, too
             if getattr(own, "stream", None) in (sys.stdout, sys.stderr):
-                own.addFilter(_is_left)
+                own.addFilter(lambda x: x.levelno < logging.WARNING or not logger.handlers)
 
 
 def open_file(folder: Path) -> None:
@@ -85,7 +83,6 @@ def open_file(folder: Path) -> None:
 def close_log() -> None:
     warnings.formatwarning = _formatwarning
     logging.captureWarnings(False)
-    threading.excepthook = threading.__excepthook__
     for other in _others():
         other.removeHandler(_library)
     for handler in list(logger.handlers):
@@ -97,17 +94,6 @@ def _others() -> list[logging.Logger]:
     """The root logger and all loggers that do not pass their messages on to it."""
     known = [x for x in logging.root.manager.loggerDict.values() if isinstance(x, logging.Logger)]
     return [logging.root, *(other for other in known if not other.propagate and other != logger)]
-
-
-def _is_left(record: logging.LogRecord) -> bool:
-    """True if a library's own handler still writes this record."""
-    return record.levelno < logging.WARNING or not logger.handlers
-
-
-def _log_thread(ended: threading.ExceptHookArgs) -> None:
-    """Warn of a thread that failed. Code that waits for the thread gets the error itself."""
-    with contextlib.suppress(OSError):
-        logger.warning(f"A thread ended with {ended.exc_type.__name__}: {ended.exc_value}")
 
 
 def _in_one_line(message: Any, category: type[Warning], file: str, number: int, line: Any) -> str:

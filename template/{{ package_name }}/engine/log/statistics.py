@@ -13,7 +13,6 @@ from torch import Tensor
 from ..api import Mean, Share, check_scalar, count_share
 from ..errors import UserError, nearest
 from ..machine import distributed
-from ..text import logger
 
 
 def _fold(statistic: str, state: list[float], value: float, n: float) -> list[float]:
@@ -79,13 +78,11 @@ class Window:
             "rows": torch.tensor(self.rows, dtype=torch.float64).reshape(-1, 3),
         }
 
-    def load_state_dict(self, state: Mapping[str, Any]) -> bool:
-        """Load the state of the same entry. Return False for the state of another entry."""
-        if not self.entry.items() <= state.items():
-            return False
-        self.state = list(state["state"])
-        self.rows = deque((int(step), value, n) for step, value, n in state["rows"].tolist())
-        return True
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Load the state of the same entry. Ignore the state of another one."""
+        if self.entry.items() <= state.items():
+            self.state = list(state["state"])
+            self.rows = deque((int(step), value, n) for step, value, n in state["rows"].tolist())
 
 
 class Statistics:
@@ -172,31 +169,22 @@ class Statistics:
         sums: dict[str, list[tuple[int, float, float]]] = {}
         """For each key: (step, sum of value · n, sum of n) of each step."""
         for step, key, value, n in merged:
-            is_first = key == "loss" and self.first_not_finite is None
-            if is_first and not math.isfinite(value):
+            if key == "loss" and not math.isfinite(value) and self.first_not_finite is None:
                 self.first_not_finite = step
             total = value * n if n else 0.0  # a mean over nothing may be NaN
             rows = sums.setdefault(key, [])
             if rows and rows[-1][0] == step:  # another micro-batch
                 total, n = rows[-1][1] + total, rows.pop()[2] + n
             rows.append((step, total, n))
+            self.step = step
         for key, rows in sums.items():
-            self._add_to_windows(key, rows)
-        if merged:
-            self.step = merged[-1][0]
-
-    def _add_to_windows(self, key: str, rows: list[tuple[int, float, float]]) -> None:
-        self.seen[key] = None
-        for window in (self._since_log, self._epoch):
-            total, n = window.get(key, (0.0, 0.0))
-            for _, more, count in rows:
-                total += more
-                n += count
-            window[key] = [total, n]
-        for entry in self.windows:
-            if entry.source == key:
-                for step, total, n in rows:
-                    if n:
+            self.seen[key] = None
+            for step, total, n in rows:
+                for window in (self._since_log, self._epoch):
+                    before = window.get(key, (0.0, 0.0))
+                    window[key] = [before[0] + total, before[1] + n]
+                for entry in self.windows:
+                    if n and entry.source == key:
                         entry.add(step, total / n, n)
 
     def means(self) -> dict[str, float]:
@@ -223,10 +211,7 @@ class Statistics:
         return {f"train_epoch/{key}": mean for key, mean in self._with_derived(sums).items()}
 
     def refuse_unknown_sources(self, epoch_ends: bool) -> None:
-        """Raise `UserError` if an entry's source was not logged in the first steps.
-
-        These are an epoch or `_FIRST_STEPS`, because some values are not logged in every step.
-        """
+        """Raise `UserError` if neither an epoch nor `_FIRST_STEPS` logged an entry's source."""
         for entry in self.windows:
             if entry.source not in self.seen and (epoch_ends or self.step + 1 >= self._FIRST_STEPS):
                 raise UserError(
@@ -247,9 +232,5 @@ class Statistics:
         self._since_log = {key: list(both) for key, both in state["train"].items()}
         self._epoch = {key: list(both) for key, both in state["train_epoch"].items()}
         self.seen, self.step = dict.fromkeys(state["seen"]), state["step"]
-        stored = state["named"]
-        new = [w.name for w in self.windows if not w.load_state_dict(stored.get(w.name, {}))]
-        if new:
-            logger.warning(
-                f"log.windows changed. New entries start at step {self.step + 2}: {', '.join(new)}."
-            )
+        for entry in self.windows:
+            entry.load_state_dict(state["named"].get(entry.name, {}))

@@ -1,6 +1,5 @@
 """Where a run's time goes, and how much of it is left."""
 
-import math
 import time
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
@@ -50,23 +49,14 @@ class Eta:
             steps, seconds = steps - 1, seconds - self._first_ended
         per_step = seconds / max(1, steps)
         left = per_step * (self.total - step)
+        guess = {"validation": per_step * self.validation_steps, "save": 0.0}
         for what, periods in self.every.items():
-            each = per_step * self.validation_steps if what == "validation" else 0.0
-            if self._took[what]:
-                each = fmean(self._took[what])
+            each = fmean(self._took[what] or [guess[what]])
             left += each * due(step, self.total, periods)
         return left
 
 
 def due(first: int, last: int, periods: Sequence[int]) -> int:
-    """Count the multiples of at most two periods in [first, last]. `last` always counts.
-
-    The period 0 means never.
-    """
-    periods = [period for period in periods if period]
-    both = [math.lcm(*periods)] if len(periods) == 2 else []
-
-    def up_to(step: int) -> int:
-        return sum(step // period for period in periods) - sum(step // period for period in both)
-
-    return up_to(last) - up_to(first - 1) + all(last % period for period in periods)
+    """Count the multiples of the periods in [first, last]. `last` always counts. 0 means never."""
+    multiples = (range(-(-first // n) * n, last + 1, n) for n in periods if n)
+    return len({last}.union(*multiples))

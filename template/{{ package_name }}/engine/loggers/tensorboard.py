@@ -50,14 +50,13 @@ class TensorBoard(Logger):
         self.writer.file_writer.add_summary(Summary(value=items), step)
         if not values.keys() <= self.tags:
             self.tags.update(values)
-            self.writer.add_custom_scalars(charts(self.tags))
+            self.writer.add_custom_scalars(_layout(self.tags))
 
     def begin(self, step: int, config: Mapping[str, Any], manifest: Mapping[str, Any]) -> None:
-        facts = {key: value for key, value in manifest.items() if key != "command"}
         texts = {
             "command": _block(shlex.join(["python", *manifest["command"]])),
             "config": _block(yaml.safe_dump(config, sort_keys=False, allow_unicode=True), "yaml"),
-            "manifest": _block(json.dumps(facts, indent=2, ensure_ascii=False), "json"),
+            "manifest": _block(json.dumps(dict(manifest), indent=2, ensure_ascii=False), "json"),
         }
         for tag, text in texts.items():
             self.writer.add_text(tag, text, step)
@@ -96,8 +95,7 @@ class TensorBoard(Logger):
         self._session({}, ends=True)
 
     def flush(self) -> None:
-        if "writer" in vars(self):
-            self.writer.flush()
+        self.writer.flush()
 
     def close(self) -> None:
         if "writer" in vars(self):
@@ -112,17 +110,14 @@ class TensorBoard(Logger):
         self.writer.file_writer.add_summary(end if ends else start)
 
 
-def charts(tags: set[str]) -> dict[str, dict[str, list[Any]]]:
+def _layout(tags: set[str]) -> dict[str, dict[str, list[Any]]]:
     """The layout of the CUSTOM SCALARS tab: a chart for each value, one for all learning rates."""
-    keys: dict[str, list[str]] = {}
+    charts: dict[str, list[Any]] = {}
     for tag in sorted(tags):
         place, _, key = tag.partition("/")
         if place in ("train", "train_epoch", "val"):
-            keys.setdefault(key, []).append(f"^{re.escape(tag)}$")
-    layout = {"training and validation": {key: ["Multiline", found] for key, found in keys.items()}}
-    if any(tag.startswith("lr/") for tag in tags):
-        layout["learning rate"] = {"lr": ["Multiline", ["^lr/"]]}
-    return layout
+            charts.setdefault(key, ["Multiline", []])[1].append(f"^{re.escape(tag)}$")
+    return {"training and validation": charts, "learning rate": {"lr": ["Multiline", ["^lr/"]]}}
 
 
 def _block(text: str, language: str = "") -> str:
