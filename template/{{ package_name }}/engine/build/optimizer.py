@@ -15,15 +15,16 @@ from ..text import align
 from .layers import layers_in_order
 from .target import argument_types, build, has_type
 
+# Keys of the config's `optimizer` section that this file reads.
 _OURS = ("groups", "layer_decay", "no_decay_norm_bias")
-"""Keys of the config's `optimizer` section that this file reads."""
+
+Groups = list[dict[str, Any]]
 
 
 def named_parameters(model: nn.Module, loss: nn.Module) -> dict[str, nn.Parameter]:
     """Return the trained parameters of the model, and those of the loss as "loss.<name>"."""
-    parameters = dict(model.named_parameters())
-    parameters.update({f"loss.{name}": p for name, p in loss.named_parameters()})
-    return {name: p for name, p in parameters.items() if p.requires_grad}
+    named = (*model.named_parameters(), *loss.named_parameters("loss"))
+    return {name: p for name, p in named if p.requires_grad}
 
 
 def build_optimizer(
@@ -58,9 +59,7 @@ def build_optimizer(
         group["base_lr"] = group["lr"] = lr * group["lr_scale"]
     options = {key: value for key, value in section.items() if key not in _OURS}
     given = {"params": groups, "lr": lr}
-    optimizer: Optimizer = build(
-        options, "optimizer", Optimizer, allowed, given=given, instead=short_class
-    )
+    optimizer = build(options, "optimizer", Optimizer, allowed, None, given, short_class)
     known = {*optimizer.defaults, "name", "names", "lr_scale", "base_lr", "params"}
     wanted = argument_types(type(optimizer))
     for group in groups:
@@ -75,7 +74,7 @@ def build_optimizer(
 
 def assign_groups(
     specs: Sequence[Mapping[str, Any]] | None, parameters: Mapping[str, nn.Parameter]
-) -> list[dict[str, Any]]:
+) -> Groups:
     """Assign each parameter to the first group whose `match` fits its name. Raises `UserError`.
 
     `match` is a glob over parameter names ("layer1.*"), a regular expression after "re:", or a
@@ -87,11 +86,9 @@ def assign_groups(
         return [{"name": "all", "names": list(parameters), "lr_scale": 1.0}]
     is_list = isinstance(specs, list)
     if not is_list or not all(isinstance(spec, Mapping) and "match" in spec for spec in specs):
-        raise UserError(
-            "optimizer.groups must be a list. Each entry needs a pattern: {name: head, match: 'fc.*'}."
-        )
+        raise UserError("Each of the optimizer.groups needs a pattern: [{name: a, match: 'fc.*'}].")
     left = list(parameters)
-    groups: list[dict[str, Any]] = []
+    groups: Groups = []
     for number, spec in enumerate(specs):
         name = str(spec.get("name", f"group{number}"))
         if name in (group["name"] for group in groups):
@@ -108,10 +105,7 @@ def assign_groups(
                 raise UserError(f"The pattern '{pattern}' of {where} matches no parameter.{near}")
             taken += [n for n in left if n in matching and n not in taken]
         if not taken:
-            raise UserError(
-                f"The optimizer group '{name}' gets no parameter: earlier groups take all that "
-                "match. Put it before them."
-            )
+            raise UserError(f"Earlier groups take all of {where}. Put it before them.")
         left = [n for n in left if n not in taken]
         options = {str(k): v for k, v in spec.items() if k not in ("name", "match", "lr_scale")}
         if reserved := options.keys() & {"lr", "base_lr", "params", "names"}:
@@ -122,8 +116,8 @@ def assign_groups(
         groups.append({"name": name, "names": taken, "lr_scale": float(scale), **options})
     if left:
         raise UserError(
-            f"No optimizer group matches {', '.join(left[:5])}{' …' if len(left) > 5 else ''} "
-            f"({len(left)} parameters). Add a last group {{name: rest, match: '*'}}."
+            f"No optimizer group matches {len(left)} parameters, such as {left[0]}. Add a last "
+            "group {name: rest, match: '*'}."
         )
     return groups
 
@@ -137,7 +131,7 @@ def _matches(pattern: str, name: str) -> bool:
     return fnmatch.fnmatchcase(name, pattern)
 
 
-def _by_layer(groups: list[dict[str, Any]], model: nn.Module, decay: Any) -> list[dict[str, Any]]:
+def _by_layer(groups: Groups, model: nn.Module, decay: Any) -> Groups:
     """Split each group by layer. A layer's lr is `decay` times that of the layer after it
     (Clark et al. 2020)."""
     if not has_type(decay, float) or not 0 < decay <= 1:
@@ -145,7 +139,7 @@ def _by_layer(groups: list[dict[str, Any]], model: nn.Module, decay: Any) -> lis
     layers = layers_in_order(model)
     labels, last = list(layers), len(layers) - 1
     number_of = {name: i for i, names in enumerate(layers.values()) for name in names}
-    split: list[dict[str, Any]] = []
+    split: Groups = []
     for group in groups:
         # A loss belongs to the last layer.
         numbers = {name: number_of.get(name, last) for name in group["names"]}
@@ -157,12 +151,9 @@ def _by_layer(groups: list[dict[str, Any]], model: nn.Module, decay: Any) -> lis
     return split
 
 
-def _without_decay(
-    groups: list[dict[str, Any]], parameters: Mapping[str, nn.Parameter]
-) -> list[dict[str, Any]]:
-    """Move biases and the weights of norms (all parameters of one dimension) to groups without
-    weight decay."""
-    split: list[dict[str, Any]] = []
+def _without_decay(groups: Groups, parameters: Mapping[str, nn.Parameter]) -> Groups:
+    """Move biases and norms (all parameters of one dimension) to groups without weight decay."""
+    split: Groups = []
     for group in groups:
         plain = [n for n in group["names"] if parameters[n].ndim < 2]
         rest = [n for n in group["names"] if parameters[n].ndim >= 2]
@@ -174,7 +165,7 @@ def _without_decay(
     return split
 
 
-def groups_except(optimizer: Optimizer, names: Iterable[str]) -> list[dict[str, Any]]:
+def groups_except(optimizer: Optimizer, names: Iterable[str]) -> Groups:
     """Return the parameter groups that are not among `names`. Raises `UserError`.
 
     The name of a group that was split by layer or by weight decay means all its parts.
@@ -183,11 +174,8 @@ def groups_except(optimizer: Optimizer, names: Iterable[str]) -> list[dict[str, 
     for name in names:
         kept = [g for g in left if g["name"] != name and not g["name"].startswith(f"{name}/")]
         if len(kept) == len(left):
-            known = [group["name"] for group in optimizer.param_groups]
-            raise UserError(
-                f"The task's trains(…) names the group '{name}', but the optimizer has the groups "
-                f"{', '.join(known)}.{nearest(name, known)}"
-            )
+            known = ", ".join(group["name"] for group in optimizer.param_groups)
+            raise UserError(f"The task's trains(…) names the group '{name}'. Groups: {known}.")
         left = kept
     return left
 
@@ -197,9 +185,8 @@ def group_table(optimizer: Optimizer) -> list[str]:
     rows = [("group", "parameters", "tensors", "lr", "decay")]
     for group in optimizer.param_groups:
         sizes = [p.numel() for p in group["params"]]
-        decay = f"{group['weight_decay']:g}" if "weight_decay" in group else "-"
-        lr = f"{group['base_lr']:g}"
-        rows.append((group["name"], f"{sum(sizes):,}", str(len(sizes)), lr, decay))
+        rates = [f"{group[key]:g}" if key in group else "-" for key in ("base_lr", "weight_decay")]
+        rows.append((group["name"], f"{sum(sizes):,}", str(len(sizes)), *rates))
     return align(rows)
 
 
@@ -210,17 +197,9 @@ def optimizer_state(
     return {name: dict(optimizer.state[p]) for name, p in parameters.items() if optimizer.state[p]}
 
 
-def load_optimizer_state(
-    optimizer: Optimizer,
-    parameters: Mapping[str, nn.Parameter],
-    state: Mapping[str, Mapping[str, Any]],
-) -> None:
+def load_optimizer_state(optimizer: Optimizer, state: Mapping[str, Mapping[str, Any]]) -> None:
     """Load each parameter's state from its name in `state`."""
-    names = {p: name for name, p in parameters.items()}
-    current = optimizer.state_dict()
-    by_index: dict[int, Any] = {}
-    for group, numbered in zip(optimizer.param_groups, current["param_groups"], strict=True):
-        for parameter, number in zip(group["params"], numbered["params"], strict=True):
-            if names[parameter] in state:
-                by_index[number] = dict(state[names[parameter]])
-    optimizer.load_state_dict({"state": by_index, "param_groups": current["param_groups"]})
+    names = [name for group in optimizer.param_groups for name in group["names"]]
+    by_number = {i: dict(state[name]) for i, name in enumerate(names) if name in state}
+    groups = optimizer.state_dict()["param_groups"]
+    optimizer.load_state_dict({"state": by_number, "param_groups": groups})

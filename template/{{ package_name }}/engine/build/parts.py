@@ -133,7 +133,7 @@ class Parts(Built):
         load_weights(self.loss, state["loss"], "loss")
         if self.averaged is not None:
             load_weights(self.averaged.model, state["ema"] or state["model"], "ema")
-        load_optimizer_state(self.optimizer, self.parameters, state["optimizer"])
+        load_optimizer_state(self.optimizer, state["optimizer"])
         self.scheduler.load_state_dict(state["scheduler"])
 
     def copy_gradients(self) -> None:

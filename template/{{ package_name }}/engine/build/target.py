@@ -21,8 +21,8 @@ from ..schedule import Schedule
 
 PACKAGE = __name__.split(".")[0]
 
+# What a `_target_` inside a section may be.
 _BUILDABLE = (nn.Module, Optimizer, LRScheduler, Dataset, Data, Task, Schedule)
-"""What a `_target_` inside a section may be."""
 
 
 def build(
@@ -135,36 +135,29 @@ def locate(name: str, key: str, allowed: Sequence[str] = ()) -> Any:
         )
     try:
         place = importlib.import_module(module)
+        found = getattr(place, attribute, None)
     except ModuleNotFoundError as error:
         missing = error.name or module
         if f"{module}.".startswith(f"{missing}."):
             raise UserError(f"{key}={name} does not exist: there is no '{missing}'.") from None
-        raise UserError(
-            f"{key}={name} needs the package '{missing}'. Install it: uv add {missing}"
-        ) from None
+        what = f"{key}={name} needs the package '{missing}'"
+        raise UserError(f"{what}. Install it: uv add {missing}") from None
     except Exception as error:
         if root == PACKAGE:  # a traceback shows where your file is wrong
             raise
         raise UserError(f"{key}={name} cannot be imported. {describe_error(error)}") from None
-    try:
-        found = getattr(place, attribute)
-    except Exception:  # torch.classes raises other errors than AttributeError
-        near = nearest(attribute, vars(place))
-        raise UserError(
-            f"{key}={name} does not exist: {module} has no '{attribute}'.{near}"
-        ) from None
-    home = (getattr(found, "__module__", None) or "").split(".")[0]
-    is_own_function = isinstance(found, types.FunctionType) and home == PACKAGE
-    if not is_own_function and not (isinstance(found, type) and home in packages):
+    if found is None:
+        raise UserError(f"{key}={name} does not exist.{nearest(attribute, vars(place))}")
+    home = str(getattr(found, "__module__", "")).split(".")[0]
+    kinds = type | types.FunctionType if home == PACKAGE else type
+    if home not in packages or not isinstance(found, kinds):
         raise UserError(f"{key}={name} is not a class of {root} or a function of this project.")
     return found
 
 
-def _is_kind(target: Any, kind: type) -> bool:
-    if isinstance(target, type):
-        return kind is object or issubclass(target, kind)
-    returned = argument_types(target).get("return")
-    return isinstance(returned, type) and issubclass(returned, kind)
+def _is_kind(target: Any, kind: type | tuple[type, ...]) -> bool:
+    made = target if isinstance(target, type) else argument_types(target).get("return")
+    return isinstance(made, type) and issubclass(made, kind)
 
 
 def _nested(value: Any, key: str, allowed: Sequence[str]) -> Any:
@@ -172,14 +165,9 @@ def _nested(value: Any, key: str, allowed: Sequence[str]) -> Any:
         if "_target_" not in value:
             return {k: _nested(v, f"{key}.{k}", allowed) for k, v in value.items()}
         target = locate(value["_target_"], f"{key}._target_", allowed)
-        home = target.__module__
-        own_class = isinstance(target, type) and home.split(".")[0] == PACKAGE
-        own = own_class or home.startswith("torchvision.transforms")
-        if not own and not any(_is_kind(target, kind) for kind in _BUILDABLE):
-            raise UserError(
-                f"{key}._target_={value['_target_']} is not a module, optimizer, scheduler, data set, "
-                "transform, metric or loss."
-            )
+        trusted = target.__module__.startswith((f"{PACKAGE}.", "torchvision.transforms"))
+        if not (trusted and isinstance(target, type)) and not _is_kind(target, _BUILDABLE):
+            raise UserError(f"{key}._target_={value['_target_']} cannot be built inside a section.")
         return build(value, key, object, allowed)
     if isinstance(value, list):
         return [_nested(v, f"{key}[{i}]", allowed) for i, v in enumerate(value)]
@@ -197,26 +185,14 @@ def argument_types(target: Any) -> dict[str, Any]:
 
 def has_type(value: Any, expected: Any) -> bool:
     """Return whether a plain config value may be passed to an argument annotated as `expected`."""
-    if expected is None or expected is Any:
-        return True
-    if expected is type(None):
-        return value is None
-    origin = typing.get_origin(expected)
+    origin, inner = typing.get_origin(expected), typing.get_args(expected)
     if origin in (typing.Union, types.UnionType):
-        return any(has_type(value, option) for option in typing.get_args(expected))
-    if expected in (int, float):
-        return isinstance(value, int | expected) and not isinstance(value, bool)
-    if expected in (bool, str):
-        return isinstance(value, expected)
-    if origin is tuple and Ellipsis not in typing.get_args(expected):
-        inner = typing.get_args(expected)
-        is_sequence = isinstance(value, list | tuple) and len(value) == len(inner)
-        return is_sequence and all(has_type(v, a) for v, a in zip(value, inner, strict=True))
+        return any(has_type(value, option) for option in inner)
+    if expected in (bool, int, float, str, type(None)):
+        return type(value) is expected or (expected is float and type(value) is int)
     if origin in (list, tuple, Sequence):
-        item = next(iter(typing.get_args(expected)), Any)
-        return isinstance(value, list | tuple) and all(has_type(v, item) for v in value)
-    return (
-        not isinstance(expected, type)
-        or not isinstance(value, str | int | float | list)
-        or isinstance(value, expected)
-    )
+        items = [t for t in inner if t is not Ellipsis] or [Any]
+        fits = (any(has_type(v, item) for item in items) for v in value)
+        return isinstance(value, list | tuple) and all(fits)
+    is_plain = isinstance(value, str | int | float | list)
+    return not is_plain or not isinstance(expected, type) or isinstance(value, expected)

@@ -83,10 +83,7 @@ class ArrayImages(Canvases):
             )
         count, height, width, channels = images.shape
         if not 0 <= shift < min(height, width):
-            raise UserError(
-                f"data.shift={shift} must be at least 0 and smaller than the pictures "
-                f"({height}×{width} pixels)."
-            )
+            raise UserError(f"data.shift={shift} must be from 0 to {min(height, width) - 1}.")
         offset, scale = normalisation(mean, std, channels)
         # With a border, a shifted picture is a window of its canvas: a batch is one copy.
         canvases = np.zeros((count, channels, height + 2 * shift, width + 2 * shift), np.uint8)

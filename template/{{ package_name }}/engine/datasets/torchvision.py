@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import UserError, nearest, one_line
+from ..errors import UserError, one_line
 from ..rng import Permutation
 from . import SPLIT_KEY
 from .arrays import ArrayImages
@@ -48,10 +48,7 @@ class TorchvisionImages(PictureData):
         std: float | list[float],
     ) -> None:
         if dataset not in _NAMES:
-            raise UserError(
-                f"data.dataset={dataset} is not one of {', '.join(_NAMES)}."
-                f"{nearest(dataset, _NAMES)}"
-            )
+            raise UserError(f"data.dataset={dataset} is not one of {', '.join(_NAMES)}.")
         train = _load(dataset, root, train=True)
         test = _load(dataset, root, train=False)
         images, labels = _arrays(train)

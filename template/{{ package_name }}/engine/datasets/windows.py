@@ -152,10 +152,7 @@ def normalisation(
     for name, value in (("mean", mean), ("std", std)):
         values.append(255 * torch.tensor(value, dtype=torch.float64).reshape(-1, 1, 1))
         if len(values[-1]) not in (1, channels):
-            raise UserError(
-                f"data.{name}={value} has {len(values[-1])} values, but the pictures have "
-                f"{channels} channels."
-            )
+            raise UserError(f"data.{name}={value} must have 1 or {channels} values.")
     if not (values[1] > 0).all():
         raise UserError(f"data.std={std} must be above 0.")
     return values[0].float(), (1 / values[1]).float()
