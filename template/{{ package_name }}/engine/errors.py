@@ -23,8 +23,7 @@ SAVE_FAILED = 74
 STOPPED = 75
 NOT_FINITE = 76
 
-NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-"""The system's error numbers for a full disk, a full quota, and a file at its size limit."""
+NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # full disk, full quota, file at its limit
 
 
 class Exit(Exception):

@@ -20,12 +20,9 @@ class Pictures(NamedTuple):
     scaled, per channel, by the smallest and largest value of the batch."""
     target: Tensor | None = None
     """int64 [B], the true class; or, for mixed labels, float [B, classes]: the largest counts."""
-    label: Tensor | None = None
-    """int64 [B], the predicted class."""
-    probability: Tensor | None = None
-    """float [B], of the predicted class."""
-    score: Tensor | None = None
-    """float [B]."""
+    label: Tensor | None = None  # int64 [B], the predicted class
+    probability: Tensor | None = None  # float [B], of the predicted class
+    score: Tensor | None = None  # float [B]
 
 
 def class_pictures(images: Tensor, logits: Tensor, labels: Tensor) -> dict[str, Pictures]:

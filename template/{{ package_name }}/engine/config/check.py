@@ -17,7 +17,7 @@ from .schema import RULES, SECTIONS, Config, Rule, check_value
 
 _TAG = Rule("", fits=lambda v: isinstance(v, str) and bool(v.strip()), must_be="a logged value")
 
-_WINDOW = {
+_WINDOW = {  # the rules of an entry of `log.windows`
     "source": _TAG,
     "statistic": Rule("", one_of=("mean", "max", "min", "current", "std")),
     "window": Rule(
@@ -27,7 +27,6 @@ _WINDOW = {
     ),
     "name": _TAG,
 }
-"""The rules of an entry of `log.windows`."""
 
 
 def from_dict(values: Mapping[str, Any]) -> Config:

@@ -75,10 +75,7 @@ def composed(overrides: Iterable[str]) -> Any:
 
 
 def single_run(arguments: list[str]) -> Any:
-    """Return the DictConfig of a single run, or None if Hydra's own main has to compose it.
-
-    Hydra's main does sweeps and flags. Raises `UserError`.
-    """
+    """Return a run's DictConfig, or None if Hydra's own main must compose. Raises `UserError`."""
     if any(argument.startswith("-") or "hydra" in argument for argument in arguments):
         return None
     config = composed(arguments)

@@ -78,9 +78,7 @@ def is_run_name(name: str) -> bool:
 class Log:
     every: int = key(50, "Optimizer steps between two log points.", at_least=1, heading="Log")
     by: str = key(
-        "step",
-        "step: a log point every `log.every` steps and at each epoch's end; epoch: only there.",
-        one_of=("step", "epoch"),
+        "step", "epoch: log points only at the end of each epoch.", one_of=("step", "epoch")
     )
     windows: list[Any] = key(
         list, "Statistics besides means, such as {source: loss, statistic: max, window: 10}."

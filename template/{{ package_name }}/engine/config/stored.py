@@ -65,10 +65,7 @@ def is_shorter(stored: Config, new: Config) -> bool:
 
 
 def merge_configs(folder: Path, stored: Config, new: Config, overrides: list[str]) -> Config:
-    """Return the config of a resumed run: the stored one with the overrides that may change.
-
-    Raises `UserError` for other overrides.
-    """
+    """Return the stored config with overrides that may change. Raises `UserError` for others."""
     keys = {o.lstrip("+~").split("=")[0].split(".")[0].split("@")[0] for o in overrides}
     if keys - vars(stored).keys() - RETIRED.keys():  # an experiment: all keys that differ count
         keys |= changed_keys(stored, new)
