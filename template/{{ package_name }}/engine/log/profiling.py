@@ -36,9 +36,7 @@ def profiled(
         path.parent.mkdir(exist_ok=True)
         done.export_chrome_trace(str(path))
         logger.debug(f"Profile of {count} steps:\n{table}")
-        logger.info(
-            f"The profile is in train.log. Open its trace {shown(path)} at ui.perfetto.dev."
-        )
+        logger.info(f"The profile is in train.log. Open {shown(path)} at ui.perfetto.dev.")
 
     os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # do not write to the terminal
     order = schedule(wait=skipped, warmup=warmup, active=count, repeat=1)

@@ -32,10 +32,8 @@ def dry_run(job: Job) -> None:
     micro = f" in {config.accumulate} micro-batches" if config.accumulate > 1 else ""
     print(f"model   {type(parts.model).__name__}, {trained:,} parameters" + others)
     print(f"data    {train.size:,} samples for training, {val:,} for validation")
-    print(
-        f"steps   {parts.total_steps:,} of {config.batch_size} samples{micro}: "
-        f"{parts.total_steps / train.steps:.4g} epochs of {train.steps:,}"
-    )
+    epochs = f"{parts.total_steps / train.steps:.4g} epochs of {train.steps:,}"
+    print(f"steps   {parts.total_steps:,} of {config.batch_size} samples{micro}: {epochs}")
     print(f"device  {parts.device} in {parts.precision}")
     print(f"batch   {batch}")
     print(*group_table(parts.optimizer), sep="\n")

@@ -35,12 +35,8 @@ def evaluate_run(run: Opened, split: str, batch_size: int | None, out: Path) -> 
     values = evaluate_split(built, built.model, loader, run.step, run.epoch, look=look)
     plan = loader.plan
     samples = min(plan.size, plan.steps * plan.batch_size)
-    result: dict[str, Any] = {
-        **run.describe(),
-        "split": split,
-        "samples": samples,
-        "values": {f"{split}/{name}": value for name, value in values.items()},
-    }
+    result = run.describe() | {"split": split, "samples": samples}
+    result["values"] = {f"{split}/{name}": value for name, value in values.items()}
     counts = f"{samples:,} of {plan.size:,} samples of the {split} split"
     print(f"{run.checkpoint.name}, step {run.step}, {counts}")
     print(*align([[name, number(value)] for name, value in result["values"].items()]), sep="\n")
@@ -83,11 +79,10 @@ def class_table(classes: Mapping[str, Mapping[str, float]]) -> list[str]:
     counted = [scores for scores in classes.values() if scores["support"]]
     mean = {key: sum(scores[key] for scores in counted) / len(counted) for key in keys}
     mean["support"] = sum(scores["support"] for scores in counted)
-    body = [
-        [name, *(f"{scores[key]:.4f}" for key in keys), str(scores["support"])]
-        for name, scores in [*classes.items(), ("mean", mean)]
-    ]
-    return align([["class", *keys, "support"], *body])
+    table = [["class", *keys, "support"]]
+    for name, scores in [*classes.items(), ("mean", mean)]:
+        table.append([name, *(f"{scores[key]:.4f}" for key in keys), str(scores["support"])])
+    return align(table)
 
 
 def draw_confusion(matrix: np.ndarray, names: list[str], split: str, path: Path) -> None:

@@ -44,9 +44,8 @@ def export_run(run: Opened, formats: Sequence[str], out: Path) -> None:
             except OSError:
                 raise  # writing_to reports it
             except Exception as error:  # a model can make the exporters raise anything
-                raise Failed(
-                    f"{type(model).__name__} cannot be exported as {name}: {describe_error(error)}"
-                ) from error
+                text = f"The model cannot be exported as {name}: {describe_error(error)}"
+                raise Failed(text) from error
             written.append((file_name, largest_difference(model, loaded, arguments, name)))
         for file_name, _ in written:
             os.replace(Path(hidden) / file_name, out / file_name)

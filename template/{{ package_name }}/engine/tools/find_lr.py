@@ -69,10 +69,9 @@ def find_lr(job: Job) -> None:
     (folder / "find_lr.jsonl").write_text("".join(lines), encoding="utf-8")
     picture = shown(folder / "find_lr.png")
     if found is None:
-        raise UserError(
-            f"The loss does not fall between lr={rows[0].lr:.1e} and {rows[-1].lr:.1e}. "
-            f"Look at {picture} and choose another find_lr.start and find_lr.stop."
-        )
+        rates = f"lr={rows[0].lr:.1e} and {rows[-1].lr:.1e}"
+        advice = f"Look at {picture} and choose another find_lr.start and find_lr.stop."
+        raise UserError(f"The loss does not fall between {rates}. {advice}")
     print(f"{len(rows)} steps from lr {rows[0].lr:.1e} to {rows[-1].lr:.1e}: {picture}")
     lr = f"{float(f'{found.lr:.1e}'):g}"
     lowest = min(rows, key=lambda row: row.smoothed).lr
@@ -117,8 +116,7 @@ def steepest(rows: Sequence[Row]) -> Row | None:
     """Return the row where the smoothed loss falls fastest per decade; None if it hardly falls.
 
     Only rows up to the lowest loss count. A slope is taken over a quarter of a decade on each side.
-    This rate trained well with all built-in models and optimizers. A tenth of the rate with the
-    lowest loss did not: if the loss stays near zero over decades, that rate is far too high.
+    A tenth of the rate with the lowest loss is too high if the loss stays near zero over decades.
     """
     bottom = min(range(len(rows)), key=lambda i: rows[i].smoothed)
     if len(rows) < 3 or rows[bottom].smoothed > 0.95 * rows[0].smoothed:
