@@ -2,6 +2,7 @@
 
 import errno
 import threading
+from typing import NamedTuple
 
 import pytest
 import torch
@@ -57,6 +58,21 @@ def test_training_goes_on_while_the_copy_is_written(saver, held, engine, tmp_pat
     assert len(loaded["optimizer"]["weight"]["moments"]) == 1
     assert torch.equal(loaded["optimizer"]["weight"]["moments"][0], torch.ones(2))
     assert loaded["optimizer"]["weight"]["betas"] == (0.9, 0.95)
+
+
+class Pair(NamedTuple):
+    mean: torch.Tensor
+    count: int
+
+
+def test_a_named_tuple_is_saved_as_a_plain_container(saver, engine, tmp_path):
+    """A checkpoint with a class in it could not be loaded: that could run code."""
+    saver.save({**state(1.0), "windows": {"loss": [Pair(torch.ones(2), 3)]}}, 1)
+    saver.wait()
+    (loaded,) = engine("run.checkpoint").load(tmp_path / "step-00000001.pt")["windows"]["loss"]
+    assert type(loaded) is tuple
+    assert loaded[0].tolist() == [1, 1]
+    assert loaded[1] == 3
 
 
 def test_never_two_at_once_and_in_order(saver, held, engine, tmp_path):
