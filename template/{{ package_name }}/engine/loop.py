@@ -11,7 +11,6 @@ from torch import Tensor, nn
 
 from . import rng, signals
 from .api import Context, Mean, recording
-from .batches.loader import ended
 from .build.optimizer import groups_except
 from .build.parts import Parts
 from .config.stored import to_yaml
@@ -21,7 +20,7 @@ from .log.profiling import profiled
 from .log.report import Report
 from .log.statistics import Statistics
 from .machine import distributed
-from .machine.device import autocast, to_device
+from .machine.device import autocast, ended, to_device
 from .machine.distributed import RANK, WORLD_SIZE, Vote
 from .progress import Progress, not_finite
 from .rng import Domain

@@ -20,7 +20,7 @@ from .build.target import build
 from .config.schema import Config
 from .errors import UserError
 from .machine.device import choose_device, choose_precision, describe, libraries, set_flags
-from .machine.distributed import WORLD_SIZE, main_first
+from .machine.distributed import WORLD_SIZE, from_main, is_main
 from .machine.torch_internals import leave_compiler_out
 from .rng import Domain
 from .run.facts import make_fingerprint
@@ -38,8 +38,11 @@ def build_model(config: Config) -> Built:
         rng.seed_all(rng.make_key(config.seed, Domain.INIT, part))
 
     seed(0)
-    with main_first():  # the main process downloads, the others wait
-        data = build(config.data, "data", Data, allowed)
+    if not is_main():  # the main process downloads, the others wait
+        from_main(None)
+    data = build(config.data, "data", Data, allowed)
+    if is_main():
+        from_main(None)
     info = dict(data.info)
     seed(1)
     model: nn.Module = build(config.model, "model", nn.Module, allowed, info)

@@ -28,7 +28,7 @@ def train(job: Job, loop_type: type[Loop] = Loop) -> float | None:
     open_log(job.config.log.level)
     run = job.run
     # A checkpoint holds all weights. The file of `init_from` may be gone.
-    parts = build_parts(job.config, initialise=run is None or not run.has_checkpoints())
+    parts = build_parts(job.config, initialise=run is None or not any(run.checkpoints.glob("*.pt")))
     check_one_batch(parts)
     if run is None and distributed.is_main():
         manifest = {**describe_start(job.overrides), "fingerprint": parts.fingerprint}

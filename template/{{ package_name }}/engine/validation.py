@@ -8,11 +8,11 @@ from torch import nn
 
 from . import rng
 from .api import Context, recording
-from .batches.loader import Loader, ended
+from .batches.loader import Loader
 from .build.parts import Built
 from .log.statistics import Statistics
 from .machine import distributed
-from .machine.device import autocast, to_device
+from .machine.device import autocast, ended, to_device
 from .machine.distributed import WORLD_SIZE
 from .rng import Domain
 

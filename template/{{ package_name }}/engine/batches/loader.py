@@ -3,7 +3,6 @@
 import os
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator
-from contextlib import contextmanager
 from functools import partial
 from itertools import chain, groupby, islice
 from operator import attrgetter
@@ -79,10 +78,6 @@ class _Reader(Dataset[Any]):
         return iter([p if p.storage_offset() * p.itemsize % 256 == 0 else p.clone() for p in parts])
 
 
-def _pinned(tensor: torch.Tensor) -> torch.Tensor:
-    return tensor if tensor.is_cuda else tensor.pin_memory()
-
-
 def _start_worker(worker: int) -> None:
     signals.in_worker()
     torch.set_num_threads(1)
@@ -110,16 +105,6 @@ _QUICK = 0.002  # seconds that a worker needs to hand over a batch, about
 _START = 0.3  # seconds that workers need to start, about
 
 
-@contextmanager
-def ended(batches: Iterator[Any]) -> Iterator[None]:
-    """Close `batches` at the end of the block. It ends the loader workers that read them."""
-    try:
-        yield
-    finally:
-        if isinstance(batches, Generator):
-            batches.close()
-
-
 class Loader:
     """Reads the micro-batches of a plan, ahead of their use if there are workers."""
 
@@ -143,14 +128,8 @@ class Loader:
         Use `ended` to end the loader workers if the iterator is left early.
         """
         workers = self.worker_count(stop - start)
-        if not workers and self.device.type == "cpu":
-            return self._here(start, stop)
-        return self._ahead(workers, start, stop)
-
-    def _ahead(self, workers: int, start: int, stop: int) -> Generator[Any, None, None]:
         batches = self._with(workers, start, stop) if workers else self._here(start, stop)
-        with ended(batches):
-            yield from batches if self.device.type == "cpu" else prefetched(batches, self.device)
+        return batches if self.device.type == "cpu" else prefetched(batches, self.device)
 
     def first(self) -> Any:
         """Read the first micro-batch in this process, and note how long it takes."""
@@ -181,7 +160,8 @@ class Loader:
         """Read in this process. A step runs no Python code for it, unless a new block begins."""
         read = partial(map, self._like_a_worker) if self.in_workers else self.reader.together
         batches = chain.from_iterable(map(read, self._blocks(start, stop)))
-        return batches if self.device.type == "cpu" else map(partial(map_tensors, _pinned), batches)
+        pin = partial(map_tensors, lambda tensor: tensor if tensor.is_cuda else tensor.pin_memory())
+        return batches if self.device.type == "cpu" else map(pin, batches)
 
     def _like_a_worker(self, batch: Batch) -> Any:
         """Read in one thread, like a worker. Sums depend on the number of threads."""

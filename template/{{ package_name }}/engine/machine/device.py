@@ -4,7 +4,7 @@ import contextlib
 import os
 import platform
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from functools import cache
 from typing import Any
@@ -13,14 +13,12 @@ import torch
 
 from ..config.schema import Config
 from ..errors import UserError
-from .distributed import LOCAL_RANK, WORLD_SIZE
+from .distributed import LOCAL_RANK
 from .torch_internals import set_deterministic
 
 
 def choose_device(name: str) -> torch.device:
     """Return the device that `device=` names; "auto" prefers a GPU. Raises `UserError`."""
-    if name in ("auto", "cuda") and WORLD_SIZE > 1 and torch.cuda.is_available():
-        name = f"cuda:{LOCAL_RANK}"
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     if not re.fullmatch(r"cpu(:0)?|cuda(:[1-9]?\d)?", name):
@@ -28,9 +26,10 @@ def choose_device(name: str) -> torch.device:
     device = torch.device(name)
     if device.type == "cuda":
         count = torch.cuda.device_count() if torch.cuda.is_available() else 0
-        if (device.index or 0) >= count:
+        index = LOCAL_RANK if device.index is None else device.index
+        if index >= count:
             raise UserError(f"device={name} does not exist. This machine has {count} usable GPUs.")
-        device = torch.device("cuda", device.index or 0)
+        device = torch.device("cuda", index)
         torch.cuda.set_device(device)
     return device
 
@@ -41,10 +40,8 @@ def choose_precision(name: str, device: torch.device) -> str:
     has_bf16 = on_gpu and torch.cuda.is_bf16_supported(including_emulation=False)
     if name == "auto":
         return "bf16" if has_bf16 else "fp32"
-    if name in ("tf32", "fp16") and not on_gpu:
-        raise UserError(f"precision={name} needs a GPU. On {device} set fp32 or bf16.")
-    if name == "bf16" and on_gpu and not has_bf16:
-        raise UserError("precision=bf16 needs a GPU that computes bf16. Set fp16 or fp32.")
+    if name in ("tf32", "fp16") and not on_gpu or name == "bf16" and on_gpu and not has_bf16:
+        raise UserError(f"precision={name} does not work on {device}. Set auto or fp32.")
     return name
 
 
@@ -66,10 +63,8 @@ def set_flags(config: Config, precision: str) -> None:
 
 def autocast(precision: str, device: torch.device) -> AbstractContextManager[Any]:
     """Return the context for a forward pass."""
-    if precision in ("bf16", "fp16"):
-        dtype = torch.bfloat16 if precision == "bf16" else torch.float16
-        return torch.autocast(device.type, dtype=dtype)
-    return nullcontext()
+    dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(precision)
+    return nullcontext() if dtype is None else torch.autocast(device.type, dtype=dtype)
 
 
 def map_tensors(function: Callable[[Any], Any], batch: Any, kind: type = torch.Tensor) -> Any:
@@ -81,10 +76,9 @@ def map_tensors(function: Callable[[Any], Any], batch: Any, kind: type = torch.T
         return function(batch)
     if isinstance(batch, Mapping):
         return {k: map_tensors(function, v, kind) for k, v in batch.items()}
-    if isinstance(batch, tuple) and hasattr(batch, "_fields"):
-        return type(batch)(*(map_tensors(function, v, kind) for v in batch))
     if isinstance(batch, list | tuple):
-        return type(batch)(map_tensors(function, v, kind) for v in batch)
+        values = [map_tensors(function, v, kind) for v in batch]
+        return type(batch)(*values) if hasattr(batch, "_fields") else type(batch)(values)
     return batch
 
 
@@ -94,13 +88,22 @@ def to_device(batch: Any, device: torch.device, channels_last: bool = False) -> 
         return batch
 
     def move(tensor: torch.Tensor) -> torch.Tensor:
-        if device.type != "cpu":
-            tensor = tensor.to(device, non_blocking=True)  # asynchronous from pinned memory
+        tensor = tensor.to(device, non_blocking=True)  # asynchronous from pinned memory
         if channels_last and tensor.ndim == 4:
             tensor = tensor.contiguous(memory_format=torch.channels_last)
         return tensor
 
     return map_tensors(move, batch)
+
+
+@contextlib.contextmanager
+def ended(batches: Iterable[Any]) -> Iterator[None]:
+    """Close `batches` at the end of the block. It ends the loader workers that read them."""
+    try:
+        yield
+    finally:
+        if isinstance(batches, Generator):
+            batches.close()
 
 
 @cache
@@ -121,14 +124,15 @@ def prefetched(batches: Iterable[Any], device: torch.device) -> Iterator[Any]:
         map_tensors(lambda tensor: tensor.record_stream(computing), batch)
         return batch
 
-    for batch in batches:
-        with torch.cuda.stream(side):
-            following = to_device(batch, device), side.record_event()
+    with ended(batches):
+        for batch in batches:
+            with torch.cuda.stream(side):
+                following = to_device(batch, device), side.record_event()
+            if waiting is not None:
+                yield hand_over(*waiting)
+            waiting = following
         if waiting is not None:
             yield hand_over(*waiting)
-        waiting = following
-    if waiting is not None:
-        yield hand_over(*waiting)
 
 
 def libraries(device: torch.device) -> dict[str, str]:

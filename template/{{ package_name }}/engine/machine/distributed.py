@@ -3,17 +3,13 @@
 With a single process, each function returns at once.
 """
 
-import contextlib
 import os
 import time
-from collections.abc import Iterator
 from datetime import timedelta
 from typing import Any
 
 RANK = int(os.environ.get("RANK", "0"))
-
 WORLD_SIZE = int(os.environ.get("WORLD_SIZE", "1"))
-
 LOCAL_RANK = int(os.environ.get("LOCAL_RANK", "0"))
 
 _hosts: Any = None
@@ -127,13 +123,3 @@ class Vote:
         largest = _dist.ReduceOp.MAX
         self._work = _dist.all_reduce(self._ballot, largest, _hosts, async_op=True)
         return agreed
-
-
-@contextlib.contextmanager
-def main_first() -> Iterator[None]:
-    """Let the main process run the block before the others do. For downloads."""
-    if not is_main():
-        from_main(None)
-    yield
-    if is_main():
-        from_main(None)

@@ -11,13 +11,10 @@ from typing import Any
 import torch
 
 from ..errors import one_line
-from .disk import find_damage, save_error, sync_folder
+from .disk import find_damage, save_error
 
-FORMAT = 1
-"""Layout of the file."""
-
-INTERFACE = 1
-"""Version of the interface in api.py that the run was made with."""
+FORMAT = 1  # layout of the file
+INTERFACE = 1  # version of the interface in api.py that the run was made with
 
 _NAME = re.compile(r"step-(\d{8,})\.pt")
 
@@ -85,7 +82,11 @@ def _write(state: Mapping[str, Any], path: Path) -> None:
 
 def _rename(temporary: Path, path: Path) -> None:
     os.replace(temporary, path)
-    sync_folder(path.parent)
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)  # waits until the name is on the disk
+    finally:
+        os.close(folder)
 
 
 def _discard(*paths: Path) -> None:

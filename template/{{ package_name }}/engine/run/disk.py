@@ -1,7 +1,6 @@
 """What disks do to checkpoints: they become full, fail, or change bytes."""
 
 import errno
-import os
 import shutil
 import zipfile
 from pathlib import Path
@@ -9,15 +8,6 @@ from typing import IO, Any
 
 from ..errors import NO_SPACE, SaveError, one_line
 from ..machine.device import map_tensors
-
-
-def sync_folder(path: Path) -> None:
-    """Wait until the names in a folder are on the disk."""
-    number = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(number)
-    finally:
-        os.close(number)
 
 
 def find_damage(file: IO[bytes]) -> str | None:

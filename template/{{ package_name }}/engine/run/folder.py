@@ -48,9 +48,6 @@ class Run:
         except (OSError, ValueError, TypeError) as error:
             raise UserError(f"{path} cannot be read: {error}. Restore or remove it.") from error
 
-    def has_checkpoints(self) -> bool:
-        return any(self.checkpoints.glob("*.pt"))
-
     def update_manifest(self, **values: Any) -> None:
         """Set keys of the manifest, in the main process."""
         if is_main():
@@ -180,15 +177,9 @@ def read_metrics(folder: Path) -> list[dict[str, Any]]:
 
 
 def refuse_other_groups(folder: Path, names: set[str]) -> None:
-    """Raise `UserError` if the newest log point has other parameter groups than `names`.
-
-    Another release may split a model into other groups, for example for `optimizer.layer_decay`.
-    """
-    for row in reversed(read_metrics(folder)):
-        if logged := {tag.removeprefix("lr/") for tag in row if tag.startswith("lr/")}:
-            if logged != names:
-                raise UserError(
-                    f"The run has {len(logged)} parameter groups, but its config now makes other "
-                    f"groups ({len(names)}). Resume it with the release that began it."
-                )
-            return
+    """Raise `UserError` if the newest log point has other parameter groups than `names`."""
+    rows = ({tag for tag in row if tag.startswith("lr/")} for row in read_metrics(folder)[::-1])
+    logged = next(filter(None, rows), None)
+    if logged is not None and logged != {f"lr/{name}" for name in names}:  # of another release
+        made = f"The run has {len(logged)} parameter groups, but its config now makes others"
+        raise UserError(f"{made} ({len(names)}). Resume it with the release that began it.")

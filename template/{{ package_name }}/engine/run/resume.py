@@ -101,10 +101,7 @@ def record_resumed(
     """
     before = fingerprint if state is None else state["fingerprint"]
     if before["data"] != fingerprint["data"] and not config.allow_changed_data:
-        raise UserError(
-            "The data have changed since the checkpoint was written. Bring the old data back, set "
-            "allow_changed_data=true, or start a new run."
-        )
+        raise UserError("The data have changed. Bring the old back or set allow_changed_data=true.")
     if differences := fingerprint_differences(before, fingerprint):
         logger.warning(f"This run is no longer bit-exact: {', '.join(differences)}.")
     extended = sorted(changed_keys(stored, config) & EXTENDING)
