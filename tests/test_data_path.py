@@ -187,7 +187,7 @@ def test_batches_made_on_a_device_are_the_same(arrays, shape, device, shift):
 
 def test_what_cannot_be_kept_on_a_device_is_refused(engine, arrays, loader, monkeypatch):
     on_device, error = engine("batches.loader").on_device, engine("errors").UserError
-    with pytest.raises(error, match="data_on_device=true needs data in memory"):
+    with pytest.raises(error, match="data_on_device=true needs data with a method"):
         on_device(torch.utils.data.TensorDataset(torch.zeros(3)), CPU)
     data = arrays()
     assert on_device(data, CPU) is data

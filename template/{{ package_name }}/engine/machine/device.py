@@ -7,6 +7,7 @@ import re
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -40,7 +41,7 @@ def choose_precision(name: str, device: torch.device) -> str:
     has_bf16 = on_gpu and torch.cuda.is_bf16_supported(including_emulation=False)
     if name == "auto":
         return "bf16" if has_bf16 else "fp32"
-    if name in ("tf32", "fp16") and not on_gpu or name == "bf16" and on_gpu and not has_bf16:
+    if (name in ("tf32", "fp16") and not on_gpu) or (name == "bf16" and on_gpu and not has_bf16):
         raise UserError(f"precision={name} does not work on {device}. Set auto or fp32.")
     return name
 
@@ -50,8 +51,7 @@ def set_flags(config: Config, precision: str) -> None:
     strict = config.deterministic != "false"
     if strict:  # cuBLAS reads it when it starts
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    warn_only = config.deterministic == "warn"
-    set_deterministic(strict, warn_only, compiles=config.compile != "false")
+    set_deterministic(strict, config.deterministic == "warn", config.compile != "false")
     # Filling new memory takes time at each allocation. It only helps to find uninitialised reads.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     torch.backends.cudnn.deterministic = strict
@@ -96,14 +96,9 @@ def to_device(batch: Any, device: torch.device, channels_last: bool = False) -> 
     return map_tensors(move, batch)
 
 
-@contextlib.contextmanager
-def ended(batches: Iterable[Any]) -> Iterator[None]:
+def ended(batches: Iterable[Any]) -> AbstractContextManager[Any]:
     """Close `batches` at the end of the block. It ends the loader workers that read them."""
-    try:
-        yield
-    finally:
-        if isinstance(batches, Generator):
-            batches.close()
+    return contextlib.closing(batches) if isinstance(batches, Generator) else nullcontext()
 
 
 @cache
@@ -146,8 +141,7 @@ def describe(device: torch.device) -> str:
     """Return the name of the processor or GPU."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
-    with contextlib.suppress(OSError), open("/proc/cpuinfo", encoding="utf-8") as file:  # Linux
-        for line in file:
-            if line.startswith("model name"):
-                return line.split(":", 1)[1].strip()
-    return platform.processor() or platform.machine()
+    linux = Path("/proc/cpuinfo")
+    text = linux.read_text(encoding="utf-8") if linux.exists() else ""
+    found = re.search(r"^model name\s*:(.*)", text, re.MULTILINE)
+    return found[1].strip() if found else platform.processor() or platform.machine()

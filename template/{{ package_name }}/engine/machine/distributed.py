@@ -89,10 +89,10 @@ class Vote:
 
     _PAUSE = 0.01  # seconds between two votes, about
     _MOST = 16  # calls
+    _work: Any = None
+    _ballot: Any = None
 
     def __init__(self) -> None:
-        self._work: Any = None
-        self._ballot: Any = None
         self.restart()
 
     def restart(self) -> None:
@@ -120,6 +120,5 @@ class Vote:
         now = time.perf_counter()
         self._ballot = torch.tensor([float(wish), (now - self._since) / self._calls])
         self._calls, self._since = 0, now
-        largest = _dist.ReduceOp.MAX
-        self._work = _dist.all_reduce(self._ballot, largest, _hosts, async_op=True)
+        self._work = _dist.all_reduce(self._ballot, _dist.ReduceOp.MAX, _hosts, async_op=True)
         return agreed

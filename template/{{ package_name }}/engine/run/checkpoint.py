@@ -16,15 +16,13 @@ from .disk import find_damage, save_error
 FORMAT = 1  # layout of the file
 INTERFACE = 1  # version of the interface in api.py that the run was made with
 
+BEST = "best.pt"
 _NAME = re.compile(r"step-(\d{8,})\.pt")
 
-BEST = "best.pt"
-
-KEYS = (
+KEYS = (  # of every checkpoint
     *("format", "interface", "step", "epoch", "config", "fingerprint"),
     *("model", "ema", "loss", "optimizer", "scheduler", "scaler", "windows", "best", "pending"),
 )
-"""What every checkpoint holds."""
 
 
 class Unusable(Exception):

@@ -79,10 +79,9 @@ def _git() -> dict[str, Any] | None:
         command = ["git", "-C", str(ROOT), *arguments]
         return subprocess.check_output(command, stderr=subprocess.DEVNULL).decode(errors="replace")
 
-    try:
+    with contextlib.suppress(OSError, subprocess.CalledProcessError):
         return {"commit": git("rev-parse", "HEAD").strip(), "diff": git("diff", "HEAD")}
-    except (OSError, subprocess.CalledProcessError):
-        return None
+    return None
 
 
 def weights_sha256(state: Mapping[str, Any]) -> str:

@@ -28,16 +28,12 @@ def find_checkpoint(run: Run, config: Config) -> dict[str, Any] | None:
         paths, best = [*checkpoint.newest_first(folder), *folder.glob(BEST)], folder / BEST
         has_any = bool(paths) or any(folder.glob("*.damaged"))
         found = first_usable(paths, _pass_over, config)
-        if found is not None and best.exists():  # it may be the file that was just verified
-            has_best = best.samefile(found[0]) or bool(
-                first_usable([best], _pass_over, config, mapped=True)
-            )
+        if found is not None and best.exists():
+            has_best = first_usable([best], _pass_over, config, mapped=True) is not None
     path, has_any, has_best = distributed.from_main((found and found[0], has_any, has_best))
     if path is None and has_any:
-        raise Failed(
-            f"No checkpoint in {run.shown}/checkpoints can be used. Restore one from a backup, or "
-            "start a new run."
-        )
+        where = f"{run.shown}/checkpoints"
+        raise Failed(f"No checkpoint in {where} can be used. Restore one, or start a new run.")
     if path is None:
         logger.info(f"{run.shown} has no checkpoint yet. It starts at its first step.")
         return None
@@ -55,8 +51,7 @@ def first_usable(
 ) -> tuple[Path, dict[str, Any]] | None:
     """Return the first checkpoint that can be used, and its state; None if there is none.
 
-    pass_over: is told of each checkpoint that cannot be used. config: that of the run to which the
-    checkpoint must belong. Raises `Failed` if a file cannot be read.
+    pass_over: is told of each other one. config: that of the checkpoint's run. Raises `Failed`.
     """
     for path in paths:
         try:

@@ -23,8 +23,7 @@ class Saver:
         self.folder, self.keep_last = folder, keep_last
         self._buffers: dict[int, Tensor] = {}
         self.thread: threading.Thread | None = None
-        self.error: Exception | None = None
-        """The failure of the last write, until `check` raises it."""
+        self.error: Exception | None = None  # of the last write
 
     def save(self, state: Mapping[str, Any], step: int, best: bool = False) -> None:
         """Begin to write a checkpoint of `step`, and best.pt as well if it is the `best`.
