@@ -7,7 +7,7 @@ import pytest
 
 
 def test_steps_that_something_is_due_after(engine):
-    due = engine("log.timing").due
+    due = engine("log.report").due
     for every in ((3,), (0,), (4, 6), (0, 5), (3, 3)):
         for first in range(1, 14):
             for last in range(first, 14):
@@ -23,7 +23,7 @@ class Clock:
 def clock(engine, monkeypatch) -> Clock:
     """The clock that `Eta` reads."""
     clock = Clock()
-    monkeypatch.setattr(engine("log.timing"), "time", SimpleNamespace(perf_counter=lambda: clock.now))
+    monkeypatch.setattr(engine("log.report"), "time", SimpleNamespace(perf_counter=lambda: clock.now))
     return clock
 
 
@@ -43,12 +43,12 @@ def drive(eta, clock, steps: range, validate_every: int, seconds=(2.0, 30.0, 5.0
 @pytest.mark.parametrize("done", [0, 40])
 def test_eta_counts_validations_and_saves(engine, clock, done):
     """A resumed run counts only its own steps."""
-    eta = engine("log.timing").Eta(done, 100, {"validation": (10, 0), "save": (100, 0)}, 5)
+    eta = engine("log.report").Eta(done, 100, {"validation": (10, 0), "save": (100, 0)}, 5)
     drive(eta, clock, range(done + 1, done + 6), 10)
     # Nothing was validated yet: each of its 5 batches counts as a step.
     left = 100 - done - 5
     assert eta.left(done + 5) == left * 2 + math.ceil(left / 10) * 5 * 2
-    eta = engine("log.timing").Eta(done, 100, {"validation": (10, 0), "save": (100, 0)}, 5)
+    eta = engine("log.report").Eta(done, 100, {"validation": (10, 0), "save": (100, 0)}, 5)
     drive(eta, clock, range(done + 1, done + 31), 10)
     left = 100 - done - 30  # the validation after the last step is still to come
     assert eta.left(done + 30) == left * 2 + (left // 10 + 1) * 35
@@ -56,7 +56,7 @@ def test_eta_counts_validations_and_saves(engine, clock, done):
 
 
 def test_eta_is_known_after_the_first_step(engine, clock):
-    eta = engine("log.timing").Eta(0, 3, {"save": (0, 0)}, 0)
+    eta = engine("log.report").Eta(0, 3, {"save": (0, 0)}, 0)
     clock.now += 4
     assert eta.left(1) == 8
     with eta.aside("save"):

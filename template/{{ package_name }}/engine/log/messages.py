@@ -42,7 +42,6 @@ class _Library(logging.Handler):
 
 
 _library = _Library(logging.WARNING)
-
 _formatwarning = warnings.formatwarning
 
 

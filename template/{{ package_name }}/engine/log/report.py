@@ -1,10 +1,12 @@
-"""Where the values of a run go: console lines, the bar, `metrics.jsonl`, loggers."""
+"""Where the values and the time of a run go: console, bar, `metrics.jsonl`, loggers."""
 
 import time
-from collections.abc import Iterator, Mapping
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
+from statistics import fmean
 
 import torch
 
@@ -14,7 +16,6 @@ from ..machine.distributed import is_main
 from ..run.folder import MetricsFile
 from ..text import NUMBER_WIDTH, duration, logger, number
 from .console import Cell, line, progress_bar
-from .timing import Eta
 
 
 class Report:
@@ -77,9 +78,8 @@ class Report:
 
     def write(self, step: int, values: Mapping[str, float]) -> None:
         """Write values to `metrics.jsonl` and to every logger."""
-        if self.metrics is None:
-            return
-        self.metrics.write({"step": step, "epoch": self.plan.epoch(step), **values})
+        if self.metrics is not None:
+            self.metrics.write({"step": step, "epoch": self.plan.epoch(step), **values})
         for sink in self.loggers:
             sink.scalars(step, values)
 
@@ -110,3 +110,58 @@ def _numbers(place: str, values: Mapping[str, float]) -> list[Cell]:
     shown = {k.removeprefix(f"{place}/"): v for k, v in values.items() if k.startswith(f"{place}/")}
     keys = sorted(shown, key=lambda key: key != "loss")
     return [(key, number(shown[key]).ljust(NUMBER_WIDTH)) for key in keys]
+
+
+class Eta:
+    """Measures steps, validations and saves separately, and predicts the time that is left.
+
+    The process starts after step `done` of `total`. `every` maps "validation" and "save" to their
+    periods in steps. Until the first validation, each of its `validation_steps` counts as a step.
+    """
+
+    def __init__(
+        self, done: int, total: int, every: Mapping[str, Sequence[int]], validation_steps: int
+    ) -> None:
+        self.total, self.every, self.validation_steps = total, every, validation_steps
+        self._began, self._done = time.perf_counter(), done
+        self._first_ended = 0.0
+        self._is_aside = False
+        self._took: dict[str, list[float]] = defaultdict(list)
+
+    def training(self) -> float:
+        """The seconds that training steps have taken so far."""
+        return time.perf_counter() - self._began - sum(map(sum, self._took.values()))
+
+    def first_step_ended(self) -> None:
+        """Leave out the first step from now on: it starts loader workers and may compile."""
+        self._first_ended = self.training()
+
+    @contextmanager
+    def aside(self, what: str) -> Iterator[None]:
+        """Time this block separately. An inner block counts towards the outer one."""
+        if self._is_aside:
+            yield
+            return
+        began, self._is_aside = time.perf_counter(), True
+        yield
+        self._is_aside = False
+        self._took[what].append(time.perf_counter() - began)
+
+    def left(self, step: int) -> float:
+        """The seconds from `step` until the run's end, with what is due after `step`."""
+        steps, seconds = step - self._done, self.training()
+        if steps > 1:
+            steps, seconds = steps - 1, seconds - self._first_ended
+        per_step = seconds / max(1, steps)
+        left = per_step * (self.total - step)
+        guess = {"validation": per_step * self.validation_steps, "save": 0.0}
+        for what, periods in self.every.items():
+            each = fmean(self._took[what] or [guess[what]])
+            left += each * due(step, self.total, periods)
+        return left
+
+
+def due(first: int, last: int, periods: Sequence[int]) -> int:
+    """Count the multiples of the periods in [first, last]. `last` always counts. 0 means never."""
+    multiples = (range(-(-first // n) * n, last + 1, n) for n in periods if n)
+    return len({last}.union(*multiples))

@@ -16,10 +16,7 @@ from ..machine import distributed
 
 
 def _fold(statistic: str, state: list[float], value: float, n: float) -> list[float]:
-    """Return the state after one more step. It starts empty and has at most three floats.
-
-    A NaN stays NaN.
-    """
+    """Return the state after one more step. It starts empty and has at most three floats."""
     if statistic == "mean":
         total, count = state or (0.0, 0.0)
         return [total + value * n, count + n]
@@ -29,7 +26,7 @@ def _fold(statistic: str, state: list[float], value: float, n: float) -> list[fl
         difference = value - mean
         mean += difference / count
         return [count, mean, squares + difference * (value - mean)]
-    if statistic == "current" or not state or math.isnan(value):
+    if statistic == "current" or not state or math.isnan(value):  # a NaN stays
         return [value]
     return [max(state[0], value) if statistic == "max" else min(state[0], value)]
 

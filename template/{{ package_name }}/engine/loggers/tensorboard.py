@@ -37,9 +37,7 @@ class TensorBoard(Logger):
 
         # A killed process may have logged steps that this process logs again: hide them.
         return SummaryWriter(  # type: ignore[no-untyped-call]
-            str(self.folder / "tensorboard"),
-            purge_step=self.next_step,
-            flush_secs=self.flush_secs,
+            str(self.folder / "tensorboard"), purge_step=self.next_step, flush_secs=self.flush_secs
         )
 
     def scalars(self, step: int, values: Mapping[str, float]) -> None:
