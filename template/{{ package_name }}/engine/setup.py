@@ -19,11 +19,10 @@ from .build.scheduler import build_schedule
 from .build.target import build
 from .config.schema import Config
 from .errors import UserError
-from .machine.device import choose_device, choose_precision, describe, libraries, set_flags
+from .machine.device import choose_device, choose_precision, make_fingerprint, set_flags
 from .machine.distributed import WORLD_SIZE, from_main, is_main
 from .machine.torch_internals import leave_compiler_out
 from .rng import Domain
-from .run.facts import make_fingerprint
 from .schedule import Horizon
 
 
@@ -143,7 +142,6 @@ def build_parts(config: Config, initialise: bool = True) -> Parts:
     val_steps = config.val_every_steps or config.val_every_epochs * steps_per_epoch
     validates = val is not None and 0 < val_steps < total_steps
     horizon = Horizon(total_steps, steps_per_epoch, config.lr, config.monitor_mode, validates)
-    threads = torch.get_num_threads()
     return Parts(
         **{**vars(built), "model": model},
         averaged=None if config.ema_decay is None else Averaged(model, config.ema_decay),
@@ -154,7 +152,5 @@ def build_parts(config: Config, initialise: bool = True) -> Parts:
         train=train,
         val=val,
         total_steps=total_steps,
-        fingerprint=make_fingerprint(
-            describe(device), libraries(device), threads, data.fingerprint()
-        ),
+        fingerprint=make_fingerprint(device, data.fingerprint()),
     )

@@ -7,6 +7,7 @@ import re
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from functools import cache
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,10 @@ import torch
 
 from ..config.schema import Config
 from ..errors import UserError
-from .distributed import LOCAL_RANK
+from .distributed import LOCAL_RANK, WORLD_SIZE
 from .torch_internals import set_deterministic
+
+_VERSIONS = ("torch", "torchvision", "numpy", "hydra-core", "tensorboard")
 
 
 def choose_device(name: str) -> torch.device:
@@ -137,7 +140,24 @@ def libraries(device: torch.device) -> dict[str, str]:
     return {"CUDA": str(torch.version.cuda), "cuDNN": str(torch.backends.cudnn.version())}
 
 
-def describe(device: torch.device) -> str:
+def make_fingerprint(device: torch.device, data: str) -> dict[str, Any]:
+    """Return what the bits of a result depend on besides the config. `data`: that of the data."""
+    versions = {"python": platform.python_version(), **libraries(device)}
+    for package in _VERSIONS:
+        versions[package] = "not installed"
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            versions[package] = metadata.version(package)
+    return {
+        "versions": versions,
+        "machine": platform.machine(),
+        "device": _describe(device),
+        "threads": torch.get_num_threads(),
+        "world_size": WORLD_SIZE,
+        "data": data,
+    }
+
+
+def _describe(device: torch.device) -> str:
     """Return the name of the processor or GPU."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)

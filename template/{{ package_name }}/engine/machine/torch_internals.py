@@ -225,13 +225,7 @@ class ShortSGD(SGD):
         with torch.set_grad_enabled(self.defaults["differentiable"]):
             return self._plain_step(self, closure)
 
-    def _init_group(
-        self,
-        group: dict[str, Any],
-        params: list[Tensor],
-        grads: list[Tensor],
-        momenta: list[Tensor | None],
-    ) -> bool:
+    def _init_group(self, group: dict[str, Any], params: Any, grads: Any, momenta: Any) -> bool:
         is_sparse: bool = super()._init_group(group, params, grads, momenta)
         if getattr(self, "found_inf", None) is not None and not group["dampening"]:
             # If fp16's scale is too large for the first step, torch leaves momenta uninitialised.

@@ -1,20 +1,15 @@
-"""What a manifest records: command, code, versions, machine, hashes."""
+"""What a manifest records: command, code, hashes."""
 
 import contextlib
 import hashlib
-import platform
 import subprocess
 import sys
 from collections.abc import Mapping
 from datetime import datetime
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from ..machine.distributed import WORLD_SIZE
 from ..paths import ROOT
-
-_VERSIONS = ("torch", "torchvision", "numpy", "hydra-core", "tensorboard")
 
 
 def describe_start(overrides: list[str]) -> dict[str, Any]:
@@ -43,25 +38,6 @@ def fingerprint_differences(one: Mapping[str, Any], other: Mapping[str, Any]) ->
         elif value != other.get(key):
             found.append(f"{key} {value} → {other.get(key)}")
     return found
-
-
-def make_fingerprint(
-    device: str, libraries: Mapping[str, str], threads: int, data: str
-) -> dict[str, Any]:
-    """Return what the bits of a result depend on besides the config."""
-    versions = {"python": platform.python_version(), **libraries}
-    for package in _VERSIONS:
-        versions[package] = "not installed"
-        with contextlib.suppress(metadata.PackageNotFoundError):
-            versions[package] = metadata.version(package)
-    return {
-        "versions": versions,
-        "machine": platform.machine(),
-        "device": device,
-        "threads": threads,
-        "world_size": WORLD_SIZE,
-        "data": data,
-    }
 
 
 def _template_version() -> str | None:
