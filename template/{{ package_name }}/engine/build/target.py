@@ -185,6 +185,8 @@ def argument_types(target: Any) -> dict[str, Any]:
 
 def has_type(value: Any, expected: Any) -> bool:
     """Return whether a plain config value may be passed to an argument annotated as `expected`."""
+    if expected is Any:
+        return True
     origin, inner = typing.get_origin(expected), typing.get_args(expected)
     if origin in (typing.Union, types.UnionType):
         return any(has_type(value, option) for option in inner)
