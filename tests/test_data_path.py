@@ -196,7 +196,7 @@ def test_what_cannot_be_kept_on_a_device_is_refused(engine, arrays, loader, monk
         raise torch.OutOfMemoryError
 
     monkeypatch.setattr(data, "to", full)
-    with pytest.raises(error, match="do not fit"):
+    with pytest.raises(error, match="The data do not fit on the GPU"):
         on_device(data, torch.device("cuda"))
 
 

@@ -188,13 +188,17 @@ def has_type(value: Any, expected: Any) -> bool:
     if expected is Any:
         return True
     origin, inner = typing.get_origin(expected), typing.get_args(expected)
+    if expected is Any:
+        return True
     if origin in (typing.Union, types.UnionType):
         return any(has_type(value, option) for option in inner)
     if expected in (bool, int, float, str, type(None)):
         return type(value) is expected or (expected is float and type(value) is int)
     if origin in (list, tuple, Sequence):
-        items = [t for t in inner if t is not Ellipsis] or [Any]
-        fits = (any(has_type(v, item) for item in items) for v in value)
-        return isinstance(value, list | tuple) and all(fits)
+        if not isinstance(value, list | tuple):
+            return False
+        if origin is tuple and Ellipsis not in inner:
+            return len(value) == len(inner) and all(map(has_type, value, inner))
+        return all(has_type(v, inner[0]) for v in value)
     is_plain = isinstance(value, str | int | float | list)
     return not is_plain or not isinstance(expected, type) or isinstance(value, expected)
