@@ -91,7 +91,10 @@ def on_device(dataset: Any, device: torch.device) -> Any:
     """Return the data set on `device`, where it makes its batches. Raises `UserError`."""
     if not (isinstance(dataset, BatchDataset) and hasattr(dataset, "to")):
         name = type(dataset).__name__
-        raise UserError(f"data_on_device=true needs data with a method `to`. {name} has none.")
+        raise UserError(
+            f"data_on_device=true needs data with a method `to`, such as image_folder with "
+            f"data.in_memory=true. {name} has none."
+        )
     try:
         return dataset if device.type == "cpu" else dataset.to(device)
     except torch.OutOfMemoryError:
