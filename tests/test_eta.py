@@ -13,6 +13,7 @@ def test_steps_that_something_is_due_after(engine):
             for last in range(first, 14):
                 steps = {s for s in range(first, last + 1) for n in every if n and s % n == 0} | {last}
                 assert due(first, last, every) == len(steps), (every, first, last)
+    assert due(1, 10**15, (1, 0)) == 10**15, "nothing counts steps one by one"
 
 
 class Clock:

@@ -142,3 +142,14 @@ def test_the_thread_is_gone_when_a_run_ends(train, workspace):
     assert done.code == 1
     (folder,) = [p for p in (workspace / "runs/failing").iterdir() if p.name[0] != "."]
     assert (folder / "checkpoints/step-00000003.pt").exists()
+
+
+def test_a_resume_reads_the_best_checkpoint_once(looped, engine, monkeypatch):
+    """It is a second name of the newest checkpoint here."""
+    loop = looped("max_steps=2", "logger=none")
+    loop.fit()
+    checkpoint, resume, read = engine("run.checkpoint"), engine("run.resume"), []
+    load = checkpoint.load
+    monkeypatch.setattr(checkpoint, "load", lambda path, *more: read.append(path.name) or load(path, *more))
+    assert resume.find_checkpoint(loop.run, loop.config)["step"] == 2
+    assert read == ["step-00000002.pt"]

@@ -1,12 +1,12 @@
 """Where the values and the time of a run go: console, bar, `metrics.jsonl`, loggers."""
 
+import math
 import time
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
-from statistics import fmean
 
 import torch
 
@@ -126,11 +126,12 @@ class Eta:
         self._began, self._done = time.perf_counter(), done
         self._first_ended = 0.0
         self._is_aside = False
-        self._took: dict[str, list[float]] = defaultdict(list)
+        self._seconds: dict[str, float] = defaultdict(float)
+        self._count: dict[str, int] = defaultdict(int)
 
     def training(self) -> float:
         """The seconds that training steps have taken so far."""
-        return time.perf_counter() - self._began - sum(map(sum, self._took.values()))
+        return time.perf_counter() - self._began - sum(self._seconds.values())
 
     def first_step_ended(self) -> None:
         """Leave out the first step from now on: it starts loader workers and may compile."""
@@ -145,7 +146,8 @@ class Eta:
         began, self._is_aside = time.perf_counter(), True
         yield
         self._is_aside = False
-        self._took[what].append(time.perf_counter() - began)
+        self._seconds[what] += time.perf_counter() - began
+        self._count[what] += 1
 
     def left(self, step: int) -> float:
         """The seconds from `step` until the run's end, with what is due after `step`."""
@@ -156,12 +158,21 @@ class Eta:
         left = per_step * (self.total - step)
         guess = {"validation": per_step * self.validation_steps, "save": 0.0}
         for what, periods in self.every.items():
-            each = fmean(self._took[what] or [guess[what]])
+            count = self._count[what]
+            each = self._seconds[what] / count if count else guess[what]
             left += each * due(step, self.total, periods)
         return left
 
 
 def due(first: int, last: int, periods: Sequence[int]) -> int:
-    """Count the multiples of the periods in [first, last]. `last` always counts. 0 means never."""
-    multiples = (range(-(-first // n) * n, last + 1, n) for n in periods if n)
-    return len({last}.union(*multiples))
+    """Count the multiples of at most two periods in [first, last]. `last` always counts.
+
+    The period 0 means never.
+    """
+    periods = [period for period in periods if period]
+    both = [math.lcm(*periods)] if len(periods) == 2 else []
+
+    def up_to(step: int) -> int:
+        return sum(step // period for period in periods) - sum(step // period for period in both)
+
+    return up_to(last) - up_to(first - 1) + all(last % period for period in periods)

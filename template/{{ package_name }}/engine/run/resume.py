@@ -28,8 +28,10 @@ def find_checkpoint(run: Run, config: Config) -> dict[str, Any] | None:
         paths, best = [*checkpoint.newest_first(folder), *folder.glob(BEST)], folder / BEST
         has_any = bool(paths) or any(folder.glob("*.damaged"))
         found = first_usable(paths, _pass_over, config)
-        if found is not None and best.exists():
-            has_best = first_usable([best], _pass_over, config, mapped=True) is not None
+        if found is not None and best.exists():  # it may be the file that was just read
+            has_best = best.samefile(found[0]) or bool(
+                first_usable([best], _pass_over, config, mapped=True)
+            )
     path, has_any, has_best = distributed.from_main((found and found[0], has_any, has_best))
     if path is None and has_any:
         where = f"{run.shown}/checkpoints"
