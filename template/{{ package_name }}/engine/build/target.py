@@ -188,8 +188,6 @@ def has_type(value: Any, expected: Any) -> bool:
     if expected is Any:
         return True
     origin, inner = typing.get_origin(expected), typing.get_args(expected)
-    if expected is Any:
-        return True
     if origin in (typing.Union, types.UnionType):
         return any(has_type(value, option) for option in inner)
     if expected in (bool, int, float, str, type(None)):
