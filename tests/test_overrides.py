@@ -365,7 +365,7 @@ REFUSED = [
     ("name='a\nb'", "a\\nb"),
     ("optimizer.layer_decay=\n", "layer_decay=\\n"),
     ("precision='a\nb'", "precision=a\\nb"),
-    ("scheduler=torch scheduler._target_=torch.optim.lr_scheduler.LRScheduler", "Name one of its subclasses"),
+    ("scheduler=torch scheduler._target_=torch.optim.lr_scheduler.LRScheduler", "LRScheduler"),
     ("scheduler=torch scheduler._target_=torch.optim.lr_scheduler.StepLR +scheduler.step_size=0", "ZeroDivisionError"),
     ("scheduler=torch scheduler._target_=torch.optim.lr_scheduler.StepLR +scheduler.step_size=x", "TypeError"),
     (
@@ -375,7 +375,7 @@ REFUSED = [
     ),
     (
         "scheduler=torch scheduler._target_=torch.optim.lr_scheduler.StepLR +scheduler.step_size=1 epochs=1000000000",
-        "choose another scheduler",
+        "takes minutes for more than 10,000,000 steps",
     ),
     ("data=synthetic data.shape=[1,4,4] data.size=9 batch_size=1", "more than 1 value per channel"),
     ("mix=mixup loss=terms", "multi_margin_loss"),

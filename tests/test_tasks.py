@@ -161,7 +161,7 @@ def test_turns_change_one_network_each_as_two_optimizers_would(train, workspace)
         (
             "gan",
             ("return [(", "return ['discrimator'] or [("),
-            "optimizer.groups has generator, discriminator; did",
+            "names the group 'discrimator'. Groups: generator, discriminator.",
         ),
         (
             "contrastive",

@@ -11,6 +11,8 @@ from ..errors import UserError
 from ..schedule import Horizon, Schedule
 from .target import argument_types, build, describe_error, has_type, locate
 
+_MOST = 10_000_000  # steps or epochs: torch's schedulers go through them before the run
+
 
 class TorchSchedule(Schedule):
     """Any scheduler of `torch.optim.lr_scheduler` as a function of the step.
@@ -55,6 +57,11 @@ def build_schedule(section: Mapping[str, Any], horizon: Horizon, allowed: list[s
     for key, value in warmup.items():
         if not has_type(value, argument_types(Schedule)[key]):
             raise UserError(f"scheduler.{key}={value!r} has the wrong type.")
+    unit = horizon.steps_per_epoch if section.get("interval") == "epoch" else 1
+    if horizon.total_steps // unit > _MOST:
+        raise UserError(
+            f"{kind.__name__} takes minutes for more than {_MOST:,} steps. Take another scheduler."
+        )
     options = {k: v for k, v in section.items() if k != "_target_" and k not in ours}
     try:
         schedule = TorchSchedule(kind, options, {"horizon": horizon, **warmup})

@@ -197,6 +197,6 @@ def has_type(value: Any, expected: Any) -> bool:
             return False
         if origin is tuple and Ellipsis not in inner:
             return len(value) == len(inner) and all(map(has_type, value, inner))
-        return all(has_type(v, inner[0]) for v in value)
+        return all(has_type(v, (inner or (Any,))[0]) for v in value)
     is_plain = isinstance(value, str | int | float | list)
     return not is_plain or not isinstance(expected, type) or isinstance(value, expected)
