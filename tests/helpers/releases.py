@@ -75,5 +75,7 @@ def files(folder: Path) -> dict[str, bytes]:
 
 
 def template_part(folder: Path, owned: Callable[[str], bool]) -> dict[str, bytes]:
-    """The template's files of a project."""
-    return {path: content for path, content in files(folder).items() if not owned(path)}
+    """The template's files of a project. Only new projects are lean, which the answers file says."""
+    own = {path: content for path, content in files(folder).items() if not owned(path)}
+    answers = own[".copier-answers.yml"]
+    return own | {".copier-answers.yml": answers.replace(b'"lean": true', b'"lean": false')}

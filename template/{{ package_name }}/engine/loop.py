@@ -1,4 +1,4 @@
-"""The training step, and the loop around it: log, validate, save, stop."""
+"""The training step, the loop around it, and validation."""
 
 import math
 import time
