@@ -5,6 +5,7 @@ import logging
 import mmap
 import re
 import sys
+import threading
 import warnings
 import zlib
 from logging.handlers import MemoryHandler
@@ -59,6 +60,7 @@ def open_log(level: str) -> None:
     _library.said[:] = bytes(len(_library.said))
     warnings.formatwarning = _in_one_line  # type: ignore[assignment]
     logging.captureWarnings(True)
+    threading.excepthook = _log_thread
     for other in _others():
         other.addHandler(_library)
         for own in other.handlers:  # torch's loggers write warnings to the terminal, too
@@ -82,6 +84,7 @@ def open_file(folder: Path) -> None:
 def close_log() -> None:
     warnings.formatwarning = _formatwarning
     logging.captureWarnings(False)
+    threading.excepthook = threading.__excepthook__
     for other in _others():
         other.removeHandler(_library)
     for handler in list(logger.handlers):
@@ -97,3 +100,9 @@ def _others() -> list[logging.Logger]:
 
 def _in_one_line(message: Any, category: type[Warning], file: str, number: int, line: Any) -> str:
     return f"{category.__name__}: {message} ({Path(file).name}, line {number})"
+
+
+def _log_thread(ended: threading.ExceptHookArgs) -> None:
+    """Log the error of a logger's thread in one line. The call that waits for it raises it."""
+    with contextlib.suppress(OSError):
+        logger.warning(f"A thread ended with {ended.exc_type.__name__}: {ended.exc_value}")
