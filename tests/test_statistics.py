@@ -307,6 +307,7 @@ def test_a_resumed_run_may_log_other_windows(train, noting, tmp_path):
     windows += "{source: loss1, name: max global, statistic: max, window: global}]"
     done = train(f"resume={folder}", f"log.windows={windows}", NOTES=str(tmp_path / "notes"))
     assert done.code == 0, done.out
+    assert "log.windows changed. New at step 18: new." in " ".join(done.out.split())
     values, last = per_step(tmp_path / "notes"), rows(folder)[-2]
     assert last["step"] == 26
     assert last["train/new"] == pytest.approx(expected(values["loss"], "max", 17, 25))

@@ -169,8 +169,15 @@ def build_mix(config: Config, info: Mapping[str, Any]) -> Callable[..., Any] | N
 
 
 def load_weights(module: nn.Module, state: Mapping[str, Tensor], name: str) -> None:
-    """Load a state dict that must fit exactly. Raises `UserError` with the differences."""
-    try:
-        module.load_state_dict(dict(state))
-    except RuntimeError as error:
-        raise UserError(f"The checkpoint's {name} weights do not fit the {name}. {error}") from None
+    """Load a state dict that must fit exactly. Raises `UserError` with a table of the differences."""
+    own = module.state_dict()
+    rows = [f"  missing in the checkpoint: {k} {tuple(own[k].shape)}" for k in own.keys() - state]
+    rows += [f"  only in the checkpoint: {k} {tuple(state[k].shape)}" for k in state.keys() - own]
+    for k in own.keys() & state.keys():
+        stored, wanted = tuple(state[k].shape), tuple(own[k].shape)
+        if stored != wanted:
+            rows.append(f"  {k}: {stored} in the checkpoint, {wanted} in the {name}")
+    if rows:
+        table = "\n".join(sorted(rows))
+        raise UserError(f"The checkpoint's {name} weights do not fit the {name}:\n{table}")
+    module.load_state_dict(dict(state))

@@ -13,6 +13,7 @@ from torch import Tensor
 from ..api import Mean, Share, check_scalar, count_share
 from ..errors import UserError, nearest
 from ..machine import distributed
+from ..text import logger
 
 
 def _fold(statistic: str, state: list[float], value: float, n: float) -> list[float]:
@@ -75,11 +76,13 @@ class Window:
             "rows": torch.tensor(self.rows, dtype=torch.float64).reshape(-1, 3),
         }
 
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Load the state of the same entry. Ignore the state of another one."""
-        if self.entry.items() <= state.items():
-            self.state = list(state["state"])
-            self.rows = deque((int(step), value, n) for step, value, n in state["rows"].tolist())
+    def load_state_dict(self, state: Mapping[str, Any]) -> bool:
+        """Load the state of the same entry. Return False, and load nothing, for another entry."""
+        if not self.entry.items() <= state.items():
+            return False
+        self.state = list(state["state"])
+        self.rows = deque((int(step), value, n) for step, value, n in state["rows"].tolist())
+        return True
 
 
 class Statistics:
@@ -229,5 +232,8 @@ class Statistics:
         self._since_log = {key: list(both) for key, both in state["train"].items()}
         self._epoch = {key: list(both) for key, both in state["train_epoch"].items()}
         self.seen, self.step = dict.fromkeys(state["seen"]), state["step"]
-        for entry in self.windows:
-            entry.load_state_dict(state["named"].get(entry.name, {}))
+        named = state["named"]
+        new = [x.name for x in self.windows if not x.load_state_dict(named.get(x.name, {}))]
+        if new:
+            start = self.step + 2
+            logger.warning(f"log.windows changed. New at step {start}: {', '.join(new)}.")

@@ -51,16 +51,19 @@ class MLflow(Logger):
         self.ended = "KILLED"  # unless `finish` is called
         self.place = folder / "mlflow.json"
         """Keeps the last step that MLflow has: it cannot drop what a killed process has logged."""
-        self.client = client = MlflowClient(uri)
-        if self.place.exists():
-            self.logged = json.loads(self.place.read_text())
-            client.update_run(self.logged["run_id"], status="RUNNING")
-        else:
-            name = experiment or shown(folder.parent, RUNS)
-            found = client.get_experiment_by_name(name)
-            number = found.experiment_id if found else client.create_experiment(name, files)
-            created = client.create_run(number, run_name=folder.name)
-            self.logged = {"run_id": created.info.run_id, "step": -1, "validated": False}
+        try:
+            self.client = client = MlflowClient(uri)
+            if self.place.exists():
+                self.logged = json.loads(self.place.read_text())
+                client.update_run(self.logged["run_id"], status="RUNNING")
+            else:
+                name = experiment or shown(folder.parent, RUNS)
+                found = client.get_experiment_by_name(name)
+                number = found.experiment_id if found else client.create_experiment(name, files)
+                created = client.create_run(number, run_name=folder.name)
+                self.logged = {"run_id": created.info.run_id, "step": -1, "validated": False}
+        except (MlflowException, OSError, ValueError) as error:
+            raise UserError(f"logger=mlflow cannot begin at {uri}: {error}") from error
         self.run_id: str = self.logged["run_id"]
         write_json(self.place, self.logged)
 
