@@ -1,0 +1,44 @@
+"""What a run says at its start and at its end, and its curves."""
+
+from typing import Any
+
+from ..build.optimizer import group_table
+from ..build.parts import Parts
+from ..errors import one_line
+from ..run.folder import Run
+from ..text import logger, number
+
+
+def announce(parts: Parts, run: Run, step: int) -> None:
+    """Log what is trained on what, and the table of parameter groups."""
+    count = sum(p.numel() for p in parts.parameters.values())
+    train, val = parts.train.plan.size, parts.val.plan.size if parts.val else 0
+    where = f" from step {step}" if step else ""
+    logger.info(
+        f"{run.shown}{where}: {type(parts.model).__name__} with {count:,} parameters, {train:,} "
+        f"training and {val:,} validation samples, {parts.total_steps:,} steps on {parts.device} "
+        f"in {parts.precision}"
+    )
+    for line in group_table(parts.optimizer):
+        logger.info(f"  {line}")
+
+
+def save_curves(run: Run, result: dict[str, Any]) -> None:
+    """Draw `curves.png`. A failure here is a warning: the run itself is finished."""
+    try:
+        from ..tools.curves import draw_curves
+
+        draw_curves(run.folder, result["monitor"], result["best"])
+    except Exception as error:  # a missing package, a full disk, no fonts …
+        logger.warning(f"No curves.png was drawn: {one_line(error)}")
+
+
+def announce_end(run: Run, result: dict[str, Any]) -> None:
+    """Log where the curves are, the best value and the hash of the weights."""
+    best = "" if result["best"] is None else f"best {result['monitor']} {number(result['best'])}, "
+    curves = [f"{run.shown}/curves.png"] if (run.folder / "curves.png").exists() else []
+    if (run.folder / "tensorboard").exists():
+        curves.append(f"tensorboard --logdir {run.shown}")
+    if curves:
+        logger.info(f"Look at the curves: {' or '.join(curves)}")
+    logger.info(f"Finished: {best}{run.shown}, weights_sha256 {result['weights_sha256']}")
