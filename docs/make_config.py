@@ -12,10 +12,11 @@ DOCS = Path(__file__).parent
 ENGINE = DOCS.parent / "template/{{ package_name }}/engine"
 HEAD = """# Config keys
 
-For people who look up a key. Set a key in `configs/train.yaml`, in an experiment, or as `KEY=VALUE` on the command line.
+For people who look up a key. Set a key in `configs/train.yaml`, in an experiment, or as `KEY=VALUE` on the command
+line.
 
-The config groups `data`, `model`, `loss`, `mix`, `optimizer`, `scheduler` and `logger` have a folder each in `configs/`. Each file
-there explains its own keys. This page is made from `engine/config/schema.py`.
+The config groups `data`, `model`, `loss`, `mix`, `optimizer`, `scheduler` and `logger` have a folder each in
+`configs/`. Each file there explains its own keys. This page is made from `engine/config/schema.py`.
 """
 RESUMED = """## In a resumed run
 

@@ -203,7 +203,10 @@ MISTAKES = [
     ([{"match": "*", "lr_scalee": 3}], "Did you mean 'lr_scale'?"),
     ([{"match": "*", "lr": 3}], "lr_scale"),
     ([{"match": "*", "lr_scale": -1}], "lr_scale=-1"),
-    ([{"name": "a", "match": "*"}, {"name": "b", "match": "fc.*"}], "Earlier groups take all of the optimizer group 'b'"),
+    (
+        [{"name": "a", "match": "*"}, {"name": "b", "match": "fc.*"}],
+        "Earlier groups take all of the optimizer group 'b'",
+    ),
     ([{"name": "a", "match": "fc.*"}, {"name": "a", "match": "*"}], "called 'a'"),
     ([{"match": "*", "lr_scale": 0}], "frozen"),
     ([{"name": "a"}], "needs a pattern"),

@@ -317,7 +317,8 @@ def test_compare_names_curves_so_that_the_legend_fits(engine, monkeypatch, value
         compare, "save_figure", lambda figure, _: names.extend(line.get_label() for line in figure.axes[0].lines)
     )
     runs = [
-        SimpleNamespace(config={"key": f"{value}{n}"}, shown=f"a/{n}", rows=[{"step": 1, "val/acc": 0.5}]) for n in range(2)
+        SimpleNamespace(config={"key": f"{value}{n}"}, shown=f"a/{n}", rows=[{"step": 1, "val/acc": 0.5}])
+        for n in range(2)
     ]
     compare.draw_comparison(runs, ["key"], "val/acc", Path("x.png"))
     assert names == shown
