@@ -2,6 +2,7 @@
 
 import json
 import os
+import secrets
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -21,17 +22,39 @@ def shown(path: Path, start: Path = ROOT) -> str:
     return str(path.relative_to(start) if path.is_relative_to(start) else path)
 
 
+def temporary_path(path: Path) -> Path:
+    """Return a path beside `path` that nobody can guess, `.NAME.….tmp`. Open it with mode "x"."""
+    return path.with_name(f".{path.name}.{secrets.token_hex(8)}.tmp")
+
+
 def write_whole(path: Path, text: str) -> None:
-    """Write a text file so that it is whole or absent. A kill may leave `.NAME.tmp` beside it."""
-    temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_text(text, encoding="utf-8")
-    os.replace(temporary, path)
+    """Write a text file so that it is whole or absent. A kill may leave a `temporary_path`."""
+    temporary = temporary_path(path)
+    try:
+        with open(temporary, "x", encoding="utf-8") as file:  # follows no link
+            file.write(text)
+        os.replace(temporary, path)
+    except OSError:
+        temporary.unlink(missing_ok=True)
+        raise
 
 
 def delete_temporary_files(folder: Path) -> None:
     """Delete the half-written files that a killed process left in `folder`."""
     for stray in folder.glob(".*.tmp"):
         stray.unlink(missing_ok=True)
+
+
+def refuse_links(folder: Path) -> None:
+    """Refuse a run folder that holds a link: writing or reading would leave the folder."""
+    for parent, folders, files in os.walk(folder):
+        for name in (*folders, *files):
+            path = Path(parent, name)
+            if path.is_symlink():
+                raise UserError(
+                    f"{shown(path)} is a link. Replace it by a copy of the file or the folder that it "
+                    "leads to: commands follow no link in a run folder."
+                )
 
 
 def files_below(folder: str | Path, endings: tuple[str, ...]) -> list[str]:

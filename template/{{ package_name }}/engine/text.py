@@ -9,13 +9,24 @@ from math import floor, isfinite, log10
 logger = logging.getLogger("run")
 
 
+def printable(text: str) -> str:
+    """Return a text without characters that a terminal obeys: they become escapes, such as \\x1b."""
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+
+
 def say(sentence: str) -> None:
     """Print to stderr. Escapes unprintable characters, except line breaks before two spaces.
 
     Lines of a table begin with two spaces.
     """
-    escaped = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in sentence)
-    print(escaped.replace("\\n  ", "\n  "), file=sys.stderr, flush=True)
+    print(printable(sentence).replace("\\n  ", "\n  "), file=sys.stderr, flush=True)
+
+
+def tell(*lines: str) -> None:
+    """Print lines of a result to stdout, without unprintable characters."""
+    print(*map(printable, lines), sep="\n", flush=True)
 
 
 DIGITS = 4  # significant digits that people read; files hold all digits
@@ -50,10 +61,11 @@ def width(text: str) -> int:
 
 
 def align(rows: Sequence[Sequence[str]], left: int = 1) -> list[str]:
-    """Return lines with columns as wide as their widest cell.
+    """Return lines with columns as wide as their widest cell, without unprintable characters.
 
     The first `left` columns are aligned to the left, the others to the right.
     """
+    rows = [[printable(cell) for cell in row] for row in rows]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return [
         "  ".join(

@@ -66,7 +66,8 @@ def key(default: Any, meaning: str, **rule: Any) -> Any:
 def is_run_name(name: str) -> bool:
     """Return True if `name` can be a folder below runs/."""
     return (
-        not set(name) & set('\\:*?"<>|\0\n')
+        name.isprintable()
+        and not set(name) & set('\\:*?"<>|')
         and ".." not in name
         and not name.startswith("~")
         and len(os.fsencode(name)) <= 200

@@ -10,7 +10,7 @@ from typing import TextIO
 
 from tqdm import tqdm
 
-from ..text import width
+from ..text import printable, width
 
 Cell = tuple[str, str]
 """A label and its value, padded to the width of its column."""
@@ -63,6 +63,10 @@ class Console(logging.Handler):
             self.setLevel(logging.CRITICAL + 1)
             with open(os.devnull, "w") as nowhere:
                 os.dup2(nowhere.fileno(), sys.stdout.fileno())
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return a message without characters that a terminal obeys, except line breaks."""
+        return "\n".join(map(printable, super().format(record).split("\n")))
 
     def _coloured(self, record: logging.LogRecord) -> str:
         if hasattr(record, "line"):

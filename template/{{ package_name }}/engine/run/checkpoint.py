@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from ..errors import one_line
+from ..paths import delete_temporary_files, temporary_path
 from .disk import find_damage, save_error
 
 FORMAT = 1  # layout of the file
@@ -52,9 +53,9 @@ def save(state: Mapping[str, Any], path: Path, best: bool = False) -> None:
 
     Raises `SaveError`.
     """
-    temporary, second = path.with_name(f".{path.name}.tmp"), path.with_name(f".{BEST}.tmp")
-    _discard(temporary, second)
+    temporary, second = temporary_path(path), temporary_path(path.with_name(BEST))
     try:
+        delete_temporary_files(path.parent)
         _write(state, temporary)
         if best:  # first, because the numbered checkpoint says that best.pt is there
             try:
@@ -72,7 +73,7 @@ def save(state: Mapping[str, Any], path: Path, best: bool = False) -> None:
 
 
 def _write(state: Mapping[str, Any], path: Path) -> None:
-    with open(path, "wb") as file:
+    with open(path, "xb") as file:
         torch.save(dict(state), file)
         file.flush()
         os.fsync(file.fileno())

@@ -10,18 +10,22 @@ from pathlib import Path
 from typing import Any
 
 from ..paths import ROOT
+from ..text import logger
+from .secrets import without_secrets
 
 
 def describe_start(overrides: list[str]) -> dict[str, Any]:
-    """Return what a manifest says at the start of a run, without the fingerprint."""
-    return {
-        "status": "running",
-        "started": timestamp(),
+    """Return what a manifest says at the start of a run, without the fingerprint and secrets."""
+    told = {
         "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
         "overrides": overrides,
         "template": _template_version(),
         "git": _git(),
     }
+    told, found = without_secrets(told)
+    if found:
+        logger.warning(f"manifest.json leaves out {found} texts that look like passwords or keys.")
+    return {"status": "running", "started": timestamp(), **told}
 
 
 def timestamp() -> str:

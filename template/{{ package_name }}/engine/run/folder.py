@@ -16,7 +16,7 @@ from ..config.schema import EXTENDING, OPERATIONAL, Config
 from ..config.stored import changed_keys, is_shorter, read_config, to_yaml
 from ..errors import NO_SPACE, SaveError, UserError
 from ..machine.distributed import is_main
-from ..paths import ROOT, RUNS, shown, write_json, write_whole
+from ..paths import ROOT, RUNS, refuse_links, shown, write_json, write_whole
 
 
 class Run:
@@ -88,6 +88,7 @@ def create_run(config: Config, manifest: Mapping[str, Any], run_name: str | None
 
 def lock_run(folder: Path) -> Run:
     """Lock a run. Wait 10 s for another process that holds the lock. Raises `UserError`."""
+    refuse_links(folder)
     try:
         file = open(folder / ".lock", "a")  # noqa: SIM115 - stays open as long as the run
     except OSError as error:

@@ -10,7 +10,7 @@ from typing import Any
 from ..config.schema import Config
 from ..errors import FAILED, FINISHED, MISTAKE, STOPPED
 from ..paths import RUNS, shown
-from ..text import align
+from ..text import align, tell
 
 
 @dataclass
@@ -51,13 +51,13 @@ def report(outcomes: Sequence[Outcome]) -> None:
         values = [str(result.get(column, "")) for column in ("steps", "best", "last")]
         cells = [str(outcome.number), " ".join(own), status, *values]
         lines.append([*map(_short, cells), result.get("run", "")])
-    print(*align(lines, left=len(lines[0])), sep="\n")
+    tell(*align(lines, left=len(lines[0])))
     judged = [(result["best"], outcome) for outcome, result in rows if "best" in result]
     monitors = {(o.config.monitor, o.config.monitor_mode) for _, o in judged if o.config}
     if len(monitors) == 1:
         ((monitor, mode),) = monitors
         best, outcome = (max if mode == "max" else min)(judged, key=lambda one: one[0])
-        print(f"Best: job {outcome.number} with {monitor} {best:.4g}.", flush=True)
+        tell(f"Best: job {outcome.number} with {monitor} {best:.4g}.")
 
 
 def _short(text: str) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 from ..config.schema import OPERATIONAL
 from ..errors import UserError
 from ..paths import shown
-from ..text import align
+from ..text import align, tell
 from .curves import plot
 from .folders import Summary, new_figure, read_summary, runs_below, save_figure
 
@@ -27,10 +27,10 @@ def compare_runs(folders: Sequence[Path], out: Path, tag: str | None) -> None:
     monitor = f" {runs[0].monitor}" if len(monitors) == 1 else ""
     head = ["run", *keys, "status", "steps", f"last{monitor}", f"best{monitor}", "weights"]
     table = align([head, *(_table_row(run, keys) for run in runs)])
-    print(*table, *means_over_seeds(runs), sep="\n")
+    tell(*table, *means_over_seeds(runs))
     if drawn:
         draw_comparison(runs, keys, drawn, out)
-        print(f"The curves: {shown(out)}", flush=True)
+        tell(f"The curves: {shown(out)}")
 
 
 def differing_keys(runs: Sequence[Summary]) -> list[str]:

@@ -10,7 +10,7 @@ from ..api import Context, Task
 from ..errors import UserError
 from ..paths import shown, write_json
 from ..setup import held_out
-from ..text import align, number
+from ..text import align, number, tell
 from ..validation import evaluate_split
 from .folders import new_figure, save_figure, writing_to
 from .open_run import Opened
@@ -38,19 +38,19 @@ def evaluate_run(run: Opened, split: str, batch_size: int | None, out: Path) -> 
     result = run.describe() | {"split": split, "samples": samples}
     result["values"] = {f"{split}/{name}": value for name, value in values.items()}
     counts = f"{samples:,} of {plan.size:,} samples of the {split} split"
-    print(f"{run.checkpoint.name}, step {run.step}, {counts}")
-    print(*align([[name, number(value)] for name, value in result["values"].items()]), sep="\n")
+    tell(f"{run.checkpoint.name}, step {run.step}, {counts}")
+    tell(*align([[name, number(value)] for name, value in result["values"].items()]))
     known = set(names)
     if rows and all(str(row.get(key)) in known for row in rows for key in ("target", "label")):
         result |= count_classes(rows, names)
-        print("", *class_table(result["classes"]), sep="\n")
+        tell("", *class_table(result["classes"]))
         picture = out / f"confusion-{split}.png"
         draw_confusion(np.array(result["confusion"]), names, split, picture)
-        print(f"\nThe confusion matrix: {shown(picture)}")
+        tell("", f"The confusion matrix: {shown(picture)}")
     path = out / f"evaluate-{split}.json"
     with writing_to(out):
         write_json(path, result)
-    print(f"All results: {shown(path)}", flush=True)
+    tell(f"All results: {shown(path)}")
 
 
 def count_classes(rows: Sequence[Mapping[str, Any]], names: list[str]) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from ..errors import Failed, UserError
 from ..machine.device import map_tensors, to_device
 from ..paths import shown
 from ..setup import held_out
+from ..text import tell
 from .folders import writing_to
 from .open_run import Opened
 
@@ -50,7 +51,7 @@ def export_run(run: Opened, formats: Sequence[str], out: Path) -> None:
         for file_name, _ in written:
             os.replace(Path(hidden) / file_name, out / file_name)
     for file_name, difference in written:
-        print(f"{shown(out / file_name)}: differs by {difference:.1e} on batches of {sizes}")
+        tell(f"{shown(out / file_name)}: differs by {difference:.1e} on batches of {sizes}")
 
 
 def example_arguments(run: Opened) -> Arguments:

@@ -10,7 +10,7 @@ from typing import Any
 
 from ..config.stored import flat
 from ..errors import UserError, one_line
-from ..paths import RUNS, shown
+from ..paths import RUNS, refuse_links, shown
 from ..run.folder import Run, is_run, read_metrics
 
 _FONTS = ("Noto Sans CJK SC", "Noto Sans CJK JP", "WenQuanYi Zen Hei", "PingFang SC")
@@ -31,6 +31,7 @@ def one_run(folder: Path) -> Path:
     found = runs_below(folder)
     if found != [folder]:
         raise UserError(f"{shown(folder)} is not a run. Name one below it: {shown(found[-1])}.")
+    refuse_links(folder)
     return folder
 
 
@@ -52,6 +53,7 @@ def read_summary(folder: Path) -> Summary:
     """Read a run's files. Raises `UserError`."""
     import yaml
 
+    refuse_links(folder)
     manifest = Run(folder, None).manifest()
     path = folder / "config.yaml"
     try:

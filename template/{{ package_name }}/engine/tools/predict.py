@@ -17,10 +17,14 @@ from ..batches.plan import Plan
 from ..build.target import describe_error
 from ..errors import UserError
 from ..machine.device import to_device
-from ..paths import files_below, shown
+from ..paths import files_below, shown, temporary_path
 from ..rng import Domain
+from ..text import printable, tell
 from .folders import writing_to
 from .open_run import Opened
+
+_FORMULA = ("=", "+", "-", "@", "\t", "\r")
+"""A spreadsheet runs a text that begins so. An apostrophe in front keeps it a text."""
 
 
 def predict_files(run: Opened, paths: Sequence[str], size: int | None, out: Path | None) -> None:
@@ -29,12 +33,12 @@ def predict_files(run: Opened, paths: Sequence[str], size: int | None, out: Path
     if out is None:
         if isinstance(sys.stdout, io.TextIOWrapper):  # file names may be any bytes
             sys.stdout.reconfigure(errors="surrogateescape")
-        write_csv(rows, sys.stdout)
+        write_csv(rows, sys.stdout, for_people=sys.stdout.isatty())
         return
-    partial = out.with_name(f".{out.name}.tmp")
+    partial = temporary_path(out)
     with writing_to(out.parent):
         try:
-            with partial.open("w", encoding="utf-8", errors="surrogateescape", newline="") as file:
+            with partial.open("x", encoding="utf-8", errors="surrogateescape", newline="") as file:
                 if out.suffix == ".jsonl":
                     file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
                 else:
@@ -42,7 +46,7 @@ def predict_files(run: Opened, paths: Sequence[str], size: int | None, out: Path
             os.replace(partial, out)
         finally:
             partial.unlink(missing_ok=True)
-    print(f"Predictions: {shown(out)}", flush=True)
+    tell(f"Predictions: {shown(out)}")
 
 
 def find_files(paths: Sequence[str], endings: tuple[str, ...]) -> list[str]:
@@ -78,14 +82,22 @@ def predictions(run: Opened, files: Sequence[str], size: int | None) -> Iterator
             done += 1
 
 
-def write_csv(rows: Iterable[Mapping[str, Any]], file: TextIO) -> None:
-    """Write a table with the columns of the first row."""
+def write_csv(rows: Iterable[Mapping[str, Any]], file: TextIO, for_people: bool = False) -> None:
+    """Write a table with the columns of the first row. for_people: escape control characters."""
+
+    def cell(value: Any) -> Any:
+        if not isinstance(value, str):
+            return value
+        text = f"'{value}" if value[:1] in _FORMULA else value
+        return printable(text) if for_people else text
+
     writer = None
     for row in map(table_cells, rows):
         if writer is None:
-            writer = csv.DictWriter(file, list(row), lineterminator="\n")
-            writer.writeheader()
-        writer.writerow(row)
+            writer = csv.writer(file, lineterminator="\n")
+            columns = list(row)
+            writer.writerow(map(cell, columns))
+        writer.writerow(cell(row[column]) for column in columns)
     file.flush()
 
 

@@ -20,6 +20,7 @@ from ..launch import launch
 from ..paths import ROOT
 from ..run.facts import describe_start, fingerprint_differences
 from ..run.folder import Run, create_run, read_metrics
+from ..text import tell
 
 
 def reproduce_run(folder: Path, stops: Sequence[int], **replaced: Any) -> None:
@@ -40,7 +41,7 @@ def reproduce_run(folder: Path, stops: Sequence[int], **replaced: Any) -> None:
     config = replace(config, **replaced)
     new = create_run(config, {**describe_start([]), "reproduces": old.shown}, None)
     new.release()  # each child locks it
-    print(f"{old.shown} is trained again in {new.shown}.", flush=True)
+    tell(f"{old.shown} is trained again in {new.shown}.")
     for number, step in enumerate(sorted(set(stops))):
         _run_child(new, manifest, str(step), "SIGTERM" if number % 2 else "SIGKILL")
     _run_child(new, manifest)
@@ -49,7 +50,7 @@ def reproduce_run(folder: Path, stops: Sequence[int], **replaced: Any) -> None:
     if difference is not None:
         reasons = list(_reasons(manifest, new.manifest())) or ["No reason is known."]
         raise Failed("\n  ".join([difference, *reasons]))
-    print(
+    tell(
         f"identical: {result['steps']} steps, every value that both logged, and weights_sha256 "
         f"{result['weights_sha256']}"
     )
