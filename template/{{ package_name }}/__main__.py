@@ -82,8 +82,11 @@ def _open(options: argparse.Namespace, **replaced: Any) -> tuple[Path, Any]:
 
 
 def _machine(options: argparse.Namespace) -> dict[str, Any]:
-    """Return the config keys that the options replace."""
+    """Return the config keys that the options and the project replace."""
+    from .engine.config.stored import allowed_by_project
+
     given = {"device": options.device, "workers": options.workers}
+    given |= {"allowed_packages": [*allowed_by_project(), *options.allow]}
     return {key: value for key, value in given.items() if value is not None}
 
 
@@ -103,11 +106,16 @@ def _parser() -> argparse.ArgumentParser:
         own.add_argument("run", type=_path, metavar="RUN", nargs=nargs, help=runs)
         return own
 
+    def takes_packages(own: argparse.ArgumentParser) -> None:
+        own.add_argument("--allow", type=lambda text: text.split(","), default=[], metavar="PACKAGE,…",
+                         help="packages whose code you trust, besides allowed_packages in configs/")  # fmt: skip
+
     def takes_model(own: argparse.ArgumentParser, device: str | None = None) -> None:
         own.add_argument("--checkpoint", type=_checkpoint, default="best", metavar="best|last|PATH",
                          help="which weights (default: best)")  # fmt: skip
         own.add_argument("--device", default=device, help="auto, cpu, cuda, cuda:1 …")
         own.add_argument("--workers", type=_from(0), help="loader workers")
+        takes_packages(own)
 
     one = verb(evaluate, "Compute the values of a split, a confusion matrix and class scores.")
     one.add_argument("--split", choices=("val", "test"), default="val")
@@ -140,6 +148,7 @@ def _parser() -> argparse.ArgumentParser:
                      help="stop and resume after these steps, by SIGKILL and SIGTERM in turn")  # fmt: skip
     one.add_argument("--device", help="auto, cpu, cuda, cuda:1 … (default: as the run)")
     one.add_argument("--workers", type=_from(0), help="loader workers (default: as the run)")
+    takes_packages(one)
     return parser
 
 

@@ -231,8 +231,8 @@ GROUPS = ("data", "model", "loss", "mix", "optimizer", "scheduler", "logger", "t
 
 _OPERATIONAL = """
     device workers data_on_device val_every_epochs val_every_steps save_every_epochs
-    save_every_steps keep_last max_minutes resume allow_changed_data profile dry_run log find_lr
-    logger
+    save_every_steps keep_last max_minutes resume allow_changed_data allowed_packages profile dry_run
+    log find_lr logger
 """
 OPERATIONAL = frozenset(_OPERATIONAL.split())
 """Top-level keys that a resumed run may change, because they do not change the result."""

@@ -1,14 +1,18 @@
 """The config of a run: write it to the run folder, read it, compare it with a new config."""
 
 import dataclasses
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from ..errors import UserError
-from ..paths import shown
+from ..paths import CONFIGS, shown
 from .check import RETIRED, from_dict
 from .schema import EXTENDING, OPERATIONAL, Config
+
+_RESOLVER = re.compile(r"\$\{\s*[\w.]+\s*:")
+"""The begin of a call such as ${oc.env:HOME}."""
 
 
 def flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -42,6 +46,11 @@ def parse_config(text: str, source: str) -> Config:
     """Return the config of a text that `to_yaml` made. Raises `UserError`, which names `source`."""
     from omegaconf import OmegaConf
 
+    if found := _RESOLVER.search(text):
+        raise UserError(
+            f"{source} holds {found[0]}…}}, which is computed on your machine. A stored config holds "
+            "plain values only. Write the value in its place, or delete the line."
+        )
     try:
         values = OmegaConf.to_container(OmegaConf.create(text))
     except Exception as error:  # broken text raises many kinds of errors
@@ -52,6 +61,25 @@ def parse_config(text: str, source: str) -> Config:
         return from_dict({str(key): value for key, value in values.items()})
     except (TypeError, AttributeError) as error:
         raise UserError(f"{source} holds a value of a wrong type: {error}.") from error
+
+
+def allowed_by_project() -> list[str]:
+    """Return the packages that the project's own config files allow (`allowed_packages`).
+
+    The list in a stored config does not count: somebody else may have written it.
+    """
+    import yaml
+
+    found: dict[str, None] = {}
+    for path in sorted(CONFIGS.rglob("*.yaml")):
+        text = path.read_text(encoding="utf-8", errors="replace")
+        if "allowed_packages" in text:
+            try:
+                listed = yaml.safe_load(text)["allowed_packages"] or ()
+                found |= dict.fromkeys(map(str, listed))
+            except (yaml.YAMLError, LookupError, TypeError):
+                continue  # a comment names the key, or the file is broken, which composing reports
+    return list(found)
 
 
 def changed_keys(stored: Config, new: Config) -> set[str]:
@@ -82,4 +110,5 @@ def merge_configs(folder: Path, stored: Config, new: Config, overrides: list[str
         if is_shorter(stored, dataclasses.replace(stored, **{key: value})):
             raise UserError(f"{key}={value} is below {old}. A resumed run can only become longer.")
     taken = {key: getattr(new, key) for key in keys & (OPERATIONAL | EXTENDING)}
+    taken["allowed_packages"] = new.allowed_packages  # of the project, never of the run
     return dataclasses.replace(stored, **taken)

@@ -1,7 +1,7 @@
 """`reproduce RUN`: train a finished run again in a new folder and compare the two.
 
 The parent makes the new folder and compares; children train in it, one for each stop. Run as a
-module, this file is a child: `python -m PACKAGE.engine.tools.reproduce FOLDER [STEP SIGNAL]`.
+module, this file is a child: `python -m PACKAGE.engine.tools.reproduce FOLDER PACKAGES [STEP SIGNAL]`.
 """
 
 import math
@@ -14,6 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from ..config.schema import Config
 from ..config.stored import read_config
 from ..errors import FINISHED, STOPPED, Failed, UserError
 from ..launch import launch
@@ -43,8 +44,8 @@ def reproduce_run(folder: Path, stops: Sequence[int], **replaced: Any) -> None:
     new.release()  # each child locks it
     tell(f"{old.shown} is trained again in {new.shown}.")
     for number, step in enumerate(sorted(set(stops))):
-        _run_child(new, manifest, str(step), "SIGTERM" if number % 2 else "SIGKILL")
-    _run_child(new, manifest)
+        _run_child(new, config, manifest, str(step), "SIGTERM" if number % 2 else "SIGKILL")
+    _run_child(new, config, manifest)
 
     difference = first_difference(old, new)
     if difference is not None:
@@ -56,13 +57,13 @@ def reproduce_run(folder: Path, stops: Sequence[int], **replaced: Any) -> None:
     )
 
 
-def _run_child(run: Run, manifest: Mapping[str, Any], *stop: str) -> None:
+def _run_child(run: Run, config: Config, manifest: Mapping[str, Any], *stop: str) -> None:
     """Train in `run`'s folder, with as many threads and processes as the first run had."""
     processes = manifest["fingerprint"]["world_size"]
     command = [sys.executable]
     if processes > 1:
         command += ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
-    command += ["-m", __spec__.name, str(run.folder), *stop]
+    command += ["-m", __spec__.name, str(run.folder), ",".join(config.allowed_packages), *stop]
     env = {**os.environ, "OMP_NUM_THREADS": str(manifest["fingerprint"]["threads"])}
     code = subprocess.run(command, cwd=ROOT, env=env).returncode
     status = run.manifest()["status"]
@@ -113,7 +114,7 @@ def _reasons(old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[str]:
         yield "the uncommitted changes to the code differ"
 
 
-def _train(folder: str, step: str = "", name: str = "") -> int:
+def _train(folder: str, allowed: str, step: str = "", name: str = "") -> int:
     """Go on with the run `folder`; send this process the signal `name` after `step`."""
     from ..loop import Loop
     from ..train import train
@@ -125,7 +126,7 @@ def _train(folder: str, step: str = "", name: str = "") -> int:
             super().after_step()
 
     escaped = folder.replace("\\", "\\\\").replace("'", "\\'")
-    sys.argv = ["train.py", f"resume='{escaped}'"]
+    sys.argv = ["train.py", f"resume='{escaped}'", f"allowed_packages=[{allowed}]"]
     return launch(lambda job: train(job, Stopping))
 
 
