@@ -22,7 +22,8 @@ from .config.stored import changed_keys, merge_configs, read_config
 from .errors import FAILED, FINISHED, MISTAKE, STOPPED, Exit, Stopped, UserError
 from .machine import distributed
 from .paths import ROOT
-from .run.folder import Run, find_run, lock_run
+from .run.find import find_run
+from .run.folder import Run, lock_run
 from .run.outcomes import Outcome, report
 from .text import say
 

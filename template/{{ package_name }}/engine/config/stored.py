@@ -83,8 +83,9 @@ def allowed_by_project() -> list[str]:
 
 
 def changed_keys(stored: Config, new: Config) -> set[str]:
-    """Return the top-level keys in which two configs differ."""
-    return {key for key in vars(stored) if getattr(stored, key) != getattr(new, key)}
+    """Return the top-level keys in which two configs differ. NaN equals itself."""
+    pairs = {key: (getattr(stored, key), getattr(new, key)) for key in vars(stored)}
+    return {key for key, (a, b) in pairs.items() if a != b and repr(a) != repr(b)}
 
 
 def is_shorter(stored: Config, new: Config) -> bool:

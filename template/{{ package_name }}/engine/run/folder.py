@@ -1,4 +1,4 @@
-"""Run folders: create, lock, find, and `metrics.jsonl`: a line per log point and validation."""
+"""Run folders: create, lock, and `metrics.jsonl`: a line per log point and validation."""
 
 import contextlib
 import dataclasses
@@ -12,11 +12,11 @@ from datetime import datetime
 from pathlib import Path
 from typing import IO, Any
 
-from ..config.schema import EXTENDING, OPERATIONAL, Config
-from ..config.stored import changed_keys, is_shorter, read_config, to_yaml
+from ..config.schema import Config
+from ..config.stored import to_yaml
 from ..errors import NO_SPACE, SaveError, UserError
 from ..machine.distributed import is_main
-from ..paths import ROOT, RUNS, refuse_links, shown, write_json, write_whole
+from ..paths import RUNS, refuse_links, shown, write_json, write_whole
 
 
 class Run:
@@ -99,46 +99,6 @@ def lock_run(folder: Path) -> Run:
             return Run(folder, file)
         time.sleep(0.1)
     raise UserError(f"The run {folder} is in use by another process. Wait for it, or stop it.")
-
-
-def all_runs(name: str) -> list[Path]:
-    """Return the run folders of a name, newest first."""
-
-    def started(folder: Path) -> tuple[str, str]:
-        with contextlib.suppress(UserError):
-            return str(Run(folder, None).manifest().get("started", "")), folder.name
-        return "", folder.name  # damaged: it counts as the oldest
-
-    found = [path.parent for path in (RUNS / name).glob("[!.]*/manifest.json")]
-    return sorted(found, key=started, reverse=True)
-
-
-def is_run(folder: Path) -> bool:
-    """Whether a folder holds a run. A path that no file system takes holds none."""
-    return all(os.path.isfile(folder / name) for name in ("manifest.json", "config.yaml"))
-
-
-def find_run(config: Config) -> Path | None:
-    """Return the run that `resume=` names; None if `auto` finds none. Raises `UserError`."""
-    assert config.resume is not None
-    if config.resume == "auto":
-        return next((run for run in all_runs(config.name) if _is_same(run, config)), None)
-    folder = ROOT / os.path.expanduser(config.resume)
-    if not is_run(folder):
-        newest = all_runs(config.name)
-        hint = f", such as {shown(newest[0])}" if newest else ""
-        raise UserError(f"resume={config.resume} is not a run. Name a run folder{hint}.")
-    return folder
-
-
-def _is_same(folder: Path, config: Config) -> bool:
-    """Whether a run has the config, apart from keys that a resumed run may change."""
-    try:
-        stored = read_config(folder)
-    except (OSError, UserError):  # a version with other keys made it
-        return False
-    others = changed_keys(stored, config) - OPERATIONAL - EXTENDING
-    return not others and not is_shorter(stored, config)
 
 
 class MetricsFile:

@@ -11,7 +11,8 @@ from typing import Any
 from ..config.stored import flat
 from ..errors import UserError, one_line
 from ..paths import RUNS, refuse_links, shown
-from ..run.folder import Run, is_run, read_metrics
+from ..run.find import is_run
+from ..run.folder import Run, read_metrics
 
 _FONTS = ("Noto Sans CJK SC", "Noto Sans CJK JP", "WenQuanYi Zen Hei", "PingFang SC")
 """Fonts for letters that matplotlib's own font lacks, if one is installed."""

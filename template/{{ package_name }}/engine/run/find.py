@@ -1,0 +1,102 @@
+"""Find runs: all of a name, and the one to go on with."""
+
+import os
+import re
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from ..config.schema import EXTENDING, OPERATIONAL, Config
+from ..config.stored import changed_keys, is_shorter, read_config, to_yaml
+from ..errors import UserError
+from ..paths import ROOT, RUNS, shown
+from ..text import say
+from .folder import Run
+
+_BLOCK = re.compile(r"(?m)^(\w+):.*\n(?:[ -].*\n)*")
+"""A top-level key of a config.yaml with its value."""
+
+
+def is_run(folder: Path) -> bool:
+    """Whether a folder holds a run. A path that no file system takes holds none."""
+    return all(os.path.isfile(folder / name) for name in ("manifest.json", "config.yaml"))
+
+
+def find_run(config: Config) -> Path | None:
+    """Return the run that `resume=` names; None if `auto` finds none. Raises `UserError`."""
+    assert config.resume is not None
+    if config.resume == "auto":
+        return _newest_equal(config)
+    folder = ROOT / os.path.expanduser(config.resume)
+    if not is_run(folder):
+        runs = _runs(config.name)
+        hint = f", such as {shown(max(runs, key=_started))}" if runs else ""
+        raise UserError(f"resume={config.resume} is not a run. Name a run folder{hint}.")
+    return folder
+
+
+def _runs(name: str) -> list[Path]:
+    return [path.parent for path in (RUNS / name).glob("[!.]*/manifest.json")]
+
+
+def _started(folder: Path) -> tuple[float, str]:
+    """Return when a run began, in seconds since 1970; 0 if its manifest is damaged."""
+    try:
+        began = datetime.fromisoformat(Run(folder, None).manifest()["started"]).timestamp()
+    except (UserError, KeyError, TypeError, ValueError):
+        began = 0.0
+    return began, folder.name
+
+
+def _newest_equal(config: Config) -> Path | None:
+    """Return the newest run with the config, apart from keys that a resumed run may change.
+
+    Say which run it is, or in which keys the nearest run differs.
+    """
+    wanted = _blocks(to_yaml(config))
+    differing = {folder: _differences(folder, config, wanted) for folder in _runs(config.name)}
+    if found := max((f for f, keys in differing.items() if not keys), key=_started, default=None):
+        say(f"resume=auto goes on with {shown(found)}.")
+        return found
+    if differing:
+        fewest = min(map(len, differing.values()))
+        near = max((f for f, keys in differing.items() if len(keys) == fewest), key=_started)
+        say(
+            f"No run of '{config.name}' has this config. The nearest, {shown(near)}, differs in "
+            f"{', '.join(sorted(differing[near]))}. A new run begins."
+        )
+    return None
+
+
+def _differences(folder: Path, config: Config, wanted: dict[str, str]) -> set[str]:
+    """Return the keys for which a run cannot go on with the config.
+
+    Most runs differ in a few lines of text. Only these lines are read as YAML, because reading a
+    whole config takes a hundred times as long.
+    """
+    try:
+        text = (folder / "config.yaml").read_text(encoding="utf-8")
+        stored = _blocks(text)
+        lines = {key for key in wanted if wanted[key] != stored.get(key)} - OPERATIONAL - EXTENDING
+        keys = {key for key in lines & stored.keys() if _value(wanted[key]) != _value(stored[key])}
+        if keys:
+            return keys
+        own = read_config(folder)  # newer keys have their defaults
+    except (OSError, UserError):  # a version with other keys made it, or it is damaged
+        return {"config.yaml, which cannot be read"}
+    keys = changed_keys(own, config) - OPERATIONAL - EXTENDING
+    return keys | (changed_keys(own, config) & EXTENDING if is_shorter(own, config) else set())
+
+
+def _blocks(text: str) -> dict[str, str]:
+    return {found[1]: found[0] for found in _BLOCK.finditer(text)}
+
+
+def _value(block: str) -> Any:
+    """Return the value of one key of a config. Text that is not YAML is its own value."""
+    from omegaconf import OmegaConf
+
+    try:
+        return repr(OmegaConf.to_container(OmegaConf.create(block)))
+    except Exception:  # broken text raises many kinds of errors; `read_config` tells them
+        return block
