@@ -1,5 +1,6 @@
 """Find runs: all of a name, and the one to go on with."""
 
+import functools
 import os
 import re
 from datetime import datetime
@@ -92,6 +93,7 @@ def _blocks(text: str) -> dict[str, str]:
     return {found[1]: found[0] for found in _BLOCK.finditer(text)}
 
 
+@functools.cache
 def _value(block: str) -> Any:
     """Return the value of one key of a config. Text that is not YAML is its own value."""
     from omegaconf import OmegaConf

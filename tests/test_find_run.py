@@ -1,0 +1,81 @@
+"""`resume=auto` finds the newest equal run, says which, and stays quick among many runs."""
+
+import dataclasses
+import json
+import shutil
+from datetime import datetime, timedelta, timezone
+
+import pytest
+from helpers.runs import the_run
+
+QUICK = ("model=mlp", "model.hidden=[8]", "max_steps=2", "logger=none", "log.curves=false", "workers=0")
+
+
+def started(run, when: datetime) -> None:
+    path = run / "manifest.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "started": when.isoformat()}))
+
+
+def test_the_newest_run_is_found_by_the_instant_of_its_start(train, workspace):
+    """A local time of another zone sorts wrongly as a text."""
+    assert train(*QUICK).code == 0
+    first = the_run(workspace)
+    second = shutil.copytree(first, first.with_name("second"))
+    noon = datetime(2026, 11, 1, 12, tzinfo=timezone.utc)
+    started(first, noon.astimezone(timezone(timedelta(hours=9))))
+    started(second, (noon + timedelta(hours=1)).astimezone(timezone(timedelta(hours=-8))))
+    done = train(*QUICK, "resume=auto")
+    assert done.code == 0
+    assert "resume=auto goes on with runs/default/second." in done.out
+
+
+def test_auto_says_what_the_nearest_run_differs_in(train, workspace):
+    assert train(*QUICK).code == 0
+    run = the_run(workspace)
+    done = train(*QUICK, "resume=auto", "lr=0.5", "model.hidden=[9]", "max_steps=1")
+    assert done.code == 0
+    said = f"No run of 'default' has this config. The nearest, runs/default/{run.name}, differs in lr, model."
+    assert said in done.out, done.out
+    done = train(*QUICK, "name=other", "resume=auto")
+    assert "No run of" not in done.out
+
+
+def test_a_shorter_run_is_another_one(train, workspace):
+    assert train(*QUICK).code == 0
+    done = train(*QUICK, "resume=auto", "max_steps=1")
+    assert "differs in max_steps" in done.out
+
+
+def test_nan_in_a_config_equals_itself(engine):
+    changed, compose = engine("config.stored").changed_keys, engine("launch").compose
+    pair = [dataclasses.replace(compose(), data={"_target_": "x", "scale": [float(text)]}) for text in ("nan", "nan")]
+    assert changed(*pair) == set()
+    assert changed(pair[0], dataclasses.replace(pair[1], lr=2.0)) == {"lr"}
+
+
+@pytest.mark.parametrize("text", ["lr: 1e-3 # mine", "lr:   0.001", "lr: '0.001'"])
+def test_another_spelling_of_a_value_is_the_same_value(train, workspace, text):
+    assert train(*QUICK).code == 0
+    path = the_run(workspace) / "config.yaml"
+    before = path.read_text()
+    path.write_text(before.replace("lr: 0.001", text))
+    assert path.read_text() != before
+    assert "goes on with" in train(*QUICK, "resume=auto").out
+
+
+def test_few_files_are_read_whole(engine, tmp_path, monkeypatch):
+    """Only runs that may be equal are parsed, and only equal ones need their manifest."""
+    find, launch, folder = map(engine, ("run.find", "launch", "run.folder"))
+    monkeypatch.setattr(find, "RUNS", tmp_path)
+    for seed in range(50):
+        config = launch.compose(f"seed={seed}")
+        run = tmp_path / "default" / str(seed)
+        run.mkdir(parents=True)
+        (run / "config.yaml").write_text(engine("config.stored").to_yaml(config))
+        (run / "manifest.json").write_text('{"started": "2026-11-01T12:00:00+00:00"}')
+    read = []
+    monkeypatch.setattr(find, "read_config", lambda path, real=find.read_config: read.append(path) or real(path))
+    monkeypatch.setattr(folder.Run, "manifest", lambda self, real=folder.Run.manifest: read.append(self) or real(self))
+    found = find.find_run(launch.compose("seed=7", "resume=auto"))
+    assert found == tmp_path / "default/7"
+    assert len(read) == 2
