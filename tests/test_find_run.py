@@ -3,7 +3,7 @@
 import dataclasses
 import json
 import shutil
-from datetime import datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
 from helpers.runs import the_run
@@ -21,7 +21,7 @@ def test_the_newest_run_is_found_by_the_instant_of_its_start(train, workspace):
     assert train(*QUICK).code == 0
     first = the_run(workspace)
     second = shutil.copytree(first, first.with_name("second"))
-    noon = datetime(2026, 11, 1, 12, tzinfo=timezone.utc)
+    noon = datetime(2026, 11, 1, 12, tzinfo=UTC)
     started(first, noon.astimezone(timezone(timedelta(hours=9))))
     started(second, (noon + timedelta(hours=1)).astimezone(timezone(timedelta(hours=-8))))
     done = train(*QUICK, "resume=auto")
