@@ -18,7 +18,7 @@ def source(project, server, tmp_path_factory) -> Path:
     """A project with a finished and a stopped run. Tests take a copy."""
     folder = shutil.copytree(project, tmp_path_factory.mktemp("shared") / "digits")
     assert server.run(folder / "train.py", *QUICK).code == 0
-    assert server.run(folder / "train.py", *QUICK, "name=stopped", "epochs=2", AT="1").code == 75
+    assert server.run(folder / "train.py", *QUICK, "name=stopped", "max_minutes=1e-9").code == 75
     return folder
 
 
@@ -80,7 +80,7 @@ def test_no_module_of_a_run_folder_is_imported(verb, server, shared, command):
 
 def test_a_stored_config_does_not_extend_the_packages_to_trust(verb, shared):
     run = the_run(shared)
-    edit_config(run, allowed_packages=["numpy"], model__layer={"_target_": "numpy.ndarray"})
+    edit_config(run, allowed_packages=["numpy"], model={"_target_": "numpy.ndarray"})
     done = verb("evaluate", run)
     assert done.code == 2
     assert "numpy.ndarray is not in one of the packages" in done.out, done.out
@@ -174,11 +174,14 @@ def test_a_run_name_holds_no_control_character(engine):
 
 def test_a_spreadsheet_runs_no_cell(engine):
     predict, file = engine("tools.predict"), io.StringIO()
-    cells = ["=1+1", "+1", "-1", "@x", "\t=1", "\r=1"]
+    cells = ["=1+1", "+1", "-1", "@x", "\t=1"]
     predict.write_csv([{"path": "a.png", "label": cell, "p": -0.5} for cell in cells], file)
     found = list(csv.DictReader(io.StringIO(file.getvalue(), newline="")))
     assert [row["label"] for row in found] == [f"'{cell}" for cell in cells]
     assert {row["p"] for row in found} == {"-0.5"}
+    file = io.StringIO()
+    predict.write_csv([{"label": "a\r=1"}], file)
+    assert file.getvalue() == "label\na\\r=1\n"
 
 
 # ---------------------------------------------------------------- secrets

@@ -23,7 +23,7 @@ from ..text import printable, tell
 from .folders import writing_to
 from .open_run import Opened
 
-_FORMULA = ("=", "+", "-", "@", "\t", "\r")
+_FORMULA = ("=", "+", "-", "@", "\t")
 """A spreadsheet runs a text that begins so. An apostrophe in front keeps it a text."""
 
 
@@ -88,6 +88,7 @@ def write_csv(rows: Iterable[Mapping[str, Any]], file: TextIO, for_people: bool 
     def cell(value: Any) -> Any:
         if not isinstance(value, str):
             return value
+        value = value.replace("\r", "\\r")  # it would begin a row
         text = f"'{value}" if value[:1] in _FORMULA else value
         return printable(text) if for_people else text
 
