@@ -1,7 +1,9 @@
 """Build objects from config sections: `_target_` names a class, the other keys are its arguments."""
 
-import importlib
+import importlib.util
 import inspect
+import shutil
+import subprocess
 import traceback
 import types
 import typing
@@ -133,6 +135,7 @@ def locate(name: str, key: str, allowed: Sequence[str] = ()) -> Any:
             f"{key}={name} is not in one of the packages {', '.join(packages)}. Add its package to "
             "allowed_packages if you trust it."
         )
+    _refuse_code_among_data(root, f"{key}={name}")
     try:
         place = importlib.import_module(module)
         found = getattr(place, attribute, None)
@@ -153,6 +156,23 @@ def locate(name: str, key: str, allowed: Sequence[str] = ()) -> Any:
     if home not in packages or not isinstance(found, kinds):
         raise UserError(f"{key}={name} is not a class of {root} or a function of this project.")
     return found
+
+
+def _refuse_code_among_data(root: str, what: str) -> None:
+    """Refuse a package that lies in the project but is no part of it: in runs/, data/, ignored."""
+    spec = None if root == PACKAGE else importlib.util.find_spec(root)
+    for place in map(Path, (spec and (spec.submodule_search_locations or [spec.origin])) or ()):
+        command = ["git", "-C", str(ROOT), "check-ignore", "--quiet", str(place)]
+        if place.parent == ROOT and (
+            place.name in ("runs", "data")
+            or (
+                shutil.which("git") and subprocess.run(command, capture_output=True).returncode == 0
+            )
+        ):
+            raise UserError(
+                f"{what} lies in {place.name}, which is no part of the project's code. Nothing there is "
+                "imported. Copy the code into the package if you trust it."
+            )
 
 
 def _is_kind(target: Any, kind: type | tuple[type, ...]) -> bool:
