@@ -16,7 +16,7 @@ from typing import Any
 
 from ..config.schema import Config
 from ..config.stored import read_config
-from ..errors import FINISHED, STOPPED, Failed, UserError
+from ..errors import FINISHED, MISTAKE, STOPPED, Failed, UserError
 from ..launch import launch
 from ..paths import ROOT
 from ..run.facts import describe_start, fingerprint_differences
@@ -69,7 +69,8 @@ def _run_child(run: Run, config: Config, manifest: Mapping[str, Any], *stop: str
     status = run.manifest()["status"]
     expected = {("SIGKILL",): "running", ("SIGTERM",): "stopped", (): "finished"}[stop[1:]]
     if status != expected or (processes == 1 and code not in (FINISHED, STOPPED, -signal.SIGKILL)):
-        raise Failed(f"The new run ended with code {code}. Look at {run.shown}/train.log.")
+        kind = UserError if code == MISTAKE else Failed
+        raise kind(f"The new run ended with code {code}. Look at {run.shown}/train.log.")
 
 
 def first_difference(old: Run, new: Run) -> str | None:
