@@ -161,18 +161,21 @@ def locate(name: str, key: str, allowed: Sequence[str] = ()) -> Any:
 def _refuse_code_among_data(root: str, what: str) -> None:
     """Refuse a package that lies in the project but is no part of it: in runs/, data/, ignored."""
     spec = None if root == PACKAGE else importlib.util.find_spec(root)
-    for place in map(Path, (spec and (spec.submodule_search_locations or [spec.origin])) or ()):
-        command = ["git", "-C", str(ROOT), "check-ignore", "--quiet", str(place)]
-        if place.parent == ROOT and (
-            place.name in ("runs", "data")
-            or (
-                shutil.which("git") and subprocess.run(command, capture_output=True).returncode == 0
-            )
-        ):
+    if spec is None:
+        return
+    for place in map(Path, spec.submodule_search_locations or [spec.origin or ""]):
+        if place.parent == ROOT and (place.name in ("runs", "data") or _is_ignored(place)):
             raise UserError(
                 f"{what} lies in {place.name}, which is no part of the project's code. Nothing there is "
                 "imported. Copy the code into the package if you trust it."
             )
+
+
+def _is_ignored(path: Path) -> bool:
+    command = ["git", "-C", str(ROOT), "check-ignore", "--quiet", str(path)]
+    return (
+        bool(shutil.which("git")) and subprocess.run(command, capture_output=True).returncode == 0
+    )
 
 
 def _is_kind(target: Any, kind: type | tuple[type, ...]) -> bool:
