@@ -1,9 +1,5 @@
 """Parameter groups: every parameter in one, each with the rate and decay that the config says."""
 
-import importlib
-import sys
-import types
-
 import pytest
 import torch
 from helpers.runs import rows, the_run
@@ -14,11 +10,6 @@ from torchvision import models
 @pytest.fixture(scope="module")
 def optim(engine):
     return engine("build.optimizer")
-
-
-@pytest.fixture(scope="module")
-def layers_in_order(engine):
-    return engine("build.layers").layers_in_order
 
 
 def build(optim, model, loss=None, lr=0.1, **section):
@@ -63,99 +54,6 @@ def test_no_decay_on_norms_and_biases(optim):
     for group in optimizer.param_groups:
         assert all((p.ndim < 2) == (group["weight_decay"] == 0) for p in group["params"])
     assert [g["name"] for g in optimizer.param_groups] == ["all", "all/no_decay"]
-
-
-@pytest.mark.parametrize(
-    ("name", "first", "last", "count"),
-    [
-        ("resnet18", ["conv1.weight", "bn1.weight", "bn1.bias"], "fc", 10),
-        ("convnext_tiny", ["features.0.0.weight", "features.0.0.bias"], "classifier", 23),
-        ("vit_b_16", ["class_token", "conv_proj.weight"], "heads", 14),
-        ("efficientnet_b0", ["features.0.0.weight"], "classifier", 19),
-        ("swin_t", ["features.0.0.weight"], "head", 17),
-    ],
-)
-def test_layer_decay(optim, engine, layers_in_order, name, first, last, count):
-    size = 224 if name == "vit_b_16" else 64
-    model = engine("models.torchvision").torchvision_model(name, (3, size, size), 10)
-    layers = layers_in_order(model)
-    labels = list(layers)
-    assert layers[labels[0]][: len(first)] == first
-    assert (labels[-1], len(labels)) == (last, count)
-    optimizer, parameters = build(optim, model, layer_decay=0.5)
-    lrs = [g["lr"] for g in optimizer.param_groups]
-    assert lrs == pytest.approx([0.1 * 0.5 ** (count - 1 - i) for i in range(count)])
-    assert [g["name"] for g in optimizer.param_groups] == [f"all/{label}" for label in labels]
-    assert sum(len(g["params"]) for g in optimizer.param_groups) == len(parameters)
-
-
-def test_the_layers_of_small_models(engine, layers_in_order):
-    """Their names are tags of logged values, and runs of older releases resume with them."""
-    mlp = engine("models.mlp").MLP((1, 8, 8), 10, [32, 16])
-    assert list(layers_in_order(mlp)) == ["layers.1", "layers.4", "layers.7"]
-    cnn = importlib.import_module("digits.models.cnn").CNN((1, 8, 8), 10, 8, 0.1)
-    stages = [f"stages.{number}" for number in range(5)]
-    assert list(layers_in_order(cnn)) == ["stem", *stages, "head"]
-
-
-def test_layer_decay_of_a_model_that_names_its_layers(optim):
-    class Odd(nn.Module):
-        layers_in_order = ("c", ["b", "d"], "a")
-
-        def __init__(self):
-            super().__init__()
-            self.a, self.b, self.c, self.d = (nn.Linear(2, 2) for _ in range(4))
-            self.scale = nn.Parameter(torch.ones(2))
-
-    optimizer, _ = build(optim, Odd(), layer_decay=0.5)
-    lrs = {g["name"]: g["lr"] for g in optimizer.param_groups}
-    assert lrs == {"all/c": 0.025, "all/b": 0.05, "all/a": 0.1}
-    assert [len(g["params"]) for g in optimizer.param_groups] == [3, 4, 2]
-
-
-def test_layer_decay_asks_timm(layers_in_order, monkeypatch):
-    class Model(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.stem, self.head = nn.Linear(2, 2), nn.Linear(2, 2)
-
-        def group_matcher(self):
-            return {"stem": "^stem"}
-
-    def group_parameters(model, matcher):
-        assert matcher == {"stem": "^stem"}
-        return {1: ["head.weight", "head.bias"], 0: ["stem.weight", "stem.bias"]}
-
-    timm = types.ModuleType("timm.models")
-    timm.group_parameters = group_parameters
-    monkeypatch.setitem(sys.modules, "timm", types.ModuleType("timm"))
-    monkeypatch.setitem(sys.modules, "timm.models", timm)
-    assert layers_in_order(Model()) == {
-        "layer0": ["stem.weight", "stem.bias"],
-        "layer1": ["head.weight", "head.bias"],
-    }
-
-
-def test_layers_are_not_guessed(optim, engine, layers_in_order):
-    class Reversed(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.blocks = nn.ModuleList(nn.Linear(2, 2) for _ in range(3))
-            self.head = nn.Linear(2, 2)
-
-    class Wrong(nn.Module):
-        layers_in_order = ["blocks.0", "haed"]
-
-        def __init__(self):
-            super().__init__()
-            self.blocks, self.head = nn.Sequential(nn.Linear(2, 2)), nn.Linear(2, 2)
-
-    with_a_backbone = nn.Sequential(models.vit_b_16(num_classes=2), nn.Linear(2, 2))
-    for model in (Reversed(), with_a_backbone, models.densenet121(), nn.Linear(2, 2)):
-        with pytest.raises(engine("errors").UserError, match="attribute `layers_in_order`"):
-            build(optim, model, layer_decay=0.5)
-    with pytest.raises(engine("errors").UserError, match="Did you mean 'head'"):
-        layers_in_order(Wrong())
 
 
 def test_freezing(optim):

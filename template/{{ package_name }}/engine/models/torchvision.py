@@ -38,10 +38,6 @@ def torchvision_model(
         net = models.get_model(name, weights=None, num_classes=classes, **options)
     if shape[0] != 3:
         _replace_first_convolution(net, shape[0], keep=pretrained)
-    if isinstance(net, models.VisionTransformer):  # for optimizer.layer_decay
-        blocks = [f"encoder.layers.{block}" for block, _ in net.encoder.layers.named_children()]
-        last = [blocks.pop(), "encoder.ln"]
-        net.layers_in_order = ["conv_proj", *blocks, last, "heads"]  # type: ignore[assignment]
     return net
 
 
