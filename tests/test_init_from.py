@@ -1,8 +1,12 @@
 """Weights to start from: `init_from` and `init_rename`."""
 
+from pathlib import Path
+
+import numpy as np
 import pytest
 import torch
 from helpers.runs import result, the_run
+from torch import nn
 
 
 def test_init_from(train, workspace, tmp_path):
@@ -15,11 +19,11 @@ def test_init_from(train, workspace, tmp_path):
         result(the_run(workspace, "first"))["best"], abs=0.02
     )
     model = torch.load(best, weights_only=True)["model"]
-    torch.save({f"module.{k}": v for k, v in model.items() if "head" not in k}, tmp_path / "renamed.pt")
+    torch.save({f"trunk.{k}": v for k, v in model.items() if "head" not in k}, tmp_path / "renamed.pt")
     done = train("epochs=1", f"init_from={tmp_path / 'renamed.pt'}")
     assert done.code == 2
-    assert "module." in done.last
-    done = train("epochs=1", f"init_from={tmp_path / 'renamed.pt'}", "init_rename=['^module[.]=>']", "logger=none")
+    assert "trunk." in done.last
+    done = train("epochs=1", f"init_from={tmp_path / 'renamed.pt'}", "init_rename=['^trunk[.]=>']", "logger=none")
     assert done.code == 0, done.out
     assert "missing in the file, left as initialised: head.weight" in done.out
     done = train("epochs=1", "init_from=/nowhere.pt")
@@ -37,3 +41,140 @@ def test_init_from_safetensors(train, workspace, tmp_path):
     done = train("epochs=1", "logger=none", f"init_from={tmp_path / 'weights.safetensors'}")
     assert done.code == 0, done.out
     assert f"{len(state)} of {len(state)} tensors" in done.out
+
+
+class Scaled(nn.Module):
+    """A loss with a parameter and a buffer."""
+
+    def __init__(self):
+        super().__init__()
+        self.scale = nn.Parameter(torch.zeros(2))
+        self.register_buffer("weight", torch.zeros(2))
+
+
+def net(classes: int = 2) -> nn.Module:
+    return nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4), nn.Linear(4, classes))
+
+
+@pytest.fixture
+def load(engine, tmp_path, monkeypatch):
+    """`load(content)`: the model, the loss and the words after starting from a file with `content`."""
+    module, said = engine("build.init_from"), []
+    monkeypatch.setattr(module, "say", said.append)
+
+    def load(content, model=None, rename=(), loss=None):
+        torch.save(content, tmp_path / "file.pt")
+        model, loss = model or net(), loss or nn.Module()
+        module.init_from(model, loss, tmp_path / "file.pt", rename)
+        return model, loss, "\n".join([*said, ""])
+
+    return load
+
+
+def prefixed(state: dict, prefix: str) -> dict:
+    return {prefix + key: value for key, value in state.items()}
+
+
+LAYOUTS = {
+    "a state dict": lambda s: s,
+    "model": lambda s: {"model": s, "optimizer": {"state": {}}, "epoch": 3},
+    "state_dict": lambda s: {"state_dict": s},
+    "model_state_dict": lambda s: {"model_state_dict": s, "loss": torch.tensor(0.3)},
+    "timm": lambda s: {"epoch": 3, "arch": "x", "state_dict": prefixed(s, "module."), "metric": 0.5},
+    "timm, averaged": lambda s: {"state_dict": {k: v * 0 for k, v in s.items()}, "state_dict_ema": s},
+    "torchvision, averaged": lambda s: {
+        "model": {},
+        "model_ema": {"n_averaged": torch.tensor(3), **prefixed(s, "module.")},
+    },
+    "Lightning": lambda s: {
+        "pytorch-lightning_version": "2.4.0",
+        "state_dict": prefixed(s, "model."),
+        "hyper_parameters": {},
+    },
+    "compiled": lambda s: prefixed(s, "_orig_mod."),
+    "compiled and distributed": lambda s: {"state_dict": prefixed(s, "module._orig_mod.")},
+    "net": lambda s: prefixed(s, "net."),
+    "backbone": lambda s: prefixed(s, "backbone."),
+    "with other values": lambda s: {**s, "version": 3, "name": "x"},
+}
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_files_of_other_programs(load, layout):
+    torch.manual_seed(1)
+    source = net()
+    content = LAYOUTS[layout](source.state_dict())
+    model, _, said = load(content)
+    for key, value in source.state_dict().items():
+        assert torch.equal(value, model.state_dict()[key]), key
+    prefix = {"timm": "module.", "Lightning": "model.", "compiled": "_orig_mod."}.get(layout)
+    assert prefix is None or f"left out of the file's keys, so that they fit: {prefix}\n" in said
+    assert layout != "a state dict" or "left out" not in said
+
+
+def test_a_prefix_of_the_model_itself_stays(load):
+    source = nn.Module()
+    source.net = net()
+    model = nn.Module()
+    model.net = net()
+    model, _, said = load({"state_dict": prefixed(source.state_dict(), "model.")}, model)
+    assert torch.equal(model.net[0].weight, source.net[0].weight)
+    assert "so that they fit: model.\n" in said
+
+
+def test_another_head_is_skipped(load):
+    source, model = net(5), net(2)
+    head = model[2].weight.clone()
+    model, _, said = load({"state_dict": prefixed(source.state_dict(), "module.")}, model)
+    assert torch.equal(model[0].weight, source[0].weight)
+    assert torch.equal(model[2].weight, head)
+    assert "other shape, left as initialised: 2.weight (5, 4) instead of (2, 4), 2.bias" in said
+
+
+def test_the_parameters_of_the_loss(load):
+    """They are loaded; its buffers, such as class weights, are what the config says."""
+    model, loss = net(), Scaled()
+    state = {"scale": torch.ones(2), "weight": torch.ones(2)}
+    content = {"format": 1, "model": model.state_dict(), "ema": None, "loss": state}
+    _, loss, said = load(content, net(), loss=loss)
+    assert loss.scale.tolist() == [1, 1]
+    assert loss.weight.tolist() == [0, 0]
+    assert f"loaded {len(model.state_dict()) + 1} of" in said
+
+
+class Settings:
+    """What a trainer's file may hold besides tensors."""
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (net(), "this file could run code"),
+        ({"state_dict": net().state_dict(), "hyper_parameters": Settings()}, "this file could run code"),
+        ({"state_dict": net().state_dict(), "root": Path("/data")}, "this file could run code"),
+        ({"state_dict": net().state_dict(), "best": np.float64(1)}, "this file could run code"),
+        ({1: torch.ones(3)}, "is not a state dict"),
+        ([torch.ones(3)], "is not a state dict"),
+        ({"weights": {"a": torch.ones(3)}}, "is not a state dict"),
+        ({"0.weight": torch.ones(4, 3).to_sparse()}, "sparse"),
+        ({"0.weight": torch.ones(4, 3, device="meta")}, "without values"),
+        ({"0.bias": torch.ones(4), "module.0.bias": torch.ones(4)}, "the same name"),
+        ({"1": torch.ones(3)}, "No tensor in"),
+    ],
+)
+def test_files_that_are_refused(load, engine, content, words):
+    with pytest.raises(engine("errors").UserError, match=words):
+        load(content)
+
+
+def test_the_advice_for_a_file_that_could_run_code(load, engine, tmp_path, monkeypatch):
+    """Its line makes a file that can be read."""
+    source = net()
+    with pytest.raises(engine("errors").UserError) as caught:
+        load({"state_dict": source.state_dict(), "root": Path("/data")})
+    code = str(caught.value).split('python -c "')[1].removesuffix('"')
+    monkeypatch.chdir(tmp_path)
+    exec(code)
+    model = net()
+    engine("build.init_from").init_from(model, nn.Module(), tmp_path / "weights.pt", ())
+    assert torch.equal(model[0].weight, source[0].weight)

@@ -134,7 +134,7 @@ def build_parts(config: Config, initialise: bool = True) -> Parts:
             raise UserError("sync_batchnorm=true works on GPUs only. On CPUs set it to false.")
         model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
     if config.init_from is not None and initialise:
-        init_from(model, Path(config.init_from), config.init_rename)
+        init_from(model, loss, Path(config.init_from), config.init_rename)
     parameters = named_parameters(model, loss)
     if config.compile == "false":
         leave_compiler_out()
