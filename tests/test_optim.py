@@ -79,7 +79,8 @@ def test_parameters_of_the_loss_are_in_a_group(optim):
     assert [len(g["params"]) for g in optimizer.param_groups] == [1, 2]
 
 
-def test_state_is_kept_by_name(optim):
+def test_state_is_kept_by_name(optim, engine):
+    stored = engine("build.optimizer_state")
     torch.manual_seed(0)
     model = models.resnet18(num_classes=3)
     a = [{"name": "head", "match": "fc.*"}, {"name": "rest", "match": "*", "lr_scale": 0.1}]
@@ -87,9 +88,9 @@ def test_state_is_kept_by_name(optim):
     optimizer, parameters = build(optim, model, groups=a, _target_="torch.optim.AdamW")
     model(torch.randn(2, 3, 32, 32)).sum().backward()
     optimizer.step()
-    state = optim.optimizer_state(optimizer, parameters)
+    state = stored.optimizer_state(optimizer)["optimizer"]
     other, parameters = build(optim, model, groups=b, _target_="torch.optim.AdamW")
-    optim.load_optimizer_state(other, state)
+    stored.load_optimizer_state(other, state)
     for name, parameter in parameters.items():
         for key, value in state[name].items():
             assert torch.equal(other.state[parameter][key], value), name

@@ -116,7 +116,7 @@ BROKEN: dict[str, tuple[str, Change | None, str]] = {
     ),
     "forgets the optimizer in a resume": (
         f"{ENGINE}/build/parts.py",
-        replaced('        load_optimizer_state(self.optimizer, state["optimizer"])', "        pass"),
+        replaced('        load_optimizer_state(self.optimizer, state["optimizer"], values)', "        pass"),
         "ends a run from before the update differently",
     ),
     "answers of its own": (

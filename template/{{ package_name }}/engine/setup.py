@@ -14,7 +14,7 @@ from .batches.loader import Loader, on_device
 from .batches.plan import Plan, check_size, own_order
 from .build.init_from import init_from
 from .build.optimizer import build_optimizer, named_parameters
-from .build.parts import Averaged, Built, Parts, build_mix, check_loggers
+from .build.parts import Built, Parts, build_averaged, build_mix, check_loggers
 from .build.scheduler import build_schedule
 from .build.target import build
 from .config.schema import Config
@@ -144,7 +144,7 @@ def build_parts(config: Config, initialise: bool = True) -> Parts:
     horizon = Horizon(total_steps, steps_per_epoch, config.lr, config.monitor_mode, validates)
     return Parts(
         **{**vars(built), "model": model},
-        averaged=None if config.ema_decay is None else Averaged(model, config.ema_decay),
+        averaged=build_averaged(config, model, optimizer),
         mix=build_mix(config, info),
         parameters=parameters,
         optimizer=optimizer,

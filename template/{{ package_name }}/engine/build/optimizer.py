@@ -1,4 +1,4 @@
-"""The parameter groups and the optimizer. Its state is stored by parameter name."""
+"""The parameter groups and the optimizer over them."""
 
 import fnmatch
 import re
@@ -13,18 +13,18 @@ from ..errors import UserError, nearest
 from ..machine.torch_internals import short_class
 from ..text import align
 from .layers import layers_in_order
+from .optimizer_state import Groups, check_resumes
 from .target import argument_types, build, has_type
 
 # Keys of the config's `optimizer` section that this file reads.
 _OURS = ("groups", "layer_decay", "no_decay_norm_bias")
 
-Groups = list[dict[str, Any]]
-
 
 def named_parameters(model: nn.Module, loss: nn.Module) -> dict[str, nn.Parameter]:
     """Return the trained parameters of the model, and those of the loss as "loss.<name>"."""
-    named = (*model.named_parameters(), *loss.named_parameters("loss"))
-    return {name: p for name, p in named if p.requires_grad}
+    named = [*model.named_parameters(), *loss.named_parameters("loss")]
+    first = {id(p): name for name, p in reversed(named)}  # the loss may share some of the model
+    return {name: p for name, p in named if p.requires_grad and first[id(p)] == name}
 
 
 def build_optimizer(
@@ -58,8 +58,14 @@ def build_optimizer(
         group["params"] = [parameters[name] for name in group["names"]]
         group["base_lr"] = group["lr"] = lr * group["lr_scale"]
     options = {key: value for key, value in section.items() if key not in _OURS}
-    given = {"params": groups, "lr": lr}
-    optimizer = build(options, "optimizer", Optimizer, allowed, None, given, short_class)
+
+    def make(groups: Groups) -> Optimizer:
+        given = {"params": groups, "lr": lr}
+        made = build(options, "optimizer", Optimizer, allowed, None, given, short_class)
+        assert isinstance(made, Optimizer)
+        return made
+
+    optimizer = make(groups)
     known = {*optimizer.defaults, "name", "names", "lr_scale", "base_lr", "params"}
     wanted = argument_types(type(optimizer))
     for group in groups:
@@ -69,6 +75,8 @@ def build_optimizer(
                 raise UserError(f"Unknown key '{key}' in {where}.{nearest(key, known)}")
             if key not in ("params", "lr") and not has_type(value, wanted.get(key)):
                 raise UserError(f"{key}={value!r} of {where} has the wrong type.")
+    tables = (name for name, module in model.named_modules() if getattr(module, "sparse", False))
+    check_resumes(make, groups, [f"{name}.weight".lstrip(".") for name in tables])
     return optimizer
 
 
@@ -188,18 +196,3 @@ def group_table(optimizer: Optimizer) -> list[str]:
         rates = [f"{group[key]:g}" if key in group else "-" for key in ("base_lr", "weight_decay")]
         rows.append((group["name"], f"{sum(sizes):,}", str(len(sizes)), *rates))
     return align(rows)
-
-
-def optimizer_state(
-    optimizer: Optimizer, parameters: Mapping[str, nn.Parameter]
-) -> dict[str, dict[str, Any]]:
-    """Return the optimizer's state (moments, step counts …) by parameter name."""
-    return {name: dict(optimizer.state[p]) for name, p in parameters.items() if optimizer.state[p]}
-
-
-def load_optimizer_state(optimizer: Optimizer, state: Mapping[str, Mapping[str, Any]]) -> None:
-    """Load each parameter's state from its name in `state`."""
-    names = [name for group in optimizer.param_groups for name in group["names"]]
-    by_number = {i: dict(state[name]) for i, name in enumerate(names) if name in state}
-    groups = optimizer.state_dict()["param_groups"]
-    optimizer.load_state_dict({"state": by_number, "param_groups": groups})

@@ -18,7 +18,7 @@ from ..errors import UserError
 from ..machine.distributed import WORLD_SIZE, is_main, sum_over_processes
 from ..machine.torch_internals import for_each
 from ..schedule import Schedule
-from .optimizer import load_optimizer_state, optimizer_state
+from .optimizer_state import is_schedule_free, load_optimizer_state, optimizer_state
 from .target import bind, build
 
 
@@ -36,6 +36,32 @@ class Averaged:
         for dtype in {b.dtype for b in own}:  # of one dtype, all are copied in one call
             of_dtype = ([b for b in buffers if b.dtype == dtype] for buffers in (own, new))
             for_each("copy_", *of_dtype, True)
+
+
+class ScheduleFree(Averaged):
+    """The weights that a schedule-free optimizer evaluates (Defazio et al. 2024)."""
+
+    def __init__(self, model: nn.Module, optimizer: Any) -> None:
+        super().__init__(model, decay=0.0)
+        self.optimizer = optimizer
+        optimizer.train()
+
+    @torch.no_grad()
+    def update(self, model: nn.Module) -> None:
+        trained = [parameter.clone() for parameter in model.parameters()]
+        self.optimizer.eval()
+        super().update(model)
+        self.optimizer.train()
+        for_each("copy_", list(model.parameters()), trained)  # going there and back rounds
+
+
+def build_averaged(config: Config, model: nn.Module, optimizer: Optimizer) -> Averaged | None:
+    """Return the weights to evaluate, if they are not those that are trained. Raises `UserError`."""
+    if config.ema_decay is None:
+        return ScheduleFree(model, optimizer) if is_schedule_free(optimizer) else None
+    if is_schedule_free(optimizer):
+        raise UserError("A schedule-free optimizer averages weights itself. Set ema_decay=null.")
+    return Averaged(model, config.ema_decay)
 
 
 @dataclass
@@ -117,12 +143,12 @@ class Parts(Built):
         return by_epochs, self.config.save_every_steps or 0
 
     def state_dict(self) -> dict[str, Any]:
-        """Return what a checkpoint holds of the parts, the optimizer's state by parameter name."""
+        """Return what a checkpoint holds of the parts."""
         return {
             "model": self.model.state_dict(),
             "ema": None if self.averaged is None else self.averaged.model.state_dict(),
             "loss": self.loss.state_dict(),
-            "optimizer": optimizer_state(self.optimizer, self.parameters),
+            **optimizer_state(self.optimizer),
             "scheduler": self.scheduler.state_dict(),
             "fingerprint": self.fingerprint,
         }
@@ -133,7 +159,8 @@ class Parts(Built):
         load_weights(self.loss, state["loss"], "loss")
         if self.averaged is not None:
             load_weights(self.averaged.model, state["ema"] or state["model"], "ema")
-        load_optimizer_state(self.optimizer, state["optimizer"])
+        values = state.get("optimizer_values")
+        load_optimizer_state(self.optimizer, state["optimizer"], values)
         self.scheduler.load_state_dict(state["scheduler"])
 
     def copy_gradients(self) -> None:
