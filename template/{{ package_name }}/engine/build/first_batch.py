@@ -12,6 +12,7 @@ from ..config.schema import Config
 from ..errors import Exit, UserError
 from ..machine.device import autocast, to_device
 from ..rng import Domain
+from .optimizer import check_shapes, check_trained, tensor_shapes
 from .parts import Parts
 from .target import describe_error
 
@@ -19,6 +20,7 @@ from .target import describe_error
 @torch.no_grad()
 def check_one_batch(parts: Parts) -> None:
     """Send one validation batch through model and task, in eval mode. Raises `UserError`."""
+    shapes_before = tensor_shapes(parts.model, parts.loss)
     loader = parts.val or parts.train
     batch = loader.first()
     parts.train.seconds = loader.seconds  # the loader chooses its number of workers by it
@@ -37,6 +39,8 @@ def check_one_batch(parts: Parts) -> None:
             else:
                 check_scalar(key, value.value if isinstance(value, Mean) else value)
         derived = parts.task.derived({k: _number(v) for k, v in {**recorded, **values}.items()})
+    check_trained(parts.optimizer, parts.model, parts.loss)
+    check_shapes(shapes_before, tensor_shapes(parts.model, parts.loss))
     names = [f"val/{key}" for key in (*recorded, *values, *derived, *parts.metrics)]
     several = tuple(f"val/{key}/" for key in parts.metrics)  # a metric may give several values
     monitor = parts.config.monitor

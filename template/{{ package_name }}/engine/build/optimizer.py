@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from itertools import accumulate
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from ..errors import UserError, nearest
@@ -196,3 +196,38 @@ def group_table(optimizer: Optimizer) -> list[str]:
         rates = [f"{group[key]:g}" if key in group else "-" for key in ("base_lr", "weight_decay")]
         rows.append((group["name"], f"{sum(sizes):,}", str(len(sizes)), *rates))
     return align(rows)
+
+
+def check_trained(optimizer: Optimizer, model: nn.Module, loss: nn.Module) -> None:
+    """Refuse parameters that the optimizer does not hold, and those that it holds alone.
+
+    Call it when the model may have made or replaced some. Raises `UserError`.
+    """
+    groups = optimizer.param_groups
+    trained = {id(p): n for g in groups for n, p in zip(g["names"], g["params"], strict=True)}
+    held = {id(p) for p in (*model.parameters(), *loss.parameters())}
+    names = [n for n, p in named_parameters(model, loss).items() if id(p) not in trained]
+    names += [name for number, name in trained.items() if number not in held]
+    if names:
+        more = f" and {len(names) - 1} more" if len(names) > 1 else ""
+        raise UserError(
+            f"The optimizer does not train the parameter {names[0]}{more}: it was made, replaced or "
+            "unfrozen after the model's __init__. Do that in __init__."
+        )
+
+
+def tensor_shapes(model: nn.Module, loss: nn.Module) -> dict[str, tuple[int, ...]]:
+    """Return the shape of each tensor that a checkpoint holds of the model and the loss."""
+    state = {**model.state_dict(), **loss.state_dict(prefix="loss.")}
+    return {key: tuple(value.shape) for key, value in state.items() if isinstance(value, Tensor)}
+
+
+def check_shapes(before: Mapping[str, Any], after: Mapping[str, Any]) -> None:
+    """Refuse a model whose tensors change shape: no checkpoint would fit it. Raises `UserError`."""
+    for key in (*before, *after):
+        one, other = (str(shapes.get(key, "absent")) for shapes in (before, after))
+        if one != other:
+            raise UserError(
+                f"The model's tensor {key} changes its shape in a batch ({one} → {other}), so no "
+                "checkpoint would fit the model. Give it its full shape in __init__."
+            )

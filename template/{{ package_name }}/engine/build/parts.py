@@ -18,6 +18,7 @@ from ..errors import UserError
 from ..machine.distributed import WORLD_SIZE, is_main, sum_over_processes
 from ..machine.torch_internals import for_each
 from ..schedule import Schedule
+from .optimizer import check_trained
 from .optimizer_state import is_schedule_free, load_optimizer_state, optimizer_state
 from .target import bind, build
 
@@ -159,6 +160,7 @@ class Parts(Built):
         load_weights(self.loss, state["loss"], "loss")
         if self.averaged is not None:
             load_weights(self.averaged.model, state["ema"] or state["model"], "ema")
+        check_trained(self.optimizer, self.model, self.loss)
         values = state.get("optimizer_values")
         load_optimizer_state(self.optimizer, state["optimizer"], values)
         self.scheduler.load_state_dict(state["scheduler"])
