@@ -1,6 +1,7 @@
 """Text that people read: messages, numbers, aligned tables."""
 
 import logging
+import re
 import sys
 import unicodedata
 from collections.abc import Sequence
@@ -19,8 +20,9 @@ def printable(text: str) -> str:
 def say(sentence: str) -> None:
     """Print to stderr. Escapes unprintable characters, except line breaks before two spaces.
 
-    Lines of a table begin with two spaces.
+    Lines of a table begin with two spaces. Words of more than 400 characters are cut.
     """
+    sentence = re.sub(r"\S{400,}", lambda word: f"{word[0][:100]}…", sentence)
     print(printable(sentence).replace("\\n  ", "\n  "), file=sys.stderr, flush=True)
 
 

@@ -13,25 +13,6 @@ from helpers.runs import the_run
 QUICK = ("model=mlp", "model.hidden=[8]", "max_steps=2", "logger=none", "log.curves=false", "workers=0")
 
 
-@pytest.fixture(scope="module")
-def source(project, server, tmp_path_factory) -> Path:
-    """A project with a finished and a stopped run. Tests take a copy."""
-    folder = shutil.copytree(project, tmp_path_factory.mktemp("shared") / "digits")
-    assert server.run(folder / "train.py", *QUICK).code == 0
-    assert server.run(folder / "train.py", *QUICK, "name=stopped", "max_minutes=1e-9").code == 75
-    return folder
-
-
-@pytest.fixture
-def shared(source, tmp_path) -> Path:
-    return shutil.copytree(source, tmp_path / "digits")
-
-
-@pytest.fixture
-def verb(server, shared):
-    return lambda *arguments: server.run(shared / "digits/__main__.py", *map(str, arguments), cwd=shared)
-
-
 def edit_config(run: Path, **values: object) -> None:
     """Set keys of a stored config; "model._target_" and the like by their dotted name."""
     path = run / "config.yaml"

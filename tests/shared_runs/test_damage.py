@@ -1,0 +1,73 @@
+"""Each damage of a run folder ends in one sentence and the right code, never in a traceback or a lie.
+
+`pytest tests/shared_runs/test_damage.py --damages 3000` tries as many damages as you like.
+"""
+
+import json
+import random
+import shutil
+
+import pytest
+from helpers.damaging import damage
+from helpers.runs import the_run
+
+QUICK = ("model=mlp", "model.hidden=[8]", "max_steps=2", "logger=none", "log.curves=false", "workers=0")
+COMMANDS = ("evaluate", "predict", "export", "compare", "resume", "auto", "reproduce")
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if "seed" in metafunc.fixturenames:
+        metafunc.parametrize("seed", range(metafunc.config.getoption("damages")))
+
+
+@pytest.fixture(scope="package")
+def picture(source):
+    from PIL import Image
+
+    Image.new("L", (8, 8), 100).save(source / "a.png")
+    return source / "a.png"
+
+
+@pytest.fixture(scope="package")
+def right(source, server, picture) -> dict[str, object]:
+    """The values that the undamaged runs give."""
+    values = {}
+    for name in ("default", "stopped"):
+        run = the_run(source, name)
+        assert server.run(source / "digits/__main__.py", "evaluate", str(run), "--out", str(source)).code == 0
+        values[name] = json.loads((source / "evaluate-val.json").read_text())["values"]
+    whole = json.loads((the_run(source) / "manifest.json").read_text())
+    return {**values, "weights": whole["result"]["weights_sha256"]}
+
+
+def test_any_damage_is_a_sentence(server, source, picture, right, tmp_path, seed):
+    draw = random.Random(seed)
+    name = draw.choice(("default", "stopped"))
+    original = the_run(source, name)
+    twin = shutil.copytree(original, source / "runs" / f"{name}-{seed}" / "run")
+    try:
+        done_to = damage(draw, twin)
+        if draw.random() < 0.2:
+            done_to += f"; {damage(draw, twin)}"
+        command = draw.choice(COMMANDS[: 6 + (draw.random() < 0.3)])
+        if command in ("resume", "auto"):
+            how = f"resume={twin}" if command == "resume" else "resume=auto"
+            options = QUICK if command == "auto" else ()
+            done = server.run(source / "train.py", how, *options, f"name={twin.parent.name}")
+        else:
+            more = {"predict": [picture], "export": ["--out", tmp_path], "evaluate": ["--out", tmp_path]}.get(
+                command, []
+            )
+            more = ["--out", tmp_path / "x.png"] if command == "compare" else more
+            done = server.run(source / "digits/__main__.py", command, str(twin), *map(str, more), cwd=source)
+        told = f"{command} after {done_to}: code {done.code}\n{done.out}"
+        assert "Traceback" not in done.out, told
+        assert done.code in (0, 1, 2, 74), told
+        if done.code:
+            assert len(done.last) > 20, told
+            assert len(done.last) < 1500, told
+        elif command == "evaluate" and ".pt" in done_to and "=" not in done_to:
+            found = json.loads((tmp_path / "evaluate-val.json").read_text())["values"]
+            assert found in (right["default"], right["stopped"]), told
+    finally:
+        shutil.rmtree(twin.parent)
