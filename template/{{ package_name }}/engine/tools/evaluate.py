@@ -28,7 +28,8 @@ def evaluate_run(run: Opened, split: str, batch_size: int | None, out: Path) -> 
     rows: list[dict[str, Any]] = []
 
     def predict(batch: Any, ctx: Context) -> None:
-        rows.extend(run.predict_batch(batch, ctx, len(rows)))
+        for row in run.predict_batch(batch, ctx, len(rows)):  # rows hold a number for each class
+            rows.append({key: row.get(key) for key in ("target", "label")})
 
     # Only the table of classes needs predictions. They may be slow, as generated text is.
     look = predict if names and type(built.task).predict_step is not Task.predict_step else None
@@ -42,10 +43,11 @@ def evaluate_run(run: Opened, split: str, batch_size: int | None, out: Path) -> 
     tell(*align([[name, number(value)] for name, value in result["values"].items()]))
     known = set(names)
     if rows and all(str(row.get(key)) in known for row in rows for key in ("target", "label")):
-        result |= count_classes(rows, names)
+        counted, matrix = count_classes(rows, names)
+        result |= counted
         tell("", *class_table(result["classes"]))
         picture = out / f"confusion-{split}.png"
-        draw_confusion(np.array(result["confusion"]), names, split, picture)
+        draw_confusion(matrix, names, split, picture)
         tell("", f"The confusion matrix: {shown(picture)}")
     path = out / f"evaluate-{split}.json"
     with writing_to(out):
@@ -53,8 +55,17 @@ def evaluate_run(run: Opened, split: str, batch_size: int | None, out: Path) -> 
     tell(f"All results: {shown(path)}")
 
 
-def count_classes(rows: Sequence[Mapping[str, Any]], names: list[str]) -> dict[str, Any]:
-    """Return precision, recall, F1 and support per class, and the matrix: a row is a target."""
+_WHOLE = 200  # classes: the matrix of more of them is nearly empty, and its file is large
+
+
+def count_classes(
+    rows: Sequence[Mapping[str, Any]], names: list[str]
+) -> tuple[dict[str, Any], np.ndarray]:
+    """Return precision, recall, F1 and support per class, and the matrix: a row is a target.
+
+    The values hold the matrix as well: as `confusion`, or for many classes as `confusion_counts`,
+    a list of [target, predicted, samples] by the numbers of the classes.
+    """
     place = {name: i for i, name in enumerate(names)}
     matrix = np.zeros((len(names), len(names)), dtype=int)
     for row in rows:
@@ -70,7 +81,13 @@ def count_classes(rows: Sequence[Mapping[str, Any]], names: list[str]) -> dict[s
         name: {key: column[i].item() for key, column in columns.items()}
         for name, i in place.items()
     }
-    return {"classes": classes, "class_names": names, "confusion": matrix.tolist()}
+    values: dict[str, Any] = {"classes": classes, "class_names": names}
+    if len(names) <= _WHOLE:
+        values["confusion"] = matrix.tolist()
+    else:
+        cells = zip(*np.nonzero(matrix), strict=True)
+        values["confusion_counts"] = [[int(a), int(b), int(matrix[a, b])] for a, b in cells]
+    return values, matrix
 
 
 def class_table(classes: Mapping[str, Mapping[str, float]]) -> list[str]:
