@@ -1,5 +1,6 @@
 """Find runs: all of a name, and the one to go on with."""
 
+import contextlib
 import functools
 import os
 import re
@@ -79,9 +80,9 @@ def _differences(folder: Path, config: Config, wanted: dict[str, str]) -> set[st
         text = (folder / "config.yaml").read_text(encoding="utf-8")
         stored = _blocks(text)
         lines = {key for key in wanted if wanted[key] != stored.get(key)} - OPERATIONAL - EXTENDING
-        keys = {key for key in lines & stored.keys() if _value(wanted[key]) != _value(stored[key])}
-        if keys:
-            return keys
+        known = sorted(lines & stored.keys(), key=lambda key: len(stored[key]))
+        if any(_value(wanted[key]) != _value(stored[key]) for key in known):
+            return lines
         own = read_config(folder)  # newer keys have their defaults
     except (OSError, UserError):  # a version with other keys made it, or it is damaged
         return {"config.yaml, which cannot be read"}
@@ -98,6 +99,8 @@ def _value(block: str) -> Any:
     """Return the value of one key of a config. Text that is not YAML is its own value."""
     from omegaconf import OmegaConf
 
+    with contextlib.suppress(ValueError):
+        return repr(float(block.partition(":")[2]))
     try:
         return repr(OmegaConf.to_container(OmegaConf.create(block)))
     except Exception:  # broken text raises many kinds of errors; `read_config` tells them
