@@ -13,6 +13,7 @@ import torch
 from ..errors import one_line
 from ..paths import delete_temporary_files, temporary_path
 from .disk import find_damage, save_error
+from .shape import CHECKPOINT, misfit
 
 FORMAT = 1  # layout of the file
 INTERFACE = 1  # version of the interface in api.py that the run was made with
@@ -130,4 +131,9 @@ def load(path: Path, mapped: bool = False) -> dict[str, Any]:
     for key in KEYS:
         if key not in state:
             raise Unusable(path, f"lacks '{key}'")
+    if (wrong := misfit(state, CHECKPOINT)) is not None:
+        raise Unusable(path, f"holds a value of a wrong type at '{wrong}'")
+    named = _NAME.fullmatch(path.name)
+    if state["step"] < 0 or (named is not None and int(named[1]) != state["step"]):
+        raise Unusable(path, f"says that it is of step {state['step']}")
     return state

@@ -17,6 +17,7 @@ from ..config.stored import to_yaml
 from ..errors import NO_SPACE, SaveError, UserError
 from ..machine.distributed import is_main
 from ..paths import RUNS, refuse_links, shown, write_json, write_whole
+from .shape import MANIFEST, misfit
 
 
 class Run:
@@ -43,10 +44,14 @@ class Run:
         """Read `manifest.json`. Raises `UserError` if it is damaged."""
         path = self.folder / "manifest.json"
         try:
-            values = json.loads(path.read_text(encoding="utf-8"))
-            return {"status": "unknown", **values}
-        except (OSError, ValueError, TypeError) as error:
+            values = {"status": "unknown", **json.loads(path.read_text(encoding="utf-8"))}
+        except (OSError, ValueError, TypeError, RecursionError) as error:
             raise UserError(f"{path} cannot be read: {error}. Restore or remove it.") from error
+        if (wrong := misfit(values, MANIFEST)) is not None:
+            raise UserError(f"{path} has a wrong value or none at '{wrong}'. Restore or remove it.")
+        if values["status"] == "finished" and not values.get("result"):
+            raise UserError(f"{path} says finished, but has no result. Restore or remove it.")
+        return values
 
     def update_manifest(self, **values: Any) -> None:
         """Set keys of the manifest, in the main process."""
