@@ -3,22 +3,21 @@
 from collections.abc import Mapping
 from typing import Any
 
-from torch import Tensor
-
 NUMBER = (int, float)
+TENSOR = "Tensor"  # by its name: a manifest is read without torch
 
 _SUMS = {str: [NUMBER]}
 
 CHECKPOINT: dict[Any, Any] = {
     **{"step": int, "epoch": int, "config": str, "pending": bool},
-    **{"model": {str: Tensor}, "ema": ({str: Tensor}, None), "loss": {str: Tensor}},
+    **{"model": {str: TENSOR}, "ema": ({str: TENSOR}, None), "loss": {str: TENSOR}},
     "optimizer": {str: {str: object}},
     "scheduler": {"step": int},
     "scaler": {str: object},
     "fingerprint": {"data": str},
     "windows": {
         **{"train": _SUMS, "train_epoch": _SUMS, "seen": [str], "step": int},
-        "named": {str: {"state": [NUMBER], "rows": Tensor}},
+        "named": {str: {"state": [NUMBER], "rows": TENSOR}},
     },
     "best": {
         **{"value": (NUMBER, None), "saved": (NUMBER, None), "last": (NUMBER, None)},
@@ -41,7 +40,7 @@ MANIFEST: dict[Any, Any] = {
 def misfit(value: Any, shape: Any, place: str = "") -> str | None:
     """Return the dotted key of the first value of another type, "" for `value` itself, or None.
 
-    shape: a type; None; a tuple of allowed shapes; [shape of each entry]; {key: shape}, where "key?"
+    shape: a type; TENSOR; None; a tuple of allowed shapes; [shape of each entry]; {key: shape}, where "key?"
     may be absent; or {str: shape of each value}. A bool is no number.
     """
     if isinstance(shape, tuple):
@@ -62,6 +61,8 @@ def misfit(value: Any, shape: Any, place: str = "") -> str | None:
         return next((found for found in inner if found is not None), None)
     if shape is None or isinstance(shape, dict | list):
         return None if value is None and shape is None else place
+    if shape == TENSOR:
+        return None if type(value).__name__ == TENSOR else place
     fits = isinstance(value, shape) and not (
         isinstance(value, bool) and shape not in (bool, object)
     )
