@@ -6,7 +6,6 @@ import os
 import re
 from datetime import datetime
 from pathlib import Path
-from typing import Any
 
 from ..config.schema import EXTENDING, OPERATIONAL, Config
 from ..config.stored import changed_keys, is_shorter, read_config, to_yaml
@@ -95,13 +94,14 @@ def _blocks(text: str) -> dict[str, str]:
 
 
 @functools.cache
-def _value(block: str) -> Any:
-    """Return the value of one key of a config. Text that is not YAML is its own value."""
+def _value(block: str) -> str:
+    """Return the value of one key of a config, as a text. Text that is not YAML is its own value."""
     from omegaconf import OmegaConf
 
     with contextlib.suppress(ValueError):
         return repr(float(block.partition(":")[2]))
     try:
-        return repr(OmegaConf.to_container(OmegaConf.create(block)))
+        (value,) = OmegaConf.to_container(OmegaConf.create(block)).values()  # type: ignore[union-attr]
     except Exception:  # broken text raises many kinds of errors; `read_config` tells them
         return block
+    return repr(float(value) if type(value) is int else value)
