@@ -9,7 +9,8 @@ import pytest
 from helpers.template import POINTS, ROOT
 
 TESTS = ROOT / "tests"
-MODULES = sorted(TESTS.glob("*.py"))
+MODULES = sorted([*TESTS.rglob("test_*.py"), *TESTS.rglob("conftest.py")])
+FILES = {str(path.relative_to(TESTS)): path for path in [*MODULES, *sorted(TESTS.glob("helpers/*.py"))]}
 
 
 def imported(path: Path) -> Iterator[str]:
@@ -21,7 +22,9 @@ def imported(path: Path) -> Iterator[str]:
             yield str(node.module)
 
 
-@pytest.mark.parametrize("path", [*MODULES, *sorted(TESTS.glob("helpers/*.py"))], ids=lambda path: path.stem)
+@pytest.mark.parametrize(
+    "path", [*MODULES, *sorted(TESTS.glob("helpers/*.py"))], ids=lambda path: str(path.relative_to(TESTS))
+)
 def test_no_file_imports_from_a_test_module(path):
     """What two of them need lies in tests/helpers/."""
     assert {name.split(".")[0] for name in imported(path)}.isdisjoint(module.stem for module in MODULES)
@@ -34,7 +37,9 @@ def docstrings(tree: ast.Module) -> set[ast.AST]:
     return {node.value for node in starts if isinstance(node, ast.Expr)}
 
 
-@pytest.mark.parametrize("path", [*MODULES, *sorted(TESTS.glob("helpers/*.py"))], ids=lambda path: path.stem)
+@pytest.mark.parametrize(
+    "path", [*MODULES, *sorted(TESTS.glob("helpers/*.py"))], ids=lambda path: str(path.relative_to(TESTS))
+)
 def test_long_texts_lie_in_files(path):
     """Code in a string is neither linted nor coloured. From 16 lines on it lies in tests/snippets/."""
     tree = ast.parse(path.read_text(encoding="utf-8"))

@@ -1,8 +1,8 @@
 """A seeded simulator: owners edit a project, and update it to a newer version.
 
 Half of the cases update from a release to the working tree. The other half update from the working tree to a version
-after it, which edits, renames, deletes and adds files of every kind. `pytest tests/test_edits.py -n0 -s --edits 100`
-prints the figures in docs/updates.md. Plain Copier updates a tenth of the cases.
+after it, which edits, renames, deletes and adds files of every kind. Plain Copier updates a tenth of the cases. The
+figures in docs/updates.md: `pytest tests/update/test_edits.py -n0 -s --edits 100`.
 """
 
 import io
