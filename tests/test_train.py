@@ -1,6 +1,8 @@
 """Whole runs of a rendered project: what they print, leave behind and repeat."""
 
 import json
+import subprocess
+import sys
 
 import pytest
 from helpers.runs import logged, result, rows, the_run
@@ -128,3 +130,9 @@ def test_paths_start_at_the_project_wherever_the_command_runs(train, workspace, 
 def test_choices_train(train, overrides):
     done = train("epochs=1", "logger=none", *overrides)
     assert done.code == 0, done.out
+
+
+def test_a_reader_of_the_output_may_leave(workspace):
+    command = f"{sys.executable} train.py epochs=2 logger=none | head -n 1"
+    subprocess.run(["bash", "-c", command], cwd=workspace, check=True, stdout=subprocess.DEVNULL)
+    assert result(the_run(workspace))["steps"] == 40

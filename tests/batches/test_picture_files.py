@@ -58,3 +58,13 @@ def test_a_run_does_not_depend_on_where_pictures_are(train, workspace, pictures)
     refused = train(*options, "data_on_device=true", "name=refused")
     assert refused.code == 2
     assert "data.in_memory=true" in refused.last
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_an_unreadable_picture_is_named(train, workspace, pictures, workers):
+    bad = pictures / "disc/7.png"
+    bad.write_bytes(bad.read_bytes()[:-40])
+    done = train("data=image_folder", f"data.root={pictures}", "batch_size=16", f"workers={workers}", "logger=none")
+    assert done.code in (1, 2)
+    assert str(bad) in done.last
+    assert "Traceback" not in done.out

@@ -3,6 +3,9 @@
 import json
 from pathlib import Path
 
+BASE = ("task._target_=.stopping.Stopping", "epochs=2", "logger=none", "log.every=6")
+"""A short run of the task in snippets/digits/stopping.py, which stops it where the environment says."""
+
 
 def the_run(workspace: Path, name: str = "default") -> Path:
     """The only run of this name."""
