@@ -128,8 +128,8 @@ def test_memory_does_not_grow_with_the_steps(looped):
     def count():
         after()
         if loop.step in (300, 650):
-            tensors = [value for value in vars(loop.statistics).values() if isinstance(value, list)]
-            held[loop.step] = (sum(map(len, tensors)), len(loop.statistics.seen), torch.get_num_threads())
+            tensors = [value for value in vars(loop.windows).values() if isinstance(value, list)]
+            held[loop.step] = (sum(map(len, tensors)), len(loop.windows.seen), torch.get_num_threads())
 
     loop.after_step = count
     loop.fit()

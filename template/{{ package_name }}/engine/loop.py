@@ -43,7 +43,7 @@ class Steps:
         """The learning rate that the last step used, by parameter group."""
         self.divisor: Tensor | float | None = None
         """If losses are a `Mean`: the gradients must still be divided by this number."""
-        self.statistics = Statistics(parts.device, parts.config.log.windows, parts.task.derived)
+        self.windows = Statistics(parts.device, parts.config.log.windows, parts.task.derived)
         self.data_seconds = 0.0
         """The time that steps waited for data since the last log point."""
         self.scaler = torch.amp.GradScaler(parts.device.type, enabled=parts.precision == "fp16")
@@ -71,7 +71,7 @@ class Steps:
                 with autocast(p.precision, p.device), recording() as recorded:
                     values = p.task.training_step(self.forward, batch, self.context())
                 self.backward(values["loss"], count)
-            self.statistics.add(self.step, {**recorded, **values}, count)
+            self.windows.add(self.step, {**recorded, **values}, count)
         self.average_gradients()
         if self.in_turn:
             self.leave_out_groups()
@@ -82,11 +82,6 @@ class Steps:
         if p.averaged is not None:
             p.averaged.update(p.model)
         self.step += 1
-
-    @property
-    def windows(self) -> Statistics:
-        """The name of `statistics` until 0.2.0, for steps that their owners edited."""
-        return self.statistics
 
     def next_batch(self, batches: Iterator[Any]) -> Any:
         """Return the next micro-batch on the device. The time it takes counts as `time/data`."""
@@ -103,18 +98,6 @@ class Steps:
         assert p.mix is not None
         rng.seed_all(rng.fold_in(self.batch_key, number))
         return to_device(p.mix(*batch), p.device, self.config.channels_last)
-
-    def context(self) -> Context:
-        """Return the position of the step that comes next."""
-        epoch = self.step // self.parts.train.plan.steps + 1
-        return Context(self.step, epoch, training=True, device=self.parts.device)
-
-    def gradients_shared(self, last: bool) -> AbstractContextManager[Any]:
-        """Return the context of a micro-batch: processes share gradients only in the last one."""
-        if WORLD_SIZE == 1 or last:
-            return nullcontext()
-        context: AbstractContextManager[Any] = self.parts.replicated.no_sync()
-        return context
 
     def backward(self, loss: Any, count: int) -> None:
         """Add the gradients of a micro-batch, weighted by the samples or things that its loss is
@@ -154,7 +137,19 @@ class Steps:
             nn.utils.clip_grad_value_(p.parameters.values(), config.clip_grad_value)
         limit = config.clip_grad_norm or math.inf
         norm = nn.utils.clip_grad_norm_(p.parameters.values(), limit)
-        self.statistics.add(self.step, {"grad_norm": norm}, 1)
+        self.windows.add(self.step, {"grad_norm": norm}, 1)
+
+    def gradients_shared(self, last: bool) -> AbstractContextManager[Any]:
+        """Return the context of a micro-batch: processes share gradients only in the last one."""
+        if WORLD_SIZE == 1 or last:
+            return nullcontext()
+        context: AbstractContextManager[Any] = self.parts.replicated.no_sync()
+        return context
+
+    def context(self) -> Context:
+        """Return the position of the step that comes next."""
+        epoch = self.step // self.parts.train.plan.steps + 1
+        return Context(self.step, epoch, training=True, device=self.parts.device)
 
 
 class Loop(Steps):
@@ -181,7 +176,7 @@ class Loop(Steps):
         if state is not None:
             self.step = self.saved_at = state["step"]
             self.scaler.load_state_dict(state["scaler"])
-            self.statistics.load_state_dict(state["windows"])
+            self.windows.load_state_dict(state["windows"])
             self.progress.load_state_dict(state["best"])
             self.pending = state["pending"]
         self.first_step = self.step + 1  # of this process, from 1
@@ -248,17 +243,17 @@ class Loop(Steps):
         """A log point. Only here and in validations the host waits for the device."""
         ends = epoch_ends or self.step == self.parts.total_steps
         self.fetch()
-        self.statistics.refuse_unknown_sources(ends)
+        self.windows.refuse_unknown_sources(ends)
         if self.config.log.by == "step" or ends:
-            values = self.statistics.log_point()
-            values |= self.statistics.epoch_end() if epoch_ends else {}
+            values = self.windows.log_point()
+            values |= self.windows.epoch_end() if epoch_ends else {}
             self.report.train(self.step, values, self.lrs, self.data_seconds)
             self.data_seconds = 0.0
 
     def fetch(self) -> None:
         """Fetch the logged values. Raises `NotFiniteError` if a loss is not finite."""
-        self.statistics.fetch()
-        bad = self.statistics.first_not_finite
+        self.windows.fetch()
+        bad = self.windows.first_not_finite
         if bad is not None:
             raise not_finite(bad, self.parts.train.plan.samples(bad).tolist())
 
@@ -328,7 +323,7 @@ class Loop(Steps):
             "epoch": self.parts.train.plan.epoch(self.step),
             **self.parts.state_dict(),  # model, ema, loss, optimizer, scheduler, fingerprint
             "scaler": self.scaler.state_dict(),
-            "windows": self.statistics.state_dict(),
+            "windows": self.windows.state_dict(),
             "best": self.progress.state_dict(),
             "pending": self.pending,
             "config": self.config_text,

@@ -51,8 +51,8 @@ def _first_step(parts: Parts) -> str:
     parts.model.train()
     with goes_through(parts, batches[0]):
         steps.training_step(iter(batches))
-    steps.statistics.fetch()
-    text = ", ".join(f"{key} {number(value)}" for key, value in steps.statistics.means().items())
+    steps.windows.fetch()
+    text = ", ".join(f"{key} {number(value)}" for key, value in steps.windows.means().items())
     unused = [name for name, p in parts.parameters.items() if p.grad is None]
     if unused and not parts.in_turn:
         text += f"; no gradient reaches {', '.join(unused[:5])}{' …' if len(unused) > 5 else ''}"

@@ -100,10 +100,10 @@ def range_test(parts: Parts) -> list[Row]:
         if signals.requested():
             raise Exit(f"Stopped by {signals.requested()}. Start find_lr.py again.")
         steps.training_step(batches)
-        steps.statistics.fetch()
-        if steps.statistics.first_not_finite is not None:
+        steps.windows.fetch()
+        if steps.windows.first_not_finite is not None:
             break
-        loss = steps.statistics.means()["loss"]
+        loss = steps.windows.means()["loss"]
         average = _MEMORY * average + (1 - _MEMORY) * loss
         smoothed = average / (1 - _MEMORY ** (step + 1))  # corrects for the start at 0
         rows.append(Row(step, rising.scale(step) * parts.config.lr, loss, smoothed))
