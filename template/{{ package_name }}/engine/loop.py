@@ -171,7 +171,7 @@ class Loop(Steps):
         self.config_text = to_yaml(self.config)
         self.vote = Vote()
         never = 1 << 62
-        self.val_interval = parts.val_intervals[0] or never
+        self.val_interval = parts.val_interval or never
         self.save_intervals = [interval or never for interval in parts.save_intervals]
         if state is not None:
             self.step = self.saved_at = state["step"]

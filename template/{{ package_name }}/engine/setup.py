@@ -139,8 +139,8 @@ def build_parts(config: Config, initialise: bool = True) -> Parts:
     if config.compile == "false":
         leave_compiler_out()
     optimizer = build_optimizer(config.optimizer, config.lr, model, parameters, allowed)
-    val_steps = config.val_every_steps or config.val_every_epochs * steps_per_epoch
-    validates = val is not None and 0 < val_steps < total_steps
+    val_interval = config.val_every_steps or config.val_every_epochs * steps_per_epoch
+    validates = val is not None and 0 < val_interval < total_steps
     horizon = Horizon(total_steps, steps_per_epoch, config.lr, config.monitor_mode, validates)
     return Parts(
         **{**vars(built), "model": model},
@@ -152,5 +152,6 @@ def build_parts(config: Config, initialise: bool = True) -> Parts:
         train=train,
         val=val,
         total_steps=total_steps,
+        val_interval=val_interval,
         fingerprint=make_fingerprint(device, data.fingerprint()),
     )

@@ -91,6 +91,7 @@ class Parts(Built):
     train: Loader
     val: Loader | None
     total_steps: int
+    val_interval: int  # optimizer steps between validations; 0: only at the run's end
     fingerprint: dict[str, Any]
     replicated: Any = None  # the model in DistributedDataParallel, with several processes
 
@@ -130,12 +131,6 @@ class Parts(Built):
             share.clamp_(min=1e-30)  # without any thing the gradients are 0 and stay 0
             grads = [q.grad for q in self.parameters.values() if q.grad is not None]
             for_each("div_", grads, share)
-
-    @property
-    def val_intervals(self) -> tuple[int, ...]:
-        """Optimizer steps between validations. 0 stands for never, besides the run's end."""
-        config = self.config
-        return (config.val_every_steps or config.val_every_epochs * self.train.plan.steps,)
 
     @property
     def save_intervals(self) -> tuple[int, ...]:

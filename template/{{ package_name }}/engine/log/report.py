@@ -32,7 +32,7 @@ class Report:
         self.metrics: MetricsFile | None = None
         intervals, validation_steps = {"save": parts.save_intervals}, 0
         if parts.val is not None:
-            intervals["validation"], validation_steps = parts.val_intervals, parts.val.plan.steps
+            intervals["validation"], validation_steps = (parts.val_interval,), parts.val.plan.steps
         self.eta = Eta(done, self.total_steps, intervals, validation_steps)
         if is_main():
             self.metrics = MetricsFile(folder, done, validates_again)

@@ -109,10 +109,10 @@ def lock_run(folder: Path) -> Run:
 class MetricsFile:
     """Appends rows. A resumed run first deletes the rows that it will write again."""
 
-    def __init__(self, folder: Path, done_steps: int, validate_again: bool) -> None:
+    def __init__(self, folder: Path, done_steps: int, validates_again: bool) -> None:
         def is_kept(row: Mapping[str, Any]) -> bool:
             is_validation = any(key.startswith("val/") for key in row)
-            return row["step"] < done_steps + (not (validate_again and is_validation))
+            return row["step"] < done_steps + (not (validates_again and is_validation))
 
         path = folder / "metrics.jsonl"
         write_whole(path, "".join(_line(row) for row in read_metrics(folder) if is_kept(row)))
