@@ -119,6 +119,15 @@ def test_the_map_names_every_room_and_no_file_that_is_gone(whole):
     assert {name for name in named if not any(path.endswith(name) for path in whole)} == set()
 
 
+def test_the_page_on_the_engine_agrees(whole):
+    """docs/engine.md: the trunk in reading order, the rooms in the order of imports, and no file that is gone."""
+    page = (ROOT / "docs/engine.md").read_text(encoding="utf-8").partition("## Files that moved")[0]
+    assert tuple(re.findall(r"^\| `([\w/]+)\.py` \|", page.partition("## Rooms")[0], re.MULTILINE)) == TRUNK
+    rows = re.findall(r"^\| \d+ \| (.+) \|$", page, re.MULTILINE)
+    assert tuple(tuple(re.findall(r"`(\w+)", row)) for row in rows) == ROOMS
+    assert {name for name in re.findall(r"`([\w/]+\.py)`", page) if name not in whole} == set()
+
+
 def test_no_file_is_long(whole):
     long = {path: lines([text]) for path, text in whole.items() if lines([text]) > LARGEST_FILE}
     assert long == {}
