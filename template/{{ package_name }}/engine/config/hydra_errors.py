@@ -63,7 +63,7 @@ def _unparsable(word: str) -> str:
     if not key.strip("~+") or not value:
         return f"'{word}' is not an override. Write KEY=VALUE, such as lr=0.001."
     quoted = "\"{}='{}'\"".format(key, value.replace("'", "\\'"))
-    return f"'{word}' is no readable override. Quote the value for Hydra and the shell: {quoted}."
+    return f"Hydra cannot read '{word}'. Quote the value for Hydra and the shell: {quoted}."
 
 
 def _unknown_choice(group: str, choice: str) -> str:

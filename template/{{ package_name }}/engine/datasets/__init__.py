@@ -1,4 +1,4 @@
 """Built-in data sets; `configs/data/` names them."""
 
 SPLIT_KEY = 0x5EED
-"""The key of the pictures that are held out: the same in every run, whatever its seed."""
+"""The key that chooses the held-out pictures. It does not depend on the run's seed."""

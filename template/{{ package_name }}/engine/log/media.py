@@ -1,6 +1,6 @@
 """What loggers show of a run besides numbers: pictures, the graph, histograms, texts.
 
-None of it changes a result. What no logger takes is not computed.
+None of it changes a result. It computes only what a logger takes.
 """
 
 import copy

@@ -36,7 +36,7 @@ class Unusable(Exception):
 
 
 class Damaged(Unusable):
-    """A checkpoint whose bytes are not those that were written."""
+    """A checkpoint whose bytes have changed on the disk."""
 
 
 def path_of(folder: Path, step: int) -> Path:
