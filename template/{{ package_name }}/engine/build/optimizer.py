@@ -9,15 +9,13 @@ from typing import Any
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from ..config.schema import OWN_KEYS
 from ..errors import UserError, nearest
 from ..machine.torch_internals import short_class
 from ..text import align
 from .layers import layers_in_order
 from .optimizer_state import Groups, check_resumes
 from .target import argument_types, build, has_type
-
-# Keys of the config's `optimizer` section that this file reads.
-_OURS = ("groups", "layer_decay", "no_decay_norm_bias")
 
 
 def named_parameters(model: nn.Module, loss: nn.Module) -> dict[str, nn.Parameter]:
@@ -57,7 +55,7 @@ def build_optimizer(
     for group in groups:
         group["params"] = [parameters[name] for name in group["names"]]
         group["base_lr"] = group["lr"] = lr * group["lr_scale"]
-    options = {key: value for key, value in section.items() if key not in _OURS}
+    options = {key: value for key, value in section.items() if key not in OWN_KEYS["optimizer"]}
 
     def make(groups: Groups) -> Optimizer:
         given = {"params": groups, "lr": lr}
@@ -80,9 +78,7 @@ def build_optimizer(
     return optimizer
 
 
-def assign_groups(
-    specs: Sequence[Mapping[str, Any]] | None, parameters: Mapping[str, nn.Parameter]
-) -> Groups:
+def assign_groups(specs: Sequence[Mapping[str, Any]] | None, parameters: Mapping[str, nn.Parameter]) -> Groups:
     """Assign each parameter to the first group whose `match` fits its name. Raises `UserError`.
 
     `match` is a glob over parameter names ("layer1.*"), a regular expression after "re:", or a

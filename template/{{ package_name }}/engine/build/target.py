@@ -17,6 +17,8 @@ from torch.optim.lr_scheduler import LRScheduler
 from torch.utils.data import Dataset
 
 from ..api import Data, Task
+from ..config.hints import hint
+from ..config.schema import OWN_KEYS
 from ..errors import Exit, UserError, nearest, one_line
 from ..paths import ROOT
 from ..schedule import Schedule
@@ -45,7 +47,8 @@ def build(
     `instead(target)` is called in place of the target.
     """
     target, filled = bind(section, key, kind, allowed, offered, given)
-    arguments = {k: v for k, v in section.items() if k != "_target_"}
+    skipped = {"_target_", *own_keys(target, key)}
+    arguments = {k: v for k, v in section.items() if k not in skipped}
     arguments = {k: _nested(v, f"{key}.{k}", allowed) for k, v in arguments.items()}
     wanted = argument_types(target)
     try:
@@ -81,14 +84,14 @@ def bind(
     wanted = argument_types(target)
     takes_any = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
     for argument, value in section.items():
-        if argument == "_target_":
+        if argument == "_target_" or argument in own_keys(target, key):
             continue
         if argument in (given or {}):
             raise UserError(f"{key}.{argument} cannot be set. Set {argument} at the top level.")
         if argument not in parameters and not takes_any:
-            raise UserError(
-                f"Unknown config key '{key}.{argument}' of {name}.{nearest(argument, parameters)}"
-            )
+            known = [*parameters, *OWN_KEYS.get(key, ())]
+            meant = hint(f"{key}.{argument}", known, name) or f" {name} does not take it."
+            raise UserError(f"Unknown config key '{key}.{argument}'.{meant}")
         if not has_type(value, wanted.get(argument)):
             raise UserError(
                 f"{key}.{argument}={value!r} has the wrong type. {name} expects "
@@ -101,12 +104,15 @@ def bind(
         if offered and argument in offered:
             filled[argument] = offered[argument]
         elif p.default is p.empty and p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD):
-            known = ", ".join(sorted(offered or {})) or "nothing"
-            raise UserError(
-                f"{name} needs '{argument}'. Set {key}.{argument}, or add it to the data's `info`, "
-                f"which has {known}."
-            )
+            known = ", ".join(sorted(offered or {}))
+            info = f", or add it to the data's `info`, which has {known}" if known else ""
+            raise UserError(f"{name} needs '{argument}'. Set {key}.{argument}{info}.")
     return target, filled
+
+
+def own_keys(target: Any, key: str) -> set[str]:
+    """Return the keys of a section that the engine reads and the target does not take."""
+    return set(OWN_KEYS.get(key, ())) - inspect.signature(target).parameters.keys()
 
 
 def describe_error(error: BaseException) -> str:

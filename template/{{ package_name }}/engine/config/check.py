@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 from ..errors import UserError, nearest
 from ..text import say
+from .hints import hint
 from .schema import RULES, SECTIONS, Config, Rule, check_value
 
 _TAG = Rule("", fits=lambda v: isinstance(v, str) and bool(v.strip()), must_be="a logged value")
@@ -35,11 +36,14 @@ def from_dict(values: Mapping[str, Any]) -> Config:
     given = {name: known.pop(name, None) or {} for name in SECTIONS}
     for name in (*known, *(f"{section}.{key}" for section in given for key in given[section])):
         if name not in RULES:
-            raise UserError(f"Unknown config key '{name}'.{nearest(name, RULES)}")
+            raise UserError(f"Unknown config key '{name}'.{hint(name, RULES)}")
     known |= {name: section(**given[name]) for name, section in SECTIONS.items()}
     config = Config(**known)
     config.deterministic = config.deterministic.lower()  # Hydra reads a bare true as a bool
     config.compile = config.compile.lower()
+    for name in ("limit_train_batches", "limit_val_batches"):
+        if repr(getattr(config, name)) == "1.0":  # all of them, while 1 is one
+            setattr(config, name, None)
     _check(config)
     return config
 
@@ -55,7 +59,8 @@ def _check(config: Config) -> None:
             f"batch_size={config.batch_size} cannot be divided into accumulate="
             f"{config.accumulate} equal micro-batches."
         )
-    for group in ("task", "data", "model", "loss", "optimizer", "scheduler"):
+    needed = ["task", "data", "model", "loss", "optimizer", "scheduler"]
+    for group in [*needed, "mix"] if config.mix else needed:
         if not isinstance(getattr(config, group).get("_target_"), str):
             raise UserError(f"{group}._target_ is missing. Set {group}=NAME, see configs/{group}/.")
     _check_windows(config.log.windows)

@@ -7,9 +7,10 @@ from typing import Any
 from ..errors import UserError
 from ..paths import CONFIGS
 from .check import accept_retired, from_dict
+from .hints import accept, refuse_other_spellings
 from .hydra_errors import explain, first_line
 from .hydra_internals import check_flags, make_current
-from .schema import SECTIONS, Config
+from .schema import GROUPS, SECTIONS, Config
 
 DIRECTIONS = {"max": "maximize", "min": "minimize"}  # Hydra's words for each `monitor_mode`
 
@@ -46,6 +47,7 @@ _FLAGS = {"-q": "log.level=warning", "-v": "log.level=debug"}
 
 def read_flags(arguments: list[str]) -> list[str]:
     """Return the command line as Hydra can read it. Raises `UserError` for a wrong flag."""
+    refuse_other_spellings(arguments)
     levels = {a for a in arguments if a in _FLAGS or a.lstrip("+").startswith("log.level=")}
     if len(levels) > 1 and levels & _FLAGS.keys():
         raise UserError(f"{' and '.join(sorted(levels))} contradict each other. Give one of them.")
@@ -56,7 +58,7 @@ def read_flags(arguments: list[str]) -> list[str]:
     rest[place:place] = [_FLAGS[a] for a in levels & _FLAGS.keys()]
     if any(argument.startswith("-") for argument in rest):
         check_flags(rest)
-    return accept_retired(rest)
+    return accept(accept_retired(rest))
 
 
 def composed(overrides: Iterable[str]) -> Any:
@@ -67,7 +69,7 @@ def composed(overrides: Iterable[str]) -> Any:
     register()
     GlobalHydra.instance().clear()
     with hydra.initialize_config_dir(str(CONFIGS), version_base="1.3"):
-        overrides = accept_retired(list(overrides))
+        overrides = accept(accept_retired(list(overrides)))
         try:
             return hydra.compose("train", overrides, return_hydra_config=True)
         except Exception as error:
@@ -88,9 +90,12 @@ def register() -> None:
     from omegaconf import OmegaConf
 
     node = OmegaConf.structured(Schema)
-    for part in (node, *(node[name] for name in SECTIONS)):
-        OmegaConf.set_struct(part, False)  # config files may hold retired keys: from_dict decides
+    # Config files may hold retired keys: from_dict decides. A group's target decides about its keys.
+    for part in (node, *(node[name] for name in (*SECTIONS, *GROUPS))):
+        OmegaConf.set_struct(part, False)
     ConfigStore.instance().store(name="schema", node=node)
+    for group in GROUPS:  # for a class in place of a choice
+        ConfigStore.instance().store(group=group, name="named", node={"_target_": "???"})
     OmegaConf.register_new_resolver("direction", DIRECTIONS.get, replace=True)
 
 

@@ -42,7 +42,7 @@ def text(composed: Any) -> str:
     lines = []
     for key, rule in RULES.items():
         lines += [f"\n{rule.heading}"] if rule.heading else []
-        inner = [k for k in values if k.startswith(f"{key}.")] if key in GROUPS else []
+        inner = [k for k in values if k.startswith(f"{key}.")] if key in (*GROUPS, "vars") else []
         lines += [f"  {k}={_typed(values[k])}" for k in inner]
         if not inner:
             limits = f" ({rule.limits()})" if rule.limits() else ""

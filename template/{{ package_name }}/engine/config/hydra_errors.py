@@ -3,8 +3,8 @@
 import re
 from collections.abc import Sequence
 
-from ..errors import nearest
 from ..paths import CONFIGS
+from .hints import hint, unknown_choice
 from .schema import FIELDS, GROUPS, RULES, SECTIONS
 
 
@@ -54,7 +54,8 @@ def explain(error: BaseException, arguments: Sequence[str]) -> str:
     if section or key in FIELDS:
         return f"'{key}' is a section of the config. Set a key in it: {key}.KEY=VALUE."
     if match:
-        return f"Unknown config key '{key}'.{nearest(key, _known_keys(chain))}"
+        known = () if key.split(".")[0] in GROUPS else _known_keys(chain)
+        return f"Unknown config key '{key}'.{hint(key, known)}"
     return first_line(error)
 
 
@@ -67,16 +68,10 @@ def _unparsable(word: str) -> str:
 
 
 def _unknown_choice(group: str, choice: str) -> str:
-    choices = sorted(path.stem for path in (CONFIGS / group).glob("*.yaml"))
     if group == "hydra/sweeper":
         plugin = f"hydra-{choice.replace('_', '-')}-sweeper"
         return f"The sweeper '{choice}' needs the package '{plugin}'. Install it: uv add {plugin}"
-    if not choices:
-        return f"configs/{group}/{choice}.yaml does not exist."
-    sentence = f"There is no {group} '{choice}'.{nearest(choice, choices)}"
-    if group == "model" and "torchvision" in choices:
-        sentence += f" Any model of torchvision: model=torchvision model.name={choice}."
-    return f"{sentence} Choices: {', '.join(choices)}."
+    return unknown_choice(group, choice)
 
 
 def _known_keys(chain: Sequence[BaseException]) -> list[str]:

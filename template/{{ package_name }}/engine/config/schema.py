@@ -63,6 +63,17 @@ def key(default: Any, meaning: str, **rule: Any) -> Any:
     return dataclasses.field(default=default, metadata=metadata)
 
 
+def is_count_or_share(value: Any) -> bool:
+    """Return True for a whole number from 1 on, or a share such as 0.25: a float up to 1.0."""
+    return value >= 1 if type(value) is int else type(value) is float and 0 < value <= 1
+
+
+_COUNT_OR_SHARE: dict[str, Any] = {
+    "fits": is_count_or_share,
+    "must_be": "a whole number from 1 on, or a share above 0.0 and up to 1.0",
+}
+
+
 def is_run_name(name: str) -> bool:
     """Return True if `name` can be a folder below runs/."""
     return (
@@ -122,6 +133,7 @@ class Config:
     max_steps: int | None = key(
         None, "End after so many optimizer steps at the latest.", at_least=1
     )
+    vars: dict[str, Any] = key(dict, "Your own keys, for `${vars.NAME}` in other keys.")
 
     batch_size: int = key(
         64,
@@ -176,18 +188,26 @@ class Config:
     monitor_mode: str = key(
         "min", "Whether a smaller or a larger `monitor` is better.", one_of=("min", "max")
     )
-    val_every_epochs: int = key(1, "Epochs between validations; 0: only at the end.", at_least=0)
+    val_every_epochs: int | float = key(
+        1, "Epochs between validations, such as 0.25; 0: only at the end.", at_least=0
+    )
     val_every_steps: int | None = key(None, "Validate every so many steps instead.", at_least=1)
     val_at_start: bool = key(False, "Validate the first weights too, before the first step.")
     save_every_epochs: int = key(1, "Epochs between checkpoints; 0: only at the end.", at_least=0)
     save_every_steps: int | None = key(None, "Save every so many steps, too.", at_least=1)
-    keep_last: int = key(3, "Newest checkpoints to keep, besides `best.pt`.", at_least=1)
+    keep_last: int | None = key(
+        3, "Newest checkpoints to keep, besides `best.pt`; null: all.", at_least=1
+    )
     early_stopping_patience: int | None = key(
         None, "End after so many validations without a better `monitor`.", at_least=0
     )
     max_minutes: float | None = key(None, "Stop, save and exit with 75 after this time.", above=0)
-    limit_train_batches: int | None = key(None, "Use only so many batches of an epoch.", at_least=1)
-    limit_val_batches: int | None = key(None, "Use only so many batches of validation.", at_least=1)
+    limit_train_batches: int | float | None = key(
+        None, "Use only so many batches of an epoch, or this share of them.", **_COUNT_OR_SHARE
+    )
+    limit_val_batches: int | float | None = key(
+        None, "Use only so many batches of validation, or this share of them.", **_COUNT_OR_SHARE
+    )
 
     resume: str | None = key(
         None,
@@ -228,6 +248,13 @@ FIELDS = {f.name: f for f in dataclasses.fields(Config)}
 SECTIONS: dict[str, Any] = {"log": Log, "find_lr": FindLr}
 
 GROUPS = ("data", "model", "loss", "mix", "optimizer", "scheduler", "logger", "task")
+
+OWN_KEYS = {
+    "data": ("subset",),
+    "optimizer": ("groups", "layer_decay", "no_decay_norm_bias"),
+    "scheduler": ("warmup_steps", "warmup_epochs", "warmup_fraction", "interval"),
+}
+"""Keys of a group that the engine reads itself."""
 
 _OPERATIONAL = """
     device workers data_on_device val_every_epochs val_every_steps save_every_epochs
