@@ -3,6 +3,7 @@
 import shutil
 
 import pytest
+import yaml
 from helpers.runs import result, the_run
 
 SHORT = ("max_steps=3", "limit_val_batches=1", "logger=none", "model=mlp")
@@ -139,3 +140,33 @@ def test_without_hydras_private_parts_runs_are_the_same(workspace, train):
     assert done.code == 2, done.out
     assert "seed=-1 is not possible." in done.out  # said when the job starts
     assert train("sweep=optuna", "hydra.sweeper.n_trials=1", *SHORT, "lr=0.1").code == 0
+
+
+# ---------------------------------------------------------------- your own keys
+
+
+def test_own_keys_feed_others(workspace, train):
+    with open(workspace / "configs/train.yaml", "a") as file:
+        file.write("\nvars:\n  width: 7\n  nested: {rate: 0.25}\nmodel:\n  hidden: ['${vars.width}']\n")
+        file.write("  dropout: ${vars.nested.rate}\n")
+    assert train(*SHORT).code == 0
+    stored = yaml.safe_load((the_run(workspace) / "config.yaml").read_text())
+    assert (stored["model"]["hidden"], stored["model"]["dropout"]) == ([7], 0.25)
+    assert stored["vars"] == {"width": 7, "nested": {"rate": 0.25}}
+    assert train(*SHORT, "name=wide", "vars.width=9", "+vars.more=1").code == 0
+    stored = yaml.safe_load((the_run(workspace, "wide") / "config.yaml").read_text())
+    assert stored["model"]["hidden"] == [9]
+    assert "Nothing is left to do." in train(*SHORT, "resume=auto").last
+    done = train(*SHORT, "vars.widht=9")
+    assert (done.code, done.out.strip()) == (2, "Unknown config key 'vars.widht'. Did you mean 'vars.width'?")
+    assert "  vars.width=7" in train("--help").out
+
+
+def test_a_config_from_before_them_is_the_same(workspace, train):
+    """Keys that a stored config lacks have their default."""
+    assert train(*SHORT).code == 0
+    path = the_run(workspace) / "config.yaml"
+    text = path.read_text()
+    assert "vars: {}\n" in text
+    path.write_text(text.replace("vars: {}\n", ""))
+    assert "Nothing is left to do." in train(*SHORT, "resume=auto").last

@@ -57,10 +57,10 @@ TRUNK = ("loop", "api", "rng", "schedule", "setup", "train", "launch", "batches/
 LARGEST_TRUNK, LARGEST_FILE, LARGEST_ENGINE, LARGEST_OF_REGRESSION = 1_750, 350, 9_800, 9_100
 ROOMS = (
     ("errors", "paths", "text", "rng", "signals", "predictions"),
-    ("api",),
-    ("losses", "datasets", "models"),
     ("config",),
-    ("loggers", "progress", "schedule"),
+    ("progress", "schedule"),
+    ("api",),
+    ("losses", "datasets", "models", "loggers"),
     ("machine",),
     ("run", "batches"),
     ("build",),

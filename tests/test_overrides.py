@@ -147,7 +147,10 @@ REFUSED = [
     ("precision='a\nb'", "precision=a\\nb"),
     ("scheduler=torch scheduler._target_=torch.optim.lr_scheduler.LRScheduler", "LRScheduler"),
     ("scheduler=torch scheduler._target_=torch.optim.lr_scheduler.StepLR +scheduler.step_size=0", "ZeroDivisionError"),
-    ("scheduler=torch scheduler._target_=torch.optim.lr_scheduler.StepLR +scheduler.step_size=x", "TypeError"),
+    (
+        "scheduler=torch scheduler._target_=torch.optim.lr_scheduler.StepLR +scheduler.step_size=x",
+        "scheduler.step_size='x'",
+    ),
     (
         "scheduler=torch scheduler._target_=torch.optim.lr_scheduler.StepLR +scheduler.step_size=1 "
         "scheduler.warmup_steps=x",

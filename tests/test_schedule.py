@@ -1,11 +1,13 @@
 """Schedules are compared with torch's own, or checked at the points that matter."""
 
 import math
+import sys
 from dataclasses import dataclass
+from types import FunctionType, ModuleType
 
 import pytest
 import torch
-from helpers.runs import result, the_run
+from helpers.runs import assert_stopped_as_whole, result, rows, the_run
 from torch.optim import lr_scheduler
 
 
@@ -141,6 +143,129 @@ def test_any_of_torch(engine, schedule, name, options):
     assert [made.scale_at(step) for step in range(100)] == pytest.approx(expected)
 
 
+def nested(kind, *schedulers, **options):
+    """What a config says for `kind` of torch with these inside, and torch's own objects."""
+    section = {"_target_": f"torch.optim.lr_scheduler.{kind}", "interval": "step", **options}
+    section["schedulers"] = [{"_target_": f"torch.optim.lr_scheduler.{name}", **own} for name, own in schedulers]
+
+    def by_hand(optimizer):
+        made = [getattr(lr_scheduler, name)(optimizer, **own) for name, own in schedulers]
+        first = {"optimizer": optimizer} if kind == "SequentialLR" else {}
+        return getattr(lr_scheduler, kind)(**first, schedulers=made, **options)
+
+    return section, by_hand
+
+
+NESTED = [
+    nested("SequentialLR", ("LinearLR", {"start_factor": 0.1, "total_iters": 5}), ("CosineAnnealingLR", {"T_max": 30}),
+           ("ExponentialLR", {"gamma": 0.9}), milestones=[5, 40]),
+    nested("ChainedScheduler", ("ConstantLR", {"factor": 0.1, "total_iters": 4}), ("ExponentialLR", {"gamma": 0.9})),
+]  # fmt: skip
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize(("section", "by_hand"), NESTED, ids=["sequential", "chained"])
+def test_schedulers_of_torch_within_others(engine, schedule, section, by_hand):
+    horizon = schedule.Horizon(100, 10, lr=0.1)
+    made = engine("build.scheduler").build_schedule(section, horizon, [])
+    expected = torch_curve(by_hand)
+    assert [made.scale_at(step) for step in range(100)] == expected
+    assert [made.scale_at(step) for step in (70, 3, 99)] == [expected[70], expected[3], expected[99]]
+    by_epoch = engine("build.scheduler").build_schedule({**section, "interval": "epoch"}, horizon, [])
+    assert [by_epoch.scale_at(step) for step in range(100)] == [expected[step // 10] for step in range(100)]
+
+
+def decay(step):
+    return 1 / (1 + step)
+
+
+@pytest.mark.parametrize("name", [".curves.decay", "digits.curves.decay"])
+@pytest.mark.parametrize("as_list", [False, True])
+def test_a_function_of_the_project_in_a_lambda(engine, schedule, monkeypatch, name, as_list):
+    curves = ModuleType("digits.curves")
+    curves.decay = FunctionType(decay.__code__, {"__name__": curves.__name__})
+    monkeypatch.setitem(sys.modules, curves.__name__, curves)
+    section = {"_target_": "torch.optim.lr_scheduler.LambdaLR", "interval": "step"}
+    section["lr_lambda"] = [name] if as_list else name
+    made = engine("build.scheduler").build_schedule(section, schedule.Horizon(100, 10, lr=0.1), [])
+    assert [made.scale_at(step) for step in range(100)] == torch_curve(lr_scheduler.LambdaLR, lr_lambda=decay)
+
+
+PLATEAUS = [
+    {"mode": "min", "threshold": 0.1, "threshold_mode": "rel", "patience": 1},
+    {"mode": "max", "threshold": 0.1, "threshold_mode": "rel", "patience": 0, "cooldown": 2},
+    {"mode": "min", "threshold": 0.05, "threshold_mode": "abs", "patience": 2, "cooldown": 1},
+    {"mode": "max", "threshold": 0.05, "threshold_mode": "abs", "patience": 1, "min_lr": 0.03},
+    {"mode": "min", "threshold": 0.0, "threshold_mode": "rel", "patience": 1},
+]
+
+
+@pytest.mark.parametrize("options", PLATEAUS, ids=str)
+def test_a_plateau_is_that_of_torch(schedule, options):
+    generator = torch.Generator().manual_seed(7)
+    values = (1 + torch.rand(60, generator=generator) / (1 + torch.arange(60) / 9)).tolist()
+    alone = torch.optim.SGD([torch.zeros(())], lr=0.1)
+    plain = lr_scheduler.ReduceLROnPlateau(alone, factor=0.5, eps=0, **options)
+
+    own = {key: value for key, value in options.items() if key not in ("mode", "min_lr")}
+    if "min_lr" in options:
+        own["min_scale"] = options["min_lr"] / 0.1
+    horizon = schedule.Horizon(1000, 10, lr=0.1, monitor_mode=options["mode"])
+    made = schedule.Plateau(horizon=horizon, factor=0.5, **own)
+    optimizer = torch.optim.SGD([{"params": [torch.zeros(())], "name": "all", "base_lr": 0.1}], lr=0.1)
+    made.begin(optimizer)
+    seen = []
+    for place, value in enumerate(values):
+        plain.step(value)
+        made.observe(value)
+        seen.append(optimizer.param_groups[0]["lr"])
+        assert seen[-1] == pytest.approx(alone.param_groups[0]["lr"], rel=1e-12)
+        if place % 7 == 0:  # a resumed run goes on from a state
+            state = made.state_dict()
+            made = schedule.Plateau(horizon=horizon, factor=0.5, **own)
+            made.load_state_dict(state)
+            made.begin(optimizer, state["step"])
+    assert len(set(seen)) > 2
+
+
+def test_a_plateau_of_an_old_checkpoint(schedule):
+    made = schedule.Plateau(horizon=schedule.Horizon(100, 10))
+    state = made.state_dict()
+    del state["resting"]
+    made.load_state_dict({**state, "bad": 3})
+    assert (made.bad, made.resting) == (3, 0)
+
+
+SAWTOOTH = """
+from dataclasses import dataclass
+
+from .engine.api import Schedule, bounded
+
+
+@dataclass(kw_only=True)
+class Sawtooth(Schedule):
+    teeth: int = bounded(1, 1000, default=8)
+
+    def scale(self, step: int) -> float:
+        return 1 - self.done(step) * self.teeth % 1
+"""
+
+
+def test_a_schedule_of_ones_own_in_one_line(train, workspace):
+    (workspace / "digits/schedules.py").write_text(SAWTOOTH)
+    line = ("scheduler=.schedules.Sawtooth", "scheduler.teeth=2", "lr=0.5", "max_steps=8", "log.every=1", "logger=none")
+    done = train(*line, "name=whole")
+    assert done.code == 0, done.out
+    lrs = [row["lr/all"] for row in rows(the_run(workspace, "whole")) if "lr/all" in row]
+    assert lrs == [0.5 * (1 - step / 8 * 2 % 1) for step in range(8)]
+    assert train(*line, "name=stopped", "max_minutes=0.00001").code == 75
+    assert train(*line, "name=stopped", "resume=auto").code == 0
+    assert_stopped_as_whole(workspace)
+    assert "scheduler.teeth=0 is not possible." in train(*line[:1], "scheduler.teeth=0").last
+    assert "Did you mean 'scheduler.teeth'?" in train(*line[:1], "scheduler.teth=3").last
+
+
+SEQUENTIAL = ["scheduler=torch.optim.lr_scheduler.SequentialLR", "scheduler.milestones=[3]"]
 MISTAKES = [
     ("scheduler.pct_start=3", ["scheduler=one_cycle"]),
     ("scheduler.cycles=0", []),
@@ -150,6 +275,14 @@ MISTAKES = [
     ("scheduler.warmup_steps=-1", ["scheduler=constant"]),
     ("val_every_epochs=0", ["scheduler=plateau"]),
     ("scheduler._target_=torch.optim.lr_scheduler.ReduceLROnPlateau", ["scheduler=torch"]),
+    ("scheduler.threshold=-1", ["scheduler=plateau"]),
+    ("scheduler.threshold_mode=x", ["scheduler=plateau"]),
+    ("scheduler.schedulers=[{_target_: torch.optim.lr_scheduler.ReduceLROnPlateau}]", SEQUENTIAL),
+    ("scheduler.schedulers=[{_target_: os.system}]", SEQUENTIAL),
+    ("scheduler.schedulers=[{_target_: torch.optim.lr_scheduler.StepLR, step_sizes: 3}]", SEQUENTIAL),
+    ("scheduler.schedulers=[{step_size: 3}]", SEQUENTIAL),
+    ("scheduler.lr_lambda=.task.nothing", ["scheduler=torch.optim.lr_scheduler.LambdaLR"]),
+    ("scheduler.lr_lambda=os.system", ["scheduler=torch.optim.lr_scheduler.LambdaLR"]),
     ("scheduler._target_=torch.optim.lr_scheduler.StepLR", ["scheduler=torch"]),
     ("+scheduler.total_steps=5", ["scheduler=torch", "+scheduler.max_lr=1",
                                   "scheduler._target_=torch.optim.lr_scheduler.OneCycleLR"]),

@@ -35,7 +35,7 @@ The rooms:
     datasets/ models/ loggers/    built-in choices
     tools/     the verbs, dry run, learning-rate test, curves
 
-Imports go one way: errors, paths, text, rng, signals → api → config → machine → run, batches →
-build → log → setup → validation, loop → train → tools. Built-in choices import only the first two
-groups and config. The core never imports tools/, except for the curves at the end of a run.
+Imports go one way: errors, paths, text, rng, signals → config → schedule → api → machine → run,
+batches → build → log → setup → validation, loop → train → tools. Built-in choices import only the
+first of these, config and api. The core never imports tools/, except for the curves at the end of a run.
 """

@@ -16,6 +16,7 @@ from torch.utils.data import Dataset
 
 from .errors import UserError
 from .predictions import Pictures, class_pictures, class_predictions
+from .schedule import Schedule, bounded
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -27,9 +28,11 @@ __all__ = [
     "Logger",
     "Mean",
     "Pictures",
+    "Schedule",
     "Share",
     "Task",
     "UserError",
+    "bounded",
     "class_pictures",
     "class_predictions",
     "record",
@@ -114,8 +117,7 @@ class Data(ABC):
         samples, the data set has `names`, one for each sample: "points.csv:7".
         """
         raise UserError(
-            f"{type(self).__name__} cannot read files. Give it a method `files` (see Data.files in "
-            "engine/api.py)."
+            f"{type(self).__name__} cannot read files. Give it a method `files` (see Data.files in engine/api.py)."
         )
 
     def fingerprint(self) -> str:

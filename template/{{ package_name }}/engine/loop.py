@@ -230,7 +230,7 @@ class Loop(Steps):
         epoch_ends, run_ends = step % p.train.plan.steps == 0, step == p.total_steps
         if epoch_ends or run_ends or step % p.config.log.every == 0:
             self.log(epoch_ends)
-        self.pending = p.val is not None and (run_ends or step % self.val_interval == 0)
+        self.pending = p.val is not None and (run_ends or step % self.val_interval < 1)
         if WORLD_SIZE > 1 or signals.pending is not None or p.config.max_minutes is not None:
             self.stop_if_asked()
         if self.pending:

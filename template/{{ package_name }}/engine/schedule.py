@@ -235,9 +235,15 @@ class Plateau(Schedule):
     factor: float = bounded(0, 1, default=0.1)
     patience: int = bounded(0, 1e9, default=5)
     min_scale: float = bounded(0, 1, default=0.0)
+    threshold: float = bounded(0, 1e9, default=0.0)
+    """How much better than the best a value must be: a share of the best (rel) or a difference (abs)."""
+    threshold_mode: str = field(default="rel", metadata={"rule": Rule("", one_of=("rel", "abs"))})
+    cooldown: int = bounded(0, 1e9, default=0)
+    """Validations after a change that never count as not better."""
     current: float = field(default=1.0, init=False)
     best: float | None = field(default=None, init=False)
     bad: int = field(default=0, init=False)
+    resting: int = field(default=0, init=False)
 
     def validate(self) -> None:
         if not self.horizon.validates:
@@ -246,17 +252,29 @@ class Plateau(Schedule):
     def scale(self, step: int) -> float:
         return self.current
 
+    def _goal(self) -> float | None:
+        """Return the value that the next one must be better than, as torch computes it."""
+        margin = self.threshold if self.horizon.monitor_mode == "max" else -self.threshold
+        if self.best is None:
+            return None
+        return self.best * (1 + margin) if self.threshold_mode == "rel" else self.best + margin
+
     def observe(self, value: float) -> None:
         self.bad += 1
-        if is_better(value, self.best, self.horizon.monitor_mode):
+        if is_better(value, self._goal(), self.horizon.monitor_mode):
             self.best, self.bad = value, 0
+        if self.resting:
+            self.resting, self.bad = self.resting - 1, 0
         if self.bad > self.patience:
             self.current, self.bad = max(self.min_scale, self.current * self.factor), 0
+            self.resting = self.cooldown
             self.begin(self.optimizer, self.step_count)
 
     def state_dict(self) -> dict[str, Any]:
-        return {**super().state_dict(), "current": self.current, "best": self.best, "bad": self.bad}
+        names = ("current", "best", "bad", "resting")
+        return {**super().state_dict(), **{name: getattr(self, name) for name in names}}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         super().load_state_dict(state)
         self.current, self.best, self.bad = state["current"], state["best"], state["bad"]
+        self.resting = state.get("resting", 0)  # absent in checkpoints before 0.3.0

@@ -16,6 +16,7 @@ from .build.init_from import init_from
 from .build.optimizer import build_optimizer, named_parameters
 from .build.parts import Built, Parts, build_averaged, build_mix, check_loggers
 from .build.scheduler import build_schedule
+from .build.shares import fixed_subset, steps_between
 from .build.target import build
 from .config.schema import Config
 from .errors import UserError
@@ -99,7 +100,8 @@ def training_loader(built: Built) -> Loader:
             f"The train split of {config.data['_target_']} has no length. The order of a streaming "
             "data set cannot be repeated: give a data set that reads samples by index."
         ) from None
-    order = None
+    order, subset = None, fixed_subset(config, data, size)
+    size = size if subset is None else len(subset)
     if data.order(1, 0) is not None:
         order = partial(own_order, data.order, config.seed, size)
         size = len(order(0))
@@ -112,6 +114,7 @@ def training_loader(built: Built) -> Loader:
         accumulate=config.accumulate,
         limit=config.limit_train_batches,
         order=order,
+        subset=subset,
     )
     return Loader(dataset, plan, data.collate, Domain.SAMPLE, config.workers, built.device)
 
@@ -139,7 +142,7 @@ def build_parts(config: Config, initialise: bool = True) -> Parts:
     if config.compile == "false":
         leave_compiler_out()
     optimizer = build_optimizer(config.optimizer, config.lr, model, parameters, allowed)
-    val_interval = config.val_every_steps or config.val_every_epochs * steps_per_epoch
+    val_interval = config.val_every_steps or steps_between(config.val_every_epochs, steps_per_epoch)
     validates = val is not None and 0 < val_interval < total_steps
     horizon = Horizon(total_steps, steps_per_epoch, config.lr, config.monitor_mode, validates)
     return Parts(

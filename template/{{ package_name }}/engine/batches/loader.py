@@ -34,11 +34,18 @@ class _Reader(Dataset[Any]):
         self.takes_keys = isinstance(dataset, BatchDataset)
         while isinstance(dataset, Subset):
             dataset = dataset.dataset
+        self.set_epoch = getattr(dataset, "set_epoch", None)
         # Most of torch's own wrappers have the method, but read one sample after the other with it.
         own = not type(dataset).__module__.startswith("torch.utils.data")
         self.fetches = own and hasattr(dataset, "__getitems__")
 
+    def tell_epoch(self, batch: Batch) -> None:
+        """Tell the data set the epoch, from 1. It is 0 outside of training."""
+        if self.set_epoch is not None:
+            self.set_epoch(batch.epoch + 1 if self.domain == Domain.SAMPLE else 0)
+
     def __getitem__(self, batch: Batch) -> Any:
+        self.tell_epoch(batch)
         key = rng.make_key(self.seed, self.domain, batch.epoch)
         if self.takes_keys:
             return self.dataset.batch(batch.indices, rng.fold_in_array(key, batch.indices))
@@ -58,6 +65,7 @@ class _Reader(Dataset[Any]):
         """Read micro-batches of one epoch in one call of a `BatchDataset` with `sample_bytes`."""
         if len(batches) == 1:
             return [self[batches[0]]]
+        self.tell_epoch(batches[0])
         key = rng.make_key(self.seed, self.domain, batches[0].epoch)
         indices = np.concatenate([batch.indices for batch in batches])
         block = self.dataset.batch(indices, rng.fold_in_array(key, indices))

@@ -34,15 +34,19 @@ class Plan:
         shuffle: bool = True,
         drop_last: bool = True,
         accumulate: int = 1,
-        limit: int | None = None,
+        limit: int | float | None = None,
         order: Callable[[int], np.ndarray] | None = None,
+        subset: np.ndarray | None = None,
     ) -> None:
-        """order: returns the `size` indices of an epoch (from 0). None: all samples, shuffled."""
+        """order: returns the `size` indices of an epoch (from 0). None: all samples, shuffled.
+        limit: steps of an epoch, or a share of them. subset: the `size` samples to take; None: all.
+        """
         self.size, self.batch_size, self.seed = size, batch_size, seed
-        self.shuffle, self.order = shuffle, order
+        self.shuffle, self.order, self.subset = shuffle, order, subset
         self.micro_batches = accumulate * WORLD_SIZE
         """Micro-batches of a step, over all processes."""
         steps = size // batch_size if drop_last else -(-size // batch_size)
+        limit = max(1, round(limit * steps)) if isinstance(limit, float) else limit
         self.steps = min(steps, limit or steps)
         self._order: tuple[int, Permutation | np.ndarray] | None = None
 
@@ -55,7 +59,10 @@ class Plan:
         if self._order is None or self._order[0] != epoch:
             self._order = (epoch, self._epoch_order(epoch))
         order = self._order[1]
-        return order.slice(start, stop) if isinstance(order, Permutation) else order[start:stop]
+        if isinstance(order, Permutation):
+            places = order.slice(start, stop)
+            return places if self.subset is None else self.subset[places]
+        return order[start:stop]
 
     def _epoch_order(self, epoch: int) -> Permutation | np.ndarray:
         if self.order is None:

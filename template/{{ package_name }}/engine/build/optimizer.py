@@ -78,7 +78,9 @@ def build_optimizer(
     return optimizer
 
 
-def assign_groups(specs: Sequence[Mapping[str, Any]] | None, parameters: Mapping[str, nn.Parameter]) -> Groups:
+def assign_groups(
+    specs: Sequence[Mapping[str, Any]] | None, parameters: Mapping[str, nn.Parameter]
+) -> Groups:
     """Assign each parameter to the first group whose `match` fits its name. Raises `UserError`.
 
     `match` is a glob over parameter names ("layer1.*"), a regular expression after "re:", or a

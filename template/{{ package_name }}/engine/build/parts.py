@@ -3,6 +3,7 @@
 import copy
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -91,7 +92,7 @@ class Parts(Built):
     train: Loader
     val: Loader | None
     total_steps: int
-    val_interval: int  # optimizer steps between validations; 0: only at the run's end
+    val_interval: int | Fraction  # optimizer steps between validations; 0: only at the run's end
     fingerprint: dict[str, Any]
     replicated: Any = None  # the model in DistributedDataParallel, with several processes
 

@@ -1,15 +1,17 @@
 """Build the schedule of the config's `scheduler` section: the engine's, yours or one of torch."""
 
+import inspect
 import warnings
 from collections.abc import Mapping
 from typing import Any
 
 import torch
-from torch.optim.lr_scheduler import LRScheduler
+from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
+from ..config.schema import OWN_KEYS
 from ..errors import UserError
 from ..schedule import Horizon, Schedule
-from .target import argument_types, build, describe_error, has_type, locate
+from .target import PACKAGE, argument_types, bind, build, describe_error, has_type, locate
 
 _MOST = 10_000_000  # steps or epochs: torch's schedulers go through them before the run
 
@@ -22,15 +24,34 @@ class TorchSchedule(Schedule):
     """
 
     def __init__(
-        self, kind: type[LRScheduler], options: Mapping[str, Any], warmup: Mapping[str, Any]
+        self, section: Mapping[str, Any], allowed: list[str], ours: Mapping[str, Any]
     ) -> None:
-        self.kind, self.options = kind, options
-        super().__init__(**warmup)
+        """section: the `_target_` and its arguments. ours: the arguments of `Schedule`."""
+        self.section, self.allowed = section, allowed
+        super().__init__(**ours)
 
     def validate(self) -> None:
         self.alone = torch.optim.SGD([torch.zeros(())], lr=self.horizon.lr, momentum=0.9)
-        self.inner = self.kind(self.alone, **self.options)
+        self.inner = self._made(self.section, "scheduler")
         self.scales = [self._current()]
+
+    def _made(self, value: Any, key: str) -> Any:
+        """Build a scheduler of torch, after those inside it. Find functions of this project."""
+        if isinstance(value, list):
+            return [self._made(v, f"{key}[{place}]") for place, v in enumerate(value)]
+        if isinstance(value, str) and value.startswith((".", f"{PACKAGE}.")):
+            return locate(value, key, self.allowed)
+        if not isinstance(value, Mapping):
+            return value
+        target: Any = value.get("_target_")
+        kind = locate(target, f"{key}._target_", self.allowed)
+        if kind is ReduceLROnPlateau:
+            raise UserError("Use scheduler=plateau for ReduceLROnPlateau: it reads `monitor`.")
+        names = inspect.signature(kind).parameters
+        given = {"optimizer" if "optimizer" in names else next(iter(names), ""): self.alone}
+        bind(value, key, LRScheduler, self.allowed, given=given)
+        inner = {k: self._made(v, f"{key}.{k}") for k, v in value.items() if k != "_target_"}
+        return kind(**given, **inner)
 
     def _current(self) -> float:
         return float(self.alone.param_groups[0]["lr"]) / self.horizon.lr
@@ -50,11 +71,8 @@ def build_schedule(section: Mapping[str, Any], horizon: Horizon, allowed: list[s
     kind = locate(section["_target_"], "scheduler._target_", allowed)
     if not (isinstance(kind, type) and issubclass(kind, LRScheduler)):
         return build(section, "scheduler", Schedule, allowed, {"horizon": horizon})
-    if kind is torch.optim.lr_scheduler.ReduceLROnPlateau:
-        raise UserError("Use scheduler=plateau in place of ReduceLROnPlateau: it reads `monitor`.")
-    ours = ("warmup_steps", "warmup_epochs", "warmup_fraction", "interval")
-    warmup = {key: section[key] for key in ours if key in section}
-    for key, value in warmup.items():
+    ours = {key: section[key] for key in OWN_KEYS["scheduler"] if key in section}
+    for key, value in ours.items():
         if not has_type(value, argument_types(Schedule)[key]):
             raise UserError(f"scheduler.{key}={value!r} has the wrong type.")
     unit = horizon.steps_per_epoch if section.get("interval") == "epoch" else 1
@@ -62,9 +80,9 @@ def build_schedule(section: Mapping[str, Any], horizon: Horizon, allowed: list[s
         raise UserError(
             f"{kind.__name__} takes minutes for more than {_MOST:,} steps. Take another scheduler."
         )
-    options = {k: v for k, v in section.items() if k != "_target_" and k not in ours}
+    inner = {key: value for key, value in section.items() if key not in ours}
     try:
-        schedule = TorchSchedule(kind, options, {"horizon": horizon, **warmup})
+        schedule = TorchSchedule(inner, allowed, {"horizon": horizon, **ours})
         schedule.scale_at(horizon.total_steps)  # raises if the scheduler ends before the run does
         return schedule
     except UserError:

@@ -60,8 +60,7 @@ def build(
         raise
     except Exception as error:
         raise UserError(
-            f"{section['_target_']} refuses the values of the config's section '{key}'. "
-            f"{describe_error(error)}"
+            f"{section['_target_']} refuses the values of the config's section '{key}'. {describe_error(error)}"
         ) from error
 
 
@@ -104,8 +103,8 @@ def bind(
         if offered and argument in offered:
             filled[argument] = offered[argument]
         elif p.default is p.empty and p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD):
-            known = ", ".join(sorted(offered or {}))
-            info = f", or add it to the data's `info`, which has {known}" if known else ""
+            facts = ", ".join(sorted(offered or {}))
+            info = f", or add it to the data's `info`, which has {facts}" if facts else ""
             raise UserError(f"{name} needs '{argument}'. Set {key}.{argument}{info}.")
     return target, filled
 

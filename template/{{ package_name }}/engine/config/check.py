@@ -56,8 +56,7 @@ def _check(config: Config) -> None:
         raise UserError(f"find_lr.start={test.start} must be below find_lr.stop={test.stop}.")
     if config.batch_size % config.accumulate:
         raise UserError(
-            f"batch_size={config.batch_size} cannot be divided into accumulate="
-            f"{config.accumulate} equal micro-batches."
+            f"batch_size={config.batch_size} cannot be divided into accumulate={config.accumulate} equal micro-batches."
         )
     needed = ["task", "data", "model", "loss", "optimizer", "scheduler"]
     for group in [*needed, "mix"] if config.mix else needed:

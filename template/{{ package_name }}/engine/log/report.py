@@ -5,6 +5,7 @@ import time
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from fractions import Fraction
 from functools import partial
 from pathlib import Path
 
@@ -16,6 +17,8 @@ from ..machine.distributed import is_main
 from ..run.folder import MetricsFile
 from ..text import NUMBER_WIDTH, duration, logger, number
 from .console import Cell, line, progress_bar
+
+Periods = Sequence[int | Fraction]
 
 
 class Report:
@@ -30,7 +33,8 @@ class Report:
         self.lr_shown = " " * 7
         self.loggers: list[Logger] = []
         self.metrics: MetricsFile | None = None
-        intervals, validation_steps = {"save": parts.save_intervals}, 0
+        intervals: dict[str, Periods] = {"save": parts.save_intervals}
+        validation_steps = 0
         if parts.val is not None:
             intervals["validation"], validation_steps = (parts.val_interval,), parts.val.plan.steps
         self.eta = Eta(done, self.total_steps, intervals, validation_steps)
@@ -120,7 +124,7 @@ class Eta:
     """
 
     def __init__(
-        self, done: int, total: int, every: Mapping[str, Sequence[int]], validation_steps: int
+        self, done: int, total: int, every: Mapping[str, Periods], validation_steps: int
     ) -> None:
         self.total, self.every, self.validation_steps = total, every, validation_steps
         self._began, self._done = time.perf_counter(), done
@@ -164,15 +168,15 @@ class Eta:
         return left
 
 
-def due(first: int, last: int, periods: Sequence[int]) -> int:
+def due(first: int, last: int, periods: Periods) -> int:
     """Count the multiples of at most two periods in [first, last]. `last` always counts.
 
     The period 0 means never.
     """
     periods = [period for period in periods if period]
-    both = [math.lcm(*periods)] if len(periods) == 2 else []
+    both = [math.lcm(*map(int, periods))] if len(periods) == 2 else []
 
     def up_to(step: int) -> int:
         return sum(step // period for period in periods) - sum(step // period for period in both)
 
-    return up_to(last) - up_to(first - 1) + all(last % period for period in periods)
+    return up_to(last) - up_to(first - 1) + all(last % period >= 1 for period in periods)

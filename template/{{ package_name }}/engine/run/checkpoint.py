@@ -95,13 +95,13 @@ def _discard(*paths: Path) -> None:
             path.unlink(missing_ok=True)
 
 
-def prune(newest: Path, keep: int) -> None:
-    """Delete numbered checkpoints up to `newest`, except for the last `keep`.
+def prune(newest: Path, keep: int | None) -> None:
+    """Delete numbered checkpoints up to `newest`, except for the last `keep`. None: keep all.
 
     Later ones belong to another run or cannot be used. They stay and do not count.
     """
     paths = newest_first(newest.parent)
-    for path in paths[paths.index(newest) :][keep:]:
+    for path in [] if keep is None else paths[paths.index(newest) :][keep:]:
         path.unlink(missing_ok=True)
 
 

@@ -19,7 +19,7 @@ class Saver:
     if the state is on a GPU). An error in the thread is raised by the next call.
     """
 
-    def __init__(self, folder: Path, keep_last: int) -> None:
+    def __init__(self, folder: Path, keep_last: int | None) -> None:
         self.folder, self.keep_last = folder, keep_last
         self._buffers: dict[int, Tensor] = {}
         self.thread: threading.Thread | None = None
