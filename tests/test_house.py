@@ -30,6 +30,12 @@ def test_no_file_imports_from_a_test_module(path):
     assert {name.split(".")[0] for name in imported(path)}.isdisjoint(module.stem for module in MODULES)
 
 
+def test_no_two_test_modules_have_one_name():
+    """pytest imports them by their names alone, whatever their folders."""
+    names = [path.stem for path in MODULES if path.stem != "conftest"]
+    assert sorted(names) == sorted(set(names))
+
+
 def docstrings(tree: ast.Module) -> set[ast.AST]:
     """The nodes of a module that are its documentation."""
     documented = (ast.Module, ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)

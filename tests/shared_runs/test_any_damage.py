@@ -1,6 +1,6 @@
 """Each damage of a run folder ends in one sentence and the right code, never in a traceback or a lie.
 
-`pytest tests/shared_runs/test_damage.py --damages 3000` tries as many damages as you like.
+`pytest tests/shared_runs/test_any_damage.py --damages 3000` tries as many damages as you like.
 """
 
 import json
