@@ -256,3 +256,11 @@ def test_a_wrong_name_in_the_list(engine, layers_in_order):
 
     with pytest.raises(engine("errors").UserError, match="Did you mean 'head'"):
         layers_in_order(Wrong())
+
+
+@pytest.mark.parametrize("entries", [[nn.Linear(2, 2)], [["a", 1]], [None], ["a", ("b", nn.ReLU())]])
+def test_a_list_of_other_things_than_names(engine, layers_in_order, entries):
+    model = nn.Module()
+    model.a, model.b, model.layers_in_order = nn.Linear(2, 2), nn.Linear(2, 2), entries
+    with pytest.raises(engine("errors").UserError, match="must list names of modules"):
+        layers_in_order(model)

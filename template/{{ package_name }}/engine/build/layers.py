@@ -1,11 +1,13 @@
 """The layers of a model from input to output, for `optimizer.layer_decay`."""
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
+from typing import Any
 
 from torch import nn
 
 from ..errors import UserError, nearest
+from .target import has_type
 
 # The modules of torchvision's models that are a layer each, by class, as the start of the names of
 # their parameters. What has no group in parentheses belongs to the layer before it.
@@ -77,9 +79,13 @@ def _known_layers(model: nn.Module) -> dict[str, list[str]] | None:
     return None
 
 
-def _listed(model: nn.Module, entries: Iterable[str | Sequence[str]]) -> dict[str, list[str]]:
+def _listed(model: nn.Module, entries: Iterable[Any]) -> dict[str, list[str]]:
     """Return the layers of a list of modules or of lists of modules."""
-    modules = [[entry] if isinstance(entry, str) else list(entry) for entry in entries]
+    modules = [[e] if isinstance(e, str) else e for e in entries]
+    if not all(has_type(layer, list[str]) for layer in modules):
+        raise UserError(
+            f"layers_in_order of {type(model).__name__} must list names of modules, or lists of names."
+        )
     known = dict(model.named_modules())
     if unknown := [name for layer in modules for name in layer if name not in known]:
         raise UserError(

@@ -1,5 +1,6 @@
 """The optimizer in a checkpoint: its state by parameter name, and a trial that it resumes."""
 
+import contextlib
 import io
 import pickle
 from collections.abc import Callable, Collection, Mapping
@@ -77,7 +78,8 @@ def check_resumes(
     It trains small tensors without a stop, and again from a checkpoint in memory. make: builds the
     optimizer over groups. sparse: names of parameters whose gradients are sparse.
     """
-    whole, resumed = make(_small(groups, sparse)), make(_small(groups, sparse))
+    with contextlib.redirect_stdout(io.StringIO()):  # some optimizers print
+        whole, resumed = make(_small(groups, sparse)), make(_small(groups, sparse))
     name, file = f"The optimizer {type(whole).__name__}", io.BytesIO()
     try:
         for optimizer in filter(is_schedule_free, (whole, resumed)):

@@ -12,6 +12,7 @@ CHECKPOINT: dict[Any, Any] = {
     **{"step": int, "epoch": int, "config": str, "pending": bool},
     **{"model": {str: TENSOR}, "ema": ({str: TENSOR}, None), "loss": {str: TENSOR}},
     "optimizer": {str: {str: object}},
+    "optimizer_values?": {"state": dict, "param_groups": {str: {str: object}}},
     "scheduler": {"step": int},
     "scaler": {str: object},
     "fingerprint": {"data": str},
