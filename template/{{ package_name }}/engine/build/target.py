@@ -1,4 +1,5 @@
-"""Build objects from config sections: `_target_` names a class, the other keys are its arguments."""
+"""Build objects from config sections: `_target_` names a class or function, the other keys are its
+arguments."""
 
 import importlib.util
 import inspect
@@ -32,7 +33,7 @@ _BUILDABLE = (nn.Module, Optimizer, LRScheduler, Dataset, Data, Task, Schedule)
 def build(
     section: Mapping[str, Any],
     key: str,
-    kind: type,
+    kind: type | tuple[type, ...],
     allowed: Sequence[str] = (),
     offered: Mapping[str, Any] | None = None,
     given: Mapping[str, Any] | None = None,
@@ -40,10 +41,9 @@ def build(
 ) -> Any:
     """Return the object that `section` describes. Raises `UserError`.
 
-    `key`: the section's place in the config, for messages. The target must be a subclass of `kind`,
-    or a function of this project that returns one. It must be defined in this project, torch,
-    torchvision or an `allowed` package. Arguments come from the section. A parameter that the
-    section leaves out comes from `offered`, by its name. All of `given` are passed.
+    `key`: the section's place in the config, for messages. `locate` and `_makes` say which targets
+    may be called. The returned object is a `kind`. Arguments come from the section. A parameter that
+    the section leaves out comes from `offered`, by its name. All of `given` are passed.
     `instead(target)` is called in place of the target.
     """
     target, filled = bind(section, key, kind, allowed, offered, given)
@@ -55,19 +55,23 @@ def build(
         for name, value in arguments.items():
             if wanted.get(name) is float:  # MixUp refuses 1 where it expects 1.0
                 arguments[name] = float(value)
-        return instead(target)(**arguments, **filled, **(given or {}))
+        made = instead(target)(**arguments, **filled, **(given or {}))
     except (Exit, ImportError, NameError):  # a traceback shows where your file is wrong
         raise
     except Exception as error:
         raise UserError(
             f"{section['_target_']} refuses the values of the config's section '{key}'. {describe_error(error)}"
         ) from error
+    if not isinstance(made, kind):
+        what = f"{key}._target_={section['_target_']} returned an object of {type(made).__name__}"
+        raise UserError(f"{what}. It must return {_spelled(kind)}.")
+    return made
 
 
 def bind(
     section: Any,
     key: str,
-    kind: type,
+    kind: type | tuple[type, ...],
     allowed: Sequence[str] = (),
     offered: Mapping[str, Any] | None = None,
     given: Mapping[str, Any] | None = None,
@@ -77,8 +81,14 @@ def bind(
         raise UserError(f"{key} must be a section with a `_target_`: the name of a class.")
     name = section["_target_"]
     target = locate(name, f"{key}._target_", allowed)
-    if not _is_kind(target, kind):
-        raise UserError(f"{key}._target_={name} is not a {kind.__name__}. Name a subclass of it.")
+    if not _makes(target, kind):
+        what, made = f"{key}._target_={name}", _spelled(kind)
+        if isinstance(target, type):
+            raise UserError(f"{what} is not {made}. Name a subclass of it.")
+        raise UserError(
+            f"{what} does not say that it returns {made}. Call it in a function of this project, "
+            "and name that function."
+        )
     parameters = inspect.signature(target).parameters
     wanted = argument_types(target)
     takes_any = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
@@ -115,19 +125,21 @@ def own_keys(target: Any, key: str) -> set[str]:
 
 
 def describe_error(error: BaseException) -> str:
-    """Return an exception's type and text, and the line of your file that raised it, as a sentence."""
+    """Return an exception's type and text, the line of your file that raised it, and its notes."""
     text, where = one_line(error)[:240].rstrip("."), ""
     for frame in traceback.extract_tb(error.__traceback__):
         path = Path(frame.filename)
         if path.is_relative_to(ROOT / PACKAGE) and "/engine/" not in frame.filename:
             where = f" ({path.relative_to(ROOT)}, line {frame.lineno})"
-    return f"{type(error).__name__}: {text}{where}."
+    notes = getattr(error, "__notes__", ())
+    return " ".join([f"{type(error).__name__}: {text}{where}.", *notes])
 
 
 def locate(name: str, key: str, allowed: Sequence[str] = ()) -> Any:
     """Return the class or function called `name`. ".models.cnn.CNN" is relative to this package.
 
-    It must be *defined* in an allowed package: torch does not define `torch.os.system`.
+    It must be *defined* in an allowed package: torch does not define `torch.os.system`. No function
+    of torch may be named: some run code that their arguments hold, and none is made for configs.
     """
     if not isinstance(name, str):
         raise UserError(f"{key}={name!r} must be the name of a class, such as .models.cnn.CNN.")
@@ -157,9 +169,10 @@ def locate(name: str, key: str, allowed: Sequence[str] = ()) -> Any:
     if found is None:
         raise UserError(f"{key}={name} does not exist.{nearest(attribute, vars(place))}")
     home = str(getattr(found, "__module__", "")).split(".")[0]
-    kinds = type | types.FunctionType if home == PACKAGE else type
+    kinds = type if home == "torch" else type | types.FunctionType
     if home not in packages or not isinstance(found, kinds):
-        raise UserError(f"{key}={name} is not a class of {root} or a function of this project.")
+        what = "class" if root == "torch" else "class or function"
+        raise UserError(f"{key}={name} is not a {what} of {root}.")
     return found
 
 
@@ -183,9 +196,21 @@ def _is_ignored(path: Path) -> bool:
     )
 
 
-def _is_kind(target: Any, kind: type | tuple[type, ...]) -> bool:
-    made = target if isinstance(target, type) else argument_types(target).get("return")
-    return isinstance(made, type) and issubclass(made, kind)
+def _makes(target: Any, kind: type | tuple[type, ...]) -> bool:
+    """Return whether `target` may be called to get a `kind`.
+
+    A class must be a subclass. A function may do anything before the returned object can be looked
+    at, so its annotation must promise a `kind`. Only your own functions may go without one.
+    """
+    if not isinstance(target, type):
+        if inspect.signature(target).return_annotation is inspect.Signature.empty:
+            return target.__module__.split(".")[0] == PACKAGE
+        target = argument_types(target).get("return")
+    return isinstance(target, type) and issubclass(target, kind)
+
+
+def _spelled(kind: type | tuple[type, ...]) -> str:
+    return f"a {kind.__name__}" if isinstance(kind, type) else "a Module or another part of a run"
 
 
 def _nested(value: Any, key: str, allowed: Sequence[str]) -> Any:
@@ -194,9 +219,10 @@ def _nested(value: Any, key: str, allowed: Sequence[str]) -> Any:
             return {k: _nested(v, f"{key}.{k}", allowed) for k, v in value.items()}
         target = locate(value["_target_"], f"{key}._target_", allowed)
         trusted = target.__module__.startswith((f"{PACKAGE}.", "torchvision.transforms"))
-        if not (trusted and isinstance(target, type)) and not _is_kind(target, _BUILDABLE):
+        kind = object if trusted and isinstance(target, type) else _BUILDABLE
+        if not _makes(target, kind):
             raise UserError(f"{key}._target_={value['_target_']} cannot be built inside a section.")
-        return build(value, key, object, allowed)
+        return build(value, key, kind, allowed)
     if isinstance(value, list):
         return [_nested(v, f"{key}[{i}]", allowed) for i, v in enumerate(value)]
     return value
