@@ -1,10 +1,12 @@
 """Check one batch before the run: shapes, keys and `monitor`."""
 
 import contextlib
+from collections import deque
 from collections.abc import Iterator
 from typing import Any
 
 import torch
+from torch import nn
 
 from .. import rng
 from ..api import Context, Mean, Share, check_scalar, count_share, recording
@@ -29,7 +31,8 @@ def check_one_batch(parts: Parts) -> None:
     rng.seed_all(rng.make_key(parts.config.seed, Domain.VALIDATION))
     batch = to_device(batch, parts.device, parts.config.channels_last)
     computed = autocast(parts.precision, parts.device)
-    with goes_through(parts, batch), computed, recording() as recorded:
+    explained = output_explained(parts.model)
+    with goes_through(parts, batch), explained, computed, recording() as recorded:
         values = parts.task.validation_step(parts.model, batch, ctx)
         if not hasattr(values, "items") or "loss" not in values:
             raise UserError("The task's step must return a dict with the key 'loss'.")
@@ -71,6 +74,23 @@ def goes_through(parts: Parts, batch: Any) -> Iterator[None]:
             f"The model or the task failed on the first batch ({shapes(batch)}): "
             f"{describe_error(error)} Add -v to see the traceback."
         ) from error
+
+
+@contextlib.contextmanager
+def output_explained(model: nn.Module) -> Iterator[None]:
+    """If the model returns an object with `logits`, as those of transformers do, add to an error
+    how the task gets them."""
+    returned: deque[Any] = deque(maxlen=1)
+    hook = model.register_forward_hook(lambda *call: returned.append(call[2]))
+    try:
+        yield
+    except Exception as error:
+        if returned and hasattr(returned[0], "logits"):
+            name = type(returned[0]).__name__
+            error.add_note(f"The model returns {name}. In task.py, take model(…).logits.")
+        raise
+    finally:
+        hook.remove()
 
 
 def _number(value: Any) -> float:
