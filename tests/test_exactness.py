@@ -50,6 +50,7 @@ BESIDE = {
     "model/convnext_tiny": (*SMALL_BATCH, "optimizer.momentum=0", "optimizer.nesterov=false"),
     "model/resnet18": SMALL_BATCH,
     "model/resnet50": (*SMALL_BATCH, "optimizer.momentum=0", "optimizer.nesterov=false"),
+    "model/timm": ("model.name=resnet10t", *SMALL_BATCH),
     "model/torchvision": ("model.name=mobilenet_v3_small", *SMALL_BATCH),
     "scheduler/plateau": ("scheduler.patience=0", "scheduler.factor=0.5", "val_every_steps=3"),
     "scheduler/torch": ("scheduler._target_=torch.optim.lr_scheduler.CosineAnnealingLR", "+scheduler.T_max=3"),
@@ -60,6 +61,7 @@ BESIDE = {
     "logger/wandb": ("logger.wandb.mode=offline",),
     "loss/cross_entropy": ("loss.label_smoothing=0.1",),
     "experiment/label_smoothing": ("epochs=3",),
+    "experiment/finetune": ("data.root=PICTURES", "data.size=32", "model.pretrained=false", *SHORT),
 }
 
 
@@ -72,7 +74,7 @@ def cases() -> list[tuple[str, tuple[str, ...]]]:
             continue
         beside = BESIDE.get(file, ())
         general = tuple(o for key, o in (("data", DATA), ("model", MODEL)) if key != group for o in o)
-        general = () if group == "data" else general  # which are pictures of another shape
+        general = () if group == "data" or "data.root=PICTURES" in beside else general  # other pictures
         options = (*TASK, *SHORT, *general, *KEPT, f"{group}={name}", *beside)
         options = tuple(o for o in options if o != TASK[1]) if group == "logger" else options
         text = CONFIGS[file].read_text()

@@ -65,7 +65,7 @@ def test_limits_and_frequencies(train, workspace):
 CHOICES = sorted(
     (path.parent.name, path.stem)
     for path in CONFIGS.values()
-    if path.parent.name not in ("data", "sweep") and path.stem not in ("torch", "torchvision")
+    if path.parent.name not in ("data", "sweep") and path.stem not in ("finetune", "timm", "torch", "torchvision")
 )
 
 

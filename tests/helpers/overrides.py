@@ -74,6 +74,7 @@ CHOICES: dict[str, list[tuple[str, dict[str, list[Any]]]]] = {
         ("model=cnn", {"model.width": [1, 4, 8], "model.dropout": [0, 0.5, 1]}),
         ("model=mlp", {"model.hidden": ["[]", "[8]", "[16,4]"], "model.dropout": [0, 0.3]}),
         ("model._target_=.models.cnn.CNN", {}),
+        ("model=timm", {"model.name": ["resnet10t"], "data": ["synthetic"], "data.shape": ["[2,32,32]"]}),
         ("model=torchvision", {"model.name": ["squeezenet1_1"], "data": ["synthetic"], "data.shape": ["[3,32,32]"]}),
     ],
     "loss": [

@@ -78,6 +78,7 @@ class PictureFiles(Windows):
     """
 
     in_workers = True
+    interpolation = "bilinear"
 
     def __init__(self, samples: Sequence[Sample], *options: Any) -> None:
         """`options`: those of `Windows`, from `shape` on."""

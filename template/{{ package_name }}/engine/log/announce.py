@@ -4,6 +4,7 @@ from typing import Any
 
 from ..build.optimizer import group_table
 from ..build.parts import Parts
+from ..build.pretrained import other_pictures
 from ..errors import one_line
 from ..run.folder import Run
 from ..text import logger, number
@@ -21,6 +22,8 @@ def announce(parts: Parts, run: Run, step: int) -> None:
     )
     for line in group_table(parts.optimizer):
         logger.info(f"  {line}")
+    if text := other_pictures(parts):
+        logger.warning(text)
 
 
 def save_curves(run: Run, result: dict[str, Any]) -> None:

@@ -56,6 +56,11 @@ def _pretrained(name: str) -> nn.Module:
             f"The weights of {name} are not in {torch.hub.get_dir()}/checkpoints and cannot be "
             f"downloaded ({one_line(error)}). Put {weights.url} there, or set model.pretrained=false."
         ) from error
+    made = weights.transforms()
+    net.trained_on = {  # type: ignore[assignment]  # see build/pretrained.py
+        **{"mean": made.mean, "std": made.std, "size": made.crop_size[0]},
+        "interpolation": made.interpolation.value,
+    }
     if name in _AUXILIARY:
         net.aux_logits = False  # type: ignore[assignment]
         for auxiliary in ("aux1", "aux2", "AuxLogits"):

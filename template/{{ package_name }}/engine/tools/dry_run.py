@@ -5,6 +5,7 @@ from pathlib import Path
 from ..build.first_batch import check_one_batch, goes_through, shapes
 from ..build.optimizer import group_table
 from ..build.parts import Parts
+from ..build.pretrained import other_pictures
 from ..launch import Job
 from ..loop import Steps
 from ..machine.distributed import is_main
@@ -37,6 +38,8 @@ def dry_run(job: Job) -> None:
     print(f"device  {parts.device} in {parts.precision}")
     print(f"batch   {batch}")
     print(*group_table(parts.optimizer), sep="\n")
+    if text := other_pictures(parts):
+        print(text)
     suffix = f"_{job.folder_name.rpartition('_')[2]}" if job.folder_name else ""
     path = RUNS / config.name / f"dry_run{suffix}.png"
     draw_schedule(parts, path)
