@@ -18,13 +18,17 @@ STOPS = {"SIGTERM": 75, "SIGINT": 75, "SIGUSR1": 75, "SIGKILL": 137}
 
 
 def batches(workspace: Path, name: str) -> dict[int, list[str]]:
-    """The digests of the batches of each step. If a step was done twice, those of the last time."""
+    """The digests of the batches of each step. If a step was done twice, those of the last time.
+
+    A new run checks its first batch before the first step. So a digest counts once in a step.
+    """
     seen: dict[int, tuple[str, list[str]]] = {}
     for line in (workspace / f"{name}.batches").read_text().splitlines():
         process, step, digest = line.split()
         if seen.get(int(step), ("", []))[0] != process:
             seen[int(step)] = (process, [])
-        seen[int(step)][1].append(digest)
+        if digest not in seen[int(step)][1]:
+            seen[int(step)][1].append(digest)
     return {step: digests for step, (_, digests) in seen.items()}
 
 

@@ -4,7 +4,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import nn
 from torch.utils.data import Dataset
 
@@ -12,6 +11,7 @@ from . import rng
 from .api import Data, Task
 from .batches.loader import Loader, on_device
 from .batches.plan import Plan, check_size, own_order
+from .build.first_batch import materialise
 from .build.init_from import init_from
 from .build.optimizer import build_optimizer, named_parameters
 from .build.parts import Built, Parts, build_averaged, build_mix, check_loggers
@@ -20,7 +20,13 @@ from .build.shares import fixed_subset, steps_between
 from .build.target import build
 from .config.schema import Config
 from .errors import UserError
-from .machine.device import choose_device, choose_precision, make_fingerprint, set_flags
+from .machine.device import (
+    choose_device,
+    choose_precision,
+    make_fingerprint,
+    move_model,
+    set_flags,
+)
 from .machine.distributed import WORLD_SIZE, from_main, is_main
 from .machine.torch_internals import leave_compiler_out
 from .rng import Domain
@@ -46,8 +52,7 @@ def build_model(config: Config) -> Built:
     info = dict(data.info)
     seed(1)
     model: nn.Module = build(config.model, "model", nn.Module, allowed, info)
-    memory_format = torch.channels_last if config.channels_last else torch.preserve_format
-    model = model.to(device=device, memory_format=memory_format)  # type: ignore[call-overload]
+    model = move_model(model, device, config.channels_last)
     seed(2)
     loss: nn.Module = build(config.loss, "loss", nn.Module, allowed, info)
     loss = loss.to(device)
@@ -129,6 +134,7 @@ def build_parts(config: Config, initialise: bool = True) -> Parts:
     allowed, info = config.allowed_packages, dict(data.info)
     check_loggers(config)
     train, val = training_loader(built), held_out(built, "val")
+    materialise(built, train)
     steps_per_epoch = train.plan.steps
     total_steps = min(config.epochs * steps_per_epoch, config.max_steps or 1 << 62)
 

@@ -29,7 +29,7 @@ def train(job: Job, loop_type: type[Loop] = Loop) -> float | None:
     run = job.run
     # A checkpoint holds all weights. The file of `init_from` may be gone.
     parts = build_parts(job.config, initialise=run is None or not any(run.checkpoints.glob("*.pt")))
-    check_one_batch(parts)
+    check_one_batch(parts, is_new=run is None)
     if run is None and distributed.is_main():
         manifest = {**describe_start(job.overrides), "fingerprint": parts.fingerprint}
         run = create_run(job.config, manifest, job.folder_name)

@@ -144,11 +144,14 @@ class Loader:
 
     def first(self) -> Any:
         """Read the first micro-batch in this process, and note how long it takes."""
-        read = self._like_a_worker if self.in_workers else self.reader.__getitem__
         began = time.perf_counter()
-        batch = read(self.plan.batches(0)[0])
+        batch = self.read_here(self.plan.batches(0)[0])
         self.seconds = time.perf_counter() - began
         return batch
+
+    def read_here(self, batch: Batch) -> Any:
+        """Read a micro-batch in this process, as a worker would."""
+        return self._like_a_worker(batch) if self.in_workers else self.reader[batch]
 
     def worker_count(self, steps: int) -> int:
         """How many loader workers read so many steps. Results do not depend on it."""

@@ -1,54 +1,176 @@
-"""Check one batch before the run: shapes, keys and `monitor`."""
+"""Check batches before the run: shapes, keys and `monitor`, in validation and in training."""
 
 import contextlib
+import copy
 from collections import deque
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from .. import rng
 from ..api import Context, Mean, Share, check_scalar, count_share, recording
+from ..batches.loader import Loader
 from ..config.schema import Config
 from ..errors import Exit, UserError
-from ..machine.device import autocast, to_device
+from ..machine.device import autocast, map_tensors, move_model, to_device
+from ..machine.distributed import RANK
 from ..rng import Domain
 from .optimizer import check_shapes, check_trained, tensor_shapes
-from .parts import Parts
+from .parts import Built, Parts, lazy_modules
 from .target import describe_error
 
 
-@torch.no_grad()
-def check_one_batch(parts: Parts) -> None:
-    """Send one validation batch through model and task, in eval mode. Raises `UserError`."""
-    shapes_before = tensor_shapes(parts.model, parts.loss)
+def check_one_batch(parts: Parts, is_new: bool = True) -> None:
+    """Send batches through copies of model and task: the first of validation, and for a new run the
+    first of training and the smallest of both. Leaves no trace. Raises `UserError`."""
     loader = parts.val or parts.train
     batch = loader.first()
     parts.train.seconds = loader.seconds  # the loader chooses its number of workers by it
+    with weights_kept(parts):
+        tried = copied(parts)
+        before = tensor_shapes(tried.model, tried.loss)
+        validation_pass(tried, batch, "first batch")
+        if is_new:
+            if parts.val is not None:
+                for batch in _smallest(parts.val):
+                    validation_pass(tried, batch, "smallest validation batch")
+            batch = parts.train.read_here(parts.train.plan.batches(0)[0])
+            training_pass(tried, batch, "first training batch")
+            for batch in _smallest(parts.train):
+                training_pass(tried, batch, "smallest training batch")
+        check_trained(parts.optimizer, tried.model, tried.loss)
+        check_shapes(before, tensor_shapes(tried.model, tried.loss))
+
+
+def materialise(built: Built, loader: Loader) -> None:
+    """Send the first batch through lazy modules, which take their shapes from it. Raises `UserError`.
+
+    It is done in eval mode: their values follow from the seed and the shapes alone.
+    """
+    if not lazy_modules(built):
+        return
+    key = rng.make_key(built.config.seed, Domain.INIT, 5)
+    built.model.eval()
+    training_pass(built, loader.first(), "first batch", key, backward=False)
+    built.model.train()
+    for name in lazy_modules(built):
+        raise UserError(f"The lazy module '{name}' gets no batch in eval mode. Give it its sizes.")
+    move_model(built.model, built.device, built.config.channels_last)
+
+
+def _smallest(loader: Loader) -> Iterator[Any]:
+    """Read the smallest micro-batch of an epoch, over all processes, if they differ in size."""
+    plan = loader.plan
+    first, last = plan.batches(0)[0], plan.samples(plan.steps - 1)
+    size = max(1, len(last) // plan.micro_batches)
+    if size < len(first.indices):
+        yield loader.read_here(first._replace(indices=last[-size:]))
+
+
+_SMALL = 1 << 28
+"""Bytes of weights that may be copied. A large model is not."""
+
+
+@contextlib.contextmanager
+def weights_kept(built: Built) -> Iterator[None]:
+    """Drop the gradients of the block, and put back weights that it changes, unless they are many."""
+    weights = [*built.model.parameters(), *built.loss.parameters()]
+    is_small = sum(weight.nbytes for weight in weights) < _SMALL
+    kept = [weight.detach().clone() for weight in weights if is_small]
+    try:
+        yield
+    finally:
+        for weight in weights:
+            weight.grad = None
+        for weight, value in zip(weights, kept, strict=False):
+            weight.data.copy_(value)
+
+
+def copied(built: Any) -> Any:
+    """Return `built` with copies of model, loss, task and metrics, which share their weights.
+
+    What cannot be copied, such as a model with an open file, is returned itself.
+    """
+    modules = [*built.model.modules(), *built.loss.modules()]
+    shared = [*built.model.parameters(), *built.loss.parameters()]
+    for (
+        module
+    ) in modules:  # results of a computation cannot be copied, such as those of weight_norm
+        shared += [
+            v for v in vars(module).values() if isinstance(v, Tensor) and v.grad_fn is not None
+        ]
+    parts = {name: getattr(built, name) for name in ("model", "loss", "task", "metrics")}
+    try:
+        return replace(built, **copy.deepcopy(parts, {id(tensor): tensor for tensor in shared}))
+    except Exception:
+        return built
+
+
+def training_pass(
+    built: Built, batch: Any, what: str, key: int | None = None, backward: bool = True
+) -> Any:
+    """Send a micro-batch of training forward and backward, as the first step does. Return its loss.
+
+    key: of the random draws. None: that of the first step.
+    """
+    config, mix = built.config, getattr(built, "mix", None)
+    batch = to_device(map_tensors(Tensor.clone, batch), built.device, config.channels_last)
+    ctx = Context(0, 1, training=True, device=built.device)
+    with (
+        goes_through(built, batch, what),
+        output_explained(built.model),
+        torch.set_grad_enabled(backward),
+    ):
+        if mix is not None:
+            rng.seed_all(rng.fold_in(rng.make_key(config.seed, Domain.BATCH), RANK))
+            batch = to_device(mix(*batch), built.device, config.channels_last)
+        rng.seed_all(
+            rng.fold_in(rng.make_key(config.seed, Domain.STEP), RANK) if key is None else key
+        )
+        with autocast(built.precision, built.device), recording():
+            values = built.task.training_step(built.model, batch, ctx)
+        _check_values(values)
+        loss: Any = values["loss"]
+        loss = loss.value if isinstance(loss, Mean) else loss
+        if backward:
+            loss.backward()
+    return loss.detach()
+
+
+@torch.no_grad()
+def validation_pass(parts: Parts, batch: Any, what: str) -> float:
+    """Send a micro-batch of validation through model and task. Check `monitor`. Return the loss."""
     parts.model.eval()
     ctx = Context(0, 1, training=False, device=parts.device, metrics=parts.metrics)
     rng.seed_all(rng.make_key(parts.config.seed, Domain.VALIDATION))
     batch = to_device(batch, parts.device, parts.config.channels_last)
     computed = autocast(parts.precision, parts.device)
     explained = output_explained(parts.model)
-    with goes_through(parts, batch), explained, computed, recording() as recorded:
+    with goes_through(parts, batch, what), explained, computed, recording() as recorded:
         values = parts.task.validation_step(parts.model, batch, ctx)
-        if not hasattr(values, "items") or "loss" not in values:
-            raise UserError("The task's step must return a dict with the key 'loss'.")
-        for key, value in values.items():
-            if isinstance(value, Share) and key != "loss":
-                count_share(key, value)
-            else:
-                check_scalar(key, value.value if isinstance(value, Mean) else value)
+        _check_values(values)
         derived = parts.task.derived({k: _number(v) for k, v in {**recorded, **values}.items()})
-    check_trained(parts.optimizer, parts.model, parts.loss)
-    check_shapes(shapes_before, tensor_shapes(parts.model, parts.loss))
+    parts.model.train()
     names = [f"val/{key}" for key in (*recorded, *values, *derived, *parts.metrics)]
     several = tuple(f"val/{key}/" for key in parts.metrics)  # a metric may give several values
     monitor = parts.config.monitor
     if parts.val is not None and monitor not in names and not monitor.startswith(several):
         raise UserError(f"monitor={monitor} is not one of the values {', '.join(names)}.")
+    return _number(values["loss"])
+
+
+def _check_values(values: Any) -> None:
+    """Refuse what no step of a task may return. Raises `UserError`."""
+    if not hasattr(values, "items") or "loss" not in values:
+        raise UserError("The task's step must return a dict with the key 'loss'.")
+    for key, value in values.items():
+        if isinstance(value, Share) and key != "loss":
+            count_share(key, value)
+        else:
+            check_scalar(key, value.value if isinstance(value, Mean) else value)
 
 
 def too_large(config: Config) -> str:
@@ -61,18 +183,19 @@ def too_large(config: Config) -> str:
 
 
 @contextlib.contextmanager
-def goes_through(parts: Parts, batch: Any) -> Iterator[None]:
-    """Turn an error of the model or the task on the first batch into `UserError`."""
+def goes_through(built: Built, batch: Any, what: str = "first batch") -> Iterator[None]:
+    """Turn an error of the model or the task on a batch into `UserError`."""
     try:
         yield
     except torch.OutOfMemoryError as error:
-        raise UserError(too_large(parts.config)) from error
+        raise UserError(too_large(built.config)) from error
     except Exception as error:
-        if isinstance(error, Exit | ImportError | NameError) or parts.config.log.level == "debug":
+        if isinstance(error, Exit | ImportError | NameError) or built.config.log.level == "debug":
             raise
+        advice = " Set drop_last=true to leave it out." if what == "smallest training batch" else ""
         raise UserError(
-            f"The model or the task failed on the first batch ({shapes(batch)}): "
-            f"{describe_error(error)} Add -v to see the traceback."
+            f"The model or the task failed on the {what} ({shapes(batch)}): "
+            f"{describe_error(error)}{advice} Add -v to see the traceback."
         ) from error
 
 

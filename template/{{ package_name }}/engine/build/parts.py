@@ -193,9 +193,18 @@ def build_mix(config: Config, info: Mapping[str, Any]) -> Callable[..., Any] | N
     return build(config.mix, "mix", nn.Module, config.allowed_packages, offered)
 
 
+def lazy_modules(built: Built) -> list[str]:
+    """Return the names of modules that wait for a batch to learn their shapes."""
+    named = (*built.model.named_modules(), *built.loss.named_modules(prefix="loss"))
+    tensors = ((n, t) for n, m in named for t in (*m.parameters(False), *m.buffers(False)))
+    return [name for name, tensor in tensors if nn.parameter.is_lazy(tensor)]
+
+
 def load_weights(module: nn.Module, state: Mapping[str, Tensor], name: str) -> None:
     """Load a state dict that must fit exactly. Raises `UserError` with a table of the differences."""
     own = module.state_dict()
+    for name in [k for k in own if nn.parameter.is_lazy(own[k])]:
+        own[name] = state.get(name, torch.empty(0))  # it takes the shape of the stored tensor
     rows = [f"  missing in the checkpoint: {k} {tuple(own[k].shape)}" for k in own.keys() - state]
     rows += [f"  only in the checkpoint: {k} {tuple(state[k].shape)}" for k in state.keys() - own]
     for k in own.keys() & state.keys():

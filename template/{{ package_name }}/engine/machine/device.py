@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from ..config.schema import Config
 from ..errors import UserError
@@ -68,6 +69,14 @@ def autocast(precision: str, device: torch.device) -> AbstractContextManager[Any
     """Return the context for a forward pass."""
     dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(precision)
     return nullcontext() if dtype is None else torch.autocast(device.type, dtype=dtype)
+
+
+def move_model(model: nn.Module, device: torch.device, channels_last: bool) -> nn.Module:
+    """Move a model. `channels_last`: lay out its weights as NHWC, once lazy modules have shapes."""
+    model = model.to(device)
+    if channels_last and not any(map(nn.parameter.is_lazy, model.parameters())):
+        model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return model
 
 
 def map_tensors(function: Callable[[Any], Any], batch: Any, kind: type = torch.Tensor) -> Any:

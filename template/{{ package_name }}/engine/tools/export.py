@@ -35,6 +35,7 @@ def export_run(run: Opened, formats: Sequence[str], out: Path) -> None:
     # The exported model is compared with the results of other kernels, which do not use tf32.
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
     model, arguments, facts = run.built.model, example_arguments(run), metadata(run)
+    model(*arguments)  # the first call turns lazy modules into usual ones
     sizes = f"1 and {samples_in(arguments)}"
     with writing_to(out), tempfile.TemporaryDirectory(prefix=".export-", dir=out) as hidden:
         written = []
