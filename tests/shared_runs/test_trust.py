@@ -82,6 +82,60 @@ def test_a_package_is_trusted_by_the_project_or_by_the_command(server, verb, sha
     assert verb("evaluate", run).code == 0
 
 
+HOSTILE = {
+    "a class of the engine that writes a file": {"_target_": ".engine.run.folder.MetricsFile", "folder": "x"},
+    "a function of the engine that writes a file": {"_target_": ".engine.paths.write_whole", "path": "x", "text": "x"},
+    "a function of the engine that deletes files": {"_target_": ".engine.paths.delete_temporary_files", "folder": "."},
+    "the engine's lock": {"_target_": ".engine.run.folder.lock_run", "folder": "."},
+    "the commands of the project": {"_target_": ".__main__.main", "arguments": ["evaluate", "."]},
+    "a class of the commands": {"_target_": ".__main__._Parser"},
+    "a module of torch that is another one": {"_target_": "torch.os.system", "command": "touch ran"},
+    "a function of torch that loads": {"_target_": "torch.load", "f": "x.pt", "weights_only": False},
+    "a function of torch that writes": {"_target_": "torch.save", "obj": 1, "f": "ran"},
+    "code from the internet": {"_target_": "torch.hub.load", "repo_or_dir": "a/b", "model": "c"},
+    "a downloaded file": {"_target_": "torch.hub.download_url_to_file", "url": "file:///x", "dst": "ran"},
+    "a started process": {"_target_": "torch.multiprocessing.Process"},
+    "a compiler": {"_target_": "torch.utils.cpp_extension.load_inline", "name": "x", "cpp_sources": ""},
+    "a writer of event files": {"_target_": "torch.utils.tensorboard.SummaryWriter", "log_dir": "ran"},
+    "a reader of pickles": {"_target_": "torch.jit.load", "f": "x"},
+    "a built-in function": {"_target_": "builtins.exec", "object": "1"},
+    "a program": {"_target_": "subprocess.Popen", "args": ["touch", "ran"]},
+    "a class that opens files": {"_target_": "pathlib.Path", "args": "x"},
+    "another name of the package": {"_target_": "digits.engine.errors.os.remove", "path": "x"},
+    "a name of a dunder": {"_target_": ".engine.paths.__loader__.set_data", "path": "ran", "data": ""},
+    "no name": {"_target_": 3},
+    "an empty name": {"_target_": ""},
+    "dots": {"_target_": "..."},
+    "a relative path": {"_target_": "../runs/net.Net"},
+}
+
+
+@pytest.mark.parametrize("section", HOSTILE.values(), ids=HOSTILE)
+@pytest.mark.parametrize("place", ["model", "nested"])
+def test_a_stored_config_calls_nothing_but_parts_of_a_run(verb, shared, section, place):
+    """As a section of its own, and inside the section of a module that takes anything."""
+    run = the_run(shared)
+    if place == "nested":
+        (shared / "digits/anything.py").write_text(ANYTHING)
+        section = {"_target_": ".anything.Anything", "inner": section}
+    edit_config(run, model=section)
+    before = {path for path in shared.rglob("*") if "__pycache__" not in path.parts}
+    done = verb("evaluate", run)
+    assert done.code == 2, done.out
+    assert "Traceback" not in done.out
+    assert {path for path in shared.rglob("*") if "__pycache__" not in path.parts} == before
+
+
+ANYTHING = """
+from torch import nn
+
+
+class Anything(nn.Module):
+    def __init__(self, inner):
+        super().__init__()
+"""
+
+
 @pytest.mark.parametrize("call", ["${oc.env:HOME}", "${ oc.env:HOME,x }", "${oc.decode:1}", "${oc.create:{}}"])
 def test_a_stored_config_computes_nothing(verb, shared, call):
     run = the_run(shared)

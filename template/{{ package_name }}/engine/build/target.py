@@ -17,7 +17,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 from torch.utils.data import Dataset
 
-from ..api import Data, Task
+from ..api import Data, Logger, Task
 from ..config.hints import hint
 from ..config.schema import OWN_KEYS
 from ..errors import Exit, UserError, nearest, one_line
@@ -26,8 +26,8 @@ from ..schedule import Schedule
 
 PACKAGE = __name__.split(".")[0]
 
-# What a `_target_` inside a section may be.
-_BUILDABLE = (nn.Module, Optimizer, LRScheduler, Dataset, Data, Task, Schedule)
+# What a `_target_` inside a section may be, besides transforms. A metric of torchmetrics is a Module.
+_BUILDABLE = (nn.Module, Optimizer, LRScheduler, Dataset, Data, Task, Schedule, Logger)
 
 
 def build(
@@ -147,7 +147,7 @@ def locate(name: str, key: str, allowed: Sequence[str] = ()) -> Any:
     packages = (PACKAGE, "torch", "torchvision", *allowed)
     root = full.split(".")[0]
     module, _, attribute = full.rpartition(".")
-    if root not in packages or not module:
+    if root not in packages or not module or "__main__" in full.split("."):
         raise UserError(
             f"{key}={name} is not in one of the packages {', '.join(packages)}. Add its package to "
             "allowed_packages if you trust it."
@@ -204,9 +204,21 @@ def _makes(target: Any, kind: type | tuple[type, ...]) -> bool:
     """
     if not isinstance(target, type):
         if inspect.signature(target).return_annotation is inspect.Signature.empty:
-            return target.__module__.split(".")[0] == PACKAGE
+            return _is_yours(target)
         target = argument_types(target).get("return")
     return isinstance(target, type) and issubclass(target, kind)
+
+
+def _is_yours(target: Any) -> bool:
+    """Whether a class or function is defined in this project, outside the engine."""
+    place = f"{target.__module__}."
+    return place.startswith(f"{PACKAGE}.") and not place.startswith(f"{PACKAGE}.engine.")
+
+
+def _is_transform(target: Any) -> bool:
+    """Whether a target is a class of torchvision's transforms, or one of yours with `__call__`."""
+    known = target.__module__.startswith("torchvision.transforms")
+    return isinstance(target, type) and (known or (_is_yours(target) and "__call__" in dir(target)))
 
 
 def _spelled(kind: type | tuple[type, ...]) -> str:
@@ -218,10 +230,12 @@ def _nested(value: Any, key: str, allowed: Sequence[str]) -> Any:
         if "_target_" not in value:
             return {k: _nested(v, f"{key}.{k}", allowed) for k, v in value.items()}
         target = locate(value["_target_"], f"{key}._target_", allowed)
-        trusted = target.__module__.startswith((f"{PACKAGE}.", "torchvision.transforms"))
-        kind = object if trusted and isinstance(target, type) else _BUILDABLE
+        kind = object if _is_transform(target) else _BUILDABLE
         if not _makes(target, kind):
-            raise UserError(f"{key}._target_={value['_target_']} cannot be built inside a section.")
+            raise UserError(
+                f"{key}._target_={value['_target_']} cannot be built inside a section. It must be a "
+                "part of a run, such as a Module, or a class of yours with a method `__call__`."
+            )
         return build(value, key, kind, allowed)
     if isinstance(value, list):
         return [_nested(v, f"{key}[{i}]", allowed) for i, v in enumerate(value)]
