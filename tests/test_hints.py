@@ -173,6 +173,24 @@ def test_a_job_of_a_sweep_takes_them_too(train, workspace):
     assert len(list((workspace / "runs/default").glob("2*/config.yaml"))) == 2
 
 
+SWEEPS = [
+    ("model=cnn,mlp model.width=8", "It is a key of model=cnn."),
+    ("optimizer.amsgrat=true,false", "Did you mean 'optimizer.amsgrad'?"),
+    ("data.shift=0,far", "data.shift='far'"),
+    ("scheduler=cosine,torch.optim.lr_scheduler.StepLR scheduler.min_scale=0", "configs/scheduler/, not classes."),
+]
+
+
+@pytest.mark.parametrize(("line", "said"), SWEEPS, ids=[case[0] for case in SWEEPS])
+def test_every_job_of_a_sweep_is_checked_before_the_first(train, workspace, line, said):
+    done = train("-m", *line.split(" "), "logger=none", "max_steps=1")
+    assert done.code == 2, done.out
+    assert len(done.out.strip().splitlines()) == 1, done.out
+    assert said in done.out
+    assert done.last.endswith(" No job was started.")
+    assert not list((workspace / "runs").glob("*/2*"))
+
+
 # ---------------------------------------------------------------- none, and a class in place of a choice
 
 

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from . import signals
+from .build.sections import check_sections
 from .config import help
 from .config.compose import compose, composed, read_flags, single_run, to_config
 from .config.hydra_errors import explain, first_line
@@ -95,7 +96,7 @@ def _let_hydra_lead(work: Work) -> int:
         return _do(work, composed, outcomes[-1])
 
     try:
-        hydras_main(job)
+        hydras_main(job, check_sections)
     except SystemExit as error:  # of a flag such as --cfg, or of a sweep with a mistake
         if outcomes and distributed.WORLD_SIZE > 1:
             raise

@@ -110,7 +110,7 @@ def bind(
     for argument, p in parameters.items():
         if argument in section or argument in (given or {}):
             continue
-        if offered and argument in offered:
+        if offered is not None and argument in offered:
             filled[argument] = offered[argument]
         elif p.default is p.empty and p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD):
             facts = ", ".join(sorted(offered or {}))

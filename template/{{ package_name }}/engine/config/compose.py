@@ -39,7 +39,7 @@ class Schema(Config):
 
 def compose(*overrides: str) -> Config:
     """Return the checked config of `python train.py OVERRIDES`. Raises `UserError`."""
-    return to_config(composed(overrides))
+    return to_config(composed(accept(overrides)))
 
 
 _FLAGS = {"-q": "log.level=warning", "-v": "log.level=debug"}
@@ -69,7 +69,7 @@ def composed(overrides: Iterable[str]) -> Any:
     register()
     GlobalHydra.instance().clear()
     with hydra.initialize_config_dir(str(CONFIGS), version_base="1.3"):
-        overrides = accept(accept_retired(list(overrides)))
+        overrides = accept_retired(list(overrides))
         try:
             return hydra.compose("train", overrides, return_hydra_config=True)
         except Exception as error:

@@ -142,7 +142,9 @@ def unknown_choice(group: str, choice: str) -> str:
     for wrapper in ("torchvision", "timm"):
         if group == "model" and wrapper in choices:
             sentence += f" Any model of {wrapper}: model={wrapper} model.name={choice}."
-    if group in _OF_TORCH:
+    if "." in choice:  # a class, among the values of a sweep
+        sentence += f" In a sweep, name files of configs/{group}/, not classes."
+    elif group in _OF_TORCH:
         module, example = _OF_TORCH[group]
         name = choice if choice[:1].isupper() else example
         sentence += f" Any {group} of torch by its class: {group}={module}.{name}."

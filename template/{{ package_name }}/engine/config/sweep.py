@@ -1,7 +1,8 @@
 """Hydra's own main, for sweeps (`-m`, `sweep=`). Every job is checked before the first starts."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import hydra
@@ -16,12 +17,16 @@ from ..text import say
 from .compose import DIRECTIONS, composed, register, to_config
 from .hydra_errors import explain
 from .hydra_internals import jobs_of
+from .schema import Config
 
 
-def hydras_main(job: Callable[[Any, list[str], int, str | None], float | None]) -> None:
+def hydras_main(
+    job: Callable[[Any, list[str], int, str | None], float | None], check: Callable[[Config], None]
+) -> None:
     """Let Hydra read the command line, and call `job(composed, overrides, number, folder_name)`.
 
-    folder_name: of the new run in a sweep; None outside a sweep. Raises what Hydra raises.
+    folder_name: of the new run in a sweep; None outside a sweep. check: refuses a job's config if it
+    cannot work; called for every job before the first one. Raises what Hydra raises.
     """
 
     def task(composed: Any) -> float | None:
@@ -34,6 +39,7 @@ def hydras_main(job: Callable[[Any, list[str], int, str | None], float | None]) 
         return job(composed, overrides, number, f"{os.path.basename(settings.sweep.dir)}_{number}")
 
     register()
+    CheckEveryJob.check = staticmethod(check)  # Hydra makes the object
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises instead of printing and exiting with 1
     hydra.main(version_base="1.3", config_path=str(CONFIGS), config_name="train")(task)()
 
@@ -41,29 +47,43 @@ def hydras_main(job: Callable[[Any, list[str], int, str | None], float | None]) 
 class CheckEveryJob(Callback):
     """A Hydra callback that refuses a whole sweep if one of its jobs cannot work."""
 
+    check: Callable[[Config], None]
+
     def on_multirun_start(self, config: Any, **_: Any) -> None:
         sweeper = config.hydra.sweeper
         overrides = [f"{key}={value}" for key, value in (sweeper.params or {}).items()]
         overrides += config.hydra.overrides.task
         try:
-            _check_all(sweeper, overrides)
+            _check_all(sweeper, overrides, type(self).check)
         except Exception as error:
             sentence = str(error) if isinstance(error, UserError) else explain(error, overrides)
             say(f"{sentence} No job was started.")
             raise SystemExit(MISTAKE) from None  # Hydra swallows other exceptions of callbacks
 
 
-def _check_all(sweeper: Any, overrides: list[str]) -> None:
+def _check_all(sweeper: Any, overrides: list[str], check: Callable[[Config], None]) -> None:
     is_grid = sweeper._target_.endswith(".BasicSweeper")
     jobs = jobs_of(overrides, is_grid)
     if jobs == []:
         raise UserError("The sweep has no jobs: one of its globs matches nothing.")
+    configs: list[Config] = []
     for job in jobs or []:
-        try:
-            mode = to_config(composed(job)).monitor_mode
-        except UserError as error:
-            raise UserError(f"In the job '{' '.join(job)}': {error}") from None
+        with _named(job):
+            configs.append(to_config(composed(job)))
+        mode = configs[-1].monitor_mode
         direction = getattr(sweeper.get("direction"), "name", sweeper.get("direction"))
         if not is_grid and isinstance(direction, str) and direction != DIRECTIONS[mode]:
             wrong = f"hydra.sweeper.direction={direction} does not fit monitor_mode={mode}."
             raise UserError(f"{wrong} Set it to {DIRECTIONS[mode]}.")
+    for job, config in zip(jobs or [], configs, strict=True):  # it imports torch: so it comes last
+        with _named(job):
+            check(config)
+
+
+@contextmanager
+def _named(job: list[str]) -> Iterator[None]:
+    """Name the job in the message of a `UserError`."""
+    try:
+        yield
+    except UserError as error:
+        raise UserError(f"In the job '{' '.join(job)}': {error}") from None
