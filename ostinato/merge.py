@@ -4,6 +4,7 @@
 so they stay as they are. The result is a commit on top of HEAD, in a repository of its own.
 """
 
+import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -14,6 +15,8 @@ from .render import ANSWERS
 
 SIMILAR = "--find-renames=60%"
 """How alike a file must stay that a user moves and changes, so that git recognises it."""
+COMMENT = re.compile(rb"^(.*?\S)([ \t]+#.*)$", re.MULTILINE)
+"""A line that ends in a comment: its code and the comment."""
 NOBODY = {f"GIT_{who}_{what}": "ostinato" for who in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")}
 
 
@@ -116,6 +119,7 @@ def merge(
 
     origin = {other: one for one, other in moved_by_user.items()}
     crlf = _without_crlf(git, base, ours, origin)
+    _reword_comments(git, base, ours, theirs, moved_by_user, renamed)
     # git is shown old files under their new names. So it merges edits however much of a file changed.
     new_name = {path: new for path, new in renamed.items() if new in theirs and not (path in ours and new in ours)}
     old_trees = ({new_name.get(path, path): entry for path, entry in tree.items()} for tree in (base, ours))
@@ -272,6 +276,35 @@ def _without_crlf(git: Git, base: Tree, ours: Tree, origin: dict[str, str]) -> l
             ours[path] = mode, git.write_blob(content.replace(b"\r\n", b"\n"))
             found.append(path)
     return found
+
+
+def _reword_comments(
+    git: Git, base: Tree, ours: Tree, theirs: Tree, moved_by_user: dict[str, str], renamed: dict[str, str]
+) -> None:
+    """If the template changed only the comment at a line's end, and the user kept it, change it in `base` and `ours`.
+
+    So a value that the user set in this line, or beside it, does not conflict with the new comment.
+    """
+    for path, entry in base.items():
+        mine, new = moved_by_user.get(path, path), renamed.get(path, path)
+        if mine in ours and new in theirs and entry[1] not in (ours[mine][1], theirs[new][1]):
+            texts = [git.blob(tree[place][1]) for tree, place in ((base, path), (ours, mine), (theirs, new))]
+            comments = _reworded(*texts)
+            for tree, place, text in ((base, path, texts[0]), (ours, mine, texts[1])):
+                tree[place] = tree[place][0], git.write_blob(_with_comments(text, comments))
+
+
+def _reworded(base: bytes, ours: bytes, theirs: bytes) -> dict[bytes, bytes]:
+    """Return the template's new comment for each old one that the user kept."""
+    old, kept, new = ([found.groups() for found in COMMENT.finditer(text)] for text in (base, ours, theirs))
+    still, now = {comment for _, comment in kept}, dict(new)
+    pairs = {(comment, now.get(code, comment)) for code, comment in old if comment in still}
+    counts = Counter(comment for comment, _ in pairs)
+    return {comment: other for comment, other in pairs if counts[comment] == 1}
+
+
+def _with_comments(text: bytes, comments: Mapping[bytes, bytes]) -> bytes:
+    return COMMENT.sub(lambda found: found[1] + comments.get(found[2], found[2]), text)
 
 
 def _with_crlf(git: Git, files: Tree, paths: set[str]) -> None:

@@ -31,7 +31,7 @@ def test_no_file_imports_from_a_test_module(path):
 
 
 def test_no_two_test_modules_have_one_name():
-    """pytest imports them by their names alone, whatever their folders."""
+    """pytest imports them by their names, without their folders."""
     names = [path.stem for path in MODULES if path.stem != "conftest"]
     assert sorted(names) == sorted(set(names))
 

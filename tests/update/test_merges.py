@@ -104,6 +104,18 @@ def test_an_edit_of_a_file_that_git_does_not_recognise_is_merged(project, ostina
     assert not (project / "digits/engine/rewritten.py").exists()
 
 
+def test_a_value_beside_a_reworded_comment_is_merged(project, ostinato):
+    edit(project, {"configs/model/net.yaml": "width: 64 # channels\ndepth: 2 # blocks\n"})
+    assert ostinato("update").code == 0
+    text = (project / "configs/model/net.yaml").read_text()
+    assert text == "width: 64 # channels of a layer\ndepth: 2 # number of blocks\n"
+
+
+def test_a_comment_that_both_reworded_is_a_conflict(project, ostinato):
+    edit(project, {"configs/model/net.yaml": "width: 64 # my channels\ndepth: 2 # blocks\n"})
+    assert "configs/model/net.yaml: you and the template changed the same lines" in ostinato("update")
+
+
 def test_a_deleted_file_that_the_template_renamed_stays_deleted(project, ostinato):
     edit(project, {"digits/engine/rewritten.py": None})
     said = ostinato("update")
