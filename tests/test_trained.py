@@ -44,3 +44,12 @@ def test_a_parameter_that_loading_replaces(train, workspace, stopping):
     done = train("name=stopped", f"resume={the_run(workspace, 'stopped')}")
     assert done.code == 2, done.out
     assert "does not train the parameter head.weight" in done.last
+
+
+def test_a_parameter_that_is_unfrozen_during_the_run(train, workspace):
+    """The next save names it. The checkpoints before it stay."""
+    done = train(*options("UnfreezesLater"), "save_every_steps=10")
+    assert done.code == 1, done.out
+    assert "does not train the parameter other.weight and 1 more:" in done.last
+    assert "trains(ctx)" in done.last
+    assert [path.name for path in (the_run(workspace) / "checkpoints").iterdir()] == ["step-00000010.pt"]

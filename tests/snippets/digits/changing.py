@@ -53,3 +53,10 @@ class ReplacesAtLoad(Still):
     def _load_from_state_dict(self, state, prefix, *others):
         self.head = nn.Linear(self.head.in_features, self.classes)
         super()._load_from_state_dict(state, prefix, *others)
+
+
+class UnfreezesLater(Still):
+    def change(self, x):
+        super().change(x)
+        if self.training and self.memory[0, 0] > 15:
+            self.other.requires_grad_(True)

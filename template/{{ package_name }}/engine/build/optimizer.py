@@ -210,7 +210,8 @@ def check_trained(optimizer: Optimizer, model: nn.Module, loss: nn.Module) -> No
         more = f" and {len(names) - 1} more" if len(names) > 1 else ""
         raise UserError(
             f"The optimizer does not train the parameter {names[0]}{more}: it was made, replaced or "
-            "unfrozen after the model's __init__. Do that in __init__."
+            "unfrozen after the model's __init__. Do that in __init__. The task's trains(ctx) says "
+            "which groups a step trains."
         )
 
 

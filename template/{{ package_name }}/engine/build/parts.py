@@ -140,7 +140,8 @@ class Parts(Built):
         return by_epochs, self.config.save_every_steps or 0
 
     def state_dict(self) -> dict[str, Any]:
-        """Return what a checkpoint holds of the parts."""
+        """Return what a checkpoint holds of the parts. Raises `UserError`."""
+        check_trained(self.optimizer, self.model, self.loss)
         return {
             "model": self.model.state_dict(),
             "ema": None if self.averaged is None else self.averaged.model.state_dict(),
