@@ -99,17 +99,19 @@ def assert_equal(one, other) -> None:
         assert one == other
 
 
-def assert_goes_on_exactly(optim, state, target: str) -> None:
+def assert_goes_on_exactly(optim, state, target: str, **options) -> None:
     """Stopped after five steps and loaded into other groups, it ends as without the stop."""
     whole = net()
-    optimizer = build(optim, whole, target, groups=[{"name": "a", "match": "0.*"}, {"name": "b", "match": "*"}])
+    groups = [{"name": "a", "match": "0.*"}, {"name": "b", "match": "*"}]
+    optimizer = build(optim, whole, target, groups=groups, **options)
     train(whole, optimizer, range(5))
     half = stored({"model": whole.state_dict(), **state.optimizer_state(optimizer)})
     assert set(half["optimizer"]) <= {"0.weight", "2.weight"}
     train(whole, optimizer, range(5, 20))
     model = net()
     model.load_state_dict(half["model"])
-    resumed = build(optim, model, target, groups=[{"name": "b", "match": "2.*"}, {"name": "a", "match": "*"}])
+    groups = [{"name": "b", "match": "2.*"}, {"name": "a", "match": "*"}]
+    resumed = build(optim, model, target, groups=groups, **options)
     state.load_optimizer_state(resumed, half["optimizer"], half["optimizer_values"])
     train(model, resumed, range(5, 20))
     for one, other in zip(whole.parameters(), model.parameters(), strict=True):
@@ -129,6 +131,20 @@ def test_goes_on_bit_for_bit_or_is_refused(optim, state, engine, monkeypatch, ta
         assert_goes_on_exactly(optim, state, target)
 
 
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("AdamW", {"fused": True}),
+        ("Adam", {"amsgrad": True}),
+        ("NAdam", {"foreach": False, "decoupled_weight_decay": True}),
+        ("RMSprop", {"momentum": 0.9, "centered": True}),
+        ("SGD", {"momentum": 0.9, "nesterov": True}),
+    ],
+)
+def test_options_with_more_state(optim, state, name, options):
+    assert_goes_on_exactly(optim, state, f"torch.optim.{name}", **options)
+
+
 @pytest.fixture
 def unusual(engine, monkeypatch):
     """The snippet's optimizers as a module of the project."""
@@ -139,7 +155,7 @@ def unusual(engine, monkeypatch):
     monkeypatch.setitem(sys.modules, "digits.optimizers", module)
 
 
-@pytest.mark.parametrize("name", ["Plain", "InGroup", "UnderAName", "OfItsOwn", "Double"])
+@pytest.mark.parametrize("name", ["Plain", "Marked", "InGroup", "UnderAName", "OfItsOwn", "Double"])
 def test_state_in_unusual_places(optim, state, unusual, name):
     assert_goes_on_exactly(optim, state, f".optimizers.{name}")
 

@@ -26,6 +26,14 @@ class Plain(Optimizer):
         p.add_(p.grad.sign(), alpha=scale)
 
 
+class Marked(Plain):
+    """A number that differs between two objects and that no step changes."""
+
+    def __init__(self, params, lr):
+        super().__init__(params, lr)
+        self.mark = id(self)
+
+
 class InGroup(Plain):
     """Smaller steps with time. The groups count."""
 
