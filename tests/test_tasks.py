@@ -108,7 +108,7 @@ CHILD = """
 import sys
 from digits.engine.tools.reproduce import _train
 
-sys.exit(_train(*sys.argv[1:]))
+sys.exit(_train(sys.argv[1], "", *sys.argv[2:]))
 """
 
 
