@@ -42,7 +42,7 @@ def assert_loaded(net: torch.nn.Module, weights: dict[str, torch.Tensor], head: 
 def advice(out: str) -> str:
     """The warning about other pictures as one line."""
     text = " ".join(out.split())
-    return text[text.index("trained on other pictures") :] if "trained on other pictures" in text else ""
+    return text[text.index("expect other pictures") :] if "expect other pictures" in text else ""
 
 
 # ---------------------------------------------------------------- the model

@@ -41,7 +41,7 @@ def other_pictures(parts: Parts) -> str:
     shown = {key: str(value).replace(" ", "") for key, value in differing.items()}
     settable = [f"data.{key}={value}" for key, value in shown.items() if key in section]
     others = [f"{key} {value}" for key, value in shown.items() if key not in section]
-    text = "The model's weights were trained on other pictures than yours."
+    text = "The model's weights may expect other pictures than yours."
     if settable:
         text += f" To prepare yours in the same way, add {' '.join(settable)} to the command."
     if others:
