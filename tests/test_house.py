@@ -62,7 +62,7 @@ TRUNK = ("loop", "api", "rng", "schedule", "setup", "train", "launch", "batches/
 """What tells in an evening how a run comes about, in reading order."""
 LARGEST_TRUNK, LARGEST_FILE, LARGEST_ENGINE, LARGEST_OF_REGRESSION = 1_750, 350, 10_200, 9_400
 ROOMS = (
-    ("errors", "paths", "text", "rng", "signals", "predictions"),
+    ("errors", "paths", "text", "rng", "signals", "predictions", "sink"),
     ("config",),
     ("progress", "schedule"),
     ("api",),

@@ -18,6 +18,7 @@ Beside it:
     validation.py   each sample of a split once
     failures.py     how a failed run ends
     predictions.py  predicted classes as rows and pictures
+    sink.py         the interface of loggers, which api.py offers
     losses.py       a loss of weighted terms
     errors.py       exit codes and their exceptions
     signals.py      how a run is stopped
