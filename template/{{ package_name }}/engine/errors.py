@@ -5,7 +5,7 @@
      2  a mistake in an override, a config value, a path or a shape: one sentence, no run folder
     74  saving failed: no space or an I/O error; earlier checkpoints are whole
     75  stopped by a signal or `max_minutes`, and saved: go on with `resume=` (see signals.py)
-    76  the loss is infinite or NaN: nothing was saved after it
+    76  a loss, a gradient or a weight is infinite or NaN: nothing was saved after it
    128+n  ended at once by signal n, the second one
 
 A sweep goes on after a failed job. It exits with 75 if a job was stopped, else with the largest

@@ -18,15 +18,16 @@ from .errors import NO_SPACE, Stopped
 from .log.media import Media
 from .log.profiling import profiled
 from .log.report import Report
-from .log.statistics import Statistics
+from .log.statistics import BAD_GRADIENT, Statistics
 from .machine import distributed
 from .machine.device import autocast, ended, to_device
 from .machine.distributed import RANK, WORLD_SIZE, Vote
+from .machine.torch_internals import any_not_finite
 from .progress import Progress, not_finite
 from .rng import Domain
 from .run import checkpoint
 from .run.folder import Run
-from .run.saver import Saver
+from .run.saver import Saver, bad_places
 from .validation import evaluate_split
 
 
@@ -72,7 +73,8 @@ class Steps:
                     values = p.task.training_step(self.forward, batch, self.context())
                 self.backward(values["loss"], count)
             self.windows.add(self.step, {**recorded, **values}, count)
-        self.average_gradients()
+        if WORLD_SIZE > 1 or self.divisor is not None:
+            self.average_gradients()
         if self.in_turn:
             self.leave_out_groups()
         self.clip_gradients()
@@ -116,8 +118,7 @@ class Steps:
 
     def average_gradients(self) -> None:
         """Average gradients over processes, and divide sums of `Mean` losses by their n."""
-        if WORLD_SIZE > 1 or self.divisor is not None:
-            self.parts.average_gradients(self.divisor)
+        self.parts.average_gradients(self.divisor)
 
     def leave_out_groups(self) -> None:
         """Drop the gradients of groups that the task does not train: they keep value and state."""
@@ -128,16 +129,19 @@ class Steps:
                     parameter.grad = None
 
     def clip_gradients(self) -> None:
-        """Clip gradients by value, by norm, or both. Log the norm before the second."""
+        """Clip gradients by value, by norm, or both. Log the norm before the second. Let `fetch`
+        see whether a gradient is not finite."""
         p, config = self.parts, self.config
-        if config.clip_grad_norm is None and config.clip_grad_value is None:
-            return
-        self.scaler.unscale_(p.optimizer)
-        if config.clip_grad_value is not None:
-            nn.utils.clip_grad_value_(p.parameters.values(), config.clip_grad_value)
-        limit = config.clip_grad_norm or math.inf
-        norm = nn.utils.clip_grad_norm_(p.parameters.values(), limit)
-        self.windows.add(self.step, {"grad_norm": norm}, 1)
+        if config.clip_grad_norm or config.clip_grad_value or config.log.grad_norm:
+            self.scaler.unscale_(p.optimizer)
+            if config.clip_grad_value is not None:
+                nn.utils.clip_grad_value_(p.parameters.values(), config.clip_grad_value)
+            limit = config.clip_grad_norm or math.inf
+            norm = nn.utils.clip_grad_norm_(p.parameters.values(), limit)
+            self.windows.add(self.step, {"grad_norm": norm}, 1)
+        if not self.scaler.is_enabled():  # it leaves out a step whose gradient is not finite
+            grads = [q.grad for q in p.parameters.values() if q.grad is not None]
+            self.windows.add(self.step, {BAD_GRADIENT: any_not_finite(grads, p.device)}, 1)
 
     def gradients_shared(self, last: bool) -> AbstractContextManager[Any]:
         """Return the context of a micro-batch: processes share gradients only in the last one."""
@@ -167,7 +171,6 @@ class Loop(Steps):
         """True while the validation that is due after `step` is not done."""
         self.saved_at = -1
         """The step of the last checkpoint."""
-        self.saver = Saver(run.checkpoints, self.config.keep_last)
         self.config_text = to_yaml(self.config)
         self.vote = Vote()
         never = 1 << 62
@@ -179,6 +182,9 @@ class Loop(Steps):
             self.windows.load_state_dict(state["windows"])
             self.progress.load_state_dict(state["best"])
             self.pending = state["pending"]
+        start = {**parts.model.state_dict(), **parts.loss.state_dict()}
+        masks = set(bad_places(start)) - parts.parameters.keys()  # infinite, and not trained
+        self.saver = Saver(run.checkpoints, self.config.keep_last, masks)
         self.first_step = self.step + 1  # of this process, from 1
         self.report = Report(parts, run.folder, self.step, validates_again=self.pending)
         self.media = Media(parts, run, self.report.loggers, self.step)
@@ -251,11 +257,12 @@ class Loop(Steps):
             self.data_seconds = 0.0
 
     def fetch(self) -> None:
-        """Fetch the logged values. Raises `NotFiniteError` if a loss is not finite."""
+        """Fetch the logged values. Raises `NotFiniteError` for a loss or gradient."""
         self.windows.fetch()
         bad = self.windows.first_not_finite
         if bad is not None:
-            raise not_finite(bad, self.parts.train.plan.samples(bad).tolist())
+            samples = self.parts.train.plan.samples(bad).tolist()
+            raise not_finite(self.windows.not_finite[bad], bad, samples)
 
     def stop_if_asked(self) -> None:
         """Save and raise `Stopped` if a signal or the time limit asks any process to stop."""

@@ -23,12 +23,15 @@ def is_better(value: float, than: float | None, mode: str) -> bool:
     return than is None or (value > than if mode == "max" else value < than)
 
 
-def not_finite(step: int, samples: Sequence[int]) -> NotFiniteError:
-    """Return the error for a loss that is infinite or NaN in optimizer step `step` (from 0)."""
+def not_finite(what: str, step: int, samples: Sequence[int]) -> NotFiniteError:
+    """Return the error for a "loss" or "gradient" that is infinite or NaN in `step` (from 0)."""
     shown = ", ".join(map(str, samples[:16])) + (", …" if len(samples) > 16 else "")
+    cure = "Look at these samples, lower lr, or set clip_grad_norm."
+    if what == "gradient":
+        cure = "The loss is finite. Look for a root, a logarithm or a division at 0, or lower lr."
     return NotFiniteError(
-        f"The loss is not finite at step {step + 1} (samples {shown} of the training set). Nothing "
-        "was saved after it. Look at these samples, lower lr, or set clip_grad_norm."
+        f"The {what} is not finite at step {step + 1} (samples {shown} of the training set). "
+        f"Nothing was saved after it. {cure}"
     )
 
 

@@ -50,6 +50,10 @@ def init_from(model: nn.Module, loss: nn.Module, path: Path, rename: Sequence[st
             f"No tensor in {path} fits the model. Its first key is '{next(iter(found), '')}', the "
             f"model's '{next(iter(own), '')}'. Rename keys with \"init_rename=['^prefix[.]=>']\"."
         )
+    bad = [k for k, v in fitting.items() if not v.isfinite().all() and own[k].isfinite().all()]
+    if bad:
+        text = f"init_from={path}: {', '.join(bad[:_SHOWN])} is not finite (infinite or NaN)."
+        raise UserError(f"{text} Choose another file, such as an earlier checkpoint.")
     model.load_state_dict(fitting, strict=False)
     with torch.no_grad():
         for name, parameter in loss.named_parameters():

@@ -98,6 +98,7 @@ class Log:
     level: str = key(
         "info", "Lowest level that the console shows.", one_of=("debug", "info", "warning", "error")
     )
+    grad_norm: bool = key(False, "Log the norm of all gradients even if they are not clipped.")
     curves: bool = key(True, "Draw `curves.png` into the run folder when the run is finished.")
     images: int = key(16, "Pictures in each grid that loggers show; 0: none.", at_least=0)
     graph: bool = key(True, "Let loggers draw the model's graph after the first step.")

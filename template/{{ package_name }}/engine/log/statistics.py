@@ -15,6 +15,9 @@ from ..errors import UserError, nearest
 from ..machine import distributed
 from ..text import logger
 
+BAD_GRADIENT = "\0gradient"
+"""The key of 1 or 0: whether the gradient of a step is not finite. It is not logged."""
+
 
 def _fold(statistic: str, state: list[float], value: float, n: float) -> list[float]:
     """Return the state after one more step. It starts empty and has at most three floats."""
@@ -108,8 +111,8 @@ class Statistics:
         """All keys logged so far, in the order of their first value."""
         self.step = -1
         """The last step whose values were fetched."""
-        self.first_not_finite: int | None = None
-        """The first step whose loss was fetched and is not finite."""
+        self.not_finite: dict[int, str] = {}
+        """The fetched steps whose "loss" or "gradient" is not finite."""
         self._since_log: dict[str, list[float]] = {}
         """For each key, the sum of value · n and the sum of n."""
         self._epoch: dict[str, list[float]] = {}
@@ -169,8 +172,11 @@ class Statistics:
         sums: dict[str, list[tuple[int, float, float]]] = {}
         """For each key: (step, sum of value · n, sum of n) of each step."""
         for step, key, value, n in merged:
-            if key == "loss" and not math.isfinite(value) and self.first_not_finite is None:
-                self.first_not_finite = step
+            bad = value > 0 if key == BAD_GRADIENT else key == "loss" and not math.isfinite(value)
+            if bad and self.not_finite.get(step) != "loss":  # a loss spoils its gradient
+                self.not_finite[step] = key.strip("\0")
+            if key == BAD_GRADIENT:
+                continue
             total = value * n if n else 0.0  # a mean over nothing may be NaN
             rows = sums.setdefault(key, [])
             if rows and rows[-1][0] == step:  # another micro-batch
@@ -186,6 +192,10 @@ class Statistics:
                 for entry in self.windows:
                     if n and entry.source == key:
                         entry.add(step, total / n, n)
+
+    @property
+    def first_not_finite(self) -> int | None:
+        return min(self.not_finite, default=None)
 
     def means(self) -> dict[str, float]:
         """The means since the last call, and the values that the task derives from them."""

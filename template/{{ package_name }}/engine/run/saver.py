@@ -1,15 +1,26 @@
 """Saves without keeping training waiting: a copy of the state now, the file in a thread."""
 
 import threading
-from collections.abc import Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from ..errors import NotFiniteError
 from ..machine.torch_internals import for_each
 from . import checkpoint
+
+
+def bad_places(value: Any, place: str = "") -> Iterator[str]:
+    """Yield the places of nested tensors that hold an infinity or a NaN."""
+    if isinstance(value, Tensor):
+        if not (value.coalesce().values() if value.is_sparse else value).isfinite().all():
+            yield place
+    elif isinstance(value, Mapping | list | tuple):
+        for key, one in value.items() if isinstance(value, Mapping) else enumerate(value):
+            yield from bad_places(one, f"{place}/{key}" if place else str(key))
 
 
 class Saver:
@@ -19,8 +30,9 @@ class Saver:
     if the state is on a GPU). An error in the thread is raised by the next call.
     """
 
-    def __init__(self, folder: Path, keep_last: int | None) -> None:
-        self.folder, self.keep_last = folder, keep_last
+    def __init__(self, folder: Path, keep_last: int | None, masks: Collection[str] = ()) -> None:
+        """masks: names of tensors of the model and the loss that may be infinite."""
+        self.folder, self.keep_last, self.masks = folder, keep_last, masks
         self._buffers: dict[int, Tensor] = {}
         self.thread: threading.Thread | None = None
         self.error: Exception | None = None  # of the last write
@@ -55,7 +67,7 @@ class Saver:
         self.thread.start()
 
     def check(self) -> None:
-        """Raise `SaveError` if a write has failed. Never wait."""
+        """Raise `SaveError` or `NotFiniteError` if a write has failed. Never wait."""
         if self.error is not None:
             error, self.error = self.error, None
             raise error
@@ -77,11 +89,23 @@ class Saver:
         try:
             if event is not None:
                 event.synchronize()  # the copies from the GPU have arrived
+            self._refuse_not_finite(state, step)
             path = checkpoint.path_of(self.folder, step)
             checkpoint.save(state, path, best)
             checkpoint.prune(path, self.keep_last)
         except Exception as error:  # nobody would see it in a thread
             self.error = error
+
+    def _refuse_not_finite(self, state: Mapping[str, Any], step: int) -> None:
+        parts = {part: state.get(part) for part in ("model", "ema", "loss", "optimizer")}
+        for place in bad_places(parts):
+            if place.partition("/")[2] not in self.masks:
+                names = [path.name for path in checkpoint.newest_first(self.folder)]
+                last = f"The last checkpoint is {names[0]}." if names else "There is no checkpoint."
+                raise NotFiniteError(
+                    f"{place} is not finite after step {step}, so this step was not saved. {last} "
+                    "Lower lr, or set clip_grad_norm."
+                )
 
     def _buffer(self, value: Tensor, place: int) -> Tensor:
         buffer = self._buffers.get(place)
