@@ -297,9 +297,13 @@ def _named(key: str, announced: frozenset[str]) -> bool:
 
 def _result(run: Path) -> dict[str, Any]:
     """Return the manifest's result and every logged value of a run, without times and memory."""
-    found: dict[str, Any] = dict(json.loads((run / "manifest.json").read_text(encoding="utf-8"))["result"])
+
+    def read(text: str) -> dict[str, Any]:  # releases up to 0.2 write NaN, later ones null
+        return dict(json.loads(text, parse_constant=lambda nan: None))
+
+    found: dict[str, Any] = dict(read((run / "manifest.json").read_text(encoding="utf-8"))["result"])
     for line in (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines():
-        row = json.loads(line)
+        row = read(line)
         for key, value in row.items():
             if not key.startswith(("time/", "memory/")):
                 found[f"{key} of step {row['step']}"] = value
@@ -309,7 +313,7 @@ def _result(run: Path) -> dict[str, Any]:
 def _compare_results(before: Mapping[str, Any], after: Mapping[str, Any], what: str) -> None:
     for key, value in before.items():
         now = after.get(key, "missing")
-        if now != value and not (now != now and value != value):  # nan equals nan here
+        if now != value:
             raise Stopped(
                 f"The updated project {what}: {key} was {value} and is now {now}. The changelog does not announce this."
             )

@@ -1,6 +1,7 @@
 """The project's folders, paths as people read them, and files that are whole or absent."""
 
 import json
+import math
 import os
 import secrets
 from collections.abc import Mapping
@@ -80,6 +81,19 @@ def files_below(folder: str | Path, endings: tuple[str, ...]) -> list[str]:
     return sorted(found)
 
 
+def to_json(value: Any, **options: Any) -> str:
+    """Return strict JSON. A number that is infinite or NaN becomes null, which JSON has for it."""
+    return json.dumps(_without_nan(value), ensure_ascii=False, allow_nan=False, **options)
+
+
+def _without_nan(value: Any) -> Any:
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    if isinstance(value, Mapping):
+        return {key: _without_nan(one) for key, one in value.items()}
+    return list(map(_without_nan, value)) if isinstance(value, list | tuple) else value
+
+
 def write_json(path: Path, values: Mapping[str, Any]) -> None:
     """Write a JSON file so that it is whole or absent."""
-    write_whole(path, json.dumps(values, indent=2, ensure_ascii=False, default=str) + "\n")
+    write_whole(path, to_json(values, indent=2, default=str) + "\n")

@@ -3,19 +3,19 @@
 Each file imports its package. It is imported only if the config names it.
 """
 
-import json
 from collections.abc import Mapping
 from typing import Any
 
 from ..config.schema import OPERATIONAL
 from ..config.stored import flat
+from ..paths import to_json
 
 
 def hyperparameters(config: Mapping[str, Any]) -> dict[str, bool | int | float | str]:
     """The config keys that change a result, dotted. Lists become text."""
     kept = flat({key: value for key, value in config.items() if key not in OPERATIONAL})
     return {
-        key: value if isinstance(value, bool | int | float | str) else json.dumps(value)
+        key: value if isinstance(value, bool | int | float | str) else to_json(value)
         for key, value in kept.items()
         if value not in (None, [], {})
     }

@@ -1,7 +1,6 @@
 """TensorBoard's event files."""
 
 import io
-import json
 import re
 import shlex
 from collections.abc import Mapping
@@ -17,6 +16,7 @@ from torch import Tensor, nn
 
 from ..api import Logger
 from ..loggers import hyperparameters
+from ..paths import to_json
 
 
 class TensorBoard(Logger):
@@ -54,7 +54,7 @@ class TensorBoard(Logger):
         texts = {
             "command": _block(shlex.join(["python", *manifest["command"]])),
             "config": _block(yaml.safe_dump(config, sort_keys=False, allow_unicode=True), "yaml"),
-            "manifest": _block(json.dumps(dict(manifest), indent=2, ensure_ascii=False), "json"),
+            "manifest": _block(to_json(manifest, indent=2), "json"),
         }
         for tag, text in texts.items():
             self.writer.add_text(tag, text, step)

@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import fcntl
 import json
+import math
 import os
 import shutil
 import time
@@ -16,7 +17,7 @@ from ..config.schema import Config
 from ..config.stored import to_yaml
 from ..errors import NO_SPACE, SaveError, UserError
 from ..machine.distributed import is_main
-from ..paths import RUNS, refuse_links, shown, write_json, write_whole
+from ..paths import RUNS, refuse_links, shown, to_json, write_json, write_whole
 from .shape import MANIFEST, misfit
 
 
@@ -44,7 +45,9 @@ class Run:
         """Read `manifest.json`. Raises `UserError` if it is damaged."""
         path = self.folder / "manifest.json"
         try:
-            values = {"status": "unknown", **json.loads(path.read_text(encoding="utf-8"))}
+            text = path.read_text(encoding="utf-8")
+            values = json.loads(text, parse_constant=lambda nan: None)  # earlier releases wrote NaN
+            values = {"status": "unknown", **values}
         except (OSError, ValueError, TypeError, RecursionError) as error:
             raise UserError(f"{path} cannot be read: {error}. Restore or remove it.") from error
         if (wrong := misfit(values, MANIFEST)) is not None:
@@ -127,18 +130,21 @@ class MetricsFile:
 
 
 def _line(row: Mapping[str, Any]) -> str:
-    return json.dumps(row, ensure_ascii=False) + "\n"
+    return to_json(row) + "\n"
 
 
 def read_metrics(folder: Path) -> list[dict[str, Any]]:
-    """Read the rows of a run's `metrics.jsonl`. Skip a line that a killed process half wrote."""
+    """Read the rows of a run's `metrics.jsonl`. Skip a line that a killed process half wrote.
+
+    A null is NaN, as are NaN and Infinity in files of earlier releases.
+    """
     path, rows = folder / "metrics.jsonl", []
     text = path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
     for line in text.splitlines():
         with contextlib.suppress(ValueError):
-            row = json.loads(line)
+            row = json.loads(line, parse_constant=lambda nan: None)
             if isinstance(row, dict) and isinstance(row.get("step"), int):
-                rows.append(row)
+                rows.append({key: math.nan if v is None else v for key, v in row.items()})
     return rows
 
 

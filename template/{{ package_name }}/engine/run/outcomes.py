@@ -11,6 +11,7 @@ from ..config.schema import Config
 from ..errors import FAILED, FINISHED, MISTAKE, STOPPED
 from ..paths import RUNS, shown
 from ..text import align, tell
+from .folder import read_metrics
 
 
 @dataclass
@@ -34,7 +35,11 @@ class Outcome:
             ended = {FINISHED: "finished", MISTAKE: "mistake", STOPPED: "stopped"}
             return {"status": ended.get(self.code, "failed")}
         manifest = json.loads((found[0] / "manifest.json").read_text(encoding="utf-8"))
-        result = {k: v for k, v in (manifest.get("result") or {}).items() if v is not None}
+        result = manifest.get("result") or {}
+        if result.get("last", 0) is None:  # of a run without a validation, or NaN
+            rows = read_metrics(found[0])
+            result["last"] = next((r[m] for r in rows[::-1] if (m := result["monitor"]) in r), None)
+        result = {k: v for k, v in result.items() if v is not None}
         return {"status": manifest["status"], "run": shown(found[0]), **result}
 
 

@@ -12,6 +12,9 @@ from ..errors import NotFiniteError
 from ..machine.torch_internals import for_each
 from . import checkpoint
 
+PARTS = ("model", "ema", "loss", "optimizer", "optimizer_values")
+"""The keys of a checkpoint whose tensors must be finite."""
+
 
 def bad_places(value: Any, place: str = "") -> Iterator[str]:
     """Yield the places of nested tensors that hold an infinity or a NaN."""
@@ -97,7 +100,7 @@ class Saver:
             self.error = error
 
     def _refuse_not_finite(self, state: Mapping[str, Any], step: int) -> None:
-        parts = {part: state.get(part) for part in ("model", "ema", "loss", "optimizer")}
+        parts = {part: state.get(part) for part in PARTS}
         for place in bad_places(parts):
             if place.partition("/")[2] not in self.masks:
                 names = [path.name for path in checkpoint.newest_first(self.folder)]

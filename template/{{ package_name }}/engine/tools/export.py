@@ -2,7 +2,6 @@
 
 import copy
 import importlib.util
-import json
 import math
 import os
 import tempfile
@@ -16,7 +15,7 @@ from torch import Tensor, nn
 from ..build.target import describe_error
 from ..errors import Failed, UserError
 from ..machine.device import map_tensors, to_device
-from ..paths import shown
+from ..paths import shown, to_json
 from ..setup import held_out
 from ..text import tell
 from .folders import writing_to
@@ -76,7 +75,7 @@ def metadata(run: Opened) -> Facts:
         facts["mean"] = (offset / 255).flatten().tolist()
         facts["std"] = (1 / (255 * scale)).flatten().tolist()
     facts |= {"model": run.built.config.model, **run.describe()}
-    return {k: v if isinstance(v, str) else json.dumps(v) for k, v in facts.items()}
+    return {k: v if isinstance(v, str) else to_json(v) for k, v in facts.items()}
 
 
 def largest_difference(model: nn.Module, loaded: Forward, arguments: Arguments, name: str) -> float:
@@ -103,7 +102,7 @@ def export_graph(model: nn.Module, arguments: Arguments) -> Any:
 
 
 def write_torch(model: nn.Module, arguments: Arguments, facts: Facts, path: Path) -> Forward:
-    extra = {"metadata.json": json.dumps(facts, ensure_ascii=False)}
+    extra = {"metadata.json": to_json(facts)}
     torch.export.save(export_graph(model, arguments), path, extra_files=extra)
     return torch.export.load(path).module()
 

@@ -4,7 +4,6 @@ Smith 2017, "Cyclical learning rates for training neural networks". The rate ris
 and the loss is smoothed, as in fastai (Howard & Gugger 2020).
 """
 
-import json
 import math
 import shlex
 from collections.abc import Sequence
@@ -20,7 +19,7 @@ from ..errors import Exit, UserError
 from ..launch import Job
 from ..loop import Steps
 from ..machine.distributed import WORLD_SIZE
-from ..paths import RUNS, shown
+from ..paths import RUNS, shown, to_json
 from ..schedule import Horizon, Schedule
 from ..setup import build_parts
 from .folders import new_figure, save_figure
@@ -65,7 +64,7 @@ def find_lr(job: Job) -> None:
     stamp = job.folder_name or datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
     folder = RUNS / config.name / "find_lr" / stamp
     draw_range_test(rows, found, folder / "find_lr.png")
-    lines = [json.dumps(row._asdict()) + "\n" for row in rows]
+    lines = [to_json(row._asdict()) + "\n" for row in rows]
     (folder / "find_lr.jsonl").write_text("".join(lines), encoding="utf-8")
     picture = shown(folder / "find_lr.png")
     if found is None:

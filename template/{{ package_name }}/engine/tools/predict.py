@@ -2,7 +2,6 @@
 
 import csv
 import io
-import json
 import os
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -17,7 +16,7 @@ from ..batches.plan import Plan
 from ..build.target import describe_error
 from ..errors import UserError
 from ..machine.device import to_device
-from ..paths import files_below, shown, temporary_path
+from ..paths import files_below, shown, temporary_path, to_json
 from ..rng import Domain
 from ..text import printable, tell
 from .folders import writing_to
@@ -40,7 +39,7 @@ def predict_files(run: Opened, paths: Sequence[str], size: int | None, out: Path
         try:
             with partial.open("x", encoding="utf-8", errors="surrogateescape", newline="") as file:
                 if out.suffix == ".jsonl":
-                    file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+                    file.writelines(to_json(row) + "\n" for row in rows)
                 else:
                     write_csv(rows, file)
             os.replace(partial, out)
