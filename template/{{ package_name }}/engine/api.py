@@ -86,7 +86,10 @@ class Context:
 
 
 class Data(ABC):
-    """A data set with its splits, built from `configs/data/`."""
+    """A data set with its splits, built from `configs/data/`.
+
+    It may have `state_dict` and `load_state_dict`, as a task may. Then no loader worker reads it.
+    """
 
     info: Mapping[str, Any] = {}
     """Facts that models, losses and tasks get if they have a parameter of that name: `classes`
@@ -157,6 +160,7 @@ class Task(ABC):
 
     The engine logs each value that a step returns and minimises "loss". Parameters of `__init__` are
     filled by name: from the config's `task` section, the data's `info`, and `loss` (the module).
+    A checkpoint holds its `state_dict`, for `load_state_dict`, if it has both.
     """
 
     loss: nn.Module

@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 
 from . import signals
-from .build.first_batch import too_large
+from .build.passes import too_large
 from .config.schema import Config
 from .errors import NO_SPACE, Exit, Failed, NotFiniteError, SaveError, Stopped, UserError, own_words
 from .run.disk import not_written

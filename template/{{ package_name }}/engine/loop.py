@@ -293,9 +293,11 @@ class Loop(Steps):
             epoch = p.train.plan.epoch(self.step)
             self.saver.wait()  # loader workers are forked next: no other thread may run then
             self.vote.restart()
+            p.held_state = p.own_state()  # a stop in between validates again, from here
             with self.media.validation(model, self.step) as look:
                 values = evaluate_split(p, model, p.val, self.step, epoch, self.stop_if_asked, look)
             self.vote.restart()
+            p.held_state = None
             p.model.train()
             self.pending, self.progress.has_advanced = False, True
             results = {f"val/{key}": value for key, value in values.items()}

@@ -10,7 +10,8 @@ from torch.utils.data import Dataset
 from . import rng
 from .api import Data, Task
 from .batches.loader import Loader, on_device
-from .batches.plan import Plan, check_size, own_order
+from .batches.order import own_order
+from .batches.plan import Plan, check_size
 from .build.first_batch import materialise
 from .build.init_from import init_from
 from .build.optimizer import build_optimizer, named_parameters
@@ -66,6 +67,8 @@ def split_of(built: Built, name: str) -> Dataset[Any] | None:
     """Return a split of the data. A random split does not depend on the order of the calls."""
     rng.seed_all(rng.make_key(built.config.seed, Domain.INIT, 4))
     dataset = built.data.split(name)
+    if dataset is not None and hasattr(built.data, "state_dict"):
+        vars(dataset)["reads_ahead"] = False  # a checkpoint holds the state of the last batch read
     if dataset is None or not built.config.data_on_device:
         return dataset
     return on_device(dataset, built.device)  # type: ignore[no-any-return]

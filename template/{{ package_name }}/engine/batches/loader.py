@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader, Dataset, Subset, default_collate
 from .. import rng, signals
 from ..api import BatchDataset
 from ..errors import UserError
-from ..machine.device import map_tensors, prefetched
+from ..machine.device import map_tensors, prefetched, to_device
 from ..machine.distributed import WORLD_SIZE
 from ..machine.torch_internals import split_rows
 from ..rng import Domain
@@ -130,7 +130,8 @@ class Loader:
     ) -> None:
         self.plan, self.device, self.workers = plan, device, workers
         self.reader = _Reader(dataset, collate, plan.seed, domain)
-        self.in_workers = getattr(dataset, "in_workers", not self.reader.takes_keys)
+        self.ahead = getattr(dataset, "reads_ahead", True)
+        self.in_workers = self.ahead and getattr(dataset, "in_workers", not self.reader.takes_keys)
         self.seconds: float | None = None  # that `first` took to read a micro-batch
 
     def read(self, start: int, stop: int) -> Iterator[Any]:
@@ -140,6 +141,8 @@ class Loader:
         """
         workers = self.worker_count(stop - start)
         batches = self._with(workers, start, stop) if workers else self._here(start, stop)
+        if not self.ahead:
+            return map(partial(to_device, device=self.device), batches)
         return batches if self.device.type == "cpu" else prefetched(batches, self.device)
 
     def first(self) -> Any:
@@ -192,7 +195,7 @@ class Loader:
         Reading a small batch takes about as long as reading ten.
         """
         size, samples = getattr(self.reader.dataset, "sample_bytes", None), 0
-        if size is not None and self.reader.takes_keys:
+        if size is not None and self.reader.takes_keys and self.ahead:
             samples = min(_TOGETHER[0], _TOGETHER[1] // max(1, size))
         count = max(1, samples * self.plan.micro_batches // self.plan.batch_size)
         for _, span in groupby(self.plan.span(start, stop), attrgetter("epoch")):

@@ -103,21 +103,6 @@ class Plan:
         return chain.from_iterable(map(self.batches, range(start, stop)))
 
 
-def own_order(
-    order: Callable[[int, int], np.ndarray | None], seed: int, samples: int, epoch: int
-) -> np.ndarray:
-    """Return the `Data.order` of `epoch` (from 0) over `samples`, int64. Raises `UserError`."""
-    indices = np.asarray(order(epoch + 1, rng.make_key(seed, Domain.ORDER, epoch)))
-    if indices.ndim != 1 or not np.issubdtype(indices.dtype, np.integer):
-        given = f"{indices.dtype} of shape {list(indices.shape)}"
-        raise UserError(f"order(…) must return whole numbers in one dimension, not {given}.")
-    for index in (indices.min(initial=0), indices.max(initial=0)):
-        if not 0 <= index < samples:
-            where = f"sample {index} in epoch {epoch + 1}"
-            raise UserError(f"order(…) names {where}. It must lie between 0 and {samples - 1}.")
-    return indices.astype(np.int64)
-
-
 def check_size(size: int, batch_size: int, accumulate: int, drop_last: bool) -> None:
     """Refuse a training set that gives no batch. Raises `UserError`."""
     micro_batches = accumulate * WORLD_SIZE

@@ -1,32 +1,29 @@
 """Check batches before the run: shapes, keys and `monitor`, in validation and in training."""
 
-import contextlib
-import copy
-from collections import deque
+import io
 from collections.abc import Iterator
-from dataclasses import replace
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from .. import rng
-from ..api import Context, Mean, Share, check_scalar, count_share, recording
 from ..batches.loader import Loader
-from ..config.schema import Config
-from ..errors import Exit, UserError
-from ..machine.device import autocast, map_tensors, move_model, to_device
-from ..machine.distributed import RANK
+from ..errors import UserError
+from ..machine.device import move_model
+from ..machine.distributed import WORLD_SIZE
 from ..rng import Domain
+from .hidden_state import check_repeats
 from .optimizer import check_shapes, check_trained, tensor_shapes
 from .parts import Built, Parts, lazy_modules
+from .passes import copied, training_pass, validation_pass, weights_kept
 from .target import describe_error
 
 
 def check_one_batch(parts: Parts, is_new: bool = True) -> None:
     """Send batches through copies of model and task: the first of validation, and for a new run the
     first of training and the smallest of both. Leaves no trace. Raises `UserError`."""
-    loader = parts.val or parts.train
+    loader, own_state = parts.val or parts.train, checked_state(parts)
     batch = loader.first()
     parts.train.seconds = loader.seconds  # the loader chooses its number of workers by it
     with weights_kept(parts):
@@ -35,14 +32,42 @@ def check_one_batch(parts: Parts, is_new: bool = True) -> None:
         validation_pass(tried, batch, "first batch")
         if is_new:
             if parts.val is not None:
-                for batch in _smallest(parts.val):
-                    validation_pass(tried, batch, "smallest validation batch")
-            batch = parts.train.read_here(parts.train.plan.batches(0)[0])
-            training_pass(tried, batch, "first training batch")
-            for batch in _smallest(parts.train):
-                training_pass(tried, batch, "smallest training batch")
+                for smallest in _smallest(parts.val):
+                    validation_pass(tried, smallest, "smallest validation batch")
+            first = parts.train.read_here(parts.train.plan.batches(0)[0])
+            training_pass(tried, first, "first training batch")
+            for smallest in _smallest(parts.train):
+                training_pass(tried, smallest, "smallest training batch")
         check_trained(parts.optimizer, tried.model, tried.loss)
         check_shapes(before, tensor_shapes(tried.model, tried.loss))
+        if is_new and parts.config.deterministic != "false":
+            check_repeats(parts, tried, first, batch)
+    parts.load_own_state(own_state)
+
+
+def checked_state(built: Built) -> dict[str, Any]:
+    """Return the state of the task and the data. Raises `UserError` if no checkpoint can hold it."""
+    for owner in (built.task, built.data):
+        name = type(owner).__name__
+        if hasattr(owner, "state_dict") != hasattr(owner, "load_state_dict"):
+            raise UserError(f"{name} needs both `state_dict` and `load_state_dict`, or neither.")
+        if hasattr(owner, "state_dict") and WORLD_SIZE > 1 and not isinstance(owner, nn.Module):
+            raise UserError(f"{name} has a `state_dict`. Such a run is limited to one process.")
+    try:
+        return stored(built.own_state())
+    except Exception as error:
+        raise UserError(
+            "A `state_dict` of the task or the data does not fit into a checkpoint. Return tensors, "
+            f"numbers, texts, and lists and dicts of them. {describe_error(error)}"
+        ) from error
+
+
+def stored(state: Any) -> Any:
+    """Return what a checkpoint gives back of `state`."""
+    file = io.BytesIO()
+    torch.save(state, file)
+    file.seek(0)
+    return torch.load(file, map_location="cpu", weights_only=True)
 
 
 def materialise(built: Built, loader: Loader) -> None:
@@ -68,167 +93,3 @@ def _smallest(loader: Loader) -> Iterator[Any]:
     size = max(1, len(last) // plan.micro_batches)
     if size < len(first.indices):
         yield loader.read_here(first._replace(indices=last[-size:]))
-
-
-_SMALL = 1 << 28
-"""Bytes of weights that may be copied. A large model is not."""
-
-
-@contextlib.contextmanager
-def weights_kept(built: Built) -> Iterator[None]:
-    """Drop the gradients of the block, and put back weights that it changes, unless they are many."""
-    weights = [*built.model.parameters(), *built.loss.parameters()]
-    is_small = sum(weight.nbytes for weight in weights) < _SMALL
-    kept = [weight.detach().clone() for weight in weights if is_small]
-    try:
-        yield
-    finally:
-        for weight in weights:
-            weight.grad = None
-        for weight, value in zip(weights, kept, strict=False):
-            weight.data.copy_(value)
-
-
-def copied(built: Any) -> Any:
-    """Return `built` with copies of model, loss, task and metrics, which share their weights.
-
-    What cannot be copied, such as a model with an open file, is returned itself.
-    """
-    modules = [*built.model.modules(), *built.loss.modules()]
-    shared = [*built.model.parameters(), *built.loss.parameters()]
-    for (
-        module
-    ) in modules:  # results of a computation cannot be copied, such as those of weight_norm
-        shared += [
-            v for v in vars(module).values() if isinstance(v, Tensor) and v.grad_fn is not None
-        ]
-    parts = {name: getattr(built, name) for name in ("model", "loss", "task", "metrics")}
-    try:
-        return replace(built, **copy.deepcopy(parts, {id(tensor): tensor for tensor in shared}))
-    except Exception:
-        return built
-
-
-def training_pass(
-    built: Built, batch: Any, what: str, key: int | None = None, backward: bool = True
-) -> Any:
-    """Send a micro-batch of training forward and backward, as the first step does. Return its loss.
-
-    key: of the random draws. None: that of the first step.
-    """
-    config, mix = built.config, getattr(built, "mix", None)
-    batch = to_device(map_tensors(Tensor.clone, batch), built.device, config.channels_last)
-    ctx = Context(0, 1, training=True, device=built.device)
-    with (
-        goes_through(built, batch, what),
-        output_explained(built.model),
-        torch.set_grad_enabled(backward),
-    ):
-        if mix is not None:
-            rng.seed_all(rng.fold_in(rng.make_key(config.seed, Domain.BATCH), RANK))
-            batch = to_device(mix(*batch), built.device, config.channels_last)
-        rng.seed_all(
-            rng.fold_in(rng.make_key(config.seed, Domain.STEP), RANK) if key is None else key
-        )
-        with autocast(built.precision, built.device), recording():
-            values = built.task.training_step(built.model, batch, ctx)
-        _check_values(values)
-        loss: Any = values["loss"]
-        loss = loss.value if isinstance(loss, Mean) else loss
-        if backward:
-            loss.backward()
-    return loss.detach()
-
-
-@torch.no_grad()
-def validation_pass(parts: Parts, batch: Any, what: str) -> float:
-    """Send a micro-batch of validation through model and task. Check `monitor`. Return the loss."""
-    parts.model.eval()
-    ctx = Context(0, 1, training=False, device=parts.device, metrics=parts.metrics)
-    rng.seed_all(rng.make_key(parts.config.seed, Domain.VALIDATION))
-    batch = to_device(batch, parts.device, parts.config.channels_last)
-    computed = autocast(parts.precision, parts.device)
-    explained = output_explained(parts.model)
-    with goes_through(parts, batch, what), explained, computed, recording() as recorded:
-        values = parts.task.validation_step(parts.model, batch, ctx)
-        _check_values(values)
-        derived = parts.task.derived({k: _number(v) for k, v in {**recorded, **values}.items()})
-    parts.model.train()
-    names = [f"val/{key}" for key in (*recorded, *values, *derived, *parts.metrics)]
-    several = tuple(f"val/{key}/" for key in parts.metrics)  # a metric may give several values
-    monitor = parts.config.monitor
-    if parts.val is not None and monitor not in names and not monitor.startswith(several):
-        raise UserError(f"monitor={monitor} is not one of the values {', '.join(names)}.")
-    return _number(values["loss"])
-
-
-def _check_values(values: Any) -> None:
-    """Refuse what no step of a task may return. Raises `UserError`."""
-    if not hasattr(values, "items") or "loss" not in values:
-        raise UserError("The task's step must return a dict with the key 'loss'.")
-    for key, value in values.items():
-        if isinstance(value, Share) and key != "loss":
-            count_share(key, value)
-        else:
-            check_scalar(key, value.value if isinstance(value, Mean) else value)
-
-
-def too_large(config: Config) -> str:
-    """Return the sentence for a GPU that is out of memory."""
-    peak = torch.cuda.max_memory_allocated() / 2**30
-    return (
-        f"The GPU's memory is too small for batch_size={config.batch_size} with accumulate="
-        f"{config.accumulate} (peak {peak:.1f} GiB). Raise accumulate, or lower batch_size."
-    )
-
-
-@contextlib.contextmanager
-def goes_through(built: Built, batch: Any, what: str = "first batch") -> Iterator[None]:
-    """Turn an error of the model or the task on a batch into `UserError`."""
-    try:
-        yield
-    except torch.OutOfMemoryError as error:
-        raise UserError(too_large(built.config)) from error
-    except Exception as error:
-        if isinstance(error, Exit | ImportError | NameError) or built.config.log.level == "debug":
-            raise
-        advice = " Set drop_last=true to leave it out." if what == "smallest training batch" else ""
-        raise UserError(
-            f"The model or the task failed on the {what} ({shapes(batch)}): "
-            f"{describe_error(error)}{advice} Add -v to see the traceback."
-        ) from error
-
-
-@contextlib.contextmanager
-def output_explained(model: nn.Module) -> Iterator[None]:
-    """If the model returns an object with `logits`, as those of transformers do, add to an error
-    how the task gets them."""
-    returned: deque[Any] = deque(maxlen=1)
-    hook = model.register_forward_hook(lambda *call: returned.append(call[2]))
-    try:
-        yield
-    except Exception as error:
-        if returned and hasattr(returned[0], "logits"):
-            name = type(returned[0]).__name__
-            error.add_note(f"The model returns {name}. In task.py, take model(…).logits.")
-        raise
-    finally:
-        hook.remove()
-
-
-def _number(value: Any) -> float:
-    """Return the first value of a key as a float."""
-    value = value[0] if isinstance(value, list) else value
-    if isinstance(value, Share):
-        return float(value.value())
-    return float(value.value if isinstance(value, Mean) else value)
-
-
-def shapes(batch: Any) -> str:
-    if isinstance(batch, torch.Tensor):
-        return "×".join(map(str, batch.shape)) or "scalar"
-    if isinstance(batch, dict):
-        return ", ".join(f"{k} {shapes(v)}" for k, v in batch.items())
-    if isinstance(batch, list | tuple):
-        return ", ".join(shapes(v) for v in batch)
-    return type(batch).__name__

@@ -79,6 +79,18 @@ class Built:
     task: Task
     metrics: dict[str, Any]
 
+    def own_state(self) -> dict[str, Any]:
+        """Return copies of the state dicts of the task and the data, if they have one."""
+        owners = {"task": self.task, "data": self.data}
+        states = {k: o.state_dict() for k, o in owners.items() if hasattr(o, "state_dict")}
+        return copy.deepcopy(states)
+
+    def load_own_state(self, state: Mapping[str, Any]) -> None:
+        """Load what `own_state` returned, or a checkpoint, which may lack it."""
+        for key, owner in {"task": self.task, "data": self.data}.items():
+            if key in state and hasattr(owner, "load_state_dict"):
+                owner.load_state_dict(copy.deepcopy(state[key]))
+
 
 @dataclass
 class Parts(Built):
@@ -95,6 +107,7 @@ class Parts(Built):
     val_interval: int | Fraction  # optimizer steps between validations; 0: only at the run's end
     fingerprint: dict[str, Any]
     replicated: Any = None  # the model in DistributedDataParallel, with several processes
+    held_state: dict[str, Any] | None = None  # of task and data, before the validation under way
 
     @property
     def in_turn(self) -> bool:
@@ -149,6 +162,7 @@ class Parts(Built):
             **optimizer_state(self.optimizer),
             "scheduler": self.scheduler.state_dict(),
             "fingerprint": self.fingerprint,
+            **(self.own_state() if self.held_state is None else self.held_state),
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -161,6 +175,7 @@ class Parts(Built):
         values = state.get("optimizer_values")
         load_optimizer_state(self.optimizer, state["optimizer"], values)
         self.scheduler.load_state_dict(state["scheduler"])
+        self.load_own_state(state)
 
     def copy_gradients(self) -> None:
         """Replace each gradient by a copy of its own."""

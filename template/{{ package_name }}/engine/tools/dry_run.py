@@ -1,14 +1,26 @@
-"""`dry_run=true`: build everything, do the first step, show both, and leave no run."""
+"""`dry_run=true`: build everything, do the first steps, show both, and leave no run.
 
+The second step is done three times: after the first one, again from a checkpoint of the first one,
+and from this checkpoint in a second copy of everything. All must end alike.
+"""
+
+import copy
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
-from ..build.first_batch import check_one_batch, goes_through, shapes
+from torch import Tensor
+
+from ..build.first_batch import check_one_batch, stored
+from ..build.hidden_state import DRAW, KEEP, difference, refuse
 from ..build.optimizer import group_table
 from ..build.parts import Parts
+from ..build.passes import goes_through, shapes
 from ..build.pretrained import other_pictures
 from ..launch import Job
 from ..loop import Steps
-from ..machine.distributed import is_main
+from ..machine.device import map_tensors
+from ..machine.distributed import from_all, is_main
 from ..paths import ROOT, RUNS
 from ..setup import build_parts
 from ..text import number
@@ -20,8 +32,10 @@ def dry_run(job: Job) -> None:
     config = job.config
     parts = build_parts(config)
     check_one_batch(parts)
-    parts.scheduler.begin(parts.optimizer)
-    batch = _first_step(parts)
+    begun, steps = stored(parts.model.state_dict()), Steps(parts)
+    batch = _first_step(steps)
+    if config.deterministic != "false":
+        _check_resume(steps, begun)
     if job.run is not None:
         job.run.release()
     if not is_main():
@@ -46,11 +60,12 @@ def dry_run(job: Job) -> None:
     print(f"The schedule: {path.relative_to(ROOT)}. Leave dry_run out to train.", flush=True)
 
 
-def _first_step(parts: Parts) -> str:
+def _first_step(steps: Steps) -> str:
     """Do the first step of training; return the shapes and values of its batch."""
+    parts = steps.parts
+    parts.scheduler.begin(parts.optimizer)
     parts.train.workers = 0  # in this process, an unreadable sample raises its own error
     batches = list(parts.train.read(0, 1))
-    steps = Steps(parts)
     parts.model.train()
     with goes_through(parts, batches[0]):
         steps.training_step(iter(batches))
@@ -60,6 +75,44 @@ def _first_step(parts: Parts) -> str:
     if unused and not parts.in_turn:
         text += f"; no gradient reaches {', '.join(unused[:5])}{' …' if len(unused) > 5 else ''}"
     return f"{shapes(steps.batch)}: {text}"
+
+
+def _check_resume(steps: Steps, begun: Mapping[str, Any]) -> None:
+    """Do the second step three times. begun: the model before the first one. Raises `UserError`."""
+    saved = _state(steps)
+    wanted, again = _second_step(steps), _second_step(steps, saved)
+    other = Steps(build_parts(steps.config))
+    model = stored(other.parts.model.state_dict())
+    found = {
+        "When the second step is repeated, ": difference(wanted, again),
+        "When everything is built again, model": difference(begun, model),
+        "When a second copy resumes, ": difference(wanted, _second_step(other, saved)),
+    }
+    told = next((when + how.removeprefix(".") for when, how in found.items() if how), None)
+    for sentence in filter(None, from_all(told)):  # all processes end alike
+        refuse(steps.config, f"{sentence}. {DRAW} {KEEP}")
+        return
+
+
+def _second_step(steps: Steps, saved: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """Do the second step, from a checkpoint if it is given. Return its batch and the state after it."""
+    parts = steps.parts
+    if saved is not None:
+        parts.load_state_dict(copy.deepcopy(saved))  # an optimizer keeps the tensors
+        steps.scaler.load_state_dict(saved["scaler"])
+        steps.step = 1
+        parts.scheduler.begin(parts.optimizer, 1)
+    parts.model.train()
+    parts.train.workers = 0
+    batches = list(parts.train.read(1, 2))
+    batch = map_tensors(Tensor.clone, batches)
+    steps.training_step(iter(batches))
+    return {"batch": batch, **_state(steps)}
+
+
+def _state(steps: Steps) -> dict[str, Any]:
+    """Return the state as a checkpoint gives it back."""
+    return stored({**steps.parts.state_dict(), "scaler": steps.scaler.state_dict()})
 
 
 def draw_schedule(parts: Parts, path: Path) -> None:

@@ -61,6 +61,7 @@ def open_run(folder: Path, which: str = "best", **replaced: Any) -> Opened:
     averaged = state["ema"] is not None
     load_weights(built.model, state["ema"] if averaged else state["model"], "model")
     load_weights(built.loss, state["loss"], "loss")
+    built.load_own_state(state)
     built.model.eval().requires_grad_(False)
     if state["fingerprint"]["data"] != built.data.fingerprint():
         say(f"The data have changed since {path.name} was written.")
