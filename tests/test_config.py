@@ -159,6 +159,10 @@ def test_own_keys_feed_others(workspace, train):
     assert "Nothing is left to do." in train(*SHORT, "resume=auto").last
     done = train(*SHORT, "vars.widht=9")
     assert (done.code, done.out.strip()) == (2, "Unknown config key 'vars.widht'. Did you mean 'vars.width'?")
+    assert (
+        train(*SHORT, "vars.questionable=9").last
+        == "Unknown config key 'vars.questionable'. Add it below vars in configs/train.yaml."
+    )
     assert "  vars.width=7" in train("--help").out
 
 

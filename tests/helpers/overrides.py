@@ -28,16 +28,16 @@ GOOD: dict[str, list[Any]] = {
     "workers": ["null", 0, 1],
     "monitor": ["val/loss", "val/acc"],
     "monitor_mode": ["min", "max"],
-    "val_every_epochs": [0, 1, 5],
+    "val_every_epochs": [0, 1, 5, 0.25, 1.5],
     "val_every_steps": ["null", 1, 50],
     "val_at_start": ["true", "false"],
     "save_every_epochs": [0, 1, 5],
     "save_every_steps": ["null", 1, 50],
-    "keep_last": [1, 10**6],
+    "keep_last": [1, 10**6, "null"],
     "early_stopping_patience": ["null", 0, 3],
     "max_minutes": ["null", 0.1, 1e9],
-    "limit_train_batches": ["null", 1, 2],
-    "limit_val_batches": ["null", 1, 2],
+    "limit_train_batches": ["null", 1, 2, 0.5, 1.0],
+    "limit_val_batches": ["null", 1, 2, 0.01, 1.0],
     "resume": ["null", "auto"],
     "init_from": ["null", "kept/old/checkpoints/best.pt"],
     "init_rename": ["[]", "['^x=>y']", "['a=>b','(.)q=>\\\\1']"],
@@ -84,6 +84,8 @@ CHOICES: dict[str, list[tuple[str, dict[str, list[Any]]]]] = {
     "mix": [("mix=mixup", {"mix.alpha": [0.2, 1]}), ("mix=cutmix", {"mix.alpha": [1]}), ("mix=none", {})],
     "optimizer": [
         ("optimizer=adamw", {"optimizer.betas": ["[0.8,0.9]"], "optimizer.eps": ["1e-6"]}),
+        ("optimizer=adam", {"optimizer.amsgrad": ["true"], "optimizer.maximize": ["true"]}),
+        ("optimizer=torch.optim.RMSprop", {"optimizer.momentum": [0.9], "optimizer.centered": ["true"]}),
         ("optimizer=sgd", {"optimizer.momentum": [0.5, 0.9], "optimizer.weight_decay": [0, 0.1]}),
         ("optimizer.no_decay_norm_bias=true", {"optimizer.layer_decay": [0.5, 1]}),
         ("optimizer.groups=[{name: a, match: '*weight'}, {name: b, match: '*', lr_scale: 0.1}]", {}),
@@ -100,6 +102,9 @@ CHOICES: dict[str, list[tuple[str, dict[str, list[Any]]]]] = {
         ("scheduler=multistep", {"scheduler.milestones": ["[]", "[1]", "[3,9,27]"]}),
         ("scheduler=one_cycle", {"scheduler.pct_start": [0, 0.1, 1], "scheduler.div_factor": [1, 10]}),
         ("scheduler=warmup_stable_decay", {"scheduler.decay_fraction": [0, 0.5, 1]}),
+        ("scheduler=plateau", {"scheduler.threshold": [0.1], "scheduler.cooldown": [2]}),
+        ("scheduler=.engine.schedule.Cosine", {"scheduler.cycles": [2]}),
+        ("scheduler=torch.optim.lr_scheduler.ExponentialLR", {"scheduler.gamma": [0.9]}),
         ("scheduler=plateau", {"scheduler.patience": [0, 3], "scheduler.factor": [0.1]}),
         (
             "scheduler=torch",
@@ -142,6 +147,7 @@ ODD: list[str] = [
 """Values that suit few keys, if any."""
 
 NAMES: list[str] = [
+    *("learning_rate", "bs", "trainer.gpus", "ckpt_path", "vars", "vars.x", "data.subset", "momentum", "width"),
     *("lrr", "epoch", "Lr", "model.widht", "model.name", "data.nothing", "data.root", "optimizer.lr", "log"),
     *("find_lr", "log.nothing", "a.b.c.d", "", ".", "..", "lr.x", "seed.", ".seed", "model..width", "model.0", "0"),
     *("größe", "a b", "'lr'", "model@task", "model@", "@model", "@", "data/x", "/data", "model/", "data@_global_"),

@@ -2,7 +2,7 @@
 
 import difflib
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 
 from ..errors import UserError, nearest
 from ..paths import CONFIGS
@@ -33,7 +33,7 @@ _WORDS = {
     "loss": "criterion loss_fn",
     "scheduler": "sched lr_scheduler lr_schedule",
     "resume=RUN goes on with a run. init_from=FILE starts a new run from weights.": (
-        "ckpt_path checkpoint checkpoint_path ckpt resume_from_checkpoint resume_from weights"
+        "ckpt_path checkpoint checkpoint_path ckpt resume_from_checkpoint resume_from"
     ),
     "device=cuda takes one GPU. For several: torchrun --nproc-per-node=2 train.py KEY=VALUE.": (
         "gpu gpus num_gpus devices accelerator strategy nproc_per_node"
@@ -59,7 +59,7 @@ _OF_TORCH = {
 """Where torch has more choices, and an example."""
 
 
-def hint(key: str, known: Iterable[str], target: str = "") -> str:
+def hint(key: str, known: Collection[str], target: str = "") -> str:
     """Return a sentence after a space that leads from an unknown key to a right one, or "".
 
     known: the keys of the top level, or the arguments that the `target` of a group's section takes.
@@ -68,9 +68,11 @@ def hint(key: str, known: Iterable[str], target: str = "") -> str:
     group, word = key.partition(".")[0], _word(name)
     meant = _MEANT.get(word, word if word in FIELDS else "")
     owners = _choices_with(f"{name}:")
+    beside = [k.removeprefix(f"{place}.") for k in known if k.startswith(f"{place}.")]
+    beside = beside if group not in GROUPS else list(known)
+    near = difflib.get_close_matches(name, beside, n=1, cutoff=0.65)
     if group in GROUPS:
         own = [f"{group}={choice}" for g, choice in owners if g == group == place][:3]
-        near = difflib.get_close_matches(name, known, n=1, cutoff=0.65)
         if own and not _choices_with(f"_target_: {target}"):
             return f" It is a key of {', '.join(own)}. {group}={target} starts without such keys."
         if own:
@@ -82,7 +84,11 @@ def hint(key: str, known: Iterable[str], target: str = "") -> str:
         return f" Did you mean '{meant}'?" if meant in RULES else f" {meant}"
     if owners:
         return f" Did you mean '{owners[0][0]}.{name}'?"
-    return nearest(key, known)
+    if near:
+        return f" Did you mean '{place}.{near[0]}'?"
+    if group == "vars":
+        return " Add it below vars in configs/train.yaml."
+    return "" if beside else nearest(key, known)
 
 
 def _word(text: str) -> str:
