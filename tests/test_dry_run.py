@@ -57,7 +57,7 @@ def test_multirun(train, workspace):
 
 @pytest.mark.parametrize(
     ("overrides", "named"),
-    [(["dry_run=maybe"], "dry_run"), (["dry_run=true", "monitor=val/nothing"], "val/acc")],
+    [(["dry_run=maybe"], "dry_run"), (["dry_run=true", "monitor=val/nothing_acc"], "val/acc")],
     ids=lambda x: " ".join(x) if isinstance(x, list) else "",
 )
 def test_mistakes(train, workspace, overrides, named):

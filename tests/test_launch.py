@@ -45,7 +45,7 @@ MISTAKES = [
     (["log.every=0"], "log.every=0"),
     (["log.level=loud"], "log.level=loud"),
     (["monitor=acc"], "monitor=acc"),
-    (["monitor=val/nothing"], "val/acc"),
+    (["monitor=val/nothing", "monitor_mode=max"], "val/acc"),
     (["monitor_mode=up"], "monitor_mode=up"),
     (["name=../x"], "name=../x"),
     (["name="], "name"),
@@ -210,7 +210,7 @@ def test_help_shows_choices_and_keys(train):
         "data: cifar10, digits",
         "batch_size=64  ",
         "optimizer.weight_decay=0.05",
-        "(one of min, max)",
+        "(one of auto, min, max)",
         "optimizer: adam, adamw, sgd",
     ):
         assert text in done.out

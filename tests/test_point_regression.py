@@ -95,6 +95,6 @@ def test_a_mistake_in_what_is_derived_is_told_before_the_run(point, other):
     assert done.code == 2
     assert "KeyError: 'mes' (digits/other.py, line 13)" in done.last
     assert not (point.project / "runs/wrong").exists()
-    done = point.train(*point.short, "monitor=val/rsme", "name=wrong")
+    done = point.train(*point.short, "monitor=val/rsme", "monitor_mode=min", "name=wrong")
     assert done.code == 2
     assert "val/loss, val/mse, val/rmse" in done.last

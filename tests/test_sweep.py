@@ -49,7 +49,7 @@ def test_a_failed_job_of_a_grid_has_its_row(train, workspace):
     line = "        images, labels = batch\n"
     assert line in text
     task.write_text(text.replace(line, f"{line}        images = images / (model.training is False or ctx.step != 5)\n"))
-    done = train("-m", "max_steps=9,3", "monitor=val/acc,val/nothing", *QUICK)
+    done = train("-m", "max_steps=9,3", "monitor=val/acc,val/nothing", "monitor_mode=max", *QUICK)
     assert done.code == 76, done.out
     assert [(row["status"], bool(row["run"])) for row in results(done.out)] == [
         ("not finite (76)", True),
@@ -75,7 +75,7 @@ def test_a_search_seeks_in_the_direction_of_the_monitor(train, workspace):
     assert [row["run"] for row in results(more.out)[:3]] == [row["run"] for row in rows]
     assert len(list((workspace / "runs/default").glob("*/manifest.json"))) == 4
 
-    lowest = train(*SEARCH, "name=low", "monitor=val/loss", "monitor_mode=min", "-m")
+    lowest = train(*SEARCH, "name=low", "monitor=val/loss", "-m")
     assert lowest.code == 0, lowest.out
     best = min(result(workspace, row)["last"] for row in results(lowest.out))
     (found,) = (workspace / "runs/low/.sweeps").glob("*/optimization_results.yaml")

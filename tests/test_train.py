@@ -94,7 +94,7 @@ def test_multirun(train, workspace):
 
 
 def test_a_failed_job_does_not_end_a_sweep(train, workspace):
-    done = train("-m", "monitor=val/acc,val/nothing", "epochs=1", "logger=none")
+    done = train("-m", "monitor=val/acc,val/nothing", "monitor_mode=max", "epochs=1", "logger=none")
     assert done.code == 2
     assert "Finished" in done.out
     assert "val/nothing" in done.out

@@ -27,7 +27,7 @@ GOOD: dict[str, list[Any]] = {
     "deterministic": ["true", "True", "warn", "false", "'true'"],
     "workers": ["null", 0, 1],
     "monitor": ["val/loss", "val/acc"],
-    "monitor_mode": ["min", "max"],
+    "monitor_mode": ["auto", "min", "max"],
     "val_every_epochs": [0, 1, 5, 0.25, 1.5],
     "val_every_steps": ["null", 1, 50],
     "val_at_start": ["true", "false"],

@@ -18,6 +18,7 @@ from .build.sections import check_sections
 from .config import help
 from .config.compose import compose, composed, read_flags, single_run, to_config
 from .config.hydra_errors import explain, first_line
+from .config.monitor import refuse_doubtful_mode
 from .config.schema import EXTENDING, Config
 from .config.stored import changed_keys, merge_configs, read_config
 from .errors import FAILED, FINISHED, MISTAKE, STOPPED, Exit, Stopped, UserError
@@ -137,6 +138,7 @@ def _plan(outcome: Outcome, config: Config) -> Job | None:
     """Return the job, with the run that it resumes. None: that run is finished already."""
     outcome.resumed = folder = find_run(config) if config.resume is not None else None
     if folder is None:
+        refuse_doubtful_mode(config, outcome.overrides)
         return Job(config, outcome.overrides, outcome.folder_name, None)
     run, stored = lock_run(folder), read_config(folder)
     config = merge_configs(folder, stored, config, outcome.overrides)

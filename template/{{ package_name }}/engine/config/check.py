@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 from ..errors import UserError, nearest
 from ..text import say
 from .hints import hint
+from .monitor import resolve_mode
 from .schema import RULES, SECTIONS, Config, Rule, check_value
 
 _TAG = Rule("", fits=lambda v: isinstance(v, str) and bool(v.strip()), must_be="a logged value")
@@ -45,6 +46,7 @@ def from_dict(values: Mapping[str, Any]) -> Config:
         if repr(getattr(config, name)) == "1.0":  # all of them, while 1 is one
             setattr(config, name, None)
     _check(config)
+    config.monitor_mode = resolve_mode(config)
     return config
 
 

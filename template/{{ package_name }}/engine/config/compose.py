@@ -10,6 +10,7 @@ from .check import accept_retired, from_dict
 from .hints import accept, refuse_other_spellings
 from .hydra_errors import explain, first_line
 from .hydra_internals import check_flags, make_current
+from .monitor import usual_mode
 from .schema import GROUPS, SECTIONS, Config
 
 DIRECTIONS = {"max": "maximize", "min": "minimize"}  # Hydra's words for each `monitor_mode`
@@ -96,7 +97,13 @@ def register() -> None:
     ConfigStore.instance().store(name="schema", node=node)
     for group in GROUPS:  # for a class in place of a choice
         ConfigStore.instance().store(group=group, name="named", node={"_target_": "???"})
-    OmegaConf.register_new_resolver("direction", DIRECTIONS.get, replace=True)
+    OmegaConf.register_new_resolver("direction", _direction, replace=True)
+
+
+def _direction(mode: str, *, _root_: Any) -> str | None:
+    """Return Hydra's word for the config's `monitor_mode`; None if nothing tells what `auto` is."""
+    resolved = usual_mode(_root_.monitor, _root_.loss) if mode == "auto" else mode
+    return DIRECTIONS.get(str(resolved))
 
 
 def to_config(composed: Any) -> Config:

@@ -187,7 +187,9 @@ class Config:
         heading="Validation and checkpoints",
     )
     monitor_mode: str = key(
-        "min", "Whether a smaller or a larger `monitor` is better.", one_of=("min", "max")
+        "auto",
+        "Whether a smaller (min) or a larger (max) `monitor` is better. auto: as its name says.",
+        one_of=("auto", "min", "max"),
     )
     val_every_epochs: int | float = key(
         1, "Epochs between validations, such as 0.25; 0: only at the end.", at_least=0

@@ -17,6 +17,7 @@ from ..text import say
 from .compose import DIRECTIONS, composed, register, to_config
 from .hydra_errors import explain
 from .hydra_internals import jobs_of
+from .monitor import refuse_doubtful_mode
 from .schema import Config
 
 
@@ -70,6 +71,8 @@ def _check_all(sweeper: Any, overrides: list[str], check: Callable[[Config], Non
     for job in jobs or []:
         with _named(job):
             configs.append(to_config(composed(job)))
+            if configs[-1].resume is None:
+                refuse_doubtful_mode(configs[-1], job)
         mode = configs[-1].monitor_mode
         direction = getattr(sweeper.get("direction"), "name", sweeper.get("direction"))
         if not is_grid and isinstance(direction, str) and direction != DIRECTIONS[mode]:
