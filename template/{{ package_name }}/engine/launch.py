@@ -144,8 +144,9 @@ def _plan(outcome: Outcome, config: Config) -> Job | None:
     config = merge_configs(folder, stored, config, outcome.overrides)
     manifest = run.manifest()
     if manifest["status"] == "finished" and not changed_keys(stored, config) & EXTENDING:
-        steps = manifest["result"]["steps"]
-        say(f"{run.shown} is finished after {steps} steps. Nothing is left to do.")
+        result = manifest["result"]
+        more = run.early_stop(result) or "Nothing is left to do."
+        say(f"{run.shown} is finished after {result['steps']} steps. {more}")
         run.release()
         return None
     return Job(config, outcome.overrides, outcome.folder_name, run)

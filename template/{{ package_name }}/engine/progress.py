@@ -71,6 +71,14 @@ class Progress:
     def is_out_of_patience(self) -> bool:
         return self.patience is not None and self.not_better > self.patience
 
+    @property
+    def early_stop(self) -> str | None:
+        """Why the run ends before its last step, in words; None if it need not."""
+        if not self.is_out_of_patience:
+            return None
+        spent = f"validations in a row did not improve {self.monitor}"
+        return f"{self.not_better} {spent} (early_stopping_patience={self.patience})"
+
     def reason_to_stop(self) -> str | None:
         """Return the signal or the time limit that asks this process to stop, or None."""
         minutes = self.max_minutes if self.has_advanced else None

@@ -51,6 +51,11 @@ def number(value: float) -> str:
     return text
 
 
+def typed(value: object) -> str:
+    """Return a config value as on the command line."""
+    return {"None": "null", "True": "true", "False": "false"}.get(str(value), str(value))
+
+
 def duration(seconds: float) -> str:
     """Return seconds as h:mm:ss."""
     whole = round(seconds)

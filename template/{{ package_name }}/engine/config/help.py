@@ -3,6 +3,7 @@
 from typing import Any
 
 from ..paths import CONFIGS
+from ..text import typed
 from .check import without_retired
 from .schema import GROUPS, RULES
 from .stored import flat
@@ -43,13 +44,8 @@ def text(composed: Any) -> str:
     for key, rule in RULES.items():
         lines += [f"\n{rule.heading}"] if rule.heading else []
         inner = [k for k in values if k.startswith(f"{key}.")] if key in (*GROUPS, "vars") else []
-        lines += [f"  {k}={_typed(values[k])}" for k in inner]
+        lines += [f"  {k}={typed(values[k])}" for k in inner]
         if not inner:
             limits = f" ({rule.limits()})" if rule.limits() else ""
-            lines.append(f"  {f'{key}={_typed(values.get(key))}':<32}  {rule.meaning}{limits}")
+            lines.append(f"  {f'{key}={typed(values.get(key))}':<32}  {rule.meaning}{limits}")
     return _USE.format(choices="\n".join(choices), keys="\n".join(lines))
-
-
-def _typed(value: Any) -> str:
-    """Return a value as on the command line."""
-    return {"None": "null", "True": "true", "False": "false"}.get(str(value), str(value))

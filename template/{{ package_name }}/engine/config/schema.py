@@ -202,7 +202,7 @@ class Config:
         3, "Newest checkpoints to keep, besides `best.pt`; null: all.", at_least=1
     )
     early_stopping_patience: int | None = key(
-        None, "End after so many validations without a better `monitor`.", at_least=0
+        None, "End when more validations in a row than this do not improve `monitor`.", at_least=0
     )
     max_minutes: float | None = key(None, "Stop, save and exit with 75 after this time.", above=0)
     limit_train_batches: int | float | None = key(
@@ -267,7 +267,10 @@ _OPERATIONAL = """
 OPERATIONAL = frozenset(_OPERATIONAL.split())
 """Top-level keys that a resumed run may change, because they do not change the result."""
 
-EXTENDING = frozenset({"epochs", "max_steps"})
+LENGTH = frozenset({"epochs", "max_steps"})
+"""Top-level keys that give the length of a run, and with it the schedule."""
+
+EXTENDING = LENGTH | {"early_stopping_patience"}
 """Top-level keys that a resumed run may raise, to train for longer."""
 
 

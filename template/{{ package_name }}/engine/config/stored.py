@@ -8,6 +8,7 @@ from typing import Any
 
 from ..errors import UserError
 from ..paths import CONFIGS, shown
+from ..text import typed
 from .check import RETIRED, from_dict
 from .schema import EXTENDING, OPERATIONAL, Config
 
@@ -90,7 +91,8 @@ def changed_keys(stored: Config, new: Config) -> set[str]:
 
 def is_shorter(stored: Config, new: Config) -> bool:
     """Return True if a run of `new` ends before a run of `stored`."""
-    return new.epochs < stored.epochs or (new.max_steps or 1e18) < (stored.max_steps or 1e18)
+    limits = [(getattr(new, key), getattr(stored, key)) for key in EXTENDING]
+    return any(n is not None and (s is None or n < s) for n, s in limits)
 
 
 def merge_configs(folder: Path, stored: Config, new: Config, overrides: list[str]) -> Config:
@@ -102,7 +104,7 @@ def merge_configs(folder: Path, stored: Config, new: Config, overrides: list[str
     if new.resume == "auto":  # only these keys can differ
         keys |= OPERATIONAL | EXTENDING
     for key in sorted(keys & changed_keys(stored, new) - OPERATIONAL):
-        old = f"{key}={getattr(stored, key)}"
+        old = f"{key}={typed(getattr(stored, key))}"
         value = getattr(new, key)
         if key not in EXTENDING:
             source = key if key in typed else "experiment"
@@ -111,7 +113,8 @@ def merge_configs(folder: Path, stored: Config, new: Config, overrides: list[str
                 f"new run, or leave {source} out."
             )
         if is_shorter(stored, dataclasses.replace(stored, **{key: value})):
-            raise UserError(f"{key}={value} is below {old}. A resumed run can only become longer.")
+            now = f"{key}={typed(value)}"
+            raise UserError(f"{now} is below {old}. A resumed run can only become longer.")
     taken = {key: getattr(new, key) for key in keys & (OPERATIONAL | EXTENDING)}
     taken["allowed_packages"] = new.allowed_packages  # of the project, never of the run
     return dataclasses.replace(stored, **taken)

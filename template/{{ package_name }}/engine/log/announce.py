@@ -42,6 +42,8 @@ def announce_end(run: Run, result: dict[str, Any]) -> None:
     curves = [f"{run.shown}/curves.png"] if (run.folder / "curves.png").exists() else []
     if (run.folder / "tensorboard").exists():
         curves.append(f"tensorboard --logdir {run.shown}")
+    if reason := run.early_stop(result):
+        logger.info(reason)
     if curves:
         logger.info(f"Look at the curves: {' or '.join(curves)}")
     logger.info(f"Finished: {best}{run.shown}, weights_sha256 {result['weights_sha256']}")
