@@ -46,7 +46,8 @@ class Progress:
         self.best: float | None = None
         self.best_saved: float | None = None  # of best.pt; not `best` if that file was lost
         self.last: float | None = None
-        self.not_better = 0  # validations in a row without a better value
+        self.best_observed: float | None = None
+        self.not_better = 0  # observed validations in a row without a better value
         # True once this process has done a step or a validation. Until then `max_minutes` does not
         # count, so that a resume loop always advances.
         self.has_advanced = False
@@ -59,13 +60,20 @@ class Progress:
                 f"monitor={self.monitor} is not among the validation values {', '.join(results)}. "
                 "Set monitor to one of them."
             )
-        self.last = value = results[self.monitor]
+        value = results[self.monitor]
+        self.last = value if math.isfinite(value) else None
         is_best = is_better(value, self.best, self.mode)
         is_to_save = is_better(value, self.best_saved, self.mode)
-        self.not_better = 0 if is_best else self.not_better + 1
         self.best = value if is_best else self.best
         self.best_saved = value if is_to_save else self.best_saved
         return is_best, is_to_save
+
+    def observe(self, value: float) -> None:
+        """Take a monitored value that early stopping counts."""
+        if is_better(value, self.best_observed, self.mode):
+            self.best_observed, self.not_better = value, 0
+        else:
+            self.not_better += 1
 
     @property
     def is_out_of_patience(self) -> bool:
@@ -91,9 +99,11 @@ class Progress:
             "value": self.best,
             "saved": self.best_saved,
             "last": self.last,
+            "observed": self.best_observed,
             "not_better": self.not_better,
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         self.best, self.best_saved = state["value"], state["saved"]
         self.last, self.not_better = state["last"], state["not_better"]
+        self.best_observed = state.get("observed", self.best)  # until 0.2.0 all were observed

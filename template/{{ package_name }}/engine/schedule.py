@@ -92,7 +92,7 @@ class Schedule(ABC):
             group["lr"] = group["base_lr"] * scale
 
     def observe(self, value: float) -> None:  # noqa: B027 - only Plateau uses the value
-        """Take the monitored value of a validation."""
+        """Take the monitored value of a validation, if it is finite."""
 
     def state_dict(self) -> dict[str, Any]:
         return {"step": self.step_count}

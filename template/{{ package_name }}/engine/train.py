@@ -7,7 +7,7 @@ from typing import Any
 
 from .build.first_batch import check_one_batch
 from .build.parts import Parts
-from .config.stored import read_config
+from .config.stored import changed_keys, read_config
 from .errors import Exit, Stopped
 from .failures import recorded, writing
 from .launch import Job
@@ -17,7 +17,7 @@ from .loop import Loop
 from .machine import distributed
 from .run.facts import describe_start, timestamp, weights_sha256
 from .run.folder import Run, create_run, refuse_other_groups
-from .run.resume import find_checkpoint, record_resumed
+from .run.resume import find_checkpoint, record_resumed, refuse_changes
 from .setup import build_parts
 from .text import logger
 
@@ -65,12 +65,13 @@ def restore(parts: Parts, run: Run) -> dict[str, Any] | None:
     Raises `UserError` if data or shapes do not fit, `Failed` if no checkpoint can be used.
     """
     config, stored = parts.config, read_config(run.folder)
+    changed = changed_keys(stored, config)
+    refuse_changes(changed, parts.scheduler.can_be_extended, parts.validation_reader)
     state = find_checkpoint(run, stored)
     if state is not None:
         refuse_other_groups(run.folder, {group["name"] for group in parts.optimizer.param_groups})
         parts.load_state_dict(state)
-    can_be_extended = parts.scheduler.can_be_extended
-    record_resumed(run, config, stored, state, parts.fingerprint, can_be_extended)
+    record_resumed(run, config, stored, state, parts.fingerprint)
     return state
 
 

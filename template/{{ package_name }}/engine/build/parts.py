@@ -147,6 +147,13 @@ class Parts(Built):
             for_each("div_", grads, share)
 
     @property
+    def validation_reader(self) -> str | None:
+        """What in the training depends on validations, in words; None if nothing does."""
+        if self.config.early_stopping_patience is not None:
+            return "early stopping"
+        return None if type(self.scheduler).observe is Schedule.observe else "the schedule"
+
+    @property
     def save_intervals(self) -> tuple[int, ...]:
         """Optimizer steps between checkpoints, by epochs and by steps. 0 stands for never."""
         by_epochs = self.config.save_every_epochs * self.train.plan.steps

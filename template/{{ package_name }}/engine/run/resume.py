@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-from ..config.schema import EXTENDING, OPERATIONAL, Config
+from ..config.schema import EXTENDING, LENGTH, OPERATIONAL, Config
 from ..config.stored import changed_keys, parse_config, to_yaml
 from ..errors import Failed, UserError
 from ..machine import distributed
@@ -84,29 +84,37 @@ def _pass_over(error: Unusable) -> None:
         error.path.rename(error.path.with_name(f"{error.path.name}.damaged"))
 
 
+def refuse_changes(changed: set[str], can_be_extended: bool, reader: str | None) -> None:
+    """Refuse changed keys that would change the steps so far. Raises `UserError`.
+
+    can_be_extended: whether the learning rate so far would be the same in a longer run.
+    reader: what in the training depends on validations, if anything does.
+    """
+    if not can_be_extended and (keys := ", ".join(sorted(changed & LENGTH))):
+        raise UserError(f"{keys} cannot be changed: the schedule is one cycle. Start a new run.")
+    for key in sorted(changed & {"val_every_epochs", "val_every_steps"}):
+        if reader is not None:
+            raise UserError(f"{key} cannot change: {reader} reads validation. Leave it as it was.")
+
+
 def record_resumed(
     run: Run,
     config: Config,
     stored: Config,
     state: dict[str, Any] | None,
     fingerprint: dict[str, Any],
-    can_be_extended: bool,
 ) -> None:
-    """Check that `run` can go on from `state`, and note in its manifest how. Raises `UserError`.
-
-    can_be_extended: whether the learning rate so far would be the same in a longer run.
-    """
+    """Check that `run` can go on from `state`, and note in its manifest how. Raises `UserError`."""
     before = fingerprint if state is None else state["fingerprint"]
     if before["data"] != fingerprint["data"] and not config.allow_changed_data:
         raise UserError("The data have changed. Bring the old back or set allow_changed_data=true.")
     if differences := fingerprint_differences(before, fingerprint):
         logger.warning(f"This run is no longer bit-exact: {', '.join(differences)}.")
     extended = sorted(changed_keys(stored, config) & EXTENDING)
-    keys = ", ".join(extended)
-    if extended and not can_be_extended:
-        raise UserError(f"{keys} cannot be changed: the schedule is one cycle. Start a new run.")
-    if extended and distributed.is_main():
+    if length := LENGTH.intersection(extended):
+        keys = ", ".join(sorted(length))
         logger.warning(f"{keys} changed: the schedule becomes that of the longer run.")
+    if extended and distributed.is_main():
         write_whole(run.folder / "config.yaml", to_yaml(config))
     resumed = {
         "step": 0 if state is None else state["step"],

@@ -19,7 +19,7 @@ def compare_runs(folders: Sequence[Path], out: Path, tag: str | None) -> None:
     """Print a table and the means over seeds; draw the curves. Raises `UserError`."""
     found = dict.fromkeys(run for folder in folders for run in runs_below(folder))
     runs = [read_summary(folder) for folder in found]
-    drawn = tag or next((run.monitor for run in runs if run.last is not None), None)
+    drawn = tag or next((run.monitor for run in runs if run.best is not None), None)
     if tag and not any(tag in row for run in runs for row in run.rows):
         raise UserError(f"None of the runs has logged '{tag}'. Name another tag with --key.")
     keys = differing_keys(runs)

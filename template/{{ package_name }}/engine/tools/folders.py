@@ -66,7 +66,7 @@ def read_summary(folder: Path) -> Summary:
     values = [row[monitor] for row in rows if monitor in row]
     pick = max if config.get("monitor_mode") == "max" else min
     best = pick(filter(math.isfinite, values), default=None)
-    last = values[-1] if values else None
+    last = next((v for v in values[-1:] if math.isfinite(v)), None)
     result = manifest.get("result") or {}
     weights = (result.get("ema_sha256") or result.get("weights_sha256") or "")[:12]
     name = shown(folder, RUNS)
