@@ -25,15 +25,22 @@ from .target import bind, build
 
 
 class Averaged:
-    """An exponential moving average of a model's weights: e ← decay · e + (1 - decay) · w."""
+    """An exponential moving average of a model's weights: e ← decay · e + (1 - decay) · w.
 
-    def __init__(self, model: nn.Module, decay: float) -> None:
+    With `warmup`, the decay after t updates is at most (1 + t) / (10 + t).
+    """
+
+    def __init__(self, model: nn.Module, decay: float, warmup: bool = False) -> None:
         self.model = copy.deepcopy(model).requires_grad_(False)
-        self.decay = decay
+        self.decay, self.warmup = decay, warmup
+        self.updates = 0  # one for each optimizer step
 
     @torch.no_grad()
     def update(self, model: nn.Module) -> None:
-        for_each("lerp_", list(self.model.parameters()), list(model.parameters()), 1 - self.decay)
+        t = self.updates
+        decay = min(self.decay, (1 + t) / (10 + t)) if self.warmup else self.decay
+        for_each("lerp_", list(self.model.parameters()), list(model.parameters()), 1 - decay)
+        self.updates += 1
         own, new = list(self.model.buffers()), list(model.buffers())
         for dtype in {b.dtype for b in own}:  # of one dtype, all are copied in one call
             of_dtype = ([b for b in buffers if b.dtype == dtype] for buffers in (own, new))
@@ -63,7 +70,7 @@ def build_averaged(config: Config, model: nn.Module, optimizer: Optimizer) -> Av
         return ScheduleFree(model, optimizer) if is_schedule_free(optimizer) else None
     if is_schedule_free(optimizer):
         raise UserError("A schedule-free optimizer averages weights itself. Set ema_decay=null.")
-    return Averaged(model, config.ema_decay)
+    return Averaged(model, config.ema_decay, config.ema_warmup)
 
 
 @dataclass
@@ -178,6 +185,7 @@ class Parts(Built):
         load_weights(self.loss, state["loss"], "loss")
         if self.averaged is not None:
             load_weights(self.averaged.model, state["ema"] or state["model"], "ema")
+            self.averaged.updates = state["step"]
         check_trained(self.optimizer, self.model, self.loss)
         values = state.get("optimizer_values")
         load_optimizer_state(self.optimizer, state["optimizer"], values)

@@ -53,6 +53,8 @@ def from_dict(values: Mapping[str, Any]) -> Config:
 def _check(config: Config) -> None:
     for name, rule in RULES.items():
         check_value(name, operator.attrgetter(name)(config), rule)
+    if config.ema_warmup and config.ema_decay is None:
+        raise UserError("ema_warmup=true needs an average. Set ema_decay=0.999, or leave it out.")
     test = config.find_lr
     if test.start >= test.stop:
         raise UserError(f"find_lr.start={test.start} must be below find_lr.stop={test.stop}.")

@@ -150,6 +150,7 @@ class Config:
     ema_decay: float | None = key(
         None, "Average the weights with this decay, and validate the average.", above=0, below=1
     )
+    ema_warmup: bool = key(False, "After t steps, lower `ema_decay` to (1 + t) / (10 + t) at most.")
 
     device: str = key("auto", "auto (the GPU, if any), cpu, cuda, cuda:1 …", heading="Machine")
     precision: str = key(

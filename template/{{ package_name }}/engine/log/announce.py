@@ -24,6 +24,13 @@ def announce(parts: Parts, run: Run, step: int) -> None:
         logger.info(f"  {line}")
     if text := other_pictures(parts):
         logger.warning(text)
+    decay, steps = parts.config.ema_decay, parts.total_steps
+    share = 0 if decay is None or parts.config.ema_warmup else decay**steps
+    if share > 0.1:
+        logger.warning(
+            f"ema_decay={decay} is slow for {steps:,} steps: at the end, {share:.0%} of the average are "
+            f"still the first weights. Set ema_warmup=true or ema_decay={0.01 ** (1 / steps):.2g}."
+        )
 
 
 def save_curves(run: Run, result: dict[str, Any]) -> None:
