@@ -17,6 +17,7 @@ from . import signals
 from .build.sections import check_sections
 from .config import help
 from .config.compose import compose, composed, read_flags, single_run, to_config
+from .config.derived import follow_length
 from .config.hydra_errors import explain, first_line
 from .config.monitor import refuse_doubtful_mode
 from .config.schema import EXTENDING, Config
@@ -143,6 +144,7 @@ def _plan(outcome: Outcome, config: Config) -> Job | None:
     run, stored = lock_run(folder), read_config(folder)
     config = merge_configs(folder, stored, config, outcome.overrides)
     manifest = run.manifest()
+    config = follow_length(config, stored, manifest["overrides"])
     if manifest["status"] == "finished" and not changed_keys(stored, config) & EXTENDING:
         result = manifest["result"]
         more = run.early_stop(result) or "Nothing is left to do."

@@ -1,0 +1,45 @@
+"""Values that a config computes from the length of a run, such as `${epochs}`. Without torch."""
+
+import dataclasses
+from collections.abc import Sequence
+
+from ..errors import UserError
+from ..text import say, typed
+from .compose import compose
+from .schema import EXTENDING, OPERATIONAL, Config
+from .stored import changed_keys, flat
+
+
+def follow_length(config: Config, stored: Config, overrides: Sequence[str]) -> Config:
+    """Return the config of a run that becomes longer, with what the config files compute from it.
+
+    overrides: those that began the run. Only keys that a resumed run may change follow. Raises
+    `UserError` for a value of any other key.
+    """
+    raised = sorted(changed_keys(stored, config) & EXTENDING)
+    if not raised:
+        return config
+
+    def composed_at(length: Config) -> Config:
+        values = {key: getattr(length, key) for key in raised}
+        return compose(*overrides, *(f"{k}={typed(v)}" for k, v in values.items()))
+
+    keys = ", ".join(raised)
+    try:
+        short, long = composed_at(stored), composed_at(config)
+        is_known = not changed_keys(short, stored) - OPERATIONAL - EXTENDING - {"name"}
+    except UserError:
+        is_known = False
+    if not is_known:
+        say(f"The config files have changed. What they computed from {keys} stays as it was.")
+        return config
+    before, after = (flat(dataclasses.asdict(c)) for c in (short, long))
+    for key in [k for k in before if before[k] != after.get(k) and k not in (*raised, "name")]:
+        top = key.split(".")[0]
+        if top not in OPERATIONAL | EXTENDING:
+            raise UserError(
+                f"{keys} cannot be changed: {key}={before[key]} was computed from it. Start a new run."
+            )
+        if getattr(config, top) == getattr(stored, top) == getattr(short, top):
+            config = dataclasses.replace(config, **{top: getattr(long, top)})
+    return config
