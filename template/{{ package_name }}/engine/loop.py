@@ -181,7 +181,7 @@ class Loop(Steps):
             self.scaler.load_state_dict(state["scaler"])
             self.windows.load_state_dict(state["windows"])
             self.progress.load_state_dict(state["best"])
-            is_due = self.step % self.val_interval == 0 or self.step == parts.total_steps
+            is_due = self.step % self.val_interval < 1 or self.step == parts.total_steps
             self.pending = state["pending"] and is_due  # not if this was the end of a shorter run
         start = {**parts.model.state_dict(), **parts.loss.state_dict()}
         masks = set(bad_places(start)) - parts.parameters.keys()  # infinite, and not trained
@@ -309,7 +309,7 @@ class Loop(Steps):
         """Save the weights as best.pt if the monitored value is the best so far."""
         is_best, is_to_save = self.progress.judge(results)
         value = self.progress.last
-        if value is not None and self.step % self.val_interval == 0:  # as in a longer run
+        if value is not None and self.step % self.val_interval < 1:  # as in a longer run
             self.progress.observe(value)
             self.parts.scheduler.observe(value)
         if is_to_save:

@@ -97,8 +97,8 @@ def is_shorter(stored: Config, new: Config) -> bool:
 
 def merge_configs(folder: Path, stored: Config, new: Config, overrides: list[str]) -> Config:
     """Return the stored config with overrides that may change. Raises `UserError` for others."""
-    typed = {o.lstrip("+~").split("=")[0].split(".")[0].split("@")[0] for o in overrides}
-    keys = set(typed)
+    named = {o.lstrip("+~").split("=")[0].split(".")[0].split("@")[0] for o in overrides}
+    keys = set(named)
     if keys - vars(stored).keys() - RETIRED.keys():  # an experiment: all keys that differ count
         keys |= changed_keys(stored, new)
     if new.resume == "auto":  # only these keys can differ
@@ -107,7 +107,7 @@ def merge_configs(folder: Path, stored: Config, new: Config, overrides: list[str
         old = f"{key}={typed(getattr(stored, key))}"
         value = getattr(new, key)
         if key not in EXTENDING:
-            source = key if key in typed else "experiment"
+            source = key if key in named else "experiment"
             raise UserError(
                 f"{key} cannot change in a resumed run: {folder.name} was made with {old}. Start a "
                 f"new run, or leave {source} out."
