@@ -144,7 +144,7 @@ def _plan(outcome: Outcome, config: Config) -> Job | None:
     run, stored = lock_run(folder), read_config(folder)
     config = merge_configs(folder, stored, config, outcome.overrides)
     manifest = run.manifest()
-    config = follow_length(config, stored, manifest["overrides"])
+    config = follow_length(config, stored, manifest.get("overrides", ()))
     if manifest["status"] == "finished" and not changed_keys(stored, config) & EXTENDING:
         result = manifest["result"]
         more = run.early_stop(result) or "Nothing is left to do."

@@ -11,10 +11,9 @@ from .stored import changed_keys, flat
 
 
 def follow_length(config: Config, stored: Config, overrides: Sequence[str]) -> Config:
-    """Return the config of a run that becomes longer, with what the config files compute from it.
+    """Return the config of a run that becomes longer, with the values computed from its length.
 
-    overrides: those that began the run. Only keys that a resumed run may change follow. Raises
-    `UserError` for a value of any other key.
+    overrides: those that began the run. Raises `UserError` for a value that may not change.
     """
     raised = sorted(changed_keys(stored, config) & EXTENDING)
     if not raised:

@@ -22,7 +22,7 @@ CHECKPOINT: dict[Any, Any] = {
     },
     "best": {
         **{"value": (NUMBER, None), "saved": (NUMBER, None), "last": (NUMBER, None)},
-        "not_better": int,
+        **{"not_better": int, "observed?": (NUMBER, None)},
     },
 }
 
@@ -30,7 +30,10 @@ MANIFEST: dict[Any, Any] = {
     "status": str,
     "started?": str,
     "fingerprint?": {"data": str, "versions": {str: object}, "threads": int, "world_size": int},
-    "result?": ({"steps": int, "monitor?": str, "weights_sha256?": str}, None),
+    "result?": (
+        {"steps": int, "monitor?": str, "stopped_early?": (str, None), "weights_sha256?": str},
+        None,
+    ),
     "resumed?": [{"step": int, "extended": {str: object}, "differences": [str]}],
     "git?": ({"commit": str, "diff": str}, None),
     "command?": [str],
