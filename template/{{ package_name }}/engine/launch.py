@@ -147,8 +147,8 @@ def _plan(outcome: Outcome, config: Config) -> Job | None:
     config = follow_length(config, stored, manifest.get("overrides", ()))
     if manifest["status"] == "finished" and not changed_keys(stored, config) & EXTENDING:
         result = manifest["result"]
-        more = run.early_stop(result) or "Nothing is left to do."
-        say(f"{run.shown} is finished after {result['steps']} steps. {more}")
+        more = result.get("stopped_early") or "Nothing is left to do"
+        say(f"{run.shown} is finished after {result['steps']} steps. {more}.")
         run.release()
         return None
     return Job(config, outcome.overrides, outcome.folder_name, run)

@@ -204,7 +204,7 @@ class Loop(Steps):
             batches, left = p.train.read(self.step, p.total_steps), p.total_steps - self.step
             profiler = profiled(config.profile, self.run.folder, p.device, left)
             with ended(batches), profiler as step_done:
-                while self.step < p.total_steps and not self.progress.is_out_of_patience:
+                while self.step < p.total_steps and not self.progress.out_of_patience:
                     self.training_step(batches)
                     step_done()
                     self.after_step()

@@ -76,13 +76,9 @@ class Progress:
             self.not_better += 1
 
     @property
-    def is_out_of_patience(self) -> bool:
-        return self.patience is not None and self.not_better > self.patience
-
-    @property
-    def early_stop(self) -> str | None:
-        """Why the run ends before its last step, in words; None if it need not."""
-        if not self.is_out_of_patience:
+    def out_of_patience(self) -> str | None:
+        """Why the run ends before its last step, in words; None if it does not."""
+        if self.patience is None or self.not_better <= self.patience:
             return None
         spent = f"validations in a row did not improve {self.monitor}"
         return f"{self.not_better} {spent} (early_stopping_patience={self.patience})"

@@ -84,7 +84,7 @@ def _result(loop: Loop) -> dict[str, Any]:
         "monitor": p.config.monitor,
         "last": loop.progress.last,
         "best": loop.progress.best,
-        "stopped_early": loop.progress.early_stop if loop.step < p.total_steps else None,
+        "stopped_early": loop.progress.out_of_patience if loop.step < p.total_steps else None,
         "weights_sha256": weights_sha256(p.model.state_dict()),
     }
     if p.averaged is not None:

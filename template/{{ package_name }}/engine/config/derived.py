@@ -23,19 +23,18 @@ def follow_length(config: Config, stored: Config, overrides: Sequence[str]) -> C
         values = {key: getattr(length, key) for key in raised}
         return compose(*overrides, *(f"{k}={typed(v)}" for k, v in values.items()))
 
-    keys = ", ".join(raised)
+    keys, free = ", ".join(raised), OPERATIONAL | EXTENDING
     try:
         short, long = composed_at(stored), composed_at(config)
-        is_known = not changed_keys(short, stored) - OPERATIONAL - EXTENDING - {"name"}
     except UserError:
-        is_known = False
-    if not is_known:
+        short = None
+    if short is None or changed_keys(short, stored) - free - {"name"}:
         say(f"The config files have changed. What they computed from {keys} stays as it was.")
         return config
     before, after = (flat(dataclasses.asdict(c)) for c in (short, long))
     for key in [k for k in before if before[k] != after.get(k) and k not in (*raised, "name")]:
         top = key.split(".")[0]
-        if top not in OPERATIONAL | EXTENDING:
+        if top not in free:
             raise UserError(
                 f"{keys} cannot be changed: {key}={before[key]} was computed from it. Start a new run."
             )

@@ -36,13 +36,11 @@ def usual_mode(monitor: str, loss: Mapping[str, Any]) -> str | None:
 
 def resolve_mode(config: Config) -> str:
     """Return `monitor_mode` as "min" or "max". Raises `UserError` if the name does not tell."""
-    mode = usual_mode(config.monitor, config.loss)
-    mode = mode if config.monitor_mode == "auto" else config.monitor_mode
-    if mode is None:
-        raise UserError(
-            f"Is a smaller or a larger {config.monitor} better? Set monitor_mode=min or max."
-        )
-    return mode
+    if config.monitor_mode != "auto":
+        return config.monitor_mode
+    if mode := usual_mode(config.monitor, config.loss):
+        return mode
+    raise UserError(f"Is a smaller or larger {config.monitor} better? Set monitor_mode=min or max.")
 
 
 def refuse_doubtful_mode(config: Config, overrides: Iterable[str]) -> None:

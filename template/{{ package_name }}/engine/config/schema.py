@@ -268,9 +268,7 @@ _OPERATIONAL = """
 OPERATIONAL = frozenset(_OPERATIONAL.split())
 """Top-level keys that a resumed run may change, because they do not change the result."""
 
-LENGTH = frozenset({"epochs", "max_steps"})
-"""Top-level keys that give the length of a run, and with it the schedule."""
-
+LENGTH = frozenset({"epochs", "max_steps"})  # the schedule depends on them
 EXTENDING = LENGTH | {"early_stopping_patience"}
 """Top-level keys that a resumed run may raise, to train for longer."""
 

@@ -49,8 +49,9 @@ def announce_end(run: Run, result: dict[str, Any]) -> None:
     curves = [f"{run.shown}/curves.png"] if (run.folder / "curves.png").exists() else []
     if (run.folder / "tensorboard").exists():
         curves.append(f"tensorboard --logdir {run.shown}")
-    if reason := run.early_stop(result):
-        logger.info(reason)
+    if reason := result["stopped_early"]:
+        go_on = f"{run.resume_hint} early_stopping_patience=null"
+        logger.info(f"Early stopping: {reason}. {go_on}")
     if curves:
         logger.info(f"Look at the curves: {' or '.join(curves)}")
     logger.info(f"Finished: {best}{run.shown}, weights_sha256 {result['weights_sha256']}")

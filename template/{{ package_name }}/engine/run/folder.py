@@ -41,12 +41,6 @@ class Run:
     def resume_hint(self) -> str:
         return f"Go on with: python train.py resume={self.shown}"
 
-    def early_stop(self, result: Mapping[str, Any]) -> str | None:
-        """Say why the run stopped early and how it goes on; None if it did not stop early."""
-        reason = result.get("stopped_early")
-        go_on = f"{self.resume_hint} early_stopping_patience=null"
-        return reason and f"Early stopping: {reason}. {go_on}"
-
     def manifest(self) -> dict[str, Any]:
         """Read `manifest.json`. Raises `UserError` if it is damaged."""
         path = self.folder / "manifest.json"

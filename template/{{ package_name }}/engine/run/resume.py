@@ -87,8 +87,7 @@ def _pass_over(error: Unusable) -> None:
 def refuse_changes(changed: set[str], can_be_extended: bool, reader: str | None) -> None:
     """Refuse changed keys that would change the steps so far. Raises `UserError`.
 
-    can_be_extended: whether the learning rate so far would be the same in a longer run.
-    reader: what in the training depends on validations, if anything does.
+    can_be_extended: by the schedule. reader: what in the training depends on validations, if any.
     """
     if not can_be_extended and (keys := ", ".join(sorted(changed & LENGTH))):
         raise UserError(f"{keys} cannot be changed: the schedule is one cycle. Start a new run.")
