@@ -167,14 +167,24 @@ def test_files_that_are_refused(load, engine, content, words):
         load(content)
 
 
-def test_the_advice_for_a_file_that_could_run_code(load, engine, tmp_path, monkeypatch):
+def test_a_folder(engine, tmp_path):
+    with pytest.raises(engine("errors").UserError, match="is a folder"):
+        engine("build.init_from").read_weights(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("content", "edit"),
+    [
+        ({"state_dict": net().state_dict(), "root": Path("/data")}, ("", "")),
+        (net(), ("c['state_dict']", "c.state_dict()")),
+    ],
+)
+def test_the_advice_for_a_file_that_could_run_code(load, engine, tmp_path, monkeypatch, content, edit):
     """Its line makes a file that can be read."""
-    source = net()
     with pytest.raises(engine("errors").UserError) as caught:
-        load({"state_dict": source.state_dict(), "root": Path("/data")})
-    code = str(caught.value).split('python -c "')[1].removesuffix('"')
+        load(content)
+    code = str(caught.value).split('"')[1]
     monkeypatch.chdir(tmp_path)
-    exec(code)
-    model = net()
-    engine("build.init_from").init_from(model, nn.Module(), tmp_path / "weights.pt", ())
-    assert torch.equal(model[0].weight, source[0].weight)
+    exec(code.replace(*edit))
+    weights = engine("build.init_from").read_weights(tmp_path / "weights.pt")
+    assert weights.keys() == net().state_dict().keys()

@@ -181,8 +181,10 @@ def test_a_sparse_gradient_in_the_trial(optim, state):
     assert list(state.optimizer_state(optimizer)["optimizer"]) == ["weight"]
 
 
-def test_state_of_an_older_release(optim, state):
-    """It had no values of the groups. They stay those of the config."""
+def test_state_of_an_older_release(optim, state, unusual, monkeypatch):
+    """Values of the groups stay those of the config. A sentence says so if steps may have changed them."""
+    said = []
+    monkeypatch.setattr(state, "say", said.append)
     model = net()
     optimizer = build(optim, model, "torch.optim.AdamW", weight_decay=0.3)
     train(model, optimizer, range(3))
@@ -192,6 +194,10 @@ def test_state_of_an_older_release(optim, state):
     state.load_optimizer_state(other, half["optimizer"])
     assert_equal(states_of(model, optimizer), states_of(model, other))
     assert other.param_groups[0]["weight_decay"] == 0.3
+    assert said == []
+    optimizer = build(optim, net(), ".optimizers.InGroup")
+    state.load_optimizer_state(optimizer, {})
+    assert "lacks values that InGroup may keep" in said[0]
 
 
 def test_a_parameter_that_model_and_loss_share_has_one_name(optim):

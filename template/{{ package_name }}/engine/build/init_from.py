@@ -93,6 +93,8 @@ def read_weights(path: Path) -> dict[str, Tensor]:
 
     The parameters of a checkpoint's loss are called "loss.<name>".
     """
+    if path.is_dir():
+        raise UserError(f"init_from={path} is a folder. Name a file in it: checkpoints/best.pt.")
     if not path.is_file():
         raise UserError(f"init_from={path}: the file {path.absolute()} does not exist.")
     try:
@@ -107,7 +109,7 @@ def read_weights(path: Path) -> dict[str, Tensor]:
                 f"init_from={path}: this file could run code, because it holds other things than "
                 'tensors. If you trust it, save its state dict alone: python -c "import torch; c = '
                 f"torch.load('{path}', 'cpu', weights_only=False); torch.save(c['state_dict'], "
-                "'weights.pt')\""
+                "'weights.pt')\". For a whole model, write c.state_dict() in place of c['state_dict']."
             ) from error
         raise UserError(f"init_from={path} cannot be read: {one_line(error)[:150]}.") from error
     if isinstance(state, dict) and state.get("format") == checkpoint.FORMAT and "model" in state:

@@ -12,6 +12,7 @@ from torch.optim import Optimizer
 
 from .. import rng
 from ..errors import UserError
+from ..text import say
 from .target import describe_error
 
 Groups = list[dict[str, Any]]
@@ -41,7 +42,14 @@ def load_optimizer_state(
     optimizer: Optimizer, state: Mapping[str, Any], values: Mapping[str, Any] | None = None
 ) -> None:
     """Load both keys of a checkpoint. A checkpoint of 0.2.0 or before has no `values`."""
-    values = values or {"state": {}, "param_groups": {}}
+    if values is None:
+        values = {"state": {}, "param_groups": {}}
+        of_torch = [k for k in type(optimizer).__mro__ if k.__module__.startswith("torch.optim.")]
+        if of_torch == [Optimizer]:
+            say(
+                f"An older release wrote this checkpoint. It lacks values that {type(optimizer).__name__} "
+                "may keep outside of its parameters' state, so the run may not go on exactly."
+            )
     names = [name for group in optimizer.param_groups for name in group["names"]]
     by_number = {number: dict(state[name]) for number, name in enumerate(names) if name in state}
     groups = optimizer.state_dict()["param_groups"]
