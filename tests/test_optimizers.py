@@ -229,6 +229,8 @@ ANY = "_target_: ???\ngroups: null\nlayer_decay: null\nno_decay_norm_bias: false
         "prodigyopt.Prodigy",
         "schedulefree.AdamWScheduleFree",
         ".optimizers.InGroup",
+        ".optimizers.UnderAName",
+        ".optimizers.Double",
     ],
 )
 def test_a_run_that_is_stopped(train, workspace, stopping, target):

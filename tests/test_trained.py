@@ -22,8 +22,8 @@ def options(name: str) -> tuple[str, ...]:
         ("Makes", "does not train the parameter scale:"),
         ("Replaces", "does not train the parameter head.weight and 3 more:"),
         ("Unfreezes", "does not train the parameter other.weight and 1 more:"),
-        ("Grows", "tensor memory changes its shape in a batch ((2, 3) → (3, 3))"),
-        ("Registers", "tensor late changes its shape in a batch (absent → (3,))"),
+        ("Grows", "tensor memory changes its shape in training ((2, 3) → ("),
+        ("Registers", "tensor late changes its shape in training (absent → (3,))"),
     ],
 )
 def test_a_model_that_changes_is_refused(train, workspace, name, words):

@@ -227,6 +227,6 @@ def check_shapes(before: Mapping[str, Any], after: Mapping[str, Any]) -> None:
         one, other = (str(shapes.get(key, "absent")) for shapes in (before, after))
         if one != other:
             raise UserError(
-                f"The model's tensor {key} changes its shape in a batch ({one} → {other}), so no "
+                f"The model's tensor {key} changes its shape in training ({one} → {other}), so no "
                 "checkpoint would fit the model. Give it its full shape in __init__."
             )
