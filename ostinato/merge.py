@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from .adjacent import merge_adjacent
 from .git import Git, GitFailed, Tree
 from .render import ANSWERS
 
@@ -203,8 +204,8 @@ def _renamed_by_template(
 
 def _merge_trees(
     git: Git, base: Tree, ours: Tree, theirs: Tree, index: Path, version: str
-) -> tuple[Tree, dict[str, set[int]], dict[str, str]]:
-    """Return the merged files and, by path in conflict, who has it (1 base, 2 ours, 3 theirs) and git's message."""
+) -> tuple[Tree, dict[str, dict[int, str]], dict[str, str]]:
+    """Return the merged files and, by path in conflict, the blobs (1 base, 2 ours, 3 theirs) and git's message."""
     writer = Git(git.folder, **NOBODY)
     root = writer("commit-tree", git.write_tree(base, index), "-m", "base")
     names = "yours", f"template-{version}"
@@ -215,10 +216,11 @@ def _merge_trees(
     if code not in (0, 1):
         raise GitFailed(f"git merge-tree: {said}")
     tree, *words = out.decode(errors="surrogateescape").split("\0")
-    stages: dict[str, set[int]] = {}
+    stages: dict[str, dict[int, str]] = {}
     while words and words[0]:
         about, path = words.pop(0).split("\t", 1)
-        stages.setdefault(path, set()).add(int(about.split(" ")[2]))
+        _, oid, stage = about.split(" ")
+        stages.setdefault(path, {})[int(stage)] = oid
     del words[:1]
     told: dict[str, str] = {}
     while words and words[0]:
@@ -226,14 +228,22 @@ def _merge_trees(
         paths, (kind, text), words = words[:count], words[count : count + 2], words[count + 2 :]
         if kind.startswith("CONFLICT"):
             told |= dict.fromkeys(set(paths) & stages.keys() or paths[:1], " ".join(text.split()))
-    return git.tree(tree), stages, told
+    files = git.tree(tree)
+    for path, have in list(stages.items()):
+        if have.keys() == {1, 2, 3} and "(content)" in told.get(path, ""):
+            text = merge_adjacent(git, *(git.blob(have[stage]) for stage in (2, 1, 3)))
+            if text is not None:
+                files[path] = files[path][0], git.write_blob(text)
+                del stages[path], told[path]
+    return files, stages, told
 
 
 def _settle(
-    files: Tree, stages: dict[str, set[int]], told: dict[str, str], old_name: dict[str, str], result: Merge
+    files: Tree, stages: dict[str, dict[int, str]], told: dict[str, str], old_name: dict[str, str], result: Merge
 ) -> None:
     """Say what the user must do about each path that git could not merge."""
-    for path, have in stages.items():
+    for path, blobs in stages.items():
+        have = set(blobs)
         if have == {1, 3}:
             files.pop(path, None)
             what = old_name.get(path, "it")

@@ -71,6 +71,15 @@ class Owner:
             lines[place] += f" # {self.mark(path)}"
             self.write(path, lines)
 
+    def set_value(self, path: str) -> None:
+        """A mark as the value of a random key. The comment behind it stays."""
+        lines = (self.project / path).read_text(encoding="utf-8").splitlines()
+        places = [n for n, line in enumerate(lines) if re.match(r"\s*\w+: [\w.]+", line) and "owner-" not in line]
+        if places:
+            place = self.draw.choice(places)
+            lines[place] = re.sub(r"(?<=: )[\w.]+", self.mark(path), lines[place], count=1)
+            self.write(path, lines)
+
     def cut_line(self, path: str) -> None:
         lines = (self.project / path).read_text(encoding="utf-8").splitlines()
         places = [
@@ -94,7 +103,7 @@ class Owner:
 
     def change_config_values(self) -> None:
         for path in self.some(r"^configs/.*\.yaml$"):
-            self.replace(path, r"^\s*\w+: [\w.]+")
+            self.set_value(path)
 
     def add_a_model(self) -> None:
         self.new_file("digits/models/mine.py", "from torch import nn\n")

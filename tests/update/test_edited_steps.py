@@ -13,8 +13,8 @@ from ostinato.merge import merge
 from ostinato.render import ANSWERS
 
 LOOP = "template/{{ package_name }}/engine/loop.py"
-MERGED = 28
-"""Of 44 edits, how many merge. The others touch a line that is new, or a line beside one."""
+MERGED = 38
+"""Of 44 edits, at least so many merge. The others change a line that the template changed, too."""
 
 
 def edits(text: str) -> Iterator[str]:
