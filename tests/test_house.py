@@ -72,7 +72,7 @@ ROOMS = (
     ("build",),
     ("log",),
     ("setup",),
-    ("loop", "validation"),
+    ("hooks", "loop", "validation"),
     ("launch",),
     ("failures",),
     ("train",),

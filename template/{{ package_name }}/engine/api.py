@@ -20,7 +20,10 @@ from .schedule import Schedule, bounded
 from .sink import Logger
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from matplotlib.figure import Figure
+    from torch.optim import Optimizer
 
 __all__ = [
     "BatchDataset",
@@ -83,6 +86,10 @@ class Context:
     device: torch.device
     metrics: Mapping[str, Any] = field(default_factory=dict)
     """In validation, the task's `metrics`: call `ctx.metrics["f1"].update(…)` with each batch."""
+    ends_epoch: bool = False
+    """In `after_step` and `after_validation`: whether `step` ends an epoch."""
+    folder: Path | None = None
+    """There, in the main process of a run: its folder. Print or write only if it is not None."""
 
 
 class Data(ABC):
@@ -183,6 +190,21 @@ class Task(ABC):
     ) -> Mapping[str, Tensor | Mean | Share]:
         """Like `training_step`, with `model` in eval mode and without gradients."""
         return self.training_step(model, batch, ctx)
+
+    def after_step(self, model: nn.Module, optimizer: Optimizer, ctx: Context) -> None:  # noqa: B027
+        """Called after each optimizer step, without gradients, in every process.
+
+        `ctx.step` counts this step, too. It may change weights in place, which are averaged after
+        it, and options of the optimizer's groups besides `lr`.
+        """
+
+    def after_validation(  # noqa: B027
+        self, model: nn.Module, values: Mapping[str, float], ctx: Context
+    ) -> None:
+        """Called after each validation with its values by tag, such as "val/loss".
+
+        `model` is in eval mode. It must not change: best.pt gets the weights that were validated.
+        """
 
     def derived(self, means: Mapping[str, float]) -> Mapping[str, float]:
         """Return values that follow from means, such as a root or a ratio. They are logged too.

@@ -4,6 +4,7 @@ import math
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -15,6 +16,7 @@ from .build.optimizer import groups_except
 from .build.parts import Parts
 from .config.stored import to_yaml
 from .errors import NO_SPACE, Stopped
+from .hooks import Hooks
 from .log.media import Media
 from .log.profiling import profiled
 from .log.report import Report
@@ -34,7 +36,8 @@ from .validation import evaluate_split
 class Steps:
     """Optimizer steps over `parts`. It needs no run folder and writes no file."""
 
-    def __init__(self, parts: Parts) -> None:
+    def __init__(self, parts: Parts, folder: Path | None = None) -> None:
+        """folder: that of the run, if there is one."""
         self.parts, self.config = parts, parts.config
         self.step = 0
         """Optimizer steps done."""
@@ -51,6 +54,7 @@ class Steps:
         self.step_key = rng.make_key(self.config.seed, Domain.STEP)
         self.batch_key = rng.make_key(self.config.seed, Domain.BATCH)
         self.in_turn = parts.in_turn
+        self.hooks = Hooks(parts, folder)
         self.forward = parts.wrapped_model()
 
     def training_step(self, batches: Iterator[Any]) -> None:
@@ -81,6 +85,8 @@ class Steps:
         self.scaler.step(p.optimizer)
         self.scaler.update()
         p.scheduler.step()
+        if self.hooks.has_after_step:
+            self.hooks.after_step(self.step + 1)
         if p.averaged is not None:
             p.averaged.update(p.model)
         self.step += 1
@@ -164,7 +170,7 @@ class Loop(Steps):
     ) -> None:
         """started: the time of the command's start, from `time.monotonic()`, in seconds.
         state: the checkpoint to go on from, which `parts` have loaded already."""
-        super().__init__(parts)
+        super().__init__(parts, run.folder)
         self.run = run
         self.progress = Progress(parts.config, started)
         self.pending = self.config.val_at_start and parts.val is not None
@@ -299,9 +305,10 @@ class Loop(Steps):
                 values = evaluate_split(p, model, p.val, self.step, epoch, self.stop_if_asked, look)
             self.vote.restart()
             p.held_state = None
+            results = {f"val/{key}": value for key, value in values.items()}
+            self.hooks.after_validation(self.step, model, results)
             p.model.train()
             self.pending, self.progress.has_advanced = False, True
-            results = {f"val/{key}": value for key, value in values.items()}
             self.report.write(self.step, results)
             self.judge(results)
 

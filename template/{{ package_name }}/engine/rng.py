@@ -27,6 +27,7 @@ class Domain(IntEnum):
     VALIDATION = 6
     PREDICTION = 7
     FIND_LR = 8
+    HOOK = 9
 
 
 def fold_in(key: int, number: int) -> int:
