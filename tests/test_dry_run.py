@@ -66,3 +66,10 @@ def test_mistakes(train, workspace, overrides, named):
     assert len(done.out.strip().splitlines()) == 1
     assert named in done.out
     assert not left(workspace)
+
+
+@pytest.mark.parametrize("warmup", ["true", "false"])
+def test_averaged_weights_resume_in_the_trial(train, workspace, warmup):
+    done = train("dry_run=true", "ema_decay=0.9", f"ema_warmup={warmup}")
+    assert done.code == 0, done.out
+    assert "The schedule:" in done.out

@@ -112,7 +112,8 @@ def _second_step(steps: Steps, saved: Mapping[str, Any] | None = None) -> dict[s
 
 def _state(steps: Steps) -> dict[str, Any]:
     """Return the state as a checkpoint gives it back."""
-    return stored({**steps.parts.state_dict(), "scaler": steps.scaler.state_dict()})
+    own = {"scaler": steps.scaler.state_dict(), "step": steps.step}
+    return stored({**steps.parts.state_dict(), **own})
 
 
 def draw_schedule(parts: Parts, path: Path) -> None:
