@@ -12,7 +12,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 from torch.utils.data import Dataset
@@ -53,8 +54,7 @@ def build(
     wanted = argument_types(target)
     try:
         for name, value in arguments.items():
-            if wanted.get(name) is float:  # MixUp refuses 1 where it expects 1.0
-                arguments[name] = float(value)
+            arguments[name] = _as_wanted(value, wanted.get(name))
         made = instead(target)(**arguments, **filled, **(given or {}))
     except (Exit, ImportError, NameError):  # a traceback shows where your file is wrong
         raise
@@ -251,6 +251,16 @@ def argument_types(target: Any) -> dict[str, Any]:
         return {}
 
 
+def _as_wanted(value: Any, expected: Any) -> Any:
+    """Return a config value as an argument annotated as `expected` takes it."""
+    options = typing.get_args(expected) or (expected,)
+    if expected is float:  # MixUp refuses 1 where it expects 1.0
+        return float(value)
+    if Tensor in options and not any(has_type(value, x) for x in options if x is not Tensor):
+        return torch.tensor(value, dtype=torch.float32)
+    return value
+
+
 def has_type(value: Any, expected: Any) -> bool:
     """Return whether a plain config value may be passed to an argument annotated as `expected`."""
     if expected is Any:
@@ -260,6 +270,10 @@ def has_type(value: Any, expected: Any) -> bool:
         return any(has_type(value, option) for option in inner)
     if expected in (bool, int, float, str, type(None)):
         return type(value) is expected or (expected is float and type(value) is int)
+    if expected is Tensor and isinstance(value, list | tuple):
+        return all(has_type(v, Tensor) for v in value)
+    if expected is Tensor and type(value) in (int, float):
+        return True
     if origin in (list, tuple, Sequence):
         if not isinstance(value, list | tuple):
             return False
