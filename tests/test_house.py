@@ -62,7 +62,7 @@ TRUNK = ("loop", "api", "rng", "schedule", "setup", "train", "launch", "batches/
 """What tells in an evening how a run comes about, in reading order."""
 LARGEST_TRUNK, LARGEST_FILE, LARGEST_ENGINE, LARGEST_OF_REGRESSION = 1_750, 350, 10_900, 10_100
 ROOMS = (
-    ("errors", "paths", "text", "rng", "signals", "predictions", "sink"),
+    ("errors", "paths", "text", "rng", "signals", "predictions", "means", "sink"),
     ("config",),
     ("progress", "schedule"),
     ("api",),
@@ -79,7 +79,7 @@ ROOMS = (
     ("tools",),
 )
 """Rooms and files of the engine. Each imports from its own line and the lines before it."""
-FOR_BUILT_INS = {"errors", "paths", "text", "rng", "api", "config"}
+FOR_BUILT_INS = {"errors", "paths", "text", "rng", "means", "api", "config"}
 """All that data sets, models, loggers and losses import, besides their own room."""
 LAZY = {("log.announce", "tools.curves")}
 """The one thing for which the core imports a tool: the picture at the end of a run."""

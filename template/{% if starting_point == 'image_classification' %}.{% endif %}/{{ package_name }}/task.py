@@ -5,7 +5,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from .engine.api import Context, Pictures, Share, Task, class_pictures, class_predictions
+from .engine.api import Context, Mean, Pictures, Share, Task, class_pictures, class_predictions
 from .metrics import accuracy
 
 
@@ -17,7 +17,7 @@ class Classification(Task):
 
     def training_step(
         self, model: nn.Module, batch: tuple[Tensor, Tensor], ctx: Context
-    ) -> dict[str, Tensor | Share]:
+    ) -> dict[str, Tensor | Mean | Share]:
         images, labels = batch
         logits = model(images)
         return {"loss": self.loss(logits, labels), "acc": accuracy(logits, labels)}

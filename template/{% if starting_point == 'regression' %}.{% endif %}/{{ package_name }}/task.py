@@ -7,7 +7,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from .data.plots import draw_fit
-from .engine.api import Context, Task
+from .engine.api import Context, Mean, Task
 from .metrics import squared_error
 
 Batch = tuple[Tensor, Tensor]
@@ -19,7 +19,7 @@ class Regression(Task):
     def __init__(self, loss: nn.Module, points: Batch) -> None:
         self.loss, self.points = loss, points
 
-    def training_step(self, model: nn.Module, batch: Batch, ctx: Context) -> dict[str, Tensor]:
+    def training_step(self, model: nn.Module, batch: Batch, ctx: Context) -> dict[str, Tensor | Mean]:
         x, y = batch
         predicted = model(x)
         return {"loss": self.loss(predicted, y), "mse": squared_error(predicted, y)}

@@ -6,7 +6,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from .data.plots import draw_masks
-from .engine.api import Context, Pictures, Task
+from .engine.api import Context, Mean, Pictures, Task
 from .metrics import pixel_accuracy
 
 Batch = tuple[Tensor, Tensor]
@@ -18,12 +18,12 @@ class Segmentation(Task):
     def __init__(self, loss: nn.Module, class_names: Sequence[str]) -> None:
         self.loss, self.class_names = loss, class_names
 
-    def training_step(self, model: nn.Module, batch: Batch, ctx: Context) -> dict[str, Tensor]:
+    def training_step(self, model: nn.Module, batch: Batch, ctx: Context) -> dict[str, Tensor | Mean]:
         images, masks = batch
         logits = model(images)
         return {"loss": self.loss(logits, masks), "acc": pixel_accuracy(logits, masks)}
 
-    def validation_step(self, model: nn.Module, batch: Batch, ctx: Context) -> dict[str, Tensor]:
+    def validation_step(self, model: nn.Module, batch: Batch, ctx: Context) -> dict[str, Tensor | Mean]:
         images, masks = batch
         logits = model(images)
         ctx.metrics["miou"].update(logits.argmax(dim=1), masks)

@@ -20,7 +20,8 @@ Beside it:
     failures.py     how a failed run ends
     predictions.py  predicted classes as rows and pictures
     sink.py         the interface of loggers, which api.py offers
-    losses.py       a loss of weighted terms
+    losses.py       a loss of weighted terms, and what torch's losses are means over
+    means.py        `Mean`, which api.py offers, and what a value is a mean over
     errors.py       exit codes and their exceptions
     signals.py      how a run is stopped
     paths.py        the project's folders, files that are whole or absent

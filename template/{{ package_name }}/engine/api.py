@@ -7,7 +7,7 @@ import json
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from .errors import UserError
+from .means import Mean, parts_of_whole
 from .predictions import Pictures, class_pictures, class_predictions
 from .schedule import Schedule, bounded
 from .sink import Logger
@@ -46,16 +47,6 @@ __all__ = [
 
 PICTURES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".ppm", ".pgm", ".tif", ".tiff", ".webp")
 """The file name endings of pictures."""
-
-
-class Mean(NamedTuple):
-    """A mean over `n` things: samples, tokens, valid pixels. It is weighted by `n` everywhere.
-
-    A plain tensor is a mean over the samples of its batch.
-    """
-
-    value: Tensor
-    n: Tensor | float
 
 
 class Share:
@@ -293,15 +284,21 @@ def count_share(name: str, share: Share) -> Tensor:
 
 
 class recording:
-    """Collect the values that `record` gets in a block: `with recording() as values`."""
+    """Collect the values that `record` gets in a block: `with recording() as values`.
+    parts: the samples of the whole step or split, divided by those of the block."""
 
     # A class, because a generator-based context manager costs ten times as much per step.
-    __slots__ = ("values",)
+    __slots__ = ("_parts", "values")
+
+    def __init__(self, parts: float = 1.0) -> None:
+        self._parts = parts
 
     def __enter__(self) -> dict[str, list[Tensor | Mean]]:
         self.values: dict[str, list[Tensor | Mean]] = {}
         _recorded.append(self.values)
+        parts_of_whole.append(self._parts)
         return self.values
 
     def __exit__(self, *error: object) -> None:
         _recorded.pop()
+        parts_of_whole.pop()

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from . import rng, signals
-from .api import Context, Mean, recording
+from .api import Context, recording
 from .build.optimizer import groups_except
 from .build.parts import Parts
 from .config.stored import to_yaml
@@ -25,6 +25,7 @@ from .machine import distributed
 from .machine.device import autocast, ended, to_device
 from .machine.distributed import RANK, WORLD_SIZE, Vote
 from .machine.torch_internals import any_not_finite
+from .means import value_and_n
 from .progress import Progress, not_finite
 from .rng import Domain
 from .run import checkpoint
@@ -64,7 +65,7 @@ class Steps:
         for parameter in p.parameters.values():  # optimizer.zero_grad() in less time
             parameter.grad = None
         self.divisor = None
-        counts = p.train.plan.counts(self.step)
+        counts, total = p.train.plan.counts(self.step), p.train.plan.total(self.step)
         for micro, count in enumerate(counts):
             batch = self.next_batch(batches)
             number = self.step * p.train.plan.micro_batches + micro * WORLD_SIZE + RANK
@@ -73,7 +74,7 @@ class Steps:
             self.batch = batch
             rng.seed_all(rng.fold_in(self.step_key, number))
             with self.gradients_shared(micro == len(counts) - 1):
-                with autocast(p.precision, p.device), recording() as recorded:
+                with autocast(p.precision, p.device), recording(total / count) as recorded:
                     values = p.task.training_step(self.forward, batch, self.context())
                 self.backward(values["loss"], count)
             self.windows.add(self.step, {**recorded, **values}, count)
@@ -111,13 +112,13 @@ class Steps:
         """Add the gradients of a micro-batch, weighted by the samples or things that its loss is
         a mean over. `loss`: a tensor or a `Mean`. `count`: samples of the micro-batch."""
         plan = self.parts.train.plan
-        if plan.micro_batches == 1 or count == plan.total(self.step):  # the mean of the whole step
-            loss = loss.value if isinstance(loss, Mean) else loss
-        elif isinstance(loss, Mean):  # the sum of all n is known after the last micro-batch
-            self.divisor = loss.n + (0 if self.divisor is None else self.divisor)
-            loss = loss.value * loss.n
-        else:  # processes average their gradients: each counts WORLD_SIZE times
-            loss = loss * (count * WORLD_SIZE / plan.total(self.step))
+        loss, n = value_and_n(loss)
+        if plan.micro_batches > 1 and count != plan.total(self.step):  # a part of the step
+            if n is None:  # processes average their gradients: each counts WORLD_SIZE times
+                loss = loss * (count * WORLD_SIZE / plan.total(self.step))
+            else:  # the sum of all n is known after the last micro-batch
+                self.divisor = n + (0 if self.divisor is None else self.divisor)
+                loss = loss * n
         self.scaler.scale(loss).backward()
         if self.config.compile == "reduce-overhead" and self.config.accumulate > 1:
             self.parts.copy_gradients()  # the next call of the CUDA graph overwrites them

@@ -1,5 +1,6 @@
-"""A loss of several weighted terms, from the config."""
+"""A loss of several weighted terms, and what the means of torch's own losses are over."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -7,6 +8,7 @@ from torch import Tensor, nn
 
 from .api import record
 from .errors import UserError
+from .means import parts_of_whole, value_and_n
 
 
 class WeightedSum(nn.Module):
@@ -35,7 +37,56 @@ class WeightedSum(nn.Module):
     def forward(self, *inputs: Any) -> Tensor:
         values = []
         for name, term in self.terms.items():
-            value = term(*inputs)
-            record(name, value)
+            value, n = value_and_n(term(*inputs))
+            record(name, value, n)
             values.append(self.weights[name] * value)
         return torch.stack(values).sum()
+
+
+_COUNTING = {nn.CrossEntropyLoss, nn.NLLLoss, getattr(nn, "LinearCrossEntropyLoss", nn.NLLLoss)}
+
+
+def counting(loss: nn.Module, section: Mapping[str, Any]) -> dict[str, Any]:
+    """Return torch's losses in `loss`, by name, whose mean is over class weights or some targets.
+
+    torch ignores the target -100 by default. Counting takes time in each step, so it is left out
+    unless the config's `section` says ignore_index.
+    """
+    found = {}
+    for name, module in loss.named_modules():
+        if type(module) in _COUNTING and module.reduction == "mean":
+            is_said = not name and "ignore_index" in section
+            if module.weight is not None or module.ignore_index not in (None, -100) or is_said:
+                found[name] = module
+    return found
+
+
+def say_what_counts(loss: nn.Module, section: Mapping[str, Any]) -> nn.Module:
+    """Let torch's losses say their n as the attribute `mean_over` of the tensors that they return.
+
+    The tensors stay the same, so a task may still compute with them. But then their n is lost.
+    """
+    for module in counting(loss, section).values():
+        module.register_forward_hook(_say_n, with_kwargs=True)
+    for module in loss.terms.values() if isinstance(loss, WeightedSum) else (loss,):
+        if getattr(module, "reduction", "") == "sum" and type(module).__module__[:9] == "torch.nn.":
+            module.register_forward_hook(_scale_sum)
+    return loss
+
+
+def _say_n(module: Any, args: Any, options: Mapping[str, Any], value: Any) -> None:
+    target = options["target"] if "target" in options else args[1]
+    if target.is_floating_point():  # shares of the classes: torch divides by the samples
+        value.mean_over = len(target)
+        return
+    counts = target != (-100 if module.ignore_index is None else module.ignore_index)
+    if module.weight is not None:
+        counts = module.weight[target.where(counts, 0).long()] * counts
+    value.mean_over = counts.sum()
+
+
+def _scale_sum(module: nn.Module, args: Any, value: Any) -> Tensor:
+    """Return a value whose mean over micro-batches is the sum over the whole step or split."""
+    value = value * parts_of_whole[-1]
+    value.mean_over = 1 / parts_of_whole[-1]
+    return value  # type: ignore[no-any-return]

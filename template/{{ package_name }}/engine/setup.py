@@ -21,6 +21,7 @@ from .build.shares import fixed_subset, steps_between
 from .build.target import build
 from .config.schema import Config
 from .errors import UserError
+from .losses import say_what_counts
 from .machine.device import (
     choose_device,
     choose_precision,
@@ -55,7 +56,7 @@ def build_model(config: Config) -> Built:
     model: nn.Module = build(config.model, "model", nn.Module, allowed, info)
     model = move_model(model, device, config.channels_last)
     seed(2)
-    loss: nn.Module = build(config.loss, "loss", nn.Module, allowed, info)
+    loss = say_what_counts(build(config.loss, "loss", nn.Module, allowed, info), config.loss)
     loss = loss.to(device)
     seed(3)
     task: Task = build(config.task, "task", Task, allowed, {**info, "loss": loss})

@@ -37,6 +37,7 @@ def evaluate_split(
         metric.reset()
     values, plan = Statistics(built.device, derived=built.task.derived), loader.plan
     ctx = Context(step, epoch, training=False, device=built.device, metrics=built.metrics)
+    samples = min(plan.size, plan.steps * plan.batch_size)
     key = rng.make_key(built.config.seed, Domain.VALIDATION)
     batches = loader.read(0, plan.steps)
     with ended(batches):
@@ -45,7 +46,8 @@ def evaluate_split(
                 batch = to_device(next(batches), built.device, built.config.channels_last)
                 number = place * plan.micro_batches + micro * WORLD_SIZE + distributed.RANK
                 rng.seed_all(rng.fold_in(key, number))
-                with autocast(built.precision, built.device), recording() as recorded:
+                part = recording(samples / count)
+                with autocast(built.precision, built.device), part as recorded:
                     returned = built.task.validation_step(model, batch, ctx)
                 values.add(number, {**recorded, **returned}, count)
                 if look is not None:

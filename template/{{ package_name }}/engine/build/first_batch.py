@@ -14,6 +14,7 @@ from ..machine.device import move_model
 from ..machine.distributed import WORLD_SIZE
 from ..rng import Domain
 from .hidden_state import check_repeats
+from .mean_check import check_mean, says_n
 from .optimizer import check_shapes, check_trained, tensor_shapes
 from .parts import Built, Parts, lazy_modules
 from .passes import copied, training_pass, validation_pass, weights_kept
@@ -29,8 +30,10 @@ def check_one_batch(parts: Parts, is_new: bool = True) -> None:
     with weights_kept(parts):
         tried = copied(parts)
         before = tensor_shapes(tried.model, tried.loss)
-        validation_pass(tried, batch, "first batch")
+        loss = validation_pass(tried, batch, "first batch")
         if is_new:
+            if not says_n(tried, loss):
+                check_mean(tried, loader)
             if parts.val is not None:
                 for smallest in _smallest(parts.val):
                     validation_pass(tried, smallest, "smallest validation batch")

@@ -11,11 +11,12 @@ import torch
 from torch import Tensor, nn
 
 from .. import rng
-from ..api import Context, Mean, Share, check_scalar, count_share, recording
+from ..api import Context, Share, check_scalar, count_share, recording
 from ..config.schema import Config
 from ..errors import Exit, UserError
 from ..machine.device import autocast, map_tensors, to_device
 from ..machine.distributed import RANK
+from ..means import value_and_n
 from ..rng import Domain
 from .parts import Built, Parts
 from .target import describe_error
@@ -79,15 +80,14 @@ def training_pass(
         with autocast(built.precision, built.device), recording():
             values = built.task.training_step(built.model, batch, ctx)
         _check_values(values)
-        loss: Any = values["loss"]
-        loss = loss.value if isinstance(loss, Mean) else loss
+        loss, _ = value_and_n(values["loss"])
         if backward:
             loss.backward()
     return loss.detach()
 
 
 @torch.no_grad()
-def validation_pass(parts: Parts, batch: Any, what: str) -> float:
+def validation_pass(parts: Parts, batch: Any, what: str) -> Any:
     """Send a micro-batch of validation through model and task. Check `monitor`. Return the loss."""
     parts.model.eval()
     ctx = Context(0, 1, training=False, device=parts.device, metrics=parts.metrics)
@@ -105,7 +105,7 @@ def validation_pass(parts: Parts, batch: Any, what: str) -> float:
     monitor = parts.config.monitor
     if parts.val is not None and monitor not in names and not monitor.startswith(several):
         raise UserError(f"monitor={monitor} is not one of the values {', '.join(names)}.")
-    return _number(values["loss"])
+    return values["loss"]
 
 
 def _check_values(values: Any) -> None:
@@ -116,7 +116,7 @@ def _check_values(values: Any) -> None:
         if isinstance(value, Share) and key != "loss":
             count_share(key, value)
         else:
-            check_scalar(key, value.value if isinstance(value, Mean) else value)
+            check_scalar(key, value_and_n(value)[0])
 
 
 def too_large(config: Config) -> str:
@@ -167,7 +167,7 @@ def _number(value: Any) -> float:
     value = value[0] if isinstance(value, list) else value
     if isinstance(value, Share):
         return float(value.value())
-    return float(value.value if isinstance(value, Mean) else value)
+    return float(value_and_n(value)[0])
 
 
 def shapes(batch: Any) -> str:

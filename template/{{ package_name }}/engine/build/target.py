@@ -270,10 +270,10 @@ def has_type(value: Any, expected: Any) -> bool:
         return any(has_type(value, option) for option in inner)
     if expected in (bool, int, float, str, type(None)):
         return type(value) is expected or (expected is float and type(value) is int)
-    if expected is Tensor and isinstance(value, list | tuple):
+    if expected is Tensor and isinstance(value, list):
         return all(has_type(v, Tensor) for v in value)
-    if expected is Tensor and type(value) in (int, float):
-        return True
+    if expected is Tensor:
+        return not isinstance(value, str | bool)
     if origin in (list, tuple, Sequence):
         if not isinstance(value, list | tuple):
             return False

@@ -10,9 +10,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..api import Mean, Share, check_scalar, count_share
+from ..api import Share, check_scalar, count_share
 from ..errors import UserError, nearest
 from ..machine import distributed
+from ..means import value_and_n
 from ..text import logger
 
 BAD_GRADIENT = "\0gradient"
@@ -129,13 +130,12 @@ class Statistics:
         scalars: list[Tensor] = []
         for key, given in values.items():
             for value in given if isinstance(given, list) else (given,):
-                n: Tensor | float | None = count
                 is_count = isinstance(value, Share)
                 if isinstance(value, Share):
-                    n = len(value.tensors[0])
+                    n: Any = len(value.tensors[0])
                     value = count_share(key, value)
-                elif isinstance(value, Mean):
-                    value, n = value
+                else:
+                    value, n = value_and_n(value, count)
                 is_plain = type(value) is Tensor and value.ndim == 0 and value.is_floating_point()
                 if not (is_plain and value.device == self.device):
                     value = self._scalar(key, value)
@@ -172,7 +172,8 @@ class Statistics:
         sums: dict[str, list[tuple[int, float, float]]] = {}
         """For each key: (step, sum of value · n, sum of n) of each step."""
         for step, key, value, n in merged:
-            bad = value > 0 if key == BAD_GRADIENT else key == "loss" and not math.isfinite(value)
+            is_bad_loss = key == "loss" and n and not math.isfinite(value)
+            bad = value > 0 if key == BAD_GRADIENT else is_bad_loss
             if bad and self.not_finite.get(step) != "loss":  # a loss spoils its gradient
                 self.not_finite[step] = key.strip("\0")
             if key == BAD_GRADIENT:

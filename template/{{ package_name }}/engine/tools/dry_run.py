@@ -18,6 +18,7 @@ from ..build.parts import Parts
 from ..build.passes import goes_through, shapes
 from ..build.pretrained import other_pictures
 from ..launch import Job
+from ..log.messages import open_log
 from ..loop import Steps
 from ..machine.device import map_tensors
 from ..machine.distributed import from_all, is_main
@@ -30,6 +31,7 @@ from .folders import new_figure, save_figure
 def dry_run(job: Job) -> None:
     """Build and check all parts, print them, draw the schedule. Raises `Exit`."""
     config = job.config
+    open_log("warning")
     parts = build_parts(config)
     check_one_batch(parts)
     begun, steps = stored(parts.model.state_dict()), Steps(parts)
