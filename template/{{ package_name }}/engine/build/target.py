@@ -91,9 +91,10 @@ def bind(
         )
     parameters = inspect.signature(target).parameters
     wanted = argument_types(target)
+    own = {"_target_", *own_keys(target, key)}
     takes_any = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
     for argument, value in section.items():
-        if argument == "_target_" or argument in own_keys(target, key):
+        if argument in own:
             continue
         if argument in (given or {}):
             raise UserError(f"{key}.{argument} cannot be set. Set {argument} at the top level.")
