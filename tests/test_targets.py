@@ -130,3 +130,9 @@ def test_own_function_in_a_run(train, workspace):
     done = train("model=own", "max_steps=2", "logger=none")
     assert done.code == 0, done.out
     assert "Sequential" in done.out
+
+
+def test_notes_of_an_error_are_told_in_one_line(engine):
+    error = ValueError("wrong.")
+    error.add_note("Do\n  this.")
+    assert engine("build.target").describe_error(error) == "ValueError: wrong. Do this."

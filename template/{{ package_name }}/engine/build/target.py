@@ -132,7 +132,7 @@ def describe_error(error: BaseException) -> str:
         path = Path(frame.filename)
         if path.is_relative_to(ROOT / PACKAGE) and "/engine/" not in frame.filename:
             where = f" ({path.relative_to(ROOT)}, line {frame.lineno})"
-    notes = getattr(error, "__notes__", ())
+    notes = " ".join(getattr(error, "__notes__", ())).split()
     return " ".join([f"{type(error).__name__}: {text}{where}.", *notes])
 
 
