@@ -97,6 +97,16 @@ def test_a_gradient_that_no_step_uses(train, workspace, pairs):
     assert saved(the_run(workspace)) == {"best.pt": 24, "step-00000024.pt": 24}
 
 
+def test_before_a_run(train, server, workspace, pairs):
+    """The dry run and the test of learning rates look at the first gradient, too."""
+    done = train(*pairs, "+data.same=3", "dry_run=true")
+    assert done.code == 0, done.out
+    assert "; the gradient is not finite" in done.out
+    done = server.run(workspace / "find_lr.py", *pairs, "batch_size=64", "+data.same=3")
+    assert done.code == 2, done.out
+    assert done.last == "The loss or its gradient is not finite at the first step. Look at the data."
+
+
 def test_a_step_that_the_scaler_leaves_out(looped):
     """As in fp16, with a scale at which gradients overflow at first."""
     loop = looped("model=mlp", "logger=none", "max_steps=8", "save_every_steps=1")

@@ -21,6 +21,8 @@ class Hooked(Stopping):
         assert optimizer.param_groups[0]["params"][0].grad is not None
         for weight in model.parameters():
             weight.mul_(1 + 0.1 * torch.rand(()))
+        for group in optimizer.param_groups:
+            group["weight_decay"] *= 0.8
         model.eval()
         self.note("step", ctx, ends_epoch=ctx.ends_epoch)
 

@@ -59,7 +59,9 @@ def find_lr(job: Job) -> None:
     check_one_batch(parts)
     rows = range_test(parts)
     if not rows:
-        raise UserError("The loss is not finite at the first step. Look at the data.")
+        raise UserError(
+            "The loss or its gradient is not finite at the first step. Look at the data."
+        )
     found = steepest(rows)
     stamp = job.folder_name or datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
     folder = RUNS / config.name / "find_lr" / stamp
