@@ -105,7 +105,7 @@ def test_a_failed_job_does_not_end_a_search(train, workspace):
 
 
 def test_a_search_in_which_every_job_fails_says_so(train, workspace):
-    break_step(workspace, 0)
+    break_step(workspace, 2)
     done = train(*SEARCH)
     assert done.code == 1, done.out
     assert "The sweep ended early: No trials are completed yet." in done.out
