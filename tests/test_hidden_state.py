@@ -4,10 +4,13 @@ import re
 from pathlib import Path
 
 import pytest
+import torch
 from helpers.runs import result, the_run
+from torch import nn
 
 PAGE = (Path(__file__).resolve().parents[1] / "docs/hidden-state.md").read_text()
-HEAD = """import zlib
+HEAD = """import time
+import zlib
 
 import numpy as np
 import torch
@@ -125,3 +128,66 @@ def test_in_another_process(train, server, workspace, mine):
         assert words in done.out
         if expected:
             assert re.search(r"first at step \d in \w+/\w+: ", done.out), done.out
+
+
+# ---------------------------------------------------------------- no false alarms
+
+
+def network(kind: str) -> nn.Module:
+    if kind.startswith("timm "):
+        model = pytest.importorskip("timm").create_model(kind.split()[1], num_classes=10, drop_path_rate=0.1)
+        return nn.Sequential(nn.Upsample(64), nn.Conv2d(1, 3, 1), model)
+    if kind.startswith("torchvision "):
+        models = pytest.importorskip("torchvision").models
+        model = models.get_model(kind.split()[1], num_classes=10)
+        return nn.Sequential(nn.Upsample(32), nn.Conv2d(1, 3, 1), model)
+    flat = nn.Linear(64, 10)
+    return {
+        "weight norm": lambda: nn.Sequential(nn.Flatten(), nn.utils.weight_norm(flat)),
+        "spectral norm": lambda: nn.Sequential(nn.Flatten(), nn.utils.spectral_norm(flat)),
+        "parametrized": lambda: nn.Sequential(nn.Flatten(), nn.utils.parametrizations.spectral_norm(flat)),
+        "dropout": lambda: nn.Sequential(nn.Flatten(), nn.Dropout(0.5), nn.BatchNorm1d(64), flat),
+        "instance norm": lambda: nn.Sequential(nn.InstanceNorm2d(1, track_running_stats=True), nn.Flatten(), flat),
+    }[kind]()
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize(
+    "kind",
+    [
+        *("weight norm", "spectral norm", "parametrized", "dropout", "instance norm"),
+        *(f"torchvision {name}" for name in ("resnet18", "swin_t", "convnext_tiny", "mobilenet_v3_small")),
+        *(f"timm {name}" for name in ("resnet10t", "convnext_atto", "mobilenetv3_small_050")),
+    ],
+)
+def test_common_networks_raise_no_alarm(looped, engine, caplog, kind):
+    parts = looped("logger=none", "batch_size=8").parts
+    torch.manual_seed(0)
+    parts.model = network(kind)
+    optimizer, config = engine("build.optimizer"), parts.config
+    parts.parameters = optimizer.named_parameters(parts.model, parts.loss)
+    parts.optimizer = optimizer.build_optimizer(config.optimizer, config.lr, parts.model, parts.parameters, ())
+    before = {key: value.clone() for key, value in parts.model.state_dict().items()}
+    assert engine("build.passes").copied(parts).model is not parts.model
+    engine("build.first_batch").check_one_batch(parts)
+    assert not caplog.records
+    for key, value in parts.model.state_dict().items():
+        assert torch.equal(value, before[key]), key
+
+
+def test_a_count_that_nothing_reads_is_a_warning(train, workspace, mine):
+    """A cache that is filled once is not worth one."""
+    faulty = examples("An attribute of the model")[0]
+    mine(faulty.replace(" / self.calls", ""))
+    done = train(*SMALL, *MODEL)
+    assert done.code == 0, done.out
+    assert "A step changes model.calls: 0 → " in done.out
+    mine(faulty.replace("self.calls = 0", "self.calls = None").replace("self.calls += 1", "self.calls = 2.0"))
+    assert "A step changes" not in train(*SMALL, *MODEL, "name=cache").out
+
+
+def test_a_time_in_a_step(train, workspace, mine):
+    mine(examples("An attribute of the model")[0].replace(" / self.calls", " * (time.perf_counter() % 1)"))
+    done = train(*SMALL, *MODEL)
+    assert done.code == 2, done.out
+    assert "A resumed run would differ" in done.last

@@ -19,6 +19,7 @@ from ..errors import UserError
 from ..machine.distributed import WORLD_SIZE, is_main, sum_over_processes
 from ..machine.torch_internals import for_each
 from ..schedule import Schedule
+from ..text import logger
 from .optimizer import check_trained
 from .optimizer_state import is_schedule_free, load_optimizer_state, optimizer_state
 from .target import bind, build
@@ -94,8 +95,11 @@ class Built:
 
     def load_own_state(self, state: Mapping[str, Any]) -> None:
         """Load what `own_state` returned, or a checkpoint, which may lack it."""
-        for key, owner in {"task": self.task, "data": self.data}.items():
-            if key in state and hasattr(owner, "load_state_dict"):
+        owners: dict[str, Any] = {"task": self.task, "data": self.data}
+        for key, owner in owners.items():
+            if hasattr(owner, "state_dict") and key not in state:
+                logger.warning(f"The checkpoint holds no state of the {key}. It stays as built.")
+            elif hasattr(owner, "state_dict"):
                 owner.load_state_dict(copy.deepcopy(state[key]))
 
 

@@ -160,7 +160,7 @@ class Config:
     )
     deterministic: str = key(
         "true",
-        "true: only deterministic kernels; warn: warn about others; false: the fastest kernels.",
+        "true: only what repeats exactly; warn: warn about the rest; false: the fastest kernels.",
         one_of=("true", "warn", "false"),
     )
     channels_last: bool = key(False, "Lay out images and convolutions as NHWC in memory.")
@@ -220,7 +220,7 @@ class Config:
     )
     allow_changed_data: bool = key(False, "Go on although the data have changed meanwhile.")
     profile: bool = key(False, "Trace a few steps into the run folder; a table in train.log.")
-    dry_run: bool = key(False, "Build everything, do one step, show both, and leave no run.")
+    dry_run: bool = key(False, "Build everything, do two steps, try a resume, and leave no run.")
     init_from: str | None = key(
         None, "Weights to start from: a checkpoint, a `.pt` state dict or a `.safetensors` file."
     )
