@@ -58,7 +58,8 @@ def test_a_larger_patience_goes_on(train, workspace, scheduler):
     resume = f"resume=runs/default/{folder.name}"
     again = train(resume)
     assert again.code == 0
-    assert "is finished after 6 steps. 1 validations in a row did not improve val/score (early_stopping_" in again.last
+    assert "is finished after 6 steps. It stopped early: 1 validations in a row did not improve val/sc" in again.last
+    assert again.last.endswith("(early_stopping_patience=0). Raise the patience to go on, or set it to null.")
     done = train(resume, "early_stopping_patience=3")
     assert done.code == 0, done.out
     assert "the schedule becomes" not in done.out

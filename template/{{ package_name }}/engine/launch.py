@@ -146,9 +146,10 @@ def _plan(outcome: Outcome, config: Config) -> Job | None:
     manifest = run.manifest()
     config = follow_length(config, stored, manifest.get("overrides", ()))
     if manifest["status"] == "finished" and not changed_keys(stored, config) & EXTENDING:
-        result = manifest["result"]
-        more = result.get("stopped_early") or "Nothing is left to do"
-        say(f"{run.shown} is finished after {result['steps']} steps. {more}.")
+        result, more = manifest["result"], "Nothing is left to do."
+        if early := result.get("stopped_early"):
+            more = f"It stopped early: {early}. Raise the patience to go on, or set it to null."
+        say(f"{run.shown} is finished after {result['steps']} steps. {more}")
         run.release()
         return None
     return Job(config, outcome.overrides, outcome.folder_name, run)
