@@ -96,9 +96,12 @@ def test_a_last_value_that_is_not_finite_is_none(scripted, workspace, engine):
 
 def test_a_search_takes_no_value_that_is_not_finite(scripted, workspace):
     options = ("sweep=optuna", "hydra.sweeper.n_trials=4", "epochs=choice(1,2)", "log.level=error")
-    scripted("search", [3, NAN], *options)
-    (found,) = (workspace / "runs/search/.sweeps").glob("*/optimization_results.yaml")
-    assert "best_value: 3.0" in found.read_text()
+    for resume in ("null", "auto"):  # finished runs give their values again
+        done = scripted("search", [3, NAN], *options, f"resume={resume}")
+        assert "epochs=2" in done.out
+    for found in (workspace / "runs/search/.sweeps").glob("*/optimization_results.yaml"):
+        assert "best_value: 3.0" in found.read_text()
+    assert len(list((workspace / "runs/search").glob("*/manifest.json"))) == 4
 
 
 # ---------------------------------------------------------------- what a resume may change

@@ -1,5 +1,6 @@
 """Hydra's own main, for sweeps (`-m`, `sweep=`). Every job is checked before the first starts."""
 
+import math
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -37,7 +38,9 @@ def hydras_main(
         if settings.mode != RunMode.MULTIRUN:
             return job(composed, overrides, 0, None)
         number = settings.job.num
-        return job(composed, overrides, number, f"{os.path.basename(settings.sweep.dir)}_{number}")
+        name = f"{os.path.basename(settings.sweep.dir)}_{number}"
+        value = job(composed, overrides, number, name)
+        return value if value is not None and math.isfinite(value) else None  # then it is no trial
 
     register()
     CheckEveryJob.check = staticmethod(check)  # Hydra makes the object
