@@ -123,6 +123,16 @@ def test_validations_that_are_read_stay_where_they_are(scripted, train, workspac
     assert train(f"resume={folder}", "val_every_epochs=1").code == 0
 
 
+def test_a_task_that_acts_after_validations(scripted, train, workspace):
+    path = workspace / "digits/scripted.py"
+    path.write_text(
+        path.read_text() + "\n    def after_validation(self, model, values, ctx):\n        self.seen = values\n"
+    )
+    scripted("task", FLAT, "epochs=6", code=75, AT="5", WITH="SIGTERM")
+    done = train(f"resume={the_run(workspace, 'task')}", "val_every_epochs=2")
+    assert (done.code, "the task reads validation. Leave it as it was." in done.last) == (2, True)
+
+
 def test_a_schedule_of_ones_own_that_reads_validations(scripted, train, workspace):
     (workspace / "digits/schedules.py").write_text(
         "from dataclasses import dataclass\nfrom .engine.schedule import Constant\n\n\n@dataclass(kw_only=True)\n"

@@ -162,6 +162,8 @@ class Parts(Built):
         """What in the training depends on validations, in words; None if nothing does."""
         if self.config.early_stopping_patience is not None:
             return "early stopping"
+        if type(self.task).after_validation is not Task.after_validation:
+            return "the task"
         return None if type(self.scheduler).observe is Schedule.observe else "the schedule"
 
     @property
