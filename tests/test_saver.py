@@ -14,11 +14,18 @@ def saver(engine, tmp_path):
     return engine("run.saver").Saver(tmp_path, keep_last=2)
 
 
+REST = {
+    **{"format": 1, "interface": 1, "epoch": 1, "config": "", "pending": False, "ema": None, "loss": {}},
+    **{"scheduler": {"step": 0}, "scaler": {}, "fingerprint": {"data": ""}},
+    "windows": {"train": {}, "train_epoch": {}, "seen": [], "step": 0, "named": {}},
+    "best": {"value": None, "saved": None, "last": None, "not_better": 0},
+}
+"""What a checkpoint holds besides its step and its tensors."""
+
+
 def state(value: float) -> dict:
-    others = "interface epoch ema loss scheduler scaler windows best pending config fingerprint"
     return {
-        **dict.fromkeys(others.split()),
-        "format": 1,
+        **REST,
         "step": int(value),
         "model": {"weight": torch.full((3, 4), value), "bias": torch.full((), value)},
         "optimizer": {"weight": {"moments": [torch.full((2,), value)], "betas": (0.9, 0.95)}},
@@ -67,9 +74,9 @@ class Pair(NamedTuple):
 
 def test_a_named_tuple_is_saved_as_a_plain_container(saver, engine, tmp_path):
     """A checkpoint with a class in it could not be loaded: that could run code."""
-    saver.save({**state(1.0), "windows": {"loss": [Pair(torch.ones(2), 3)]}}, 1)
+    saver.save({**state(1.0), "optimizer": {"weight": {"pairs": [Pair(torch.ones(2), 3)]}}}, 1)
     saver.wait()
-    (loaded,) = engine("run.checkpoint").load(tmp_path / "step-00000001.pt")["windows"]["loss"]
+    (loaded,) = engine("run.checkpoint").load(tmp_path / "step-00000001.pt")["optimizer"]["weight"]["pairs"]
     assert type(loaded) is tuple
     assert loaded[0].tolist() == [1, 1]
     assert loaded[1] == 3

@@ -10,8 +10,13 @@ from digits.engine.run import checkpoint
 from digits.engine.run.saver import Saver
 
 folder, naive = Path(sys.argv[1]), sys.argv[2] == "naive"
-state = dict.fromkeys(checkpoint.KEYS)
-state["format"] = checkpoint.FORMAT
+state = {
+    **{"format": 1, "interface": 1, "epoch": 1, "config": "", "pending": False, "ema": None, "loss": {}},
+    **{"scheduler": {"step": 0}, "scaler": {}, "fingerprint": {"data": ""}},
+    "windows": {"train": {}, "train_epoch": {}, "seen": [], "step": 0, "named": {}},
+    "best": {"value": None, "saved": None, "last": None, "not_better": 0},
+}
+state["optimizer"] = {}
 state["model"] = {f"layer{n}": torch.zeros(64, 1000) for n in range(4)}
 saved = os.open(folder / "saved", os.O_WRONLY | os.O_CREAT)
 saver = Saver(folder, keep_last=2)
