@@ -13,7 +13,7 @@ from ostinato.merge import merge
 from ostinato.render import ANSWERS
 
 LOOP = "template/{{ package_name }}/engine/loop.py"
-MERGED = 37
+MERGED = 36
 """Of 44 edits, at least so many merge. The others change a line that the template changed, too."""
 
 

@@ -285,18 +285,17 @@ def count_share(name: str, share: Share) -> Tensor:
 
 class recording:
     """Collect the values that `record` gets in a block: `with recording() as values`.
-    parts: the samples of the whole step or split, divided by those of the block."""
+
+    The block may set `parts_of_whole[-1]` (means.py) if its samples are not the whole.
+    """
 
     # A class, because a generator-based context manager costs ten times as much per step.
-    __slots__ = ("_parts", "values")
-
-    def __init__(self, parts: float = 1.0) -> None:
-        self._parts = parts
+    __slots__ = ("values",)
 
     def __enter__(self) -> dict[str, list[Tensor | Mean]]:
         self.values: dict[str, list[Tensor | Mean]] = {}
         _recorded.append(self.values)
-        parts_of_whole.append(self._parts)
+        parts_of_whole.append(1.0)
         return self.values
 
     def __exit__(self, *error: object) -> None:

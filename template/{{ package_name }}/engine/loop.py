@@ -25,7 +25,7 @@ from .machine import distributed
 from .machine.device import autocast, ended, to_device
 from .machine.distributed import RANK, WORLD_SIZE, Vote
 from .machine.torch_internals import any_not_finite
-from .means import value_and_n
+from .means import Mean, parts_of_whole, value_and_n
 from .progress import Progress, not_finite
 from .rng import Domain
 from .run import checkpoint
@@ -65,7 +65,7 @@ class Steps:
         for parameter in p.parameters.values():  # optimizer.zero_grad() in less time
             parameter.grad = None
         self.divisor = None
-        counts, total = p.train.plan.counts(self.step), p.train.plan.total(self.step)
+        counts = p.train.plan.counts(self.step)
         for micro, count in enumerate(counts):
             batch = self.next_batch(batches)
             number = self.step * p.train.plan.micro_batches + micro * WORLD_SIZE + RANK
@@ -74,12 +74,14 @@ class Steps:
             self.batch = batch
             rng.seed_all(rng.fold_in(self.step_key, number))
             with self.gradients_shared(micro == len(counts) - 1):
-                with autocast(p.precision, p.device), recording(total / count) as recorded:
+                with autocast(p.precision, p.device), recording() as recorded:
+                    if p.train.plan.micro_batches > 1:
+                        parts_of_whole[-1] = p.train.plan.total(self.step) / count
                     values = p.task.training_step(self.forward, batch, self.context())
                 self.backward(values["loss"], count)
             self.windows.add(self.step, {**recorded, **values}, count)
         if WORLD_SIZE > 1 or self.divisor is not None:
-            self.average_gradients()
+            p.average_gradients(self.divisor)
         if self.in_turn:
             self.leave_out_groups()
         self.clip_gradients()
@@ -112,7 +114,9 @@ class Steps:
         """Add the gradients of a micro-batch, weighted by the samples or things that its loss is
         a mean over. `loss`: a tensor or a `Mean`. `count`: samples of the micro-batch."""
         plan = self.parts.train.plan
-        loss, n = value_and_n(loss)
+        n = getattr(loss, "mean_over", None)
+        if isinstance(loss, Mean):
+            loss, n = value_and_n(loss)
         if plan.micro_batches > 1 and count != plan.total(self.step):  # a part of the step
             if n is None:  # processes average their gradients: each counts WORLD_SIZE times
                 loss = loss * (count * WORLD_SIZE / plan.total(self.step))
@@ -122,10 +126,6 @@ class Steps:
         self.scaler.scale(loss).backward()
         if self.config.compile == "reduce-overhead" and self.config.accumulate > 1:
             self.parts.copy_gradients()  # the next call of the CUDA graph overwrites them
-
-    def average_gradients(self) -> None:
-        """Average gradients over processes, and divide sums of `Mean` losses by their n."""
-        self.parts.average_gradients(self.divisor)
 
     def leave_out_groups(self) -> None:
         """Drop the gradients of groups that the task does not train: they keep value and state."""

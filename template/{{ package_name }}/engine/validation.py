@@ -14,6 +14,7 @@ from .log.statistics import Statistics
 from .machine import distributed
 from .machine.device import autocast, ended, to_device
 from .machine.distributed import WORLD_SIZE
+from .means import parts_of_whole
 from .rng import Domain
 
 
@@ -46,8 +47,8 @@ def evaluate_split(
                 batch = to_device(next(batches), built.device, built.config.channels_last)
                 number = place * plan.micro_batches + micro * WORLD_SIZE + distributed.RANK
                 rng.seed_all(rng.fold_in(key, number))
-                part = recording(samples / count)
-                with autocast(built.precision, built.device), part as recorded:
+                with autocast(built.precision, built.device), recording() as recorded:
+                    parts_of_whole[-1] = samples / count
                     returned = built.task.validation_step(model, batch, ctx)
                 values.add(number, {**recorded, **returned}, count)
                 if look is not None:

@@ -13,7 +13,7 @@ from torch import Tensor
 from ..api import Share, check_scalar, count_share
 from ..errors import UserError, nearest
 from ..machine import distributed
-from ..means import value_and_n
+from ..means import Mean, value_and_n
 from ..text import logger
 
 BAD_GRADIENT = "\0gradient"
@@ -135,7 +135,9 @@ class Statistics:
                     n: Any = len(value.tensors[0])
                     value = count_share(key, value)
                 else:
-                    value, n = value_and_n(value, count)
+                    n = getattr(value, "mean_over", count)
+                    if isinstance(value, Mean):
+                        value, n = value_and_n(value, count)
                 is_plain = type(value) is Tensor and value.ndim == 0 and value.is_floating_point()
                 if not (is_plain and value.device == self.device):
                     value = self._scalar(key, value)
