@@ -238,11 +238,12 @@ SHORT = (*COMMON, "max_steps=1", "dry_run=true", "log.level=warning")
         (overrides("classes", ".any_loss.WeightedMean", {"weight": WEIGHT}), (False, False)),
         (overrides("classes", ".any_loss.InBatch", {}), (False, True)),
         (overrides("classes", ".any_loss.Noisy", {}), (False, False)),
+        (overrides("classes", ".any_loss.Sampled", {}), (False, False)),
         (SUM, (False, False)),
         (["+task.kind=classes"], (False, False)),
         (["+task.kind=classes", "+task.add=0.1"], (False, False)),
     ],
-    ids=["weighted", "weighted Mean", "in batch", "random", "sum", "plain", "plain plus"],
+    ids=["weighted", "weighted Mean", "in batch", "random", "sampled", "sum", "plain", "plain plus"],
 )
 def test_a_weighted_mean_that_says_nothing_is_found_before_the_run(train, any_loss, options, warns):
     """A contrastive loss depends on the whole batch, which only matters if the batch is divided."""

@@ -2,6 +2,7 @@
 
 import contextlib
 import math
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -50,9 +51,16 @@ def check_mean(parts: Parts, loader: Loader) -> None:
     samples = samples if parts.val else plan.samples(0)[:size]
     found = []
     with contextlib.suppress(Exception):  # an unreadable sample, or a task that needs whole batches
-        for part in (samples, samples[::-1], *np.split(samples, [size // 3 or 1])):
+        other_draws = replace(parts, config=replace(parts.config, seed=parts.config.seed + 1))
+        first_part, second_part = np.split(samples, [size // 3 or 1])
+        for built, part in (
+            (parts, samples),
+            (other_draws, samples),
+            (parts, first_part),
+            (parts, second_part),
+        ):
             batch = loader.read_here(plan.batches(0)[0]._replace(indices=part))
-            value, n = value_and_n(validation_pass(parts, batch, "few samples"), len(part))
+            value, n = value_and_n(validation_pass(built, batch, "few samples"), len(part))
             found.append((float(value), float(n)))
     if len(found) < 4:
         return
