@@ -73,3 +73,11 @@ def test_averaged_weights_resume_in_the_trial(train, workspace, warmup):
     done = train("dry_run=true", "ema_decay=0.9", f"ema_warmup={warmup}")
     assert done.code == 0, done.out
     assert "The schedule:" in done.out
+
+
+def test_its_second_copy_says_nothing_again(train, workspace):
+    assert train("model=mlp", "model.hidden=[8]", "max_steps=1", "logger=none", "name=first").code == 0
+    (weights,) = (workspace / "runs/first").glob("*/checkpoints/best.pt")
+    done = train("model=mlp", "model.hidden=[8]", f"init_from={weights}", "dry_run=true")
+    assert done.code == 0, done.out
+    assert done.out.count("tensors of the model") == 1

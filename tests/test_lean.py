@@ -81,11 +81,6 @@ def test_all_that_its_code_imports_is_there(scaffold, point: str):
                     assert DISTRIBUTIONS.get(first, first) in declared, f"{path}: {name}"
 
 
-def test_at_most_so_many_lines(scaffold):
-    engine = scaffold(NEWEST, package_name="digits", starting_point="regression") / "digits/engine"
-    assert sum(len(path.read_text(encoding="utf-8").splitlines()) for path in engine.rglob("*.py")) <= 9000
-
-
 # Runs a module of a project as if some packages were not installed: `python HIDING NAMES MODULE …`
 HIDING = """
 import os, runpy, sys

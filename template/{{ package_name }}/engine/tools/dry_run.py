@@ -4,7 +4,9 @@ The second step is done three times: after the first one, again from a checkpoin
 and from this checkpoint in a second copy of everything. All must end alike.
 """
 
+import contextlib
 import copy
+import io
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -85,7 +87,8 @@ def _check_resume(steps: Steps, begun: Mapping[str, Any]) -> None:
     """Do the second step three times. begun: the model before the first one. Raises `UserError`."""
     saved = _state(steps)
     wanted, again = _second_step(steps), _second_step(steps, saved)
-    other = Steps(build_parts(steps.config))
+    with contextlib.redirect_stderr(io.StringIO()):  # such as what init_from says
+        other = Steps(build_parts(steps.config))
     model = stored(other.parts.model.state_dict())
     found = {
         "When the second step is repeated, ": difference(wanted, again),
