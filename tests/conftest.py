@@ -21,7 +21,7 @@ from helpers.template import ROOT, working_tree  # noqa: E402
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--runs", type=int, default=10, help="how many runs test_chaos.py stops, kills and damages")
-    parser.addoption("--damages", type=int, default=40, help="how many run folders shared_runs/ damages")
+    parser.addoption("--damages", type=int, default=15, help="how many run folders shared_runs/ damages")
     parser.addoption("--edits", type=int, default=30, help="how many owners test_edits.py lets edit and update")
 
 

@@ -111,14 +111,25 @@ HOSTILE = {
 
 
 @pytest.mark.parametrize("section", HOSTILE.values(), ids=HOSTILE)
-@pytest.mark.parametrize("place", ["model", "nested"])
-def test_a_stored_config_calls_nothing_but_parts_of_a_run(verb, shared, section, place):
-    """As a section of its own, and inside the section of a module that takes anything."""
+def test_a_section_builds_nothing_but_parts_of_a_run(engine, monkeypatch, tmp_path, section):
+    """As a section of its own, and inside the section of a class that takes anything."""
+    from torch import nn
+
+    target, errors = engine("build.target"), engine("errors")
+    monkeypatch.chdir(tmp_path)
+    for whole in (section, {"_target_": "torch.nn.Identity", "inner": section}):
+        with pytest.raises(errors.UserError):
+            target.build(whole, "model", nn.Module, ["digits"])
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "name", ["a class of the engine that writes a file", "the commands of the project", "a program"]
+)
+def test_a_stored_config_calls_nothing_but_parts_of_a_run(verb, shared, name):
     run = the_run(shared)
-    if place == "nested":
-        (shared / "digits/anything.py").write_text(ANYTHING)
-        section = {"_target_": ".anything.Anything", "inner": section}
-    edit_config(run, model=section)
+    (shared / "digits/anything.py").write_text(ANYTHING)
+    edit_config(run, model={"_target_": ".anything.Anything", "inner": HOSTILE[name]})
     before = {path for path in shared.rglob("*") if "__pycache__" not in path.parts}
     done = verb("evaluate", run)
     assert done.code == 2, done.out

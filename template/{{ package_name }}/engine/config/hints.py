@@ -125,7 +125,7 @@ def accept(arguments: Iterable[str]) -> list[str]:
     accepted: list[str] = []
     for argument in arguments:
         group, _, choice = argument.partition("=")
-        is_file = (CONFIGS / group / f"{choice}.yaml").is_file()
+        is_file = group in GROUPS and choice in _choices(group)
         if group in _EMPTY and choice in ("null", "none") and not is_file:
             accepted.append(f"{group}={_EMPTY[group]}")
         elif group in GROUPS and re.fullmatch(r"[\w.]*\.[^\W\d]\w*", choice) and not is_file:
@@ -137,9 +137,13 @@ def accept(arguments: Iterable[str]) -> list[str]:
     return accepted
 
 
+def _choices(group: str) -> list[str]:
+    return sorted(path.stem for path in (CONFIGS / group).glob("*.yaml"))
+
+
 def unknown_choice(group: str, choice: str) -> str:
     """Return the message for a choice that has no file in configs/`group`."""
-    choices = sorted(path.stem for path in (CONFIGS / group).glob("*.yaml"))
+    choices = _choices(group)
     if not choices:
         return f"configs/{group}/{choice}.yaml does not exist."
     within = [c for c in choices if len(c) > 2 and c.replace("_", "") in choice.lower()]

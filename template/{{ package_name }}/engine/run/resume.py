@@ -60,6 +60,7 @@ def first_usable(
             state = checkpoint.load(path, mapped)
             if config is not None:
                 _check_origin(path, state, config)
+            checkpoint.check_step(path, state)
             return path, state
         except Unusable as error:
             pass_over(error)
