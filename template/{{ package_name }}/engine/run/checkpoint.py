@@ -134,10 +134,3 @@ def load(path: Path, mapped: bool = False) -> dict[str, Any]:
     if (wrong := misfit(state, CHECKPOINT)) is not None:
         raise Unusable(path, f"holds a value of a wrong type at '{wrong}'")
     return state
-
-
-def check_step(path: Path, state: Mapping[str, Any]) -> None:
-    """Raise `Unusable` if a checkpoint says that it is of another step than its name says."""
-    named = _NAME.fullmatch(path.name)
-    if state["step"] < 0 or (named is not None and int(named[1]) != state["step"]):
-        raise Unusable(path, f"says that it is of step {state['step']}")

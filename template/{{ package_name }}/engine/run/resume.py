@@ -11,7 +11,7 @@ from ..machine import distributed
 from ..paths import delete_temporary_files, write_whole
 from ..text import logger
 from . import checkpoint
-from .checkpoint import BEST, Damaged, Unusable
+from .checkpoint import BEST, Damaged, Unusable, path_of
 from .facts import fingerprint_differences, timestamp
 from .folder import Run
 
@@ -60,7 +60,9 @@ def first_usable(
             state = checkpoint.load(path, mapped)
             if config is not None:
                 _check_origin(path, state, config)
-            checkpoint.check_step(path, state)
+            step = state["step"]
+            if step < 0 or path.name.startswith("step-") and path != path_of(path.parent, step):
+                raise Unusable(path, f"says that it is of step {step}")
             return path, state
         except Unusable as error:
             pass_over(error)
