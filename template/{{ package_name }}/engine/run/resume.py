@@ -61,7 +61,8 @@ def first_usable(
             if config is not None:
                 _check_origin(path, state, config)
             step = state["step"]
-            if step < 0 or path.name.startswith("step-") and path != path_of(path.parent, step):
+            is_named = path.name.startswith("step-")
+            if step < 0 or (is_named and path != path_of(path.parent, step)):
                 raise Unusable(path, f"says that it is of step {step}")
             return path, state
         except Unusable as error:
