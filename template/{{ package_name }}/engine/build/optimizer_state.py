@@ -108,6 +108,11 @@ def check_resumes(
             "holds tensors, plain numbers and texts. Set another optimizer."
         ) from error
     except Exception as error:
+        if "closure" in str(error):
+            raise UserError(
+                f"{name} needs a closure, which computes the loss several times in a step. The engine "
+                "computes the loss once. Set another optimizer."
+            ) from error
         raise UserError(
             f"{name} failed in a trial with small tensors. {describe_error(error)} Set other options "
             "or another optimizer."
