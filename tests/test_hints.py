@@ -259,3 +259,21 @@ def test_a_run_keeps_its_own_experiment(train, workspace):
     done = train("model=cnn", f"resume={run}")
     assert "Start a new run, or leave model out." in done.last
     assert len(rows(run)) > 0
+
+
+HYDRAS = [
+    (("+hydra=1",), "hydra.sweep.dir=PATH"),
+    (("hydra=1",), "hydra.sweep.dir=PATH"),
+    (("~hydra",), "hydra.sweep.dir=PATH"),
+    (("data=synthetic", "--hydra-help"), "--hydra-help takes no overrides"),
+    (("scheduler.decay_fraction=${",), "begins an interpolation that does not end"),
+    (("--package=x", "--cfg=job"), "package 'x' not found"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "said"), HYDRAS, ids=[" ".join(case[0]) for case in HYDRAS])
+def test_what_is_said_of_hydras_own_words_is_true(train, arguments, said):
+    done = train(*arguments)
+    assert done.code == 2, done.out
+    assert said in done.out
+    assert "Traceback" not in done.out

@@ -28,6 +28,10 @@ def explain(error: BaseException, arguments: Sequence[str]) -> str:
     if broken is not None:
         mark = broken.problem_mark
         return f"{mark.name}, line {mark.line + 1}, cannot be read as YAML: {getattr(broken, 'problem', '')}."
+    if "--hydra-help" in arguments:
+        return "--hydra-help takes no overrides. Leave the others out."
+    if "hydra" in (a.lstrip("+~").partition("=")[0] for a in arguments):
+        return "'hydra' is Hydra's own section. Set a key in it, such as hydra.sweep.dir=PATH."
     if type(error).__name__ == "OverrideParseException":
         return _unparsable(str(getattr(error, "override", "")))
     nameless = [a for a in arguments if re.match(r"[~+]*=", a)]
@@ -63,6 +67,8 @@ def _unparsable(word: str) -> str:
     key, _, value = word.partition("=")
     if not key.strip("~+") or not value:
         return f"'{word}' is not an override. Write KEY=VALUE, such as lr=0.001."
+    if value.count("${") > value.count("}"):
+        return f"'{word}' begins an interpolation that does not end. Write ${{KEY}}."
     quoted = "\"{}='{}'\"".format(key, value.replace("'", "\\'"))
     return f"Hydra cannot read '{word}'. Quote the value for Hydra and the shell: {quoted}."
 
