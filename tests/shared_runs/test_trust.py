@@ -175,9 +175,16 @@ def test_no_link_in_a_run_folder_is_followed(verb, server, shared, tmp_path, nam
     before = outside.stat().st_mtime_ns
     for done in (verb("evaluate", run), verb("compare", run), server.run(shared / "train.py", f"resume={run}")):
         assert done.code == 2, done.out
-        assert f"{name} is a link" in done.out
+        assert f"{name} is a link out of the run folder" in done.out
         assert "Traceback" not in done.out
     assert outside.stat().st_mtime_ns == before
+
+
+def test_a_link_within_the_run_folder_stays(verb, shared):
+    """Weights & Biases makes one."""
+    run = the_run(shared)
+    (run / "latest").symlink_to("checkpoints")
+    assert verb("compare", run).code == 0
 
 
 def test_temporary_files_cannot_be_guessed(engine, tmp_path):

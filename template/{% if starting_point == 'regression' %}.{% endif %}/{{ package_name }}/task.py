@@ -19,7 +19,9 @@ class Regression(Task):
     def __init__(self, loss: nn.Module, points: Batch) -> None:
         self.loss, self.points = loss, points
 
-    def training_step(self, model: nn.Module, batch: Batch, ctx: Context) -> dict[str, Tensor | Mean]:
+    def training_step(
+        self, model: nn.Module, batch: Batch, ctx: Context
+    ) -> dict[str, Tensor | Mean]:
         x, y = batch
         predicted = model(x)
         return {"loss": self.loss(predicted, y), "mse": squared_error(predicted, y)}

@@ -18,12 +18,16 @@ class Segmentation(Task):
     def __init__(self, loss: nn.Module, class_names: Sequence[str]) -> None:
         self.loss, self.class_names = loss, class_names
 
-    def training_step(self, model: nn.Module, batch: Batch, ctx: Context) -> dict[str, Tensor | Mean]:
+    def training_step(
+        self, model: nn.Module, batch: Batch, ctx: Context
+    ) -> dict[str, Tensor | Mean]:
         images, masks = batch
         logits = model(images)
         return {"loss": self.loss(logits, masks), "acc": pixel_accuracy(logits, masks)}
 
-    def validation_step(self, model: nn.Module, batch: Batch, ctx: Context) -> dict[str, Tensor | Mean]:
+    def validation_step(
+        self, model: nn.Module, batch: Batch, ctx: Context
+    ) -> dict[str, Tensor | Mean]:
         images, masks = batch
         logits = model(images)
         ctx.metrics["miou"].update(logits.argmax(dim=1), masks)

@@ -47,14 +47,15 @@ def delete_temporary_files(folder: Path) -> None:
 
 
 def refuse_links(folder: Path) -> None:
-    """Refuse a run folder that holds a link: writing or reading would leave the folder."""
+    """Refuse a run folder with a link out of it: writing or reading would leave the folder."""
+    inside = folder.resolve()
     for parent, folders, files in os.walk(folder):
         for name in (*folders, *files):
             path = Path(parent, name)
-            if path.is_symlink():
+            if path.is_symlink() and not path.resolve().is_relative_to(inside):
                 raise UserError(
-                    f"{shown(path)} is a link. Replace it by a copy of the file or the folder that it "
-                    "leads to: commands follow no link in a run folder."
+                    f"{shown(path)} is a link out of the run folder. Replace it by a copy of the file or "
+                    "the folder that it leads to: commands follow no such link."
                 )
 
 

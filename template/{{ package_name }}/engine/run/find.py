@@ -30,17 +30,18 @@ def find_run(config: Config) -> Path | None:
         return _newest_equal(config)
     folder = ROOT / os.path.expanduser(config.resume)
     if not is_run(folder):
-        runs = _runs(config.name)
-        hint = f", such as {shown(max(runs, key=_started))}" if runs else ""
+        runs = all_runs(config.name)
+        hint = f", such as {shown(max(runs, key=started))}" if runs else ""
         raise UserError(f"resume={config.resume} is not a run. Name a run folder{hint}.")
     return folder
 
 
-def _runs(name: str) -> list[Path]:
+def all_runs(name: str) -> list[Path]:
+    """Return the run folders of a name, in no order."""
     return [path.parent for path in (RUNS / name).glob("[!.]*/manifest.json")]
 
 
-def _started(folder: Path) -> tuple[float, str]:
+def started(folder: Path) -> tuple[float, str]:
     """Return when a run began, in seconds since 1970; 0 if its manifest is damaged."""
     try:
         began = datetime.fromisoformat(Run(folder, None).manifest()["started"]).timestamp()
@@ -55,13 +56,13 @@ def _newest_equal(config: Config) -> Path | None:
     Say which run it is, or in which keys the nearest run differs.
     """
     wanted = _blocks(to_yaml(config))
-    differing = {folder: _differences(folder, config, wanted) for folder in _runs(config.name)}
-    if found := max((f for f, keys in differing.items() if not keys), key=_started, default=None):
+    differing = {folder: _differences(folder, config, wanted) for folder in all_runs(config.name)}
+    if found := max((f for f, keys in differing.items() if not keys), key=started, default=None):
         say(f"resume=auto goes on with {shown(found)}.")
         return found
     if differing:
         fewest = min(map(len, differing.values()))
-        near = max((f for f, keys in differing.items() if len(keys) == fewest), key=_started)
+        near = max((f for f, keys in differing.items() if len(keys) == fewest), key=started)
         say(
             f"No run of '{config.name}' has this config. The nearest, {shown(near)}, differs in "
             f"{', '.join(sorted(differing[near]))}. A new run begins."
