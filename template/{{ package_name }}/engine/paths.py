@@ -47,10 +47,15 @@ def delete_temporary_files(folder: Path) -> None:
 
 
 def refuse_links(folder: Path) -> None:
-    """Refuse a run folder with a link out of it: writing or reading would leave the folder."""
+    """Refuse a run folder with a link out of it: writing or reading would leave the folder.
+
+    Weights & Biases keeps such links in its own folder, which no code here reads or writes.
+    """
     inside = folder.resolve()
     for parent, folders, files in os.walk(folder):
-        for name in (*folders, *files):
+        names = (*folders, *files)
+        folders[:] = [name for name in folders if name != "wandb"]
+        for name in names:
             path = Path(parent, name)
             if path.is_symlink() and not path.resolve().is_relative_to(inside):
                 raise UserError(
