@@ -47,16 +47,13 @@ def copied(built: Any) -> Any:
     """
     modules = [*built.model.modules(), *built.loss.modules()]
     shared = [*built.model.parameters(), *built.loss.parameters()]
-    for (
-        module
-    ) in modules:  # results of a computation cannot be copied, such as those of weight_norm
-        shared += [
-            v for v in vars(module).values() if isinstance(v, Tensor) and v.grad_fn is not None
-        ]
+    for module in modules:  # a result of a computation, such as weight_norm's, cannot be copied
+        values = vars(module).values()
+        shared += [v for v in values if isinstance(v, Tensor) and v.grad_fn is not None]
     parts = {name: getattr(built, name) for name in ("model", "loss", "task", "metrics")}
     try:
         return replace(built, **copy.deepcopy(parts, {id(tensor): tensor for tensor in shared}))
-    except Exception:
+    except Exception:  # each class raises its own error when it cannot be copied
         return built
 
 
