@@ -1,4 +1,4 @@
-"""What a `_target_` may be: only what is made for it is called, and what it returns is looked at."""
+"""What a `_target_` may name: parts of a run. The engine checks the type of the returned object."""
 
 import sys
 from collections.abc import Callable

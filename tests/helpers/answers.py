@@ -1,4 +1,4 @@
-"""Answers to the questions, good and bad, and what is said about them."""
+"""Valid and invalid answers to the questions, and the messages about them."""
 
 from pathlib import Path
 

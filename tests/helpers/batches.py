@@ -16,7 +16,7 @@ def same(a, b):
 
 
 class Numbers(Dataset):
-    """Samples of one random number; `calls` notes what was asked for."""
+    """Samples of one random number. `calls` lists the requested indices."""
 
     def __init__(self):
         self.calls = []

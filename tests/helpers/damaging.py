@@ -33,7 +33,7 @@ def places(values: Any, prefix: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
 
 
 def odd_value(draw: random.Random, values: Any) -> str:
-    """Replace or delete one value somewhere in nested dicts and lists. Return what was done."""
+    """Replace or delete a random value in nested dicts and lists. Return a description of the change."""
     if not (found := places(values)):
         return "nothing"
     place = draw.choice(found)

@@ -1,4 +1,4 @@
-"""What may change before a resume, and what is refused."""
+"""A resume accepts some changes and refuses others."""
 
 import json
 import shutil

@@ -1,4 +1,4 @@
-"""A project with a finished and a stopped run, of which each test takes a copy."""
+"""A project with a finished and a stopped run. Each test takes a copy."""
 
 import shutil
 from pathlib import Path

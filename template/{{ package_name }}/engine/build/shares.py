@@ -34,8 +34,11 @@ def fixed_subset(config: Config, data: Data, size: int) -> np.ndarray | None:
 
 
 def steps_between(epochs: int | float, steps_per_epoch: int) -> int | Fraction:
-    """Return the optimizer steps between validations. A validation follows the first step at or
-    after each multiple, so 0.25 is four times an epoch, whatever its length. 0: never."""
+    """Return the optimizer steps between validations. 0: only at the end.
+
+    A validation follows the first step at or after each multiple. So 0.25 validates four times an
+    epoch, for any length of the epoch.
+    """
     steps = Fraction(str(epochs)) * steps_per_epoch  # as written: 0.1 is a tenth
     steps = max(steps, Fraction(1)) if steps else steps
     return int(steps) if steps.denominator == 1 else steps

@@ -11,7 +11,7 @@ from ..text import logger, number
 
 
 def announce(parts: Parts, run: Run, step: int) -> None:
-    """Log what is trained on what, and the table of parameter groups."""
+    """Log the model, the sizes of the data, and the table of parameter groups."""
     count = sum(p.numel() for p in parts.parameters.values())
     train, val = parts.train.plan.size, parts.val.plan.size if parts.val else 0
     where = f" from step {step}" if step else ""

@@ -45,7 +45,7 @@ def misfit(value: Any, shape: Any, place: str = "") -> str | None:
     """Return the dotted key of the first value of another type, "" for `value` itself, or None.
 
     shape: a type; TENSOR; None; a tuple of allowed shapes; [shape of each entry]; {key: shape}, where "key?"
-    may be absent; or {str: shape of each value}. A bool is no number.
+    may be absent; or {str: shape of each value}. A bool does not count as a number.
     """
     if isinstance(shape, tuple):
         found = [misfit(value, one, place) for one in shape]
