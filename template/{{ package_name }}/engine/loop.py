@@ -195,7 +195,7 @@ class Loop(Steps):
         self.saver = Saver(run.checkpoints, self.config.keep_last, masks)
         self.first_step = self.step + 1  # of this process, from 1
         self.report = Report(parts, run.folder, self.step, validates_again=self.pending)
-        self.media = Media(parts, run, self.report.loggers, self.step)
+        self.media = Media(parts, run, self.report.loggers)
 
     def fit(self) -> None:
         """Train to the end. Raises `Exit` and all errors of the task."""

@@ -25,10 +25,11 @@ def evaluate_split(
     loader: Loader,
     step: int,
     epoch: int,
-    after_step: Callable[[], None] | None = None,
+    after_step: Callable[[], None] = lambda: None,
     look: Callable[[Any, Context], None] | None = None,
 ) -> dict[str, float]:
-    """Return the mean of each value that the task returns, by key. Leaves `model` in eval mode.
+    """Return the mean of each value that the task returns, by key, and the scalars of its metrics,
+    by name or name/key. Leaves `model` in eval mode.
 
     step, epoch: how far `model` is trained. look: called with each batch (on the device) and its
     context. after_step: called after the batches of each step.
@@ -53,19 +54,13 @@ def evaluate_split(
                 values.add(number, {**recorded, **returned}, count)
                 if look is not None:
                     look(batch, ctx)
-            if after_step is not None:
-                after_step()
+            after_step()
     values.fetch()
-    return values.means() | computed(built.metrics)
-
-
-def computed(metrics: Mapping[str, Any]) -> dict[str, float]:
-    """Return the scalars that torchmetrics objects compute, by name, or by name/key for a dict."""
-    found = {}
-    for name, metric in metrics.items():
+    found = values.means()
+    for name, metric in built.metrics.items():
         value = metric.compute()
         several = value if isinstance(value, Mapping) else {"": value}
-        for key, one in several.items():
+        for part, one in several.items():
             if not isinstance(one, torch.Tensor) or one.numel() == 1:
-                found[f"{name}/{key}" if key else name] = float(one)
+                found[f"{name}/{part}" if part else name] = float(one)
     return found

@@ -50,8 +50,7 @@ def announce_end(run: Run, result: dict[str, Any]) -> None:
     if (run.folder / "tensorboard").exists():
         curves.append(f"tensorboard --logdir {run.shown}")
     if reason := result["stopped_early"]:
-        go_on = f"{run.resume_hint} early_stopping_patience=null"
-        logger.info(f"Early stopping: {reason}. {go_on}")
+        logger.info(f"Early stopping: {reason}. {run.resume_hint} early_stopping_patience=null")
     if curves:
         logger.info(f"Look at the curves: {' or '.join(curves)}")
     logger.info(f"Finished: {best}{run.shown}, weights_sha256 {result['weights_sha256']}")

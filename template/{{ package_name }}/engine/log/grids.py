@@ -1,7 +1,7 @@
 """Grids of pictures with captions, drawn by PIL."""
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
@@ -22,8 +22,9 @@ GREY, GREEN, RED = "#606060", "#1b7837", "#c62828"
 class Collected:
     """The pictures to show of one batch or one validation, at most `count` of each tag."""
 
-    def __init__(self, count: int) -> None:
-        self.count = count
+    def __init__(self, count: int, names: Sequence[str]) -> None:
+        """names: of the classes, for captions."""
+        self.count, self.names = count, names
         self.pictures: dict[str, Pictures] = {}
         self.ranges: dict[str, tuple[Tensor, Tensor]] = {}
 
@@ -34,27 +35,29 @@ class Collected:
                 value = Pictures(value if value.ndim == 4 else value.unsqueeze(0))
             if value.images.ndim not in (3, 4):
                 continue
-            kept = self.pictures.get(tag)
+            images, kept = _as_rgb(value.images), self.pictures.get(tag)
+            value = value._replace(images=images)
             if kept is None:
-                images = channels_first(value.images)
                 self.ranges[tag] = images.amin(dim=(0, 2, 3)), images.amax(dim=(0, 2, 3))
                 self.pictures[tag] = _first(value, self.count)
-            elif kept.images.shape[1:] == value.images.shape[1:] and (
+            elif kept.images.shape[1:] == images.shape[1:] and (
                 value.score is not None or len(kept.images) < self.count
             ):
                 pairs = zip(kept, _first(value, self.count), strict=True)
                 both = (None if a is None or b is None else torch.cat([a, b]) for a, b in pairs)
                 self.pictures[tag] = _first(Pictures._make(both), self.count)
 
-    def grids(self, names: Sequence[str]) -> Iterator[tuple[str, np.ndarray]]:
-        """Each tag and its grid. The host waits for the device here."""
+    def grids(self) -> dict[str, np.ndarray]:
+        """Return a grid for each tag, uint8 [height, width, 3]. The host waits for the device."""
+        grids = {}
         for tag, pictures in self.pictures.items():
             if pictures.score is not None:
                 is_shown = pictures.score > 0
                 pictures = Pictures._make(None if v is None else v[is_shown] for v in pictures)
             if len(pictures.images):
-                pixels = _bytes(channels_first(pictures.images), *self.ranges[tag])
-                yield tag, draw(pixels, _captions(pictures, names))
+                pixels = _bytes(pictures.images, *self.ranges[tag])
+                grids[tag] = _draw(pixels, _captions(pictures, self.names))
+        return grids
 
 
 def _first(pictures: Pictures, count: int) -> Pictures:
@@ -65,25 +68,22 @@ def _first(pictures: Pictures, count: int) -> Pictures:
     return Pictures._make(None if values is None else values[chosen] for values in pictures)
 
 
-def channels_first(images: Tensor) -> Tensor:
-    """A view [B, 1 or 3, H, W] of [B, C, H, W], [B, H, W, C] or [B, H, W]."""
+def _as_rgb(images: Tensor) -> Tensor:
+    """A view [B, 3, H, W] of [B, C, H, W], [B, H, W, C] or [B, H, W]."""
     if images.ndim == 3:
-        return images.unsqueeze(1)
-    if images.shape[1] not in (1, 3, 4) and images.shape[-1] in (1, 3, 4):
+        images = images.unsqueeze(1)
+    elif images.shape[1] not in (1, 3, 4) and images.shape[-1] in (1, 3, 4):
         images = images.movedim(-1, 1)
-    return images[:, :3] if images.shape[1] >= 3 else images[:, :1]
+    return images[:, :3] if images.shape[1] >= 3 else images[:, :1].expand(-1, 3, -1, -1)
 
 
 def _bytes(images: Tensor, low: Tensor, high: Tensor) -> np.ndarray:
-    """uint8 [N, H, W, C], on the host, from [N, C, H, W] and the range of each channel."""
-    if images.dtype == torch.bool:
-        images = images * 255
-    elif images.is_floating_point():
-        if low.min() >= 0 and high.max() <= 1:
-            low, high = torch.zeros_like(low), torch.ones_like(high)
-        low, high = (end.float().view(-1, 1, 1) for end in (low, high))
-        images = (images.float() - low) * (255 / (high - low).clamp(min=1e-12))
-        images = images.nan_to_num().round()
+    """uint8 [N, H, W, 3], on the host, from [N, 3, H, W] and the range of each channel."""
+    if images.is_floating_point() or images.dtype == torch.bool:
+        images, low, high = (x.float() for x in (images, low[:, None, None], high[:, None, None]))
+        if low.min() < 0 or high.max() > 1:
+            images = (images - low) / (high - low).clamp(min=1e-12)
+        images = (images * 255).nan_to_num().round()
     return images.clamp(0, 255).to(torch.uint8).movedim(1, -1).cpu().numpy()
 
 
@@ -113,23 +113,22 @@ def _captions(pictures: Pictures, names: Sequence[str]) -> list[list[tuple[str, 
     return captions
 
 
-def draw(images: np.ndarray, captions: Sequence[Sequence[tuple[str, str]]]) -> np.ndarray:
-    """Draw pictures, uint8 [N, H, W, 1 or 3], as one, uint8 [height, width, 3]."""
+def _draw(images: np.ndarray, captions: Sequence[Sequence[tuple[str, str]]]) -> np.ndarray:
+    """Draw pictures, uint8 [N, H, W, 3], as one, uint8 [height, width, 3]."""
     height, width = images.shape[1:3]
     side = math.sqrt(height * width)
     factor = math.ceil(SMALL / side) if side <= LARGE else LARGE / side
     size = (max(1, round(width * factor)), max(1, round(height * factor)))
     how = Image.Resampling.NEAREST if factor >= 1 else Image.Resampling.BOX
     columns = math.ceil(math.sqrt(len(images)))
-    lines = max(len(caption) for caption in captions)
+    lines = max(map(len, captions))
     step_x, step_y = max(size[0], SMALL) + GAP, size[1] + lines * LINE + GAP
     rows = math.ceil(len(images) / columns)
     sheet = Image.new("RGB", (columns * step_x + GAP, rows * step_y + GAP), "white")
     pen, font = ImageDraw.Draw(sheet), ImageFont.load_default(12)
     for number, (pixels, caption) in enumerate(zip(images, captions, strict=True)):
-        tile = Image.fromarray(pixels.squeeze(-1) if pixels.shape[-1] == 1 else pixels)
         x, y = GAP + number % columns * step_x, GAP + number // columns * step_y
-        sheet.paste(tile.resize(size, how), (x, y))
+        sheet.paste(Image.fromarray(pixels).resize(size, how), (x, y))
         for line, (text, colour) in enumerate(caption):
             place = (x, y + size[1] + 1 + line * LINE)
             pen.text(place, text[: step_x // LETTER], fill=colour, font=font)

@@ -6,7 +6,7 @@ None of it changes a result. It computes only what a logger takes.
 import copy
 import dataclasses
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -27,9 +27,8 @@ from ..text import logger
 class Media:
     """Sends pictures, the graph, histograms and texts to the loggers of the main process."""
 
-    def __init__(self, parts: Parts, run: Run, loggers: Sequence[Logger], step: int) -> None:
-        """`step` optimizer steps are done."""
-        self.parts, self.run, self.loggers, self.start = parts, run, loggers, step
+    def __init__(self, parts: Parts, run: Run, loggers: Sequence[Logger]) -> None:
+        self.parts, self.run, self.loggers = parts, run, loggers
         is_wanted = parts.config.log.images > 0
         self.draws = is_wanted and self._is_taken("images")
         self.shows = self.draws or (is_wanted and self._is_taken("texts"))
@@ -38,31 +37,25 @@ class Media:
         """True if a logger implements this method of `Logger`."""
         return any(getattr(type(x), method) is not getattr(Logger, method) for x in self.loggers)
 
-    def _send(self, method: str, step: int, values: Mapping[str, Any]) -> None:
-        for sink in self.loggers if values else ():
-            getattr(sink, method)(step, values)
+    def _send(self, method: str, *values: Any) -> None:
+        for sink in self.loggers:
+            getattr(sink, method)(*values)
 
     def begin(self, ctx: Context, batch: Any) -> None:
         """Send the config, and graph and pictures of `batch`. `ctx` belongs to the next step."""
-        config, manifest = dataclasses.asdict(self.parts.config), self.run.manifest()
-        for sink in self.loggers:
-            sink.begin(ctx.step, config, manifest)
-        if self.start > 0:  # the run has sent the rest before it was resumed
+        p = self.parts
+        self._send("begin", ctx.step, dataclasses.asdict(p.config), self.run.manifest())
+        if ctx.step > 1:  # the run has sent the rest before it was resumed
             return
-        if self.parts.config.log.graph and self._is_taken("graph"):
-            self._graph(batch)
+        if p.config.log.graph and self._is_taken("graph"):
+            with self._harmless("graph is"), warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # the tracer is deprecated
+                values = p.task.example(batch)
+                one = tuple(v[:1] if isinstance(v, Tensor) and v.ndim else v for v in values)
+                self._send("graph", copy.deepcopy(p.model).eval(), one)  # a call may change buffers
         if self.draws:
             with self._pictures("train", ctx.step) as add:
-                add(self.parts.model, batch, ctx)
-
-    def _graph(self, batch: Any) -> None:
-        with self._harmless("graph is"), warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # the tracer is deprecated
-            values = self.parts.task.example(batch)
-            one = tuple(v[:1] if isinstance(v, Tensor) and v.ndim else v for v in values)
-            model = copy.deepcopy(self.parts.model).eval()  # a copy: a call may change buffers
-            for sink in self.loggers:
-                sink.graph(model, one)
+                add(p.model, batch, ctx)
 
     @contextmanager
     def validation(self, model: nn.Module, step: int) -> Iterator[Callable[..., None] | None]:
@@ -88,7 +81,8 @@ class Media:
         """Yield a function that collects the pictures of a batch. Send all of them afterwards."""
         from .grids import Collected
 
-        collected = Collected(self.parts.config.log.images)
+        names = [str(name) for name in self.parts.data.info.get("class_names") or ()]
+        collected = Collected(self.parts.config.log.images, names)
 
         def add(model: nn.Module, batch: Any, ctx: Context) -> None:
             if self.draws:
@@ -96,35 +90,31 @@ class Media:
                     collected.add(self.parts.task.images(model, batch, ctx))
 
         yield add
-        names = [str(name) for name in self.parts.data.info.get("class_names") or ()]
         with self._harmless("pictures are"):
-            grids = {f"{place}/{tag}": grid for tag, grid in collected.grids(names)}
-            self._send("images", step, grids)
+            if grids := {f"{place}/{tag}": grid for tag, grid in collected.grids().items()}:
+                self._send("images", step, grids)
 
     def _show(self, model: nn.Module, batch: Any, ctx: Context, step: int) -> None:
         rng.seed_all(rng.make_key(self.parts.config.seed, rng.Domain.PREDICTION))
         with self._harmless("texts and figures are"):
-            shown = {f"val/{k}": v for k, v in self.parts.task.show(model, batch, ctx).items()}
-            texts = {tag: value for tag, value in shown.items() if isinstance(value, str)}
-            self._send("texts", step, texts)
-            figures = {k: v for k, v in shown.items() if not isinstance(v, str)}
-            self._send("images", step, {tag: _pixels(v) for tag, v in figures.items()})
+            for key, value in self.parts.task.show(model, batch, ctx).items():
+                if isinstance(value, str):
+                    self._send("texts", step, {f"val/{key}": value})
+                else:
+                    self._send("images", step, {f"val/{key}": _pixels(value)})
 
     def histograms(self, step: int) -> None:
         """Send the weights and gradients."""
-        p = self.parts
-        values: dict[str, Tensor] = {}
-        for name, parameter in p.parameters.items():
-            values[f"weights/{name}"] = parameter.detach()
-            if parameter.grad is not None and p.precision != "fp16":  # fp16 gradients are scaled
-                values[f"gradients/{name}"] = parameter.grad
+        named = self.parts.parameters.items()
+        values = {f"weights/{name}": parameter.detach() for name, parameter in named}
+        if self.parts.precision != "fp16":  # whose gradients are scaled
+            values |= {f"gradients/{name}": q.grad for name, q in named if q.grad is not None}
         self._send("histograms", step, values)
 
     def finish(self, step: int, best: float | None) -> None:
         """Send the best monitored value at the end of the run."""
         key = self.parts.config.monitor.removeprefix("val/")
-        for sink in self.loggers:
-            sink.finish(step, {} if best is None else {f"best/{key}": best})
+        self._send("finish", step, {} if best is None else {f"best/{key}": best})
 
     @contextmanager
     def _harmless(self, what: str) -> Iterator[None]:

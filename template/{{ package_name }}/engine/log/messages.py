@@ -43,7 +43,7 @@ class _Library(logging.Handler):
 
 
 _library = _Library(logging.WARNING)
-_formatwarning = warnings.formatwarning
+_showwarning = warnings.showwarning
 
 
 def open_log(level: str) -> None:
@@ -58,8 +58,7 @@ def open_log(level: str) -> None:
     logger.addHandler(console)
     logger.addHandler(early)
     _library.said[:] = bytes(len(_library.said))
-    warnings.formatwarning = _in_one_line  # type: ignore[assignment]
-    logging.captureWarnings(True)
+    warnings.showwarning = _log_warning  # type: ignore[assignment]
     threading.excepthook = _log_thread
     for other in _others():
         other.addHandler(_library)
@@ -82,8 +81,7 @@ def open_file(folder: Path) -> None:
 
 
 def close_log() -> None:
-    warnings.formatwarning = _formatwarning
-    logging.captureWarnings(False)
+    warnings.showwarning = _showwarning
     threading.excepthook = threading.__excepthook__
     for other in _others():
         other.removeHandler(_library)
@@ -98,8 +96,9 @@ def _others() -> list[logging.Logger]:
     return [logging.root, *(other for other in known if not other.propagate and other != logger)]
 
 
-def _in_one_line(message: Any, category: type[Warning], file: str, number: int, line: Any) -> str:
-    return f"{category.__name__}: {message} ({Path(file).name}, line {number})"
+def _log_warning(message: Any, kind: type[Warning], file: str, number: int, *_: object) -> None:
+    text = f"{kind.__name__}: {message} ({Path(file).name}, line {number})"
+    logging.getLogger("py.warnings").warning(text)
 
 
 def _log_thread(ended: threading.ExceptHookArgs) -> None:

@@ -50,10 +50,8 @@ class Report:
     def aside(self, what: str) -> Iterator[None]:
         """Time a "validation", "save" or "start" separately. It does not count as time/step."""
         self.bar.set_description_str(what)
-        began = time.perf_counter()
         with self.eta.aside(what):
             yield
-        logger.debug(f"{what} took {time.perf_counter() - began:.3f} s")
         self.bar.set_description_str("")
 
     def train(
@@ -144,14 +142,14 @@ class Eta:
     @contextmanager
     def aside(self, what: str) -> Iterator[None]:
         """Time this block separately. An inner block counts towards the outer one."""
-        if self._is_aside:
-            yield
-            return
-        began, self._is_aside = time.perf_counter(), True
+        began, is_inner, self._is_aside = time.perf_counter(), self._is_aside, True
         yield
-        self._is_aside = False
-        self._seconds[what] += time.perf_counter() - began
-        self._count[what] += 1
+        seconds = time.perf_counter() - began
+        logger.debug(f"{what} took {seconds:.3f} s")
+        if not is_inner:
+            self._is_aside = False
+            self._seconds[what] += seconds
+            self._count[what] += 1
 
     def left(self, step: int) -> float:
         """The seconds from `step` until the run's end, with what is due after `step`."""
@@ -174,9 +172,11 @@ def due(first: int, last: int, periods: Periods) -> int:
     The period 0 means never.
     """
     periods = [period for period in periods if period]
-    both = [math.lcm(*map(int, periods))] if len(periods) == 2 else []
 
-    def up_to(step: int) -> int:
-        return sum(step // period for period in periods) - sum(step // period for period in both)
+    def before(step: int) -> int:
+        count = sum((step - 1) // period for period in periods)
+        if len(periods) == 2:  # multiples of both count once
+            count -= (step - 1) // math.lcm(*map(int, periods))
+        return count
 
-    return up_to(last) - up_to(first - 1) + all(last % period >= 1 for period in periods)
+    return before(last) - before(first) + 1

@@ -49,30 +49,30 @@ class MLflow(Logger):
         uri = tracking_uri or os.environ.get("MLFLOW_TRACKING_URI") or STORE
         files = (RUNS / ".mlflow").as_uri() if uri.startswith("sqlite:") else None
         self.ended = "KILLED"  # unless `finish` is called
-        self.place = folder / "mlflow.json"
-        """Keeps the last step that MLflow has: it cannot drop what a killed process has logged."""
+        place = folder / "mlflow.json"
         try:
             self.client = client = MlflowClient(uri)
-            if self.place.exists():
-                self.logged = json.loads(self.place.read_text())
-                client.update_run(self.logged["run_id"], status="RUNNING")
+            if place.exists():
+                self.run_id: str = json.loads(place.read_text())["run_id"]
+                client.update_run(self.run_id, status="RUNNING")
             else:
                 name = experiment or shown(folder.parent, RUNS)
                 found = client.get_experiment_by_name(name)
                 number = found.experiment_id if found else client.create_experiment(name, files)
-                created = client.create_run(number, run_name=folder.name)
-                self.logged = {"run_id": created.info.run_id, "step": -1, "validated": False}
+                self.run_id = client.create_run(number, run_name=folder.name).info.run_id
+                write_json(place, {"run_id": self.run_id})
+            tags = client.get_run(self.run_id).data.metrics
+            history = {tag: client.get_metric_history(self.run_id, tag) for tag in tags}
         except (MlflowException, OSError, ValueError) as error:
             raise UserError(f"logger=mlflow cannot begin at {uri}: {error}") from error
-        self.run_id: str = self.logged["run_id"]
-        write_json(self.place, self.logged)
+        self.logged = {tag: max(metric.step for metric in history[tag]) for tag in tags}
+        """The last step of each tag: MLflow cannot drop what a killed process has logged."""
 
     def scalars(self, step: int, values: Mapping[str, float]) -> None:
-        now = {"step": step, "validated": any(tag.startswith("val/") for tag in values)}
-        if tuple(now.values()) > (self.logged["step"], self.logged["validated"]):
-            self._log(step, values)
-            self.logged |= now
-            write_json(self.place, self.logged)
+        now = int(time.time() * 1000)
+        new = {tag: value for tag, value in values.items() if step > self.logged.get(tag, -1)}
+        metrics = [Metric(tag, value, now, step) for tag, value in new.items()]
+        self.client.log_batch(self.run_id, metrics=metrics)
 
     def begin(self, step: int, config: Mapping[str, Any], manifest: Mapping[str, Any]) -> None:
         if self.client.get_run(self.run_id).data.params:  # the run began before it was resumed
@@ -87,13 +87,8 @@ class MLflow(Logger):
             self.client.log_image(self.run_id, pixels, f"{tag}/step-{step:08}.png")
 
     def finish(self, step: int, values: Mapping[str, float]) -> None:
-        self._log(step, values)
+        self.scalars(step, values)
         self.ended = "FINISHED"
 
     def close(self) -> None:
         self.client.set_terminated(self.run_id, self.ended)
-
-    def _log(self, step: int, values: Mapping[str, float]) -> None:
-        now = int(time.time() * 1000)
-        metrics = [Metric(tag, value, now, step) for tag, value in values.items()]
-        self.client.log_batch(self.run_id, metrics=metrics)

@@ -51,13 +51,11 @@ class TensorBoard(Logger):
             self.writer.add_custom_scalars(_layout(self.tags))
 
     def begin(self, step: int, config: Mapping[str, Any], manifest: Mapping[str, Any]) -> None:
-        texts = {
-            "command": _block(shlex.join(["python", *manifest["command"]])),
-            "config": _block(yaml.safe_dump(config, sort_keys=False, allow_unicode=True), "yaml"),
-            "manifest": _block(to_json(manifest, indent=2), "json"),
-        }
-        for tag, text in texts.items():
-            self.writer.add_text(tag, text, step)
+        command = shlex.join(["python", *manifest["command"]])
+        text = yaml.safe_dump(config, sort_keys=False, allow_unicode=True)
+        self.writer.add_text("command", _block(command), step)
+        self.writer.add_text("config", _block(text, "yaml"), step)
+        self.writer.add_text("manifest", _block(to_json(manifest, indent=2), "json"), step)
         self._session(hyperparameters(config), ends=False)
 
     def graph(self, model: nn.Module, example: tuple[Any, ...]) -> None:

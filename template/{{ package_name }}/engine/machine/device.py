@@ -8,6 +8,8 @@ from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from functools import cache
 from importlib import metadata
+from itertools import chain, pairwise
+from operator import methodcaller
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +20,6 @@ from ..config.schema import Config
 from ..errors import UserError
 from .distributed import LOCAL_RANK, WORLD_SIZE
 from .torch_internals import set_deterministic
-
-_VERSIONS = ("torch", "torchvision", "numpy", "hydra-core", "tensorboard")
 
 
 def choose_device(name: str) -> torch.device:
@@ -122,37 +122,27 @@ def _copying_stream(device: torch.device) -> torch.cuda.Stream:
 def prefetched(batches: Iterable[Any], device: torch.device) -> Iterator[Any]:
     """Yield batches on a GPU. It copies each batch while it computes with the batch before."""
     side = _copying_stream(device)
-    waiting: tuple[Any, torch.cuda.Event] | None = None
 
-    def hand_over(batch: Any, copied: torch.cuda.Event) -> Any:
-        computing = torch.cuda.current_stream(device)
-        computing.wait_event(copied)  # the GPU waits, not the host
-        # Memory is not reused before that stream is done.
-        map_tensors(lambda tensor: tensor.record_stream(computing), batch)
-        return batch
+    def copy(batch: Any) -> tuple[Any, Any]:
+        with torch.cuda.stream(side):
+            return to_device(batch, device), side.record_event()
 
     with ended(batches):
-        for batch in batches:
-            with torch.cuda.stream(side):
-                following = to_device(batch, device), side.record_event()
-            if waiting is not None:
-                yield hand_over(*waiting)
-            waiting = following
-        if waiting is not None:
-            yield hand_over(*waiting)
-
-
-def libraries(device: torch.device) -> dict[str, str]:
-    """Return the versions of CUDA and cuDNN, on a GPU. One version of torch exists for several."""
-    if device.type != "cuda":
-        return {}
-    return {"CUDA": str(torch.version.cuda), "cuDNN": str(torch.backends.cudnn.version())}
+        for (batch, copied), _ in pairwise(chain(map(copy, batches), [(None, None)])):
+            computing = torch.cuda.current_stream(device)
+            computing.wait_event(copied)  # the GPU waits, not the host
+            # Memory is not reused before that stream is done.
+            map_tensors(methodcaller("record_stream", computing), batch)
+            yield batch
 
 
 def make_fingerprint(device: torch.device, data: str) -> dict[str, Any]:
     """Return what the bits of a result depend on besides the config. `data`: that of the data."""
-    versions = {"python": platform.python_version(), **libraries(device)}
-    for package in _VERSIONS:
+    versions = {"python": platform.python_version()}
+    if device.type == "cuda":  # one version of torch exists for several of these
+        versions["CUDA"] = str(torch.version.cuda)
+        versions["cuDNN"] = str(torch.backends.cudnn.version())
+    for package in ("torch", "torchvision", "numpy", "hydra-core", "tensorboard"):
         versions[package] = "not installed"
         with contextlib.suppress(metadata.PackageNotFoundError):
             versions[package] = metadata.version(package)
