@@ -98,7 +98,7 @@ def test_looking_costs_no_second_forward_pass(engine, project, monkeypatch):
     parts.model.register_forward_pre_hook(lambda *_: calls.append("asked"))
     forward = parts.model.stem.register_forward_pre_hook(lambda *_: calls.append("computed"))
     seen = engine("log.media").Media(parts, None, [Sink()])
-    with seen.validation(parts.model, 7) as look:
+    with seen.watching(parts.model) as look:
         engine("validation").evaluate_split(parts, parts.model, parts.val, 7, 1, look=look)
     forward.remove()
     batches = parts.val.plan.steps

@@ -302,7 +302,7 @@ class Loop(Steps):
             self.saver.wait()  # loader workers are forked next: no other thread may run then
             self.vote.restart()
             p.held_state = p.own_state()  # a stop in between validates again, from here
-            with self.media.validation(model, self.step) as look:
+            with self.media.watching(model) as look:
                 values = evaluate_split(p, model, p.val, self.step, epoch, self.stop_if_asked, look)
             self.vote.restart()
             p.held_state = None

@@ -54,54 +54,45 @@ class Media:
                 one = tuple(v[:1] if isinstance(v, Tensor) and v.ndim else v for v in values)
                 self._send("graph", copy.deepcopy(p.model).eval(), one)  # a call may change buffers
         if self.draws:
-            with self._pictures("train", ctx.step) as add:
-                add(p.model, batch, ctx)
+            with self.watching(p.model) as look:
+                look(batch, ctx)
 
     @contextmanager
-    def validation(self, model: nn.Module, step: int) -> Iterator[Callable[..., None] | None]:
-        """Yield a function to call with each batch of a validation. Send what it saw afterwards."""
+    def watching(self, model: nn.Module) -> Iterator[Callable[[Any, Context], None]]:
+        """Yield a function to call with each batch of `model`. Send what it saw afterwards."""
         if not self.draws and not self.shows:
-            yield None
+            yield lambda batch, ctx: None
             return
-        first: list[tuple[Any, Context]] = []
-        with self._pictures("val", step) as add, _remembering(model) as forget:
+        from .grids import Collected
+
+        p = self.parts
+        names = [str(name) for name in p.data.info.get("class_names") or ()]
+        collected = Collected(p.config.log.images, names)
+        seen: list[tuple[Any, Context]] = []
+        with _remembering(model) as forget:
 
             def look(batch: Any, ctx: Context) -> None:
-                if not first:
-                    first.append((batch, ctx))
-                add(model, batch, ctx)
+                if not seen:
+                    seen.append((batch, ctx))
+                if self.draws:
+                    with self._harmless("pictures are"):
+                        collected.add(p.task.images(model, batch, ctx))
                 forget()
 
             yield look
-        if self.shows:
-            self._show(model, *first[0], step)
-
-    @contextmanager
-    def _pictures(self, place: str, step: int) -> Iterator[Callable[..., None]]:
-        """Yield a function that collects the pictures of a batch. Send all of them afterwards."""
-        from .grids import Collected
-
-        names = [str(name) for name in self.parts.data.info.get("class_names") or ()]
-        collected = Collected(self.parts.config.log.images, names)
-
-        def add(model: nn.Module, batch: Any, ctx: Context) -> None:
-            if self.draws:
-                with self._harmless("pictures are"):
-                    collected.add(self.parts.task.images(model, batch, ctx))
-
-        yield add
+        batch, ctx = seen[0]
+        place = "train" if ctx.training else "val"
         with self._harmless("pictures are"):
             if grids := {f"{place}/{tag}": grid for tag, grid in collected.grids().items()}:
-                self._send("images", step, grids)
-
-    def _show(self, model: nn.Module, batch: Any, ctx: Context, step: int) -> None:
-        rng.seed_all(rng.make_key(self.parts.config.seed, rng.Domain.PREDICTION))
-        with self._harmless("texts and figures are"):
-            for key, value in self.parts.task.show(model, batch, ctx).items():
-                if isinstance(value, str):
-                    self._send("texts", step, {f"val/{key}": value})
-                else:
-                    self._send("images", step, {f"val/{key}": _pixels(value)})
+                self._send("images", ctx.step, grids)
+        if self.shows and not ctx.training:
+            rng.seed_all(rng.make_key(p.config.seed, rng.Domain.PREDICTION))
+            with self._harmless("texts and figures are"):
+                for key, value in p.task.show(model, batch, ctx).items():
+                    if isinstance(value, str):
+                        self._send("texts", ctx.step, {f"val/{key}": value})
+                    else:
+                        self._send("images", ctx.step, {f"val/{key}": _pixels(value)})
 
     def histograms(self, step: int) -> None:
         """Send the weights and gradients."""
