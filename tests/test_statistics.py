@@ -233,7 +233,7 @@ def test_not_a_number_stays_visible(windows):
     entries = [{"source": "x", "name": s, "statistic": s, "window": w} for s, w in zip(STATISTICS, itertools.repeat(3))]
     ours = filled(windows, entries, [1.0, math.nan, 2.0])
     ours.fetch()
-    assert ours.first_not_finite is None, "only a loss must be finite"
+    assert ours.not_finite is None, "only a loss must be finite"
     logged = ours.log_point()
     assert all(math.isnan(logged[f"train/{s}"]) == (s != "current") for s in STATISTICS)
     assert logged["train/current"] == 2
@@ -243,12 +243,26 @@ def test_the_first_loss_that_is_not_finite(windows):
     ours = windows.Statistics(torch.device("cpu"))
     for step, loss in enumerate((1.0, 2.0, math.inf, 1.0, math.nan)):
         ours.add(step, {"loss": torch.tensor(loss)}, 1)
-        assert ours.first_not_finite is None, "known when it is fetched"
+        assert ours.not_finite is None, "known when it is fetched"
     ours.fetch()
-    assert ours.first_not_finite == 2
+    assert ours.not_finite == (2, "loss")
     ours.add(5, {"loss": torch.tensor(math.nan)}, 1)
     ours.fetch()
-    assert ours.first_not_finite == 2
+    assert ours.not_finite == (2, "loss")
+
+
+def test_the_first_gradient_that_is_not_finite(windows):
+    """Told apart from a loss, which spoils the gradient of its step; found however often it is fetched."""
+    for bad_loss, right in ((4, (3, "gradient")), (3, (3, "loss")), (2, (2, "loss")), (None, (3, "gradient"))):
+        for fetched in ((), (2,), (3,), (1, 4)):
+            ours = windows.Statistics(torch.device("cpu"))
+            for step in range(6):
+                ours.add(step, {"loss": torch.tensor(math.nan if step == bad_loss else 1.0)}, 1)
+                ours.add_gradients([torch.tensor([1.0, math.inf if step == 3 else 0.0])])
+                if step in fetched:
+                    ours.fetch()
+            ours.fetch()
+            assert ours.not_finite == right
 
 
 def test_a_mean_over_nothing_counts_for_nothing(windows, engine):

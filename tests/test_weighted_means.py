@@ -151,7 +151,7 @@ def assert_equal_to_torch(engine, own):
         for _ in range(parts.total_steps):
             steps.training_step(batches)
             steps.windows.fetch()
-            assert steps.windows.first_not_finite is None
+            assert steps.windows.not_finite is None
             losses.append(steps.windows.means()["loss"])
         for mine, theirs in zip([*parts.model.parameters(), *parts.loss.parameters()], weights, strict=True):
             torch.testing.assert_close(mine, theirs, rtol=1e-5, atol=1e-6)

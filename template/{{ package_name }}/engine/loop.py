@@ -20,11 +20,10 @@ from .hooks import Hooks
 from .log.media import Media
 from .log.profiling import profiled
 from .log.report import Report
-from .log.statistics import BAD_GRADIENT, Statistics
+from .log.statistics import Statistics
 from .machine import distributed
 from .machine.device import autocast, ended, to_device
 from .machine.distributed import RANK, WORLD_SIZE, Vote
-from .machine.torch_internals import any_not_finite
 from .means import Mean, parts_of_whole, value_and_n
 from .progress import Progress, not_finite
 from .rng import Domain
@@ -148,7 +147,7 @@ class Steps:
             self.windows.add(self.step, {"grad_norm": norm}, 1)
         if not self.scaler.is_enabled():  # it leaves out a step whose gradient is not finite
             grads = [q.grad for q in p.parameters.values() if q.grad is not None]
-            self.windows.add(self.step, {BAD_GRADIENT: any_not_finite(grads, p.device)}, 1)
+            self.windows.add_gradients(grads)
 
     def gradients_shared(self, last: bool) -> AbstractContextManager[Any]:
         """Return the context of a micro-batch: processes share gradients only in the last one."""
@@ -267,10 +266,9 @@ class Loop(Steps):
     def fetch(self) -> None:
         """Fetch the logged values. Raises `NotFiniteError` for a loss or gradient."""
         self.windows.fetch()
-        bad = self.windows.first_not_finite
-        if bad is not None:
-            samples = self.parts.train.plan.samples(bad).tolist()
-            raise not_finite(self.windows.not_finite[bad], bad, samples)
+        if self.windows.not_finite is not None:
+            step, what = self.windows.not_finite
+            raise not_finite(what, step, self.parts.train.plan.samples(step).tolist())
 
     def stop_if_asked(self) -> None:
         """Save and raise `Stopped` if a signal or the time limit asks any process to stop."""

@@ -4,6 +4,7 @@ import itertools
 import math
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
+from math import isfinite
 from operator import itemgetter
 from typing import Any
 
@@ -13,11 +14,9 @@ from torch import Tensor
 from ..api import Share, check_scalar, count_share
 from ..errors import UserError, nearest
 from ..machine import distributed
+from ..machine.torch_internals import mark_not_finite
 from ..means import Mean, value_and_n
 from ..text import logger
-
-BAD_GRADIENT = "\0gradient"
-"""The key of 1 or 0: whether the gradient of a step is not finite. It is not logged."""
 
 
 def _fold(statistic: str, state: list[float], value: float, n: float) -> list[float]:
@@ -112,14 +111,17 @@ class Statistics:
         """All keys logged so far, in the order of their first value."""
         self.step = -1
         """The last step whose values were fetched."""
-        self.not_finite: dict[int, str] = {}
-        """The fetched steps whose "loss" or "gradient" is not finite."""
+        self.not_finite: tuple[int, str] | None = None
+        """The first fetched step whose "loss" or "gradient" is not finite, and which of the two."""
         self._since_log: dict[str, list[float]] = {}
         """For each key, the sum of value · n and the sum of n."""
         self._epoch: dict[str, list[float]] = {}
         self._labels: list[tuple[int, str, float | None, bool]] = []
         """Step, key, n (None: the next held number) and "is a count" of each held value."""
         self._held: list[Tensor] = []
+        self._bad_gradient = torch.zeros((), device=device)
+        """1 from the first gradient on that is not finite: it spoils all later steps as well."""
+        self._bad_steps = torch.zeros((), device=device)
 
     def add(self, step: int, values: Mapping[str, Any], count: float) -> None:
         """Add the values of a micro-batch of `count` samples at `step`. Raises `UserError`.
@@ -151,6 +153,11 @@ class Statistics:
         if len(self._held) >= self._JOIN:
             self._held = [torch.cat(self._held)]
 
+    def add_gradients(self, gradients: list[Tensor]) -> None:
+        """Look for an infinity or a NaN in the gradients of a step."""
+        mark_not_finite(gradients, self._bad_gradient)
+        self._bad_steps.add_(self._bad_gradient)
+
     def _scalar(self, key: str, value: Tensor) -> Tensor:
         """The value as a tensor without dimensions, on the device. Raises `UserError`."""
         check_scalar(key, value)
@@ -163,23 +170,23 @@ class Statistics:
         """Copy the added values from the devices of all processes and sum them up."""
         labels, held = self._labels, self._held
         self._labels, self._held = [], []
-        numbers = iter(torch.cat(held).double().tolist() if held else [])
-        mine = []
+        *scalars, bad_steps = torch.cat([*held, self._bad_steps.reshape(1)]).tolist()
+        numbers, mine = iter(scalars), []
         for step, key, n, is_count in labels:
             value = next(numbers)
             n = next(numbers) if n is None else n
             mine.append((step, key, value / (n or 1) if is_count else value, n))
+        rows_of_all, bad_of_all = zip(*distributed.from_all((mine, bad_steps)), strict=True)
         # The sort is stable: values of one step keep their order, however often they are fetched.
-        merged = sorted(itertools.chain(*distributed.from_all(mine)), key=itemgetter(0))
+        merged = sorted(itertools.chain(*rows_of_all), key=itemgetter(0))
+        if self.not_finite is None and merged:
+            bad = [row[:2] for row in merged if row[1] == "loss" and row[3] and not isfinite(row[2])]
+            if steps := int(max(bad_of_all)):  # a loss spoils its gradient: of equal steps, blame it
+                bad.append((merged[-1][0] + 1 - steps, "gradient"))
+            self.not_finite = min(bad, key=itemgetter(0), default=None)
         sums: dict[str, list[tuple[int, float, float]]] = {}
         """For each key: (step, sum of value · n, sum of n) of each step."""
         for step, key, value, n in merged:
-            is_bad_loss = key == "loss" and n and not math.isfinite(value)
-            bad = value > 0 if key == BAD_GRADIENT else is_bad_loss
-            if bad and self.not_finite.get(step) != "loss":  # a loss spoils its gradient
-                self.not_finite[step] = key.strip("\0")
-            if key == BAD_GRADIENT:
-                continue
             total = value * n if n else 0.0  # a mean over nothing may be NaN
             rows = sums.setdefault(key, [])
             if rows and rows[-1][0] == step:  # another micro-batch
@@ -195,10 +202,6 @@ class Statistics:
                 for entry in self.windows:
                     if n and entry.source == key:
                         entry.add(step, total / n, n)
-
-    @property
-    def first_not_finite(self) -> int | None:
-        return min(self.not_finite, default=None)
 
     def means(self) -> dict[str, float]:
         """The means since the last call, and the values that the task derives from them."""

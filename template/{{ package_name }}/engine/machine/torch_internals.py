@@ -43,18 +43,17 @@ def for_each(method: str, tensors: list[Tensor], *arguments: Any) -> None:
         getattr(tensor, method)(*own)
 
 
-def any_not_finite(tensors: list[Tensor], device: torch.device) -> Tensor:
-    """Return 1 if one of the tensors on a device holds an infinity or a NaN, else 0, as a scalar."""
+def mark_not_finite(tensors: list[Tensor], found: Tensor) -> None:
+    """Set the scalar `found` to 1 if one of the tensors, all on its device, holds an infinity or a
+    NaN. Else leave it."""
     kinds = {(tensor.dtype, tensor.layout) for tensor in tensors}
     name = "_amp_foreach_non_finite_check_and_unscale_"
-    found = torch.zeros((), device=device)
-    if kinds == {(torch.float32, torch.strided)} and _is_allowed and hasattr(torch, name):
-        getattr(torch, name)(tensors, found, _one(device))  # the fastest; times 1 changes no bit
-        return found
+    if kinds == {(torch.float32, torch.strided)} and _has(torch, name):
+        getattr(torch, name)(tensors, found, _one(found.device))  # times 1 changes no bit
+        return
     for tensor in tensors:
         dense = tensor.coalesce().values() if tensor.is_sparse else tensor
-        found = found.maximum((~dense.isfinite()).any().float())
-    return found
+        found.logical_or_((~dense.isfinite()).any())
 
 
 @cache

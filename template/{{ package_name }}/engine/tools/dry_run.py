@@ -76,7 +76,7 @@ def _first_step(steps: Steps) -> str:
     steps.windows.fetch()
     text = ", ".join(f"{key} {number(value)}" for key, value in steps.windows.means().items())
     if steps.windows.not_finite:
-        text += f"; the {steps.windows.not_finite[0]} is not finite"
+        text += f"; the {steps.windows.not_finite[1]} is not finite"
     unused = [name for name, p in parts.parameters.items() if p.grad is None]
     if unused and not parts.in_turn:
         text += f"; no gradient reaches {', '.join(unused[:5])}{' …' if len(unused) > 5 else ''}"

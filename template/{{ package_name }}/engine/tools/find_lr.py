@@ -102,7 +102,7 @@ def range_test(parts: Parts) -> list[Row]:
             raise Exit(f"Stopped by {signals.requested()}. Start find_lr.py again.")
         steps.training_step(batches)
         steps.windows.fetch()
-        if steps.windows.first_not_finite is not None:
+        if steps.windows.not_finite is not None:
             break
         loss = steps.windows.means()["loss"]
         average = _MEMORY * average + (1 - _MEMORY) * loss
