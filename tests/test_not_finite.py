@@ -205,20 +205,20 @@ KINDS = {
 @pytest.mark.parametrize("is_public", [False, True], ids=["private", "public"])
 @pytest.mark.parametrize("kind", KINDS)
 def test_what_is_not_finite_is_found(engine, monkeypatch, kind, is_public):
-    internals, found = engine("machine.torch_internals"), torch.zeros(())
+    internals, found, calls = engine("machine.torch_internals"), torch.zeros(()), torch.zeros(())
     monkeypatch.setattr(internals, "_is_allowed", not is_public)
-    internals.mark_not_finite([tensor.clone() for tensor in KINDS[kind]], found)
-    assert found.item() == 0
+    internals.look_for_not_finite([tensor.clone() for tensor in KINDS[kind]], found, calls)
+    assert (found.item(), calls.item()) == (0, 0)
     for place, tensor in enumerate(KINDS[kind]):
         for bad in (torch.nan, torch.inf, -torch.inf):
             tensors = [tensor.clone() for tensor in KINDS[kind]]
             if tensor.numel():
                 tensors[place].view(-1)[-1] = bad
-            found = torch.zeros(())
-            internals.mark_not_finite(tensors, found)
-            assert found.item() == (tensor.numel() > 0)
-            internals.mark_not_finite([torch.zeros_like(one) for one in tensors], found)
-            assert found.item() == (tensor.numel() > 0), "once marked, it stays"
+            found, calls, is_bad = torch.zeros(()), torch.zeros(()), tensor.numel() > 0
+            internals.look_for_not_finite(tensors, found, calls)
+            assert (found.item(), calls.item()) == (is_bad, is_bad)
+            internals.look_for_not_finite([torch.zeros_like(one) for one in tensors], found, calls)
+            assert (found.item(), calls.item()) == (is_bad, 2 * is_bad), "once found, it stays"
 
 
 def test_looking_at_a_gradient_changes_no_bit(engine):
@@ -226,5 +226,5 @@ def test_looking_at_a_gradient_changes_no_bit(engine):
     values = bits.view(torch.float32)
     values = values[values.isfinite()]
     before = values.clone()
-    engine("machine.torch_internals").mark_not_finite([values], torch.zeros(()))
+    engine("machine.torch_internals").look_for_not_finite([values], torch.zeros(()), torch.zeros(()))
     assert torch.equal(values.view(torch.int32), before.view(torch.int32))

@@ -251,14 +251,15 @@ def test_the_first_loss_that_is_not_finite(windows):
     assert ours.not_finite == (2, "loss")
 
 
-def test_the_first_gradient_that_is_not_finite(windows):
+def test_the_first_gradient_that_is_not_finite(windows, engine):
     """Told apart from a loss, which spoils the gradient of its step; found however often it is fetched."""
+    look = engine("machine.torch_internals").look_for_not_finite
     for bad_loss, right in ((4, (3, "gradient")), (3, (3, "loss")), (2, (2, "loss")), (None, (3, "gradient"))):
         for fetched in ((), (2,), (3,), (1, 4)):
             ours = windows.Statistics(torch.device("cpu"))
             for step in range(6):
                 ours.add(step, {"loss": torch.tensor(math.nan if step == bad_loss else 1.0)}, 1)
-                ours.add_gradients([torch.tensor([1.0, math.inf if step == 3 else 0.0])])
+                look([torch.tensor([1.0, math.inf if step == 3 else 0.0])], *ours.bad_gradient)
                 if step in fetched:
                     ours.fetch()
             ours.fetch()

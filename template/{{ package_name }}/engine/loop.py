@@ -24,6 +24,7 @@ from .log.statistics import Statistics
 from .machine import distributed
 from .machine.device import autocast, ended, to_device
 from .machine.distributed import RANK, WORLD_SIZE, Vote
+from .machine.torch_internals import look_for_not_finite
 from .means import Mean, parts_of_whole, value_and_n
 from .progress import Progress, not_finite
 from .rng import Domain
@@ -147,7 +148,7 @@ class Steps:
             self.windows.add(self.step, {"grad_norm": norm}, 1)
         if not self.scaler.is_enabled():  # it leaves out a step whose gradient is not finite
             grads = [q.grad for q in p.parameters.values() if q.grad is not None]
-            self.windows.add_gradients(grads)
+            look_for_not_finite(grads, *self.windows.bad_gradient)
 
     def gradients_shared(self, last: bool) -> AbstractContextManager[Any]:
         """Return the context of a micro-batch: processes share gradients only in the last one."""

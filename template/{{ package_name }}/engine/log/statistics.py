@@ -4,7 +4,6 @@ import itertools
 import math
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
-from math import isfinite
 from operator import itemgetter
 from typing import Any
 
@@ -14,7 +13,6 @@ from torch import Tensor
 from ..api import Share, check_scalar, count_share
 from ..errors import UserError, nearest
 from ..machine import distributed
-from ..machine.torch_internals import mark_not_finite
 from ..means import Mean, value_and_n
 from ..text import logger
 
@@ -119,9 +117,8 @@ class Statistics:
         self._labels: list[tuple[int, str, float | None, bool]] = []
         """Step, key, n (None: the next held number) and "is a count" of each held value."""
         self._held: list[Tensor] = []
-        self._bad_gradient = torch.zeros((), device=device)
-        """1 from the first gradient on that is not finite: it spoils all later steps as well."""
-        self._bad_steps = torch.zeros((), device=device)
+        self.bad_gradient = torch.zeros((), device=device), torch.zeros((), device=device)
+        """For `look_for_not_finite`: its result, and the steps since the first bad gradient."""
 
     def add(self, step: int, values: Mapping[str, Any], count: float) -> None:
         """Add the values of a micro-batch of `count` samples at `step`. Raises `UserError`.
@@ -153,11 +150,6 @@ class Statistics:
         if len(self._held) >= self._JOIN:
             self._held = [torch.cat(self._held)]
 
-    def add_gradients(self, gradients: list[Tensor]) -> None:
-        """Look for an infinity or a NaN in the gradients of a step."""
-        mark_not_finite(gradients, self._bad_gradient)
-        self._bad_steps.add_(self._bad_gradient)
-
     def _scalar(self, key: str, value: Tensor) -> Tensor:
         """The value as a tensor without dimensions, on the device. Raises `UserError`."""
         check_scalar(key, value)
@@ -170,29 +162,30 @@ class Statistics:
         """Copy the added values from the devices of all processes and sum them up."""
         labels, held = self._labels, self._held
         self._labels, self._held = [], []
-        *scalars, bad_steps = torch.cat([*held, self._bad_steps.reshape(1)]).tolist()
+        *scalars, spoiled = torch.cat([*held, self.bad_gradient[1].reshape(1)]).tolist()
         numbers, mine = iter(scalars), []
         for step, key, n, is_count in labels:
             value = next(numbers)
             n = next(numbers) if n is None else n
             mine.append((step, key, value / (n or 1) if is_count else value, n))
-        rows_of_all, bad_of_all = zip(*distributed.from_all((mine, bad_steps)), strict=True)
+        of_all, spoiled_of_all = zip(*distributed.from_all((mine, spoiled)), strict=True)
         # The sort is stable: values of one step keep their order, however often they are fetched.
-        merged = sorted(itertools.chain(*rows_of_all), key=itemgetter(0))
-        if self.not_finite is None and merged:
-            bad = [row[:2] for row in merged if row[1] == "loss" and row[3] and not isfinite(row[2])]
-            if steps := int(max(bad_of_all)):  # a loss spoils its gradient: of equal steps, blame it
-                bad.append((merged[-1][0] + 1 - steps, "gradient"))
-            self.not_finite = min(bad, key=itemgetter(0), default=None)
+        merged, bad = sorted(itertools.chain(*of_all), key=itemgetter(0)), []
         sums: dict[str, list[tuple[int, float, float]]] = {}
         """For each key: (step, sum of value · n, sum of n) of each step."""
         for step, key, value, n in merged:
+            if key == "loss" and n and not math.isfinite(value):
+                bad.append((step, key))
             total = value * n if n else 0.0  # a mean over nothing may be NaN
             rows = sums.setdefault(key, [])
             if rows and rows[-1][0] == step:  # another micro-batch
                 total, n = rows[-1][1] + total, rows.pop()[2] + n
             rows.append((step, total, n))
             self.step = step
+        if spoiled := int(max(spoiled_of_all)):
+            bad.append((self.step + 1 - spoiled, "gradient"))  # after a loss, which spoils it
+        if self.not_finite is None:
+            self.not_finite = min(bad, key=itemgetter(0), default=None)
         for key, rows in sums.items():
             self.seen[key] = None
             for step, total, n in rows:

@@ -43,17 +43,18 @@ def for_each(method: str, tensors: list[Tensor], *arguments: Any) -> None:
         getattr(tensor, method)(*own)
 
 
-def mark_not_finite(tensors: list[Tensor], found: Tensor) -> None:
-    """Set the scalar `found` to 1 if one of the tensors, all on its device, holds an infinity or a
-    NaN. Else leave it."""
+def look_for_not_finite(tensors: list[Tensor], found: Tensor, calls: Tensor) -> None:
+    """Set the scalar `found` to 1 if a tensor holds an infinity or a NaN. Then, and from then on,
+    add 1 to the scalar `calls`. All are on one device."""
     kinds = {(tensor.dtype, tensor.layout) for tensor in tensors}
     name = "_amp_foreach_non_finite_check_and_unscale_"
-    if kinds == {(torch.float32, torch.strided)} and _has(torch, name):
+    if kinds == {(torch.float32, torch.strided)} and _is_allowed and hasattr(torch, name):
         getattr(torch, name)(tensors, found, _one(found.device))  # times 1 changes no bit
-        return
-    for tensor in tensors:
-        dense = tensor.coalesce().values() if tensor.is_sparse else tensor
-        found.logical_or_((~dense.isfinite()).any())
+    else:
+        for tensor in tensors:
+            dense = tensor.coalesce().values() if tensor.is_sparse else tensor
+            found.logical_or_((~dense.isfinite()).any())
+    calls.add_(found)
 
 
 @cache
