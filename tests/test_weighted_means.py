@@ -275,7 +275,7 @@ def test_a_weighted_mean_in_a_sum_of_terms_is_told(train):
     [
         (["+loss.weight=[1,2,x]"], "loss.weight=[1, 2, 'x'] has the wrong type"),
         (["+loss.weight=heavy"], "loss.weight='heavy' has the wrong type"),
-        (["+loss.weight=[[1,2],[3]]"], "refuses the values of the config's section 'loss'"),
+        (["+loss.weight=[[1,2],[3]]"], "refuses the values of the section 'loss'"),
         (["+loss.weight=[1,2,3]"], "weight"),
         (["+loss.weight=[]"], "weight"),
     ],

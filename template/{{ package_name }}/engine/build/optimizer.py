@@ -9,12 +9,10 @@ from typing import Any
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from ..config.schema import OWN_KEYS
 from ..errors import UserError, nearest
-from ..machine.torch_internals import short_class
 from ..text import align
 from .layers import layers_in_order
-from .optimizer_state import Groups, check_resumes
+from .optimizer_state import OF_THE_ENGINE, Groups, check_resumes, named_tensors
 from .target import argument_types, build, has_type
 
 
@@ -46,25 +44,21 @@ def build_optimizer(
     if no_decay:
         groups = _without_decay(groups, parameters)
     for group in groups:
+        group["params"] = [parameters[name] for name in group["names"]]
+        group["base_lr"] = group["lr"] = lr * group["lr_scale"]
         if group["lr_scale"] == 0:
             for name in group["names"]:
                 parameters.pop(name).requires_grad_(False)
     groups = [group for group in groups if group["lr_scale"] > 0]
     if not groups:
         raise UserError("All parameters are frozen. Give one optimizer group an lr_scale above 0.")
-    for group in groups:
-        group["params"] = [parameters[name] for name in group["names"]]
-        group["base_lr"] = group["lr"] = lr * group["lr_scale"]
-    options = {key: value for key, value in section.items() if key not in OWN_KEYS["optimizer"]}
 
     def make(groups: Groups) -> Optimizer:
-        given = {"params": groups, "lr": lr}
-        made = build(options, "optimizer", Optimizer, allowed, None, given, short_class)
-        assert isinstance(made, Optimizer)
+        made: Optimizer = build(section, "optimizer", Optimizer, allowed, params=groups, lr=lr)
         return made
 
     optimizer = make(groups)
-    known = {*optimizer.defaults, "name", "names", "lr_scale", "base_lr", "params"}
+    known = {*optimizer.defaults, *OF_THE_ENGINE}
     wanted = argument_types(type(optimizer))
     for group in groups:
         where = f"the optimizer group '{group['name']}'"
@@ -86,55 +80,49 @@ def assign_groups(
     `match` is a glob over parameter names ("layer1.*"), a regular expression after "re:", or a
     list of these. Every pattern must match a parameter, and every parameter must match a pattern.
     """
-    if not parameters:
-        raise UserError("The model has no parameter to train.")
-    if not specs:
-        return [{"name": "all", "names": list(parameters), "lr_scale": 1.0}]
+    specs = specs or [{"name": "all", "match": "*"}]
     is_list = isinstance(specs, list)
     if not is_list or not all(isinstance(spec, Mapping) and "match" in spec for spec in specs):
         raise UserError("Each of the optimizer.groups needs a pattern: [{name: a, match: 'fc.*'}].")
     left = list(parameters)
     groups: Groups = []
     for number, spec in enumerate(specs):
-        name = str(spec.get("name", f"group{number}"))
-        if name in (group["name"] for group in groups):
-            raise UserError(f"Two optimizer groups are called '{name}'. Give each its own name.")
+        group = {"lr_scale": 1.0, **{str(key): value for key, value in spec.items()}}
+        name = group["name"] = str(group.get("name", f"group{number}"))
         where = f"the optimizer group '{name}'"
-        patterns = spec["match"] if isinstance(spec["match"], list) else [spec["match"]]
-        taken: list[str] = []
-        for pattern in map(str, patterns):
-            matching = [n for n in parameters if _matches(pattern, n)]
-            if not matching:
-                # The names of all modules that hold parameters, and those of the parameters.
-                known = [k for n in parameters for k in accumulate(n.split("."), "{}.{}".format)]
-                near = nearest(pattern.strip("*."), known)
-                raise UserError(f"The pattern '{pattern}' of {where} matches no parameter.{near}")
-            taken += [n for n in left if n in matching and n not in taken]
-        if not taken:
-            raise UserError(f"Earlier groups take all of {where}. Put it before them.")
-        left = [n for n in left if n not in taken]
-        options = {str(k): v for k, v in spec.items() if k not in ("name", "match", "lr_scale")}
-        if reserved := options.keys() & {"lr", "base_lr", "params", "names"}:
+        if name in (other["name"] for other in groups):
+            raise UserError(f"Two optimizer groups are called '{name}'. Give each its own name.")
+        if reserved := group.keys() & {"lr", "base_lr", "params", "names"}:
             raise UserError(f"Set lr_scale in place of {min(reserved)} in {where}.")
-        scale = spec.get("lr_scale", 1.0)
+        scale, match = group["lr_scale"], group.pop("match")
         if not has_type(scale, float) or not 0 <= scale < 1e9:
             raise UserError(f"lr_scale={scale} of {where} must be a number, 0 or more.")
-        groups.append({"name": name, "names": taken, "lr_scale": float(scale), **options})
+        patterns = match if isinstance(match, list) else [match]
+        matching = [n for pattern in patterns for n in _matching(str(pattern), parameters, where)]
+        group["names"] = [n for n in dict.fromkeys(matching) if n in left]
+        if not group["names"]:
+            raise UserError(f"Earlier groups take all of {where}. Put it before them.")
+        left = [n for n in left if n not in group["names"]]
+        groups.append(group)
     if left:
-        raise UserError(
-            f"No optimizer group matches {len(left)} parameters, such as {left[0]}. Add a last "
-            "group {name: rest, match: '*'}."
-        )
+        raise UserError(f"No optimizer group matches {left[0]}. Add a last group {{match: '*'}}.")
     return groups
 
 
-def _matches(pattern: str, name: str) -> bool:
-    if pattern.startswith("re:"):
-        try:
-            return re.search(pattern[3:], name) is not None
-        except re.error as error:
-            raise UserError(f"'{pattern}' is not a regular expression: {error}.") from None
-    return fnmatch.fnmatchcase(name, pattern)
+def _matching(pattern: str, names: Iterable[str], where: str) -> list[str]:
+    """Return the names that a pattern matches, at least one. Raises `UserError`."""
+    is_glob = not pattern.startswith("re:")
+    try:
+        expression = re.compile(rf"\A{fnmatch.translate(pattern)}" if is_glob else pattern[3:])
+    except re.error as error:
+        raise UserError(f"'{pattern}' is not a regular expression: {error}.") from None
+    if found := [name for name in names if expression.search(name)]:
+        return found
+    known = [
+        k for name in names for k in accumulate(name.split("."), "{}.{}".format)
+    ]  # modules too
+    near = nearest(pattern.strip("*."), known)
+    raise UserError(f"The pattern '{pattern}' of {where} matches no parameter.{near}")
 
 
 def _by_layer(groups: Groups, model: nn.Module, decay: Any) -> Groups:
@@ -143,17 +131,16 @@ def _by_layer(groups: Groups, model: nn.Module, decay: Any) -> Groups:
     if not has_type(decay, float) or not 0 < decay <= 1:
         raise UserError(f"optimizer.layer_decay={decay} must be above 0 and at most 1.")
     layers = layers_in_order(model)
-    labels, last = list(layers), len(layers) - 1
-    number_of = {name: i for i, names in enumerate(layers.values()) for name in names}
+    number_of = {name: number for number, names in enumerate(layers.values()) for name in names}
+    last = len(layers) - 1
     split: Groups = []
     for group in groups:
-        # A loss belongs to the last layer.
-        numbers = {name: number_of.get(name, last) for name in group["names"]}
-        for number in sorted(set(numbers.values())):
-            names = [name for name in group["names"] if numbers[name] == number]
-            label = f"{group['name']}/{labels[number]}"
+        for number, label in enumerate(layers):
+            # A loss belongs to the last layer.
+            names = [name for name in group["names"] if number_of.get(name, last) == number]
             scale = group["lr_scale"] * decay ** (last - number)
-            split.append({**group, "name": label, "names": names, "lr_scale": scale})
+            own = {"name": f"{group['name']}/{label}", "names": names, "lr_scale": scale}
+            split += [{**group, **own}] if names else []
     return split
 
 
@@ -161,13 +148,11 @@ def _without_decay(groups: Groups, parameters: Mapping[str, nn.Parameter]) -> Gr
     """Move biases and norms (all parameters of one dimension) to groups without weight decay."""
     split: Groups = []
     for group in groups:
-        plain = [n for n in group["names"] if parameters[n].ndim < 2]
-        rest = [n for n in group["names"] if parameters[n].ndim >= 2]
-        if rest:
-            split.append({**group, "names": rest})
-        if plain:
-            name = f"{group['name']}/no_decay" if rest else group["name"]
-            split.append({**group, "name": name, "names": plain, "weight_decay": 0.0})
+        plain = [name for name in group["names"] if parameters[name].ndim < 2]
+        rest = [name for name in group["names"] if parameters[name].ndim >= 2]
+        bare = {**group, "names": plain, "weight_decay": 0.0}
+        bare["name"] += "/no_decay" if rest else ""
+        split += [part for part in ({**group, "names": rest}, bare) if part["names"]]
     return split
 
 
@@ -197,12 +182,8 @@ def group_table(optimizer: Optimizer) -> list[str]:
 
 
 def check_trained(optimizer: Optimizer, model: nn.Module, loss: nn.Module) -> None:
-    """Refuse parameters that the optimizer does not hold, and those that it holds alone.
-
-    Call it when the model may have made or replaced some. Raises `UserError`.
-    """
-    groups = optimizer.param_groups
-    trained = {id(p): n for g in groups for n, p in zip(g["names"], g["params"], strict=True)}
+    """Refuse parameters that only the model or only the optimizer holds. Raises `UserError`."""
+    trained = {id(p): name for name, p in named_tensors(optimizer.param_groups)}
     held = {id(p) for p in (*model.parameters(), *loss.parameters())}
     names = [n for n, p in named_parameters(model, loss).items() if id(p) not in trained]
     names += [name for number, name in trained.items() if number not in held]
@@ -210,8 +191,7 @@ def check_trained(optimizer: Optimizer, model: nn.Module, loss: nn.Module) -> No
         more = f" and {len(names) - 1} more" if len(names) > 1 else ""
         raise UserError(
             f"The optimizer does not train the parameter {names[0]}{more}: it was made, replaced or "
-            "unfrozen after the model's __init__. Do that in __init__. The task's trains(ctx) says "
-            "which groups a step trains."
+            "unfrozen after __init__. Do so in __init__, or leave groups out in the task's trains(ctx)."
         )
 
 
@@ -224,9 +204,7 @@ def tensor_shapes(model: nn.Module, loss: nn.Module) -> dict[str, tuple[int, ...
 def check_shapes(before: Mapping[str, Any], after: Mapping[str, Any]) -> None:
     """Refuse a model whose tensors change shape: no checkpoint would fit it. Raises `UserError`."""
     for key in (*before, *after):
-        one, other = (str(shapes.get(key, "absent")) for shapes in (before, after))
+        one, other = before.get(key, "absent"), after.get(key, "absent")
         if one != other:
-            raise UserError(
-                f"The model's tensor {key} changes its shape in training ({one} → {other}), so no "
-                "checkpoint would fit the model. Give it its full shape in __init__."
-            )
+            how = f"changes its shape in training ({one} → {other})"
+            raise UserError(f"The model's tensor {key} {how}. Give it its full shape in __init__.")

@@ -3,37 +3,43 @@
 import contextlib
 import io
 import pickle
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from operator import methodcaller
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.optim import Optimizer
 
 from .. import rng
 from ..errors import UserError
+from ..machine.device import map_tensors
 from ..text import say
 from .target import describe_error
 
 Groups = list[dict[str, Any]]
 
-# What the config says of a group. All else in a group may change from step to step.
-_FROM_CONFIG = ("params", "name", "names", "lr_scale", "base_lr")
+OF_THE_ENGINE = ("params", "name", "names", "lr_scale", "base_lr")
+"""What the config says of a group. All else in a group may change from step to step."""
+
+
+def named_tensors(groups: Iterable[Mapping[str, Any]]) -> Iterator[tuple[str, nn.Parameter]]:
+    """Yield the parameters of all groups with their names, in the optimizer's order."""
+    for group in groups:
+        yield from zip(group["names"], group["params"], strict=True)
 
 
 def optimizer_state(optimizer: Optimizer) -> dict[str, Any]:
-    """Return all that the optimizer's state dict holds, as two keys of a checkpoint.
-
-    "optimizer" has the state of each parameter by its name. "optimizer_values" has the rest: the
-    values of each group by its name, and what the optimizer adds.
-    """
+    """Return all that the optimizer's state dict holds, as two keys of a checkpoint: the state of each
+    parameter by its name; and the rest, with the values of each group by its name."""
     whole = optimizer.state_dict()
-    state, by_name, groups = dict(whole["state"]), {}, {}
-    for group, packed in zip(optimizer.param_groups, whole["param_groups"], strict=True):
-        for name, number in zip(group["names"], packed["params"], strict=True):
-            if own := state.pop(number, None):
-                by_name[name] = own
-        groups[group["name"]] = {k: v for k, v in packed.items() if k not in _FROM_CONFIG}
+    state = dict(whole["state"])
+    names = [name for name, _ in named_tensors(optimizer.param_groups)]
+    by_name = {name: own for n, name in enumerate(names) if (own := state.pop(n, None))}
+    groups = {
+        group["name"]: {k: v for k, v in group.items() if k not in OF_THE_ENGINE}
+        for group in whole["param_groups"]
+    }
     values = {**whole, "state": state, "param_groups": groups}
     return {"optimizer": by_name, "optimizer_values": values}
 
@@ -44,33 +50,21 @@ def load_optimizer_state(
     """Load both keys of a checkpoint. A checkpoint of 0.2.0 or before has no `values`."""
     if values is None:
         values = {"state": {}, "param_groups": {}}
-        of_torch = [k for k in type(optimizer).__mro__ if k.__module__.startswith("torch.optim.")]
-        if of_torch == [Optimizer]:
-            say(
-                f"An older release wrote this checkpoint. It lacks values that {type(optimizer).__name__} "
-                "may keep outside of its parameters' state, so the run may not go on exactly."
-            )
-    names = [name for group in optimizer.param_groups for name in group["names"]]
-    by_number = {number: dict(state[name]) for number, name in enumerate(names) if name in state}
-    groups = optimizer.state_dict()["param_groups"]
-    groups = [{**group, **values["param_groups"].get(group["name"], {})} for group in groups]
+        kind = type(optimizer)
+        if [k for k in kind.__mro__ if k.__module__.startswith("torch.optim.")] == [Optimizer]:
+            say(f"This checkpoint lacks values that {kind.__name__} may keep. The run may differ.")
+    named = dict(named_tensors(optimizer.param_groups))
+    by_number = {number: dict(state[name]) for number, name in enumerate(named) if name in state}
+    groups = [
+        {**group, **values["param_groups"].get(group["name"], {})}
+        for group in optimizer.state_dict()["param_groups"]
+    ]
     whole = {**values, "state": {**values["state"], **by_number}, "param_groups": groups}
     optimizer.load_state_dict(whole)
-    for name, parameter in zip(names, _tensors(optimizer), strict=True):
-        if name in state:
-            own = optimizer.state[parameter]
-            own.update({k: _in_its_dtype(v, state[name].get(k)) for k, v in own.items()})
-
-
-def _in_its_dtype(loaded: Any, stored: Any) -> Any:
-    """Return `loaded` in the dtypes of `stored`: torch casts state to the parameter's dtype."""
-    if isinstance(stored, Tensor) and isinstance(loaded, Tensor):
-        return loaded if loaded.dtype == stored.dtype else stored.to(loaded.device)
-    if isinstance(stored, dict) and isinstance(loaded, dict):
-        return {key: _in_its_dtype(value, stored.get(key)) for key, value in loaded.items()}
-    if isinstance(stored, list | tuple) and isinstance(loaded, list | tuple):
-        return type(loaded)(map(_in_its_dtype, loaded, stored))
-    return loaded
+    for name in named.keys() & state.keys():  # torch casts all but `step` to the parameter's dtype
+        kept = {key: value for key, value in state[name].items() if key != "step"}
+        move = methodcaller("to", named[name].device)
+        optimizer.state[named[name]].update(map_tensors(move, kept))
 
 
 def is_schedule_free(optimizer: Optimizer) -> bool:
@@ -102,27 +96,20 @@ def check_resumes(
         load_optimizer_state(resumed, state["optimizer"], state["optimizer_values"])
         for optimizer in (whole, resumed):
             _train(optimizer, range(3, 12), sparse)
-    except pickle.UnpicklingError as error:
-        raise UserError(
-            f"{name} has state that a checkpoint cannot hold, such as numpy's numbers. A checkpoint "
-            "holds tensors, plain numbers and texts. Set another optimizer."
-        ) from error
     except Exception as error:
-        if "closure" in str(error):
-            raise UserError(
-                f"{name} needs a closure, which computes the loss several times in a step. The engine "
-                "computes the loss once. Set another optimizer."
-            ) from error
-        raise UserError(
-            f"{name} failed in a trial with small tensors. {describe_error(error)} Set other options "
-            "or another optimizer."
-        ) from error
+        if isinstance(error, pickle.UnpicklingError):
+            why = "has state that a checkpoint cannot hold: other than tensors, numbers and texts."
+        elif "closure" in str(error):
+            why = "needs a closure, but the engine computes the loss once in a step."
+        else:
+            why = f"failed in a trial with small tensors. {describe_error(error)}"
+        raise UserError(f"{name} {why} Set other options or another optimizer.") from error
     other = _held(resumed)
     for what, value in _held(whole).items():
         if value != other.get(what) and value != start.get(what):
             raise UserError(
-                f"{name} does not go on exactly from a checkpoint: its {what} differs. Its "
-                "state_dict() must hold all that a step changes. Set another optimizer."
+                f"{name} does not go on exactly from a checkpoint: its {what} differs. Its state_dict() "
+                "must hold all that a step changes."
             )
 
 
@@ -130,7 +117,7 @@ def _small(groups: Groups, sparse: Collection[str]) -> Groups:
     """Return the groups with a small tensor for each kind of parameter in them."""
     small = []
     for group in groups:
-        named = zip(group["names"], group["params"], strict=True)
+        named = named_tensors([group])
         kinds = {(p.ndim, p.dtype, name in sparse): (name, p.detach()) for name, p in named}
         names = [name for name, _ in kinds.values()]
         tensors = [nn.Parameter(p[(slice(4),) * p.ndim].clone()) for _, p in kinds.values()]
@@ -142,15 +129,14 @@ def _train(optimizer: Optimizer, steps: range, sparse: Collection[str]) -> None:
     """Do steps with random gradients, which depend on the step alone."""
     for step in steps:
         rng.seed_all(step)
-        for group in optimizer.param_groups:
-            for name, tensor in zip(group["names"], group["params"], strict=True):
-                grad = torch.randn(tensor.shape).to(tensor)
-                tensor.grad = grad.to_sparse(1) if name in sparse else grad
+        for name, tensor in named_tensors(optimizer.param_groups):
+            grad = torch.randn(tensor.shape).to(tensor)
+            tensor.grad = grad.to_sparse(1) if name in sparse else grad
         optimizer.step()
 
 
 def _tensors(optimizer: Optimizer) -> list[nn.Parameter]:
-    return [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    return [tensor for _, tensor in named_tensors(optimizer.param_groups)]
 
 
 def _held(optimizer: Optimizer) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 import inspect
 import warnings
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -11,11 +12,10 @@ from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 from ..config.schema import OWN_KEYS
 from ..errors import UserError
 from ..schedule import Horizon, Schedule
-from .target import PACKAGE, argument_types, bind, build, describe_error, has_type, locate
-
-_MOST = 10_000_000  # steps or epochs: torch's schedulers go through them before the run
+from .target import PACKAGE, bind, build, locate, refusals_of
 
 
+@dataclass(kw_only=True)
 class TorchSchedule(Schedule):
     """Any scheduler of `torch.optim.lr_scheduler` as a function of the step.
 
@@ -23,17 +23,18 @@ class TorchSchedule(Schedule):
     lr, scale every parameter group. A momentum that it cycles is not used.
     """
 
-    def __init__(
-        self, section: Mapping[str, Any], allowed: list[str], ours: Mapping[str, Any]
-    ) -> None:
-        """section: the `_target_` and its arguments. ours: the arguments of `Schedule`."""
-        self.section, self.allowed = section, allowed
-        super().__init__(**ours)
+    section: Mapping[str, Any]  # the `_target_` and its arguments
+    allowed: list[str]
 
     def validate(self) -> None:
+        name = self.section["_target_"]
+        if self.units(self.horizon.total_steps) > 10_000_000:  # it goes through them before the run
+            raise UserError(f"{name} takes minutes for more than 10,000,000 steps. Take another.")
         self.alone = torch.optim.SGD([torch.zeros(())], lr=self.horizon.lr, momentum=0.9)
-        self.inner = self._made(self.section, "scheduler")
-        self.scales = [self._current()]
+        with refusals_of(name, "scheduler"):
+            self.inner = self._made(self.section, "scheduler")
+            self.scales = [self._current()]
+            self.scale_at(self.horizon.total_steps)  # raises if it ends before the run does
 
     def _made(self, value: Any, key: str) -> Any:
         """Build a scheduler of torch, after those inside it. Find functions of this project."""
@@ -43,13 +44,12 @@ class TorchSchedule(Schedule):
             return locate(value, key, self.allowed)
         if not isinstance(value, Mapping):
             return value
-        target: Any = value.get("_target_")
-        kind = locate(target, f"{key}._target_", self.allowed)
+        kind = locate(value.get("_target_"), f"{key}._target_", self.allowed)
         if kind is ReduceLROnPlateau:
             raise UserError("Use scheduler=plateau for ReduceLROnPlateau: it reads `monitor`.")
         names = inspect.signature(kind).parameters
         given = {"optimizer" if "optimizer" in names else next(iter(names), ""): self.alone}
-        bind(value, key, LRScheduler, self.allowed, given=given)
+        bind(value, key, LRScheduler, self.allowed, **given)
         inner = {k: self._made(v, f"{key}.{k}") for k, v in value.items() if k != "_target_"}
         return kind(**given, **inner)
 
@@ -59,8 +59,7 @@ class TorchSchedule(Schedule):
     def scale(self, step: int) -> float:
         place = self.units(step) - self.units(self.warmup)
         while len(self.scales) <= place:
-            with warnings.catch_warnings():  # torch misses an optimizer.step() before it
-                warnings.simplefilter("ignore")
+            with warnings.catch_warnings(action="ignore"):  # torch misses an optimizer.step()
                 self.inner.step()
             self.scales.append(self._current())
         return self.scales[place]
@@ -69,26 +68,11 @@ class TorchSchedule(Schedule):
 def build_schedule(section: Mapping[str, Any], horizon: Horizon, allowed: list[str]) -> Schedule:
     """Return the schedule of the config's `scheduler` section. Raises `UserError`."""
     kind = locate(section["_target_"], "scheduler._target_", allowed)
-    if not (isinstance(kind, type) and issubclass(kind, LRScheduler)):
-        return build(section, "scheduler", Schedule, allowed, {"horizon": horizon})
-    ours = {key: section[key] for key in OWN_KEYS["scheduler"] if key in section}
-    for key, value in ours.items():
-        if not has_type(value, argument_types(Schedule)[key]):
-            raise UserError(f"scheduler.{key}={value!r} has the wrong type.")
-    unit = horizon.steps_per_epoch if section.get("interval") == "epoch" else 1
-    if horizon.total_steps // unit > _MOST:
-        raise UserError(
-            f"{kind.__name__} takes minutes for more than {_MOST:,} steps. Take another scheduler."
-        )
-    inner = {key: value for key, value in section.items() if key not in ours}
-    try:
-        schedule = TorchSchedule(inner, allowed, {"horizon": horizon, **ours})
-        schedule.scale_at(horizon.total_steps)  # raises if the scheduler ends before the run does
-        return schedule
-    except UserError:
-        raise
-    except Exception as error:
-        raise UserError(
-            f"{kind.__name__} refuses the config's section 'scheduler', or ends before the run does. "
-            f"{describe_error(error)}"
-        ) from None
+    given: dict[str, Any] = {"horizon": horizon}
+    if isinstance(kind, type) and issubclass(kind, LRScheduler):
+        own = {key: value for key, value in section.items() if key in OWN_KEYS["scheduler"]}
+        inner = {key: value for key, value in section.items() if key not in own}
+        given |= {"section": inner, "allowed": allowed}
+        section = {"_target_": ".engine.build.scheduler.TorchSchedule", **own}
+    schedule: Schedule = build(section, "scheduler", Schedule, allowed, **given)
+    return schedule

@@ -1,6 +1,7 @@
 """Build objects from config sections: `_target_` names a class or function, the other keys are its
 arguments."""
 
+import contextlib
 import importlib.util
 import inspect
 import shutil
@@ -8,7 +9,7 @@ import subprocess
 import traceback
 import types
 import typing
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,61 +23,56 @@ from ..api import Data, Logger, Task
 from ..config.hints import hint
 from ..config.schema import OWN_KEYS
 from ..errors import Exit, UserError, nearest, one_line
+from ..machine.torch_internals import short_class
 from ..paths import ROOT
 from ..schedule import Schedule
 
 PACKAGE = __name__.split(".")[0]
+
+Kind = type | tuple[type, ...]
 
 # What a `_target_` inside a section may be, besides transforms. A metric of torchmetrics is a Module.
 _BUILDABLE = (nn.Module, Optimizer, LRScheduler, Dataset, Data, Task, Schedule, Logger)
 
 
 def build(
-    section: Mapping[str, Any],
-    key: str,
-    kind: type | tuple[type, ...],
-    allowed: Sequence[str] = (),
-    offered: Mapping[str, Any] | None = None,
-    given: Mapping[str, Any] | None = None,
-    instead: Callable[[Any], Any] = lambda target: target,
+    section: Any, key: str, kind: Kind, allowed: Sequence[str], offered: Any = None, /, **given: Any
 ) -> Any:
-    """Return the object that `section` describes. Raises `UserError`.
+    """Return the object that `section` describes, a `kind`. Raises `UserError`.
 
-    `key`: the section's place in the config, for messages. `locate` and `_makes` say which targets
-    may be called. The returned object is a `kind`. Arguments come from the section. A parameter that
-    the section leaves out comes from `offered`, by its name. All of `given` are passed.
-    `instead(target)` is called in place of the target.
+    key: the section's place in the config, for messages. allowed: packages besides this one and torch.
+    Arguments come from the section. A parameter that the section leaves out comes from the mapping
+    `offered`, by its name. All of `given` are passed.
     """
-    target, filled = bind(section, key, kind, allowed, offered, given)
-    skipped = {"_target_", *own_keys(target, key)}
-    arguments = {k: v for k, v in section.items() if k not in skipped}
-    arguments = {k: _nested(v, f"{key}.{k}", allowed) for k, v in arguments.items()}
+    target, arguments = bind(section, key, kind, allowed, offered, **given)
     wanted = argument_types(target)
-    try:
-        for name, value in arguments.items():
+    with refusals_of(section["_target_"], key):
+        for name in [name for name in section if name in arguments]:
+            value = _nested(section[name], f"{key}.{name}", allowed)
             arguments[name] = _as_wanted(value, wanted.get(name))
-        made = instead(target)(**arguments, **filled, **(given or {}))
-    except (Exit, ImportError, NameError):  # a traceback shows where your file is wrong
-        raise
-    except Exception as error:
-        raise UserError(
-            f"{section['_target_']} refuses the values of the config's section '{key}'. {describe_error(error)}"
-        ) from error
+        made = short_class(target)(**arguments)
     if not isinstance(made, kind):
         what = f"{key}._target_={section['_target_']} returned an object of {type(made).__name__}"
         raise UserError(f"{what}. It must return {_spelled(kind)}.")
     return made
 
 
+@contextlib.contextmanager
+def refusals_of(name: str, key: str) -> Iterator[None]:
+    """Turn errors of the target `name` about the values of the section `key` into `UserError`."""
+    try:
+        yield
+    except (Exit, ImportError, NameError):  # a traceback shows where your file is wrong
+        raise
+    except Exception as error:
+        why = describe_error(error)
+        raise UserError(f"{name} refuses the values of the section '{key}'. {why}") from error
+
+
 def bind(
-    section: Any,
-    key: str,
-    kind: type | tuple[type, ...],
-    allowed: Sequence[str] = (),
-    offered: Mapping[str, Any] | None = None,
-    given: Mapping[str, Any] | None = None,
+    section: Any, key: str, kind: Kind, allowed: Sequence[str], offered: Any = None, /, **given: Any
 ) -> tuple[Any, dict[str, Any]]:
-    """Return a section's target and its arguments from `offered`. Calls nothing. Raises `UserError`."""
+    """Return a section's target and arguments, as `build` finds them. Calls nothing."""
     if not isinstance(section, Mapping) or "_target_" not in section:
         raise UserError(f"{key} must be a section with a `_target_`: the name of a class.")
     name = section["_target_"]
@@ -89,35 +85,31 @@ def bind(
             f"{what} does not say that it returns {made}. Call it in a function of this project, "
             "and name that function."
         )
-    parameters = inspect.signature(target).parameters
-    wanted = argument_types(target)
-    own = {"_target_", *own_keys(target, key)}
+    parameters, wanted = inspect.signature(target).parameters, argument_types(target)
     takes_any = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
-    for argument, value in section.items():
-        if argument in own:
-            continue
-        if argument in (given or {}):
+    skipped = {"_target_", *own_keys(target, key)}
+    arguments = {k: v for k, v in section.items() if k not in skipped}
+    for argument, value in arguments.items():
+        if argument in given:
             raise UserError(f"{key}.{argument} cannot be set. Set {argument} at the top level.")
         if argument not in parameters and not takes_any:
             known = [*parameters, *OWN_KEYS.get(key, ())]
             meant = hint(f"{key}.{argument}", known, name) or f" {name} does not take it."
             raise UserError(f"Unknown config key '{key}.{argument}'.{meant}")
         if not has_type(value, wanted.get(argument)):
-            raise UserError(
-                f"{key}.{argument}={value!r} has the wrong type. {name} expects "
-                f"{inspect.formatannotation(wanted[argument])}."
-            )
-    filled: dict[str, Any] = {}
+            expected = f"{name} expects {inspect.formatannotation(wanted[argument])}."
+            raise UserError(f"{key}.{argument}={value!r} has the wrong type. {expected}")
+    arguments |= given
     for argument, p in parameters.items():
-        if argument in section or argument in (given or {}):
+        if argument in arguments or p.kind in (p.VAR_POSITIONAL, p.VAR_KEYWORD):
             continue
         if offered is not None and argument in offered:
-            filled[argument] = offered[argument]
-        elif p.default is p.empty and p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD):
+            arguments[argument] = offered[argument]
+        elif p.default is p.empty:
             facts = ", ".join(sorted(offered or {}))
             info = f", or add it to the data's `info`, which has {facts}" if facts else ""
             raise UserError(f"{name} needs '{argument}'. Set {key}.{argument}{info}.")
-    return target, filled
+    return target, arguments
 
 
 def own_keys(target: Any, key: str) -> set[str]:
@@ -136,68 +128,58 @@ def describe_error(error: BaseException) -> str:
     return " ".join([f"{type(error).__name__}: {text}{where}.", *notes])
 
 
-def locate(name: str, key: str, allowed: Sequence[str] = ()) -> Any:
+def locate(name: Any, key: str, allowed: Sequence[str] = ()) -> Any:
     """Return the class or function called `name`. ".models.cnn.CNN" is relative to this package.
 
     It must be *defined* in an allowed package: torch does not define `torch.os.system`. No function
     of torch may be named: some run code that their arguments hold, and none is made for configs.
     """
-    if not isinstance(name, str):
-        raise UserError(f"{key}={name!r} must be the name of a class, such as .models.cnn.CNN.")
-    full = PACKAGE + name if name.startswith(".") else name
+    what, full = f"{key}={name}", f"{PACKAGE if str(name).startswith('.') else ''}{name}"
     packages = (PACKAGE, "torch", "torchvision", *allowed)
     root = full.split(".")[0]
     module, _, attribute = full.rpartition(".")
     if root not in packages or not module or "__main__" in full.split("."):
         raise UserError(
-            f"{key}={name} is not in one of the packages {', '.join(packages)}. Add its package to "
+            f"{what} is not in one of the packages {', '.join(packages)}. Add its package to "
             "allowed_packages if you trust it."
         )
-    _refuse_code_among_data(root, f"{key}={name}")
+    _refuse_code_among_data(root, what)
     try:
         place = importlib.import_module(module)
         found = getattr(place, attribute, None)
     except ModuleNotFoundError as error:
         missing = error.name or module
         if f"{module}.".startswith(f"{missing}."):
-            raise UserError(f"{key}={name} does not exist: there is no '{missing}'.") from None
-        what = f"{key}={name} needs the package '{missing}'"
-        raise UserError(f"{what}. Install it: uv add {missing}") from None
+            raise UserError(f"{what} does not exist: there is no '{missing}'.") from None
+        what += f" needs the package '{missing}'. Install it: uv add {missing}"
+        raise UserError(what) from None
     except Exception as error:
         if root == PACKAGE:  # a traceback shows where your file is wrong
             raise
-        raise UserError(f"{key}={name} cannot be imported. {describe_error(error)}") from None
+        raise UserError(f"{what} cannot be imported. {describe_error(error)}") from None
     if found is None:
-        raise UserError(f"{key}={name} does not exist.{nearest(attribute, vars(place))}")
+        raise UserError(f"{what} does not exist.{nearest(attribute, vars(place))}")
     home = str(getattr(found, "__module__", "")).split(".")[0]
     kinds = type if home == "torch" else type | types.FunctionType
     if home not in packages or not isinstance(found, kinds):
-        what = "class" if root == "torch" else "class or function"
-        raise UserError(f"{key}={name} is not a {what} of {root}.")
+        raise UserError(f"{what} is not a part of {root} that a config may name.")
     return found
 
 
 def _refuse_code_among_data(root: str, what: str) -> None:
     """Refuse a package that lies in the project but is no part of it: in runs/, data/, ignored."""
     spec = None if root == PACKAGE else importlib.util.find_spec(root)
-    if spec is None:
-        return
-    for place in map(Path, spec.submodule_search_locations or [spec.origin or ""]):
-        if place.parent == ROOT and (place.name in ("runs", "data") or _is_ignored(place)):
-            raise UserError(
-                f"{what} lies in {place.name}, which is no part of the project's code. Nothing there is "
-                "imported. Copy the code into the package if you trust it."
-            )
+    places = (spec.submodule_search_locations or [spec.origin or ""]) if spec else []
+    for place in map(Path, places):
+        if place.parent == ROOT:
+            ask = ["git", "-C", str(ROOT), "check-ignore", "--quiet", str(place)]
+            can_ask = shutil.which("git") is not None
+            is_ignored = can_ask and subprocess.run(ask, capture_output=True).returncode == 0
+            if is_ignored or place.name in ("runs", "data"):
+                raise UserError(f"{what} lies in {place.name}. Copy it into the package to use it.")
 
 
-def _is_ignored(path: Path) -> bool:
-    command = ["git", "-C", str(ROOT), "check-ignore", "--quiet", str(path)]
-    return (
-        bool(shutil.which("git")) and subprocess.run(command, capture_output=True).returncode == 0
-    )
-
-
-def _makes(target: Any, kind: type | tuple[type, ...]) -> bool:
+def _makes(target: Any, kind: Kind) -> bool:
     """Return whether `target` may be called to get a `kind`.
 
     A class must be a subclass. A function may do anything before the returned object can be looked
@@ -216,31 +198,24 @@ def _is_yours(target: Any) -> bool:
     return place.startswith(f"{PACKAGE}.") and not place.startswith(f"{PACKAGE}.engine.")
 
 
-def _is_transform(target: Any) -> bool:
-    """Whether a target is a class of torchvision's transforms, or one of yours with `__call__`."""
-    known = target.__module__.startswith("torchvision.transforms")
-    return isinstance(target, type) and (known or (_is_yours(target) and "__call__" in dir(target)))
-
-
-def _spelled(kind: type | tuple[type, ...]) -> str:
-    return f"a {kind.__name__}" if isinstance(kind, type) else "a Module or another part of a run"
+def _spelled(kind: Kind) -> str:
+    kinds = kind if isinstance(kind, tuple) else (kind,)
+    return f"a {' or '.join(one.__name__ for one in kinds)}"
 
 
 def _nested(value: Any, key: str, allowed: Sequence[str]) -> Any:
-    if isinstance(value, Mapping):
-        if "_target_" not in value:
-            return {k: _nested(v, f"{key}.{k}", allowed) for k, v in value.items()}
-        target = locate(value["_target_"], f"{key}._target_", allowed)
-        kind = object if _is_transform(target) else _BUILDABLE
-        if not _makes(target, kind):
-            raise UserError(
-                f"{key}._target_={value['_target_']} cannot be built inside a section. It must be a "
-                "part of a run, such as a Module, or a class of yours with a method `__call__`."
-            )
-        return build(value, key, kind, allowed)
+    """Return a value of a section with the objects that the sections inside it describe."""
     if isinstance(value, list):
         return [_nested(v, f"{key}[{i}]", allowed) for i, v in enumerate(value)]
-    return value
+    if not isinstance(value, Mapping):
+        return value
+    if "_target_" not in value:
+        return {k: _nested(v, f"{key}.{k}", allowed) for k, v in value.items()}
+    target = locate(value["_target_"], f"{key}._target_", allowed)
+    is_known = target.__module__.startswith("torchvision.transforms")
+    is_transform = is_known or (_is_yours(target) and "__call__" in dir(target))
+    kind = object if is_transform and isinstance(target, type) else _BUILDABLE
+    return build(value, key, kind, allowed)
 
 
 def argument_types(target: Any) -> dict[str, Any]:
@@ -264,22 +239,20 @@ def _as_wanted(value: Any, expected: Any) -> Any:
 
 def has_type(value: Any, expected: Any) -> bool:
     """Return whether a plain config value may be passed to an argument annotated as `expected`."""
-    if expected is Any:
-        return True
     origin, inner = typing.get_origin(expected), typing.get_args(expected)
     if origin in (typing.Union, types.UnionType):
         return any(has_type(value, option) for option in inner)
     if expected in (bool, int, float, str, type(None)):
         return type(value) is expected or (expected is float and type(value) is int)
-    if expected is Tensor and isinstance(value, list):
-        return all(has_type(v, Tensor) for v in value)
     if expected is Tensor:
-        return not isinstance(value, str | bool)
+        parts = value if isinstance(value, list) else ()
+        return not isinstance(value, str | bool) and all(has_type(part, Tensor) for part in parts)
     if origin in (list, tuple, Sequence):
         if not isinstance(value, list | tuple):
             return False
-        if origin is tuple and Ellipsis not in inner:
-            return len(value) == len(inner) and all(map(has_type, value, inner))
-        return all(has_type(v, (inner or (Any,))[0]) for v in value)
+        if origin is not tuple or Ellipsis in inner:
+            inner = (*inner, Any)[:1] * len(value)
+        return len(value) == len(inner) and all(map(has_type, value, inner))
     is_plain = isinstance(value, str | int | float | list)
-    return not is_plain or not isinstance(expected, type) or isinstance(value, expected)
+    is_class = isinstance(expected, type) and expected is not Any
+    return not is_plain or not is_class or isinstance(value, expected)
