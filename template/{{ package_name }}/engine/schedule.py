@@ -123,7 +123,7 @@ class Cosine(Schedule):
     cycles: int = bounded(1, 1e6, default=1)
 
     def scale(self, step: int) -> float:
-        done = min(1.0, (step - self.warmup) / self.decay_steps) * self.cycles
+        done = self.done(step) * self.cycles
         done = 1.0 if done >= self.cycles else done % 1
         return self.min_scale + (1 - self.min_scale) * (1 + math.cos(math.pi * done)) / 2
 
@@ -252,16 +252,13 @@ class Plateau(Schedule):
     def scale(self, step: int) -> float:
         return self.current
 
-    def _goal(self) -> float | None:
-        """Return the value that the next one must be better than, as torch computes it."""
-        margin = self.threshold if self.horizon.monitor_mode == "max" else -self.threshold
-        if self.best is None:
-            return None
-        return self.best * (1 + margin) if self.threshold_mode == "rel" else self.best + margin
-
     def observe(self, value: float) -> None:
         self.bad += 1
-        if is_better(value, self._goal(), self.horizon.monitor_mode):
+        margin = self.threshold if self.horizon.monitor_mode == "max" else -self.threshold
+        goal = self.best
+        if goal is not None:  # as torch computes it
+            goal = goal * (1 + margin) if self.threshold_mode == "rel" else goal + margin
+        if is_better(value, goal, self.horizon.monitor_mode):
             self.best, self.bad = value, 0
         if self.resting:
             self.resting, self.bad = self.resting - 1, 0
@@ -271,10 +268,9 @@ class Plateau(Schedule):
             self.begin(self.optimizer, self.step_count)
 
     def state_dict(self) -> dict[str, Any]:
-        names = ("current", "best", "bad", "resting")
-        return {**super().state_dict(), **{name: getattr(self, name) for name in names}}
+        own = {f.name: getattr(self, f.name) for f in fields(self) if not f.init}
+        return {**super().state_dict(), **own}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         super().load_state_dict(state)
-        self.current, self.best, self.bad = state["current"], state["best"], state["bad"]
-        self.resting = state.get("resting", 0)  # absent in checkpoints before 0.3.0
+        vars(self).update({name: value for name, value in state.items() if name != "step"})

@@ -33,14 +33,13 @@ def timm_model(
     known: Any = timm.get_pretrained_cfg(name)
     if known is not None and known.fixed_input_size:
         options.setdefault("img_size", shape[1:])
+    options["in_chans"] = shape[0]
     if not pretrained:
-        return timm.create_model(name, num_classes=classes, in_chans=shape[0], **options)
-    overlay = None if weights is None else {"file": weights}
+        return timm.create_model(name, num_classes=classes, **options)
+    file = None if weights is None else {"file": weights}
     try:
         # Only with the classifier of the weights does timm refuse a file that lacks a tensor.
-        net: Any = timm.create_model(
-            name, pretrained=True, pretrained_cfg_overlay=overlay, in_chans=shape[0], **options
-        )
+        net: Any = timm.create_model(name, True, pretrained_cfg_overlay=file, **options)
     except Exception as error:  # a missing network and a damaged file raise errors of many types
         source = (known and (known.hf_hub_id or known.url)) or "its authors"
         raise UserError(

@@ -7,6 +7,8 @@ from torch import nn
 
 from ..errors import UserError, nearest, one_line
 
+_AUXILIARY = ("googlenet", "inception_v3")  # by default, they return more than logits in training
+
 
 def torchvision_model(
     name: str, shape: tuple[int, int, int], classes: int, pretrained: bool = False
@@ -21,12 +23,9 @@ def torchvision_model(
 
     names = models.list_models(models)
     if name not in names:
-        raise UserError(
-            f"model.name={name} is not a classification model of torchvision.{nearest(name, names)}"
-        )
+        raise UserError(f"model.name={name} is not a model of torchvision.{nearest(name, names)}")
     if pretrained:
-        net = _pretrained(name)
-        _replace_classifier(net, classes)
+        net = _pretrained(name, classes)
     else:
         options: dict[str, Any] = {}
         if name in _AUXILIARY:
@@ -41,41 +40,30 @@ def torchvision_model(
     return net
 
 
-_AUXILIARY = ("googlenet", "inception_v3")
-"""Models that return more than logits in training by default."""
-
-
-def _pretrained(name: str) -> nn.Module:
+def _pretrained(name: str, classes: int) -> Any:
     from torchvision import models
 
     weights = models.get_model_weights(name).DEFAULT  # type: ignore[attr-defined]
     try:
-        net: nn.Module = models.get_model(name, weights=weights)
+        net: Any = models.get_model(name, weights=weights)
     except (OSError, RuntimeError) as error:
         raise UserError(
             f"The weights of {name} are not in {torch.hub.get_dir()}/checkpoints and cannot be "
             f"downloaded ({one_line(error)}). Put {weights.url} there, or set model.pretrained=false."
         ) from error
     made = weights.transforms()
-    net.trained_on = {  # type: ignore[assignment]  # see build/pretrained.py
-        **{"mean": made.mean, "std": made.std, "size": made.crop_size[0]},
-        "interpolation": made.interpolation.value,
-    }
+    net.trained_on = {"mean": made.mean, "std": made.std, "size": made.crop_size[0]}
+    net.trained_on["interpolation"] = made.interpolation.value  # see build/pretrained.py
     if name in _AUXILIARY:
-        net.aux_logits = False  # type: ignore[assignment]
-        for auxiliary in ("aux1", "aux2", "AuxLogits"):
-            if hasattr(net, auxiliary):
-                setattr(net, auxiliary, None)
-    return net
-
-
-def _replace_classifier(net: nn.Module, classes: int) -> None:
+        net.aux_logits = False
+        net.aux1 = net.aux2 = net.AuxLogits = None
     kinds = nn.Linear | nn.Conv2d
-    path, old = [(n, m) for n, m in net.named_modules() if isinstance(m, kinds)][-1]
-    if isinstance(old, nn.Linear):
-        net.set_submodule(path, nn.Linear(old.in_features, classes))
+    path, last = [(n, m) for n, m in net.named_modules() if isinstance(m, kinds)][-1]
+    if isinstance(last, nn.Linear):
+        net.set_submodule(path, nn.Linear(last.in_features, classes))
     else:  # SqueezeNet ends in a convolution
-        net.set_submodule(path, nn.Conv2d(old.in_channels, classes, kernel_size=1))
+        net.set_submodule(path, nn.Conv2d(last.in_channels, classes, kernel_size=1))
+    return net
 
 
 def _replace_first_convolution(net: nn.Module, channels: int, keep: bool) -> None:
