@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from .engine.errors import FAILED, FINISHED, Exit, UserError, own_words
+from .engine.machine import distributed
 from .engine.paths import ROOT
 from .engine.text import say
 
@@ -183,6 +184,7 @@ def _from(least: int) -> Callable[[str], int]:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Do what the command line says; return the exit code."""
     try:
+        distributed.stay_alone()
         options = _parser().parse_args(arguments)
         os.chdir(ROOT)
         options.work(options)

@@ -46,9 +46,17 @@ class Job:
 Work = Callable[[Job], float | None]  # it returns the last monitored value, for a search
 
 
-def launch(work: Work) -> int:
-    """Compose and check the config, call `work(job)` for each job, return the exit code."""
+def launch(work: Work, alone: bool = False) -> int:
+    """Compose and check the config, call `work(job)` for each job, return the exit code.
+
+    alone: always in one process.
+    """
     os.chdir(ROOT)
+    try:
+        distributed.stay_alone() if alone else distributed.expect_others()
+    except UserError as error:
+        say(str(error))
+        return error.code
     if not distributed.is_main():
         return _follow(work)
     signals.install_once()

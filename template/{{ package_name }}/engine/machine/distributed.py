@@ -1,13 +1,33 @@
-"""The processes of a run, started by torchrun: their ranks, and what they tell each other.
+"""The processes of a run, started by torchrun or srun: their ranks, and what they tell each other.
 
 With a single process, each function returns at once.
 """
 
 import os
+import re
 import time
+from collections.abc import MutableMapping
 from datetime import timedelta
 from typing import Any
 
+from ..errors import UserError
+
+_PLACE = ("RANK", "WORLD_SIZE", "LOCAL_RANK")
+
+
+def _take_from_slurm(env: MutableMapping[str, str]) -> None:
+    """Where `srun` itself started several tasks, say where each is as torchrun would."""
+    if "SLURM_STEP_ID" not in env or "RANK" in env or int(env["SLURM_STEP_NUM_TASKS"]) == 1:
+        return
+    names = ("SLURM_PROCID", "SLURM_STEP_NUM_TASKS", "SLURM_LOCALID")
+    env.update(zip(_PLACE, (env[name] for name in names), strict=True))
+    first = re.match(r"([^,[]+)(?:\[(\w+))?", env["SLURM_STEP_NODELIST"])  # "gpu[07-09],big1"
+    assert first is not None
+    env.setdefault("MASTER_ADDR", first[1] + (first[2] or ""))
+    env.setdefault("MASTER_PORT", str(15_000 + int(env["SLURM_JOB_ID"]) % 40_000))
+
+
+_take_from_slurm(os.environ)
 RANK = int(os.environ.get("RANK", "0"))
 WORLD_SIZE = int(os.environ.get("WORLD_SIZE", "1"))
 LOCAL_RANK = int(os.environ.get("LOCAL_RANK", "0"))
@@ -21,6 +41,28 @@ _dist: Any = None
 
 def is_main() -> bool:
     return RANK == 0
+
+
+def stay_alone() -> None:
+    """Ignore what a cluster's shell kept of other processes. Raises `UserError` under torchrun.
+
+    Call it before other modules take the constants.
+    """
+    global RANK, WORLD_SIZE, LOCAL_RANK
+    if WORLD_SIZE > 1 and "TORCHELASTIC_RUN_ID" in os.environ:
+        raise UserError("This command runs in one process. Start it without torchrun.")
+    RANK, WORLD_SIZE, LOCAL_RANK = 0, 1, 0
+    for name in _PLACE:
+        os.environ.pop(name, None)
+
+
+def expect_others() -> None:
+    """Raise `UserError` if a shell's variables speak of processes that nothing started."""
+    if WORLD_SIZE > 1 and "MASTER_ADDR" not in os.environ:
+        raise UserError(
+            f"The environment says WORLD_SIZE={WORLD_SIZE} but no MASTER_ADDR, where the processes "
+            "meet. Start them with torchrun, or enter: unset RANK WORLD_SIZE LOCAL_RANK"
+        )
 
 
 def start(seconds: float | None = None) -> None:

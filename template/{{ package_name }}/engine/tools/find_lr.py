@@ -18,7 +18,6 @@ from ..build.parts import Parts
 from ..errors import Exit, UserError
 from ..launch import Job
 from ..loop import Steps
-from ..machine.distributed import WORLD_SIZE
 from ..paths import RUNS, shown, to_json
 from ..schedule import Horizon, Schedule
 from ..setup import build_parts
@@ -53,8 +52,6 @@ def find_lr(job: Job) -> None:
     config = job.config
     if config.resume is not None:
         raise UserError(f"find_lr.py cannot resume {config.resume}. Leave resume out.")
-    if WORLD_SIZE > 1:
-        raise UserError("find_lr.py runs in one process. Start it without torchrun.")
     parts = build_parts(config)
     check_one_batch(parts)
     rows = range_test(parts)

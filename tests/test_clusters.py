@@ -1,0 +1,91 @@
+"""Runs that Slurm starts, and variables of a cluster that have nothing to do with a command."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+from helpers import slurm
+from helpers.runs import rows, the_run
+
+SMALL = ("model=mlp", "model.hidden=[8]", "max_steps=4", "logger=none", "log.curves=false", "workers=0")
+LEFT_OVER = {"RANK": "1", "WORLD_SIZE": "4", "LOCAL_RANK": "1"}
+
+
+def test_verbs_ignore_variables_that_a_shell_has_kept(server, workspace):
+    assert server.run(workspace / "train.py", *SMALL, "name=one").code == 0
+    run = the_run(workspace, "one")
+    values = []
+    for env in ({}, LEFT_OVER, {**LEFT_OVER, "MASTER_ADDR": "10.0.0.1", "MASTER_PORT": "29500"}):
+        done = server.run(workspace / "digits/__main__.py", "evaluate", str(run), cwd=workspace, **env)
+        assert done.code == 0, done.out
+        values.append(json.loads((run / "evaluate-val.json").read_text()))
+    assert values[0] == values[1] == values[2]
+    assert values[0]["values"]["val/loss"] == rows(run)[-1]["val/loss"]
+
+
+def test_find_lr_ignores_them_too(server, workspace):
+    done = server.run(workspace / "find_lr.py", *SMALL[:2], "find_lr.steps=20", **LEFT_OVER)
+    assert done.code == 0, done.out
+
+
+def test_no_process_waits_for_others_that_nothing_started(server, workspace):
+    for env in ({"WORLD_SIZE": "2"}, LEFT_OVER):
+        done = server.run(workspace / "train.py", *SMALL, "name=none", **env)
+        assert (done.code, done.out.count("\n")) == (2, 1), done.out
+        assert f"WORLD_SIZE={env['WORLD_SIZE']}" in done.out
+        assert "unset" in done.out
+    assert not (workspace / "runs/none").exists()
+
+
+def test_commands_of_one_process_refuse_torchrun(server, workspace):
+    env = {**LEFT_OVER, "TORCHELASTIC_RUN_ID": "none"}
+    for command in (("digits/__main__.py", "evaluate", "runs/x/y"), ("find_lr.py", "model=mlp")):
+        done = server.run(workspace / command[0], *command[1:], cwd=workspace, **env)
+        assert (done.code, done.out.count("\n")) == (2, 1), done.out
+        assert "without torchrun" in done.out
+
+
+STEP = {"SLURM_STEP_ID": "0", "SLURM_STEP_NUM_TASKS": "6", "SLURM_PROCID": "5", "SLURM_LOCALID": "1"}
+
+
+@pytest.mark.parametrize(
+    ("nodes", "first"),
+    [
+        ("gpu[07-09],big1", "gpu07"),
+        ("big1,gpu[1-2]", "big1"),
+        ("n-1[3,5-6]", "n-13"),
+        ("host", "host"),
+        ("a.b,c", "a.b"),
+    ],
+)
+def test_places_in_a_step_of_slurm(engine, nodes, first):
+    env = {**STEP, "SLURM_STEP_NODELIST": nodes, "SLURM_JOB_ID": "1234567"}
+    engine("machine.distributed")._take_from_slurm(env)
+    found = {name: env[name] for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR")}
+    assert found == {"RANK": "5", "WORLD_SIZE": "6", "LOCAL_RANK": "1", "MASTER_ADDR": first}
+    assert 1024 < int(env["MASTER_PORT"]) < 65536
+
+
+@pytest.mark.parametrize("more", [{"SLURM_STEP_NUM_TASKS": "1"}, {"RANK": "0"}])
+def test_a_step_of_one_task_or_of_torchrun_stays_as_it_is(engine, more):
+    env = {**STEP, "SLURM_STEP_NODELIST": "host", "SLURM_JOB_ID": "1", **more}
+    before = dict(env)
+    engine("machine.distributed")._take_from_slurm(env)
+    assert env == before
+
+
+@pytest.mark.skipif(not slurm.CAN_START, reason="needs root and Slurm's programs (munge, slurm-wlm)")
+def test_srun_starts_one_run_on_several_processes(workspace, tmp_path):
+    with slurm.running(tmp_path / "slurm") as env:
+        quiet = {k: v for k, v in env.items() if k not in ("RANK", "WORLD_SIZE", "LOCAL_RANK")}
+        quiet |= {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+        command = ["srun", "-n2", "--overcommit", sys.executable, "train.py", *SMALL, "name=together"]
+        done = subprocess.run(command, cwd=workspace, env=quiet, text=True, capture_output=True, timeout=300)
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert len(os.listdir(workspace / "runs/together")) == 1
+        manifest = json.loads((the_run(workspace, "together") / "manifest.json").read_text())
+        assert manifest["fingerprint"]["world_size"] == 2
+        verb = [sys.executable, "-m", "digits", "evaluate", str(the_run(workspace, "together"))]
+        assert subprocess.run(["srun", "-n1", *verb], cwd=workspace, env=quiet).returncode == 0
