@@ -199,7 +199,7 @@ def test_a_model_that_was_changed_is_refused_with_a_table(train, workspace, stop
     before = {p: p.read_bytes() for p in stopped.rglob("*") if p.is_file() and p.name != "train.log"}
     done = train(f"resume={stopped}")
     assert done.code == 2, done.out
-    assert "missing in the checkpoint: extra.weight (3, 2)" in done.out
+    assert "extra.weight: missing in the checkpoint, (3, 2) in the model" in done.out
     assert "layers.4.weight: (10, 128) in the checkpoint, (11, 128) in the model" in done.out
     assert "Traceback" not in done.out
     assert {p: p.read_bytes() for p in stopped.rglob("*") if p.is_file() and p.name != "train.log"} == before

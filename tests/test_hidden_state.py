@@ -111,7 +111,7 @@ def test_when_everything_is_built_again(train, workspace, mine):
     assert train(*SMALL, *DATA).code == 0
     done = train(*SMALL, *DATA, "dry_run=true")
     assert done.code == 2, done.out
-    assert "When a second copy resumes, batch[0][0][0, 0, 0, 0]: " in done.last
+    assert "When a second copy resumes, this differs: step.batch[0][0][0, 0, 0, 0]: " in done.last
     mine(cured)
     assert train(*SMALL, *DATA, "dry_run=true").code == 0
     assert_it_resumes(train, workspace, DATA)

@@ -1,24 +1,32 @@
-"""Check batches before the run: shapes, keys and `monitor`, in validation and in training."""
+"""Check batches before the run: shapes, keys, `monitor` and means, in validation and training."""
 
 import io
+import math
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
 from .. import rng
+from ..api import Context
 from ..batches.loader import Loader
 from ..errors import UserError
-from ..machine.device import move_model
+from ..losses import counting
+from ..machine.device import autocast, move_model, to_device
 from ..machine.distributed import WORLD_SIZE
+from ..means import value_and_n
 from ..rng import Domain
+from ..text import logger, number
 from .hidden_state import check_repeats
-from .mean_check import check_mean, says_n
 from .optimizer import check_shapes, check_trained, tensor_shapes
 from .parts import Built, Parts, lazy_modules
-from .passes import copied, training_pass, validation_pass, weights_kept
+from .passes import copied, goes_through, one_pass
 from .target import describe_error
+
+_ADVICE = "Return Mean(value, n) of engine/api.py, where n is the sum of the weights."
 
 
 def check_one_batch(parts: Parts, is_new: bool = True) -> None:
@@ -27,25 +35,84 @@ def check_one_batch(parts: Parts, is_new: bool = True) -> None:
     loader, own_state = parts.val or parts.train, checked_state(parts)
     batch = loader.first()
     parts.train.seconds = loader.seconds  # the loader chooses its number of workers by it
-    with weights_kept(parts):
-        tried = copied(parts)
-        before = tensor_shapes(tried.model, tried.loss)
-        loss = validation_pass(tried, batch, "first batch")
-        if is_new:
-            if not says_n(tried, loss):
-                check_mean(tried, loader)
-            if parts.val is not None:
-                for smallest in _smallest(parts.val):
-                    validation_pass(tried, smallest, "smallest validation batch")
-            first = parts.train.read_here(parts.train.plan.batches(0)[0])
-            training_pass(tried, first, "first training batch")
-            for smallest in _smallest(parts.train):
-                training_pass(tried, smallest, "smallest training batch")
-        check_trained(parts.optimizer, tried.model, tried.loss)
-        check_shapes(before, tensor_shapes(tried.model, tried.loss))
-        if is_new and parts.config.deterministic != "false":
-            check_repeats(parts, tried, first, batch)
+    tried = copied(parts)
+    before = tensor_shapes(tried.model, tried.loss)
+    values = one_pass(tried, batch, "first batch", training=False)
+    _check_monitor(parts, values)
+    if is_new:
+        _check_mean(tried, loader, values["loss"])
+        for smallest in _smallest(parts.val):
+            one_pass(tried, smallest, "smallest validation batch", training=False)
+        first = parts.train.read_here(parts.train.plan.batches(0)[0])
+        one_pass(tried, first, "first training batch")
+        for smallest in _smallest(parts.train):
+            one_pass(tried, smallest, "smallest training batch")
+    check_trained(parts.optimizer, tried.model, tried.loss)
+    check_shapes(before, tensor_shapes(tried.model, tried.loss))
+    if is_new and parts.config.deterministic != "false":
+        check_repeats(parts, tried, first, batch)
     parts.load_own_state(own_state)
+
+
+def _check_monitor(parts: Parts, values: dict[str, Any]) -> None:
+    """Refuse a `monitor` that is no value of the validation. A metric may give several values."""
+    monitor = parts.config.monitor
+    names = [f"val/{key}" for key in (*values, *parts.metrics)]
+    several = tuple(f"val/{key}/" for key in parts.metrics)
+    if parts.val is not None and monitor not in names and not monitor.startswith(several):
+        raise UserError(f"monitor={monitor} is not one of the values {', '.join(names)}.")
+
+
+def _check_mean(parts: Parts, loader: Loader, loss: Any) -> None:
+    """Warn if `loss` is a weighted mean that says no n. Raises `UserError` where one is needed.
+
+    If steps have several micro-batches, also warn if it is no mean at all, such as a contrastive
+    loss. Other losses than torch's are compared with the mean over two parts of some samples.
+    """
+    value, n = value_and_n(loss)
+    if hasattr(value, "mean_over"):  # one of torch's losses says it
+        return
+    is_divided = parts.train.plan.micro_batches > 1
+    telling = counting(parts.loss, parts.config.loss)
+    if telling and n is None:
+        name = f"loss.{next(iter(telling))}".rstrip(".")
+        sentence = f"{name} is a mean over class weights or some targets. A computation lost their "
+        sentence += f"sum, so means over batches are not exact. {_ADVICE}"
+        if is_divided:
+            raise UserError(f"{sentence} Or train with accumulate=1 on one process.")
+        logger.warning(sentence)
+        return
+
+    plan = loader.plan
+    micro_batch = plan.batch_size // plan.micro_batches
+    size = min(64, 4 * micro_batch, plan.size)  # without gradients, four take less memory than one
+    takes = (loader.seconds or 0) * 3 * size / micro_batch  # seconds
+    if size < 2 or takes > 1 or not (is_divided or plan.steps > 1):
+        return
+    samples = np.linspace(0, plan.size - 1, size).astype(int)  # they may be sorted by class
+    samples = samples if parts.val else plan.samples(0)[:size]
+
+    def mean_of(part: np.ndarray, step: int = 0) -> tuple[float, float]:
+        batch = loader.read_here(plan.batches(0)[0]._replace(indices=part))
+        values = one_pass(parts, batch, "few samples", step, training=False)
+        value, n = value_and_n(values["loss"], len(part))
+        return float(value), float(n)
+
+    try:
+        (whole, _), (other_draws, _) = mean_of(samples), mean_of(samples, step=1)
+        (first, n), (second, m) = map(mean_of, np.split(samples, [size // 3 or 1]))
+    except Exception:  # an unreadable sample, or a task that needs whole batches
+        return
+    mean = (first * n + second * m) / (n + m or 1)
+    close = partial(math.isclose, whole, rel_tol=1e-3 if parts.precision == "fp32" else 2e-2)
+    if close(mean) or not close(other_draws) or not math.isfinite(whole + mean):
+        return
+    if is_divided or min(first, second) < whole < max(first, second):
+        logger.warning(
+            f"The loss of {size} samples is {number(whole)}, but the mean over two parts of them is "
+            f"{number(mean)}. Micro-batches and validation batches are averaged in this way. If the "
+            f"loss is a weighted mean: {_ADVICE}"
+        )
 
 
 def checked_state(built: Built) -> dict[str, Any]:
@@ -80,17 +147,22 @@ def materialise(built: Built, loader: Loader) -> None:
     """
     if not lazy_modules(built):
         return
-    key = rng.make_key(built.config.seed, Domain.INIT, 5)
+    batch = to_device(loader.first(), built.device, built.config.channels_last)
+    ctx = Context(0, 1, training=True, device=built.device)
+    rng.seed_all(rng.make_key(built.config.seed, Domain.INIT, 5))
     built.model.eval()
-    training_pass(built, loader.first(), "first batch", key, backward=False)
+    with goes_through(built, batch), autocast(built.precision, built.device):
+        built.task.training_step(built.model, batch, ctx)
     built.model.train()
     for name in lazy_modules(built):
         raise UserError(f"The lazy module '{name}' gets no batch in eval mode. Give it its sizes.")
     move_model(built.model, built.device, built.config.channels_last)
 
 
-def _smallest(loader: Loader) -> Iterator[Any]:
+def _smallest(loader: Loader | None) -> Iterator[Any]:
     """Read the smallest micro-batch of an epoch, over all processes, if they differ in size."""
+    if loader is None:
+        return
     plan = loader.plan
     first, last = plan.batches(0)[0], plan.samples(plan.steps - 1)
     size = max(1, len(last) // plan.micro_batches)

@@ -7,27 +7,28 @@ model and task here, after a step: if its next step is another one, the run coul
 import copy
 import pickle
 import random
-from collections.abc import Iterator, Mapping
+import zlib
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from .. import rng
 from ..config.schema import Config
 from ..errors import UserError
 from ..machine.device import map_tensors
-from ..rng import Domain
+from ..machine.distributed import from_all
 from ..text import logger
+from .optimizer import check_trained
 from .parts import Built, Parts
-from .passes import copied, training_pass, validation_pass, weights_kept
+from .passes import copied, one_pass
 from .target import PACKAGE
 
-DRAW = "Draw from `random`, `numpy.random` or `torch` themselves: they have the key of each draw."
-KEEP = "Keep it in a buffer of the model, or give its owner `state_dict` and `load_state_dict`."
+_DRAW = "Draw from `random`, `numpy.random` or `torch` themselves: they have the key of each draw."
+_KEEP = "Keep state in a buffer of the model, or give its owner `state_dict` and `load_state_dict`."
 
-_PLAIN = bool | int | float | complex | str | bytes | set | None
+_PLAIN = bool | int | float | complex | str | bytes | None
 _GENERATORS = torch.Generator | np.random.Generator | np.random.RandomState | random.Random
 
 
@@ -36,75 +37,63 @@ def check_repeats(parts: Parts, tried: Parts, batch: Any, val_batch: Any) -> Non
 
     tried: a copy of `parts` after a step. batch, val_batch: of training and of validation.
     """
-    plan, reader = parts.train.plan, copy.copy(parts.train.reader)
-    if plan.order is not None and (how := difference(plan.order(0), plan.order(0))):
-        refuse(
-            parts.config, f"Data.order gives epoch 1 another order when called again{how}. {DRAW}"
-        )
+    config, plan, reader = parts.config, parts.train.plan, copy.copy(parts.train.reader)
+    if plan.order is not None:
+        what = "Data.order gives epoch 1 another order when called again"
+        refuse_difference(config, what, plan.order(0), plan.order(0))
     reader.collate = list
     first, own_state = plan.batches(0)[0], parts.own_state()
     one = first._replace(indices=first.indices[:1])
     sample = map_tensors(Tensor.clone, reader[one])
     parts.load_own_state(own_state)
-    if how := difference(sample, reader[one]):
-        name = f"Training sample {one.indices[0]}"
-        refuse(parts.config, f"{name} is another one when it is read again{how}. {DRAW} {KEEP}")
+    what = f"Training sample {one.indices[0]} is another one when it is read again"
+    refuse_difference(config, what, sample, reader[one])
+
     resumed = copied(parts)
-    if resumed.model is not parts.model:  # else it cannot be copied
-        _check_resume(parts, tried, resumed, batch, val_batch)
-
-
-def _check_resume(parts: Parts, tried: Parts, resumed: Parts, batch: Any, val_batch: Any) -> None:
-    """Do the next step of `tried`, and of `resumed` with what a checkpoint holds of `tried`."""
-    for one, other in ((tried.model, resumed.model), (tried.loss, resumed.loss)):
-        state = one.state_dict(keep_vars=True).items()  # weights are shared
-        held = {k: v for k, v in state if not isinstance(v, nn.Parameter)}
-        other.load_state_dict(held, strict=False)
-    resumed.load_own_state(tried.own_state())
-    lost, losses = list(_lost(tried, resumed)), []
-    key = rng.make_key(parts.config.seed, Domain.STEP, 1)
+    if resumed.model is parts.model:  # it cannot be copied
+        return
+    weights = {"model": tried.model.state_dict(), "loss": tried.loss.state_dict()}
+    resumed.load_built({**weights, **tried.own_state()})
+    check_trained(parts.optimizer, resumed.model, resumed.loss)
+    before, after = _attributes(resumed), _attributes(tried)
+    lost = {k: k + how for k, v in after.items() if (how := difference(before.get(k), v))}
+    losses = []
     for built in (tried, resumed):
-        with weights_kept(parts):
-            loss = training_pass(built, batch, "first training batch", key, backward=False)
-            losses.append([loss, validation_pass(built, val_batch, "first batch")])
-    names = ", ".join(text for text, _ in lost[:3]) or "all of its state"
-    if how := difference(*losses):
-        how = how.replace("[0]", "training loss").replace("[1]", "validation loss")
-        refuse(
-            parts.config,
-            f"A resumed run would differ ({how}): no checkpoint holds {names}. {KEEP} {DRAW}",
-        )
-    elif own := [text for text, is_own in lost if is_own]:
-        logger.warning(f"A step changes {', '.join(own[:3])}. No checkpoint holds it. {KEEP}")
+        training = one_pass(built, batch, "first training batch", step=1)
+        validation = one_pass(built, val_batch, "first batch", training=False)
+        losses.append({"train": training["loss"], "val": validation["loss"]})
+    what = f"No checkpoint holds {', '.join([*lost.values()][:3]) or 'all that a step changes'}."
+    if refuse_difference(config, f"{what} A resumed run would differ in loss", *losses):
+        return
+    if changed := [how for key, how in lost.items() if before.get(key) is not None]:
+        logger.warning(f"A step changes {', '.join(changed[:3])}. No checkpoint holds it. {_KEEP}")
 
 
-def refuse(config: Config, sentence: str) -> None:
-    """Raise `UserError` if a run must repeat exactly; otherwise warn."""
-    if config.deterministic == "true":
-        raise UserError(f"{sentence} With deterministic=warn, this is a warning.")
-    logger.warning(sentence)
+def refuse_difference(config: Config, what: str, before: Any, after: Any) -> bool:
+    """Refuse two values that differ in a process. `what` is said before their first difference.
+
+    Raises `UserError`. With deterministic=warn, it warns and returns whether they differ.
+    """
+    for how in filter(None, from_all(difference(before, after))):
+        sentence = f"{what}{how}. {_DRAW} {_KEEP}"
+        if config.deterministic == "true":
+            raise UserError(f"{sentence} With deterministic=warn, this is a warning.")
+        logger.warning(sentence)
+        return True
+    return False
 
 
-def _lost(tried: Built, resumed: Built) -> Iterator[tuple[str, bool]]:
-    """Yield what differs, and whether it was set before, on an object of the project's classes."""
-    pairs: list[tuple[str, Any, Any]] = [("task", tried.task, resumed.task)]
-    for name in ("model", "loss"):
-        modules = getattr(tried, name).named_modules(prefix=name), getattr(resumed, name).modules()
-        pairs += [(path, one, other) for (path, one), other in zip(*modules, strict=False)]
-    for name, one, other in pairs:
-        is_own = type(one).__module__.split(".")[0] == PACKAGE
-        before, after = _attributes(other), _attributes(one)
-        for key in after:
-            if how := difference(before.get(key), after[key]):
-                yield f"{name}.{key}{how}", is_own and before.get(key) is not None
-
-
-def _attributes(owner: Any) -> dict[str, Any]:
-    """Return the attributes and buffers of an object, without what makes it a module."""
-    if not isinstance(owner, nn.Module):
-        return vars(owner)
-    own = {key: value for key, value in vars(owner).items() if key not in vars(nn.Module())}
-    return own | dict(owner.named_buffers(recurse=False))
+def _attributes(built: Built) -> dict[str, Any]:
+    """Return the attributes and buffers of objects of the project's classes, by their names."""
+    owners = dict(built.model.named_modules(prefix="model"))
+    owners |= {"task": built.task, **dict(built.loss.named_modules(prefix="loss"))}
+    found: dict[str, Any] = {}
+    for name, owner in owners.items():
+        if type(owner).__module__.split(".")[0] == PACKAGE:
+            held = {**vars(owner), **vars(owner).get("_buffers", {})}
+            own = held.keys() - vars(nn.Module())
+            found |= {f"{name}.{key}": held[key] for key in held if key in own}
+    return found
 
 
 def difference(before: Any, after: Any) -> str:
@@ -114,41 +103,36 @@ def difference(before: Any, after: Any) -> str:
     """
     if before is after:
         return ""
-    if isinstance(before, nn.Module) and isinstance(after, nn.Module):
-        before, after = before.state_dict(), after.state_dict()
+    before, after = _opened(before), _opened(after)
+    if isinstance(before, dict) and isinstance(after, dict):
+        pairs = ((key, before.get(key), after.get(key)) for key in {**before, **after})
+        return next((key + how for key, a, b in pairs if (how := difference(a, b))), "")
     if isinstance(before, np.ndarray) and isinstance(after, np.ndarray):
-        if before.shape == after.shape and before.tobytes() == after.tobytes():
-            return ""
-        before, after = before.tolist(), after.tolist()
-    if isinstance(before, Tensor) and isinstance(after, Tensor):
-        return _of_tensors(before.detach().cpu(), after.detach().cpu())
-    if type(before) is not type(after):
-        return f": {_shown(before)} → {_shown(after)}"
-    if isinstance(before, _GENERATORS):
-        return "" if pickle.dumps(before) == pickle.dumps(after) else ": another state"
-    if isinstance(before, _PLAIN):
-        is_equal = before == after or (before != before and after != after)  # NaN is NaN
-        return "" if is_equal else f": {_shown(before)} → {_shown(after)}"
-    if isinstance(before, Mapping):
-        pairs = [(f".{key}", before.get(key), after.get(key)) for key in {**before, **after}]
-    elif isinstance(before, list | tuple) and len(before) == len(after):
-        pairs = [(f"[{n}]", a, b) for n, (a, b) in enumerate(zip(before, after, strict=True))]
-    elif isinstance(before, list | tuple):
-        return f": {len(before)} → {len(after)} entries"
-    else:
+        if before.shape != after.shape:
+            return f": shape {list(before.shape)} → {list(after.shape)}"
+        both_nan = (before != before) & (after != after)
+        for place in np.argwhere((before != after) & ~both_nan).tolist()[:1]:
+            return f"{place or ''}: {before[*place]} → {after[*place]}"
         return ""
-    return next((place + how for place, a, b in pairs if (how := difference(a, b))), "")
-
-
-def _of_tensors(before: Tensor, after: Tensor) -> str:
-    if before.shape != after.shape or before.dtype != after.dtype:
-        return ": " + " → ".join(f"{t.dtype} {list(t.shape)}" for t in (before, after))
-    differs = (before != after) & ~((before != before) & (after != after))
-    if not differs.any():
+    if isinstance(before, str) and before == after:
         return ""
-    place = differs.nonzero()[0].tolist()
-    return f"{place or ''}: " + " → ".join(str(t[tuple(place)].item()) for t in (before, after))
+    texts = (v[:40] if isinstance(v, str) else type(v).__name__ for v in (before, after))
+    return f": {' → '.join(texts)}"
 
 
-def _shown(value: Any) -> str:
-    return repr(value)[:40] if isinstance(value, _PLAIN) else type(value).__name__
+def _opened(value: Any) -> dict[str, Any] | np.ndarray | str:
+    """Return the entries of a container by their place, or an array, or a value as a text."""
+    value = value.state_dict() if isinstance(value, nn.Module) else value
+    if isinstance(value, Mapping):
+        return {f".{key}": entry for key, entry in value.items()}
+    if isinstance(value, list | tuple | set):
+        value = sorted(value, key=repr) if isinstance(value, set) else value
+        return {f"[{number}]": entry for number, entry in enumerate(value)}
+    if isinstance(value, Tensor):  # numpy has no bfloat16
+        value = value.detach().cpu()
+        return (value.double() if value.is_floating_point() else value).numpy()
+    if isinstance(value, _GENERATORS):
+        return f"state {zlib.crc32(pickle.dumps(value))}"
+    if isinstance(value, np.ndarray):
+        return value
+    return repr(value) if isinstance(value, _PLAIN) else type(value).__name__

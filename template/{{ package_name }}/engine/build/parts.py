@@ -93,14 +93,20 @@ class Built:
         states = {k: o.state_dict() for k, o in owners.items() if hasattr(o, "state_dict")}
         return copy.deepcopy(states)
 
+    def load_built(self, state: Mapping[str, Any]) -> None:
+        """Load the weights and `own_state` of a checkpoint. Raises `UserError`."""
+        load_weights(self.model, state["model"], "model")
+        load_weights(self.loss, state["loss"], "loss")
+        self.load_own_state(state)
+
     def load_own_state(self, state: Mapping[str, Any]) -> None:
         """Load what `own_state` returned, or a checkpoint, which may lack it."""
         owners: dict[str, Any] = {"task": self.task, "data": self.data}
         for key, owner in owners.items():
-            if hasattr(owner, "state_dict") and key not in state:
-                logger.warning(f"The checkpoint holds no state of the {key}. It stays as built.")
-            elif hasattr(owner, "state_dict"):
+            if hasattr(owner, "state_dict") and key in state:
                 owner.load_state_dict(copy.deepcopy(state[key]))
+            elif hasattr(owner, "state_dict"):
+                logger.warning(f"The checkpoint holds no state of the {key}. It stays as built.")
 
 
 @dataclass
@@ -187,16 +193,13 @@ class Parts(Built):
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Load a checkpoint. Raises `UserError` if its tensors do not fit."""
-        load_weights(self.model, state["model"], "model")
-        load_weights(self.loss, state["loss"], "loss")
+        self.load_built(state)
         if self.averaged is not None:
             load_weights(self.averaged.model, state["ema"] or state["model"], "ema")
             self.averaged.updates = state["step"]
         check_trained(self.optimizer, self.model, self.loss)
-        values = state.get("optimizer_values")
-        load_optimizer_state(self.optimizer, state["optimizer"], values)
+        load_optimizer_state(self.optimizer, state["optimizer"], state.get("optimizer_values"))
         self.scheduler.load_state_dict(state["scheduler"])
-        self.load_own_state(state)
 
     def copy_gradients(self) -> None:
         """Replace each gradient by a copy of its own."""
@@ -239,16 +242,14 @@ def lazy_modules(built: Built) -> list[str]:
 
 def load_weights(module: nn.Module, state: Mapping[str, Tensor], name: str) -> None:
     """Load a state dict that must fit exactly. Raises `UserError` with a table of the differences."""
-    own = module.state_dict()
-    for name in [k for k in own if nn.parameter.is_lazy(own[k])]:
-        own[name] = state.get(name, torch.empty(0))  # it takes the shape of the stored tensor
-    rows = [f"  missing in the checkpoint: {k} {tuple(own[k].shape)}" for k in own.keys() - state]
-    rows += [f"  only in the checkpoint: {k} {tuple(state[k].shape)}" for k in state.keys() - own]
-    for k in own.keys() & state.keys():
-        stored, wanted = tuple(state[k].shape), tuple(own[k].shape)
+    own, rows = module.state_dict(), []
+    for key in [key for key in own if nn.parameter.is_lazy(own[key])]:
+        own[key] = state.get(key, torch.empty(0))  # it takes the shape of the stored tensor
+    for key in sorted({*own, *state}):
+        stored, wanted = (tuple(t[key].shape) if key in t else "missing" for t in (state, own))
         if stored != wanted:
-            rows.append(f"  {k}: {stored} in the checkpoint, {wanted} in the {name}")
+            rows.append(f"  {key}: {stored} in the checkpoint, {wanted} in the {name}")
     if rows:
-        table = "\n".join(sorted(rows))
+        table = "\n".join(rows)
         raise UserError(f"The checkpoint's {name} weights do not fit the {name}:\n{table}")
     module.load_state_dict(dict(state))

@@ -25,10 +25,65 @@ _SMALL = 1 << 28
 """Bytes of weights that may be copied. A large model is not."""
 
 
+def copied(parts: Parts) -> Parts:
+    """Return `parts` with copies of model, loss, task and metrics, which share their weights.
+
+    What cannot be copied, such as a model with an open file, is returned itself.
+    """
+    modules = [*parts.model.modules(), *parts.loss.modules()]
+    held = [t for m in modules for t in (*m.parameters(False), *vars(m).values())]
+    # A result of a computation, such as weight_norm's, cannot be copied.
+    shared = [t for t in held if isinstance(t, nn.Parameter) or getattr(t, "grad_fn", None)]
+    own = {name: getattr(parts, name) for name in ("model", "loss", "task", "metrics")}
+    try:
+        return replace(parts, **copy.deepcopy(own, {id(tensor): tensor for tensor in shared}))
+    except Exception:  # each class raises its own error when it cannot be copied
+        return parts
+
+
+def one_pass(
+    parts: Parts, batch: Any, what: str, step: int = 0, training: bool = True
+) -> dict[str, Any]:
+    """Send a micro-batch forward, and in training also backward. Return the values by key.
+
+    what: the batch in words, for messages. step: whose random draws it takes. Weights stay as they
+    are, without gradients. Raises `UserError`.
+    """
+    config, device, task = parts.config, parts.device, parts.task
+    batch = to_device(map_tensors(Tensor.clone, batch), device, config.channels_last)
+    ctx = Context(0, 1, training, device, {} if training else parts.metrics)
+    number = step * parts.train.plan.micro_batches + RANK
+    domain = Domain.STEP if training else Domain.VALIDATION
+    parts.model.train(training)
+    with _weights_kept(parts), goes_through(parts, batch, what), torch.set_grad_enabled(training):
+        if training and parts.mix is not None:
+            rng.seed_all(rng.make_key(config.seed, Domain.BATCH, number))
+            batch = to_device(parts.mix(*batch), device, config.channels_last)
+        rng.seed_all(rng.make_key(config.seed, domain, number))
+        with autocast(parts.precision, device), recording() as recorded:
+            compute = task.training_step if training else task.validation_step
+            values = compute(parts.model, batch, ctx)
+        if not hasattr(values, "items") or "loss" not in values:
+            raise UserError("The task's step must return a dict with the key 'loss'.")
+        numbers = {}
+        for key, value in {**{k: v[0] for k, v in recorded.items()}, **values}.items():
+            if isinstance(value, Share) and key != "loss":
+                count_share(key, value)
+                value = value.value()
+            value, _ = value_and_n(value)
+            check_scalar(key, value)
+            numbers[key] = value.item()
+        derived = task.derived(numbers)
+        if training:
+            value_and_n(values["loss"])[0].backward()
+    parts.model.train()
+    return {**numbers, **derived, "loss": values["loss"]}
+
+
 @contextlib.contextmanager
-def weights_kept(built: Built) -> Iterator[None]:
+def _weights_kept(parts: Parts) -> Iterator[None]:
     """Drop the gradients of the block, and put back weights that it changes, unless they are many."""
-    weights = [*built.model.parameters(), *built.loss.parameters()]
+    weights = [*parts.model.parameters(), *parts.loss.parameters()]
     is_small = sum(weight.nbytes for weight in weights) < _SMALL
     kept = [weight.detach().clone() for weight in weights if is_small]
     try:
@@ -38,82 +93,6 @@ def weights_kept(built: Built) -> Iterator[None]:
             weight.grad = None
         for weight, value in zip(weights, kept, strict=False):
             weight.data.copy_(value)
-
-
-def copied(built: Any) -> Any:
-    """Return `built` with copies of model, loss, task and metrics, which share their weights.
-
-    What cannot be copied, such as a model with an open file, is returned itself.
-    """
-    modules = [*built.model.modules(), *built.loss.modules()]
-    shared = [*built.model.parameters(), *built.loss.parameters()]
-    for module in modules:  # a result of a computation, such as weight_norm's, cannot be copied
-        values = vars(module).values()
-        shared += [v for v in values if isinstance(v, Tensor) and v.grad_fn is not None]
-    parts = {name: getattr(built, name) for name in ("model", "loss", "task", "metrics")}
-    try:
-        return replace(built, **copy.deepcopy(parts, {id(tensor): tensor for tensor in shared}))
-    except Exception:  # each class raises its own error when it cannot be copied
-        return built
-
-
-def training_pass(
-    built: Built, batch: Any, what: str, key: int | None = None, backward: bool = True
-) -> Any:
-    """Send a micro-batch of training forward and backward, as the first step does. Return its loss.
-
-    key: of the random draws. None: that of the first step.
-    """
-    config, mix = built.config, getattr(built, "mix", None)
-    batch = to_device(map_tensors(Tensor.clone, batch), built.device, config.channels_last)
-    ctx = Context(0, 1, training=True, device=built.device)
-    with goes_through(built, batch, what), output_explained(built.model):
-        if mix is not None:
-            rng.seed_all(rng.fold_in(rng.make_key(config.seed, Domain.BATCH), RANK))
-            batch = to_device(mix(*batch), built.device, config.channels_last)
-        rng.seed_all(
-            rng.fold_in(rng.make_key(config.seed, Domain.STEP), RANK) if key is None else key
-        )
-        with autocast(built.precision, built.device), recording():
-            values = built.task.training_step(built.model, batch, ctx)
-        _check_values(values)
-        loss, _ = value_and_n(values["loss"])
-        if backward:
-            loss.backward()
-    return loss.detach()
-
-
-@torch.no_grad()
-def validation_pass(parts: Parts, batch: Any, what: str) -> Any:
-    """Send a micro-batch of validation through model and task. Check `monitor`. Return the loss."""
-    parts.model.eval()
-    ctx = Context(0, 1, training=False, device=parts.device, metrics=parts.metrics)
-    rng.seed_all(rng.make_key(parts.config.seed, Domain.VALIDATION))
-    batch = to_device(batch, parts.device, parts.config.channels_last)
-    computed = autocast(parts.precision, parts.device)
-    explained = output_explained(parts.model)
-    with goes_through(parts, batch, what), explained, computed, recording() as recorded:
-        values = parts.task.validation_step(parts.model, batch, ctx)
-        _check_values(values)
-        derived = parts.task.derived({k: _number(v) for k, v in {**recorded, **values}.items()})
-    parts.model.train()
-    names = [f"val/{key}" for key in (*recorded, *values, *derived, *parts.metrics)]
-    several = tuple(f"val/{key}/" for key in parts.metrics)  # a metric may give several values
-    monitor = parts.config.monitor
-    if parts.val is not None and monitor not in names and not monitor.startswith(several):
-        raise UserError(f"monitor={monitor} is not one of the values {', '.join(names)}.")
-    return values["loss"]
-
-
-def _check_values(values: Any) -> None:
-    """Refuse what no step of a task may return. Raises `UserError`."""
-    if not hasattr(values, "items") or "loss" not in values:
-        raise UserError("The task's step must return a dict with the key 'loss'.")
-    for key, value in values.items():
-        if isinstance(value, Share) and key != "loss":
-            count_share(key, value)
-        else:
-            check_scalar(key, value_and_n(value)[0])
 
 
 def too_large(config: Config) -> str:
@@ -128,6 +107,8 @@ def too_large(config: Config) -> str:
 @contextlib.contextmanager
 def goes_through(built: Built, batch: Any, what: str = "first batch") -> Iterator[None]:
     """Turn an error of the model or the task on a batch into `UserError`."""
+    returned: deque[Any] = deque(maxlen=1)
+    hook = built.model.register_forward_hook(lambda *call: returned.append(call[2]))
     try:
         yield
     except torch.OutOfMemoryError as error:
@@ -135,36 +116,16 @@ def goes_through(built: Built, batch: Any, what: str = "first batch") -> Iterato
     except Exception as error:
         if isinstance(error, Exit | ImportError | NameError) or built.config.log.level == "debug":
             raise
-        advice = " Set drop_last=true to leave it out." if what == "smallest training batch" else ""
-        raise UserError(
-            f"The model or the task failed on the {what} ({shapes(batch)}): "
-            f"{describe_error(error)}{advice} Add -v to see the traceback."
-        ) from error
-
-
-@contextlib.contextmanager
-def output_explained(model: nn.Module) -> Iterator[None]:
-    """If the model returns an object with `logits`, as those of transformers do, add to an error
-    how the task gets them."""
-    returned: deque[Any] = deque(maxlen=1)
-    hook = model.register_forward_hook(lambda *call: returned.append(call[2]))
-    try:
-        yield
-    except Exception as error:
-        if returned and hasattr(returned[0], "logits"):
+        text = f"The model or the task failed on the {what} ({shapes(batch)}): "
+        text += describe_error(error)
+        if returned and hasattr(returned[0], "logits"):  # as the models of transformers do
             name = type(returned[0]).__name__
-            error.add_note(f"The model returns {name}. In task.py, take model(…).logits.")
-        raise
+            text += f" The model returns {name}. In task.py, take model(…).logits."
+        if what == "smallest training batch":
+            text += " Set drop_last=true to leave it out."
+        raise UserError(f"{text} Add -v to see the traceback.") from error
     finally:
         hook.remove()
-
-
-def _number(value: Any) -> float:
-    """Return the first value of a key as a float."""
-    value = value[0] if isinstance(value, list) else value
-    if isinstance(value, Share):
-        return float(value.value())
-    return float(value_and_n(value)[0])
 
 
 def shapes(batch: Any) -> str:

@@ -16,10 +16,7 @@ class _Everything(dict[str, Any]):
 
 
 def check_sections(config: Config) -> None:
-    """Refuse keys that a target does not take, and values of a wrong type. Build nothing.
-
-    Raises `UserError`.
-    """
+    """Refuse unknown keys and values of a wrong type. Build nothing. Raises `UserError`."""
     from torch import nn
     from torch.optim import Optimizer
     from torch.optim.lr_scheduler import LRScheduler
@@ -30,5 +27,5 @@ def check_sections(config: Config) -> None:
     kinds: dict[str, Any] = {"task": Task, "data": Data, "model": nn.Module, "loss": nn.Module}
     kinds |= {"mix": nn.Module, "optimizer": Optimizer, "scheduler": (Schedule, LRScheduler)}
     for group, kind in kinds.items():
-        if getattr(config, group):
-            bind(getattr(config, group), group, kind, config.allowed_packages, _Everything())
+        if section := getattr(config, group):
+            bind(section, group, kind, config.allowed_packages, _Everything())

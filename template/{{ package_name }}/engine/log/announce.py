@@ -1,10 +1,10 @@
 """What a run says at its start and at its end, and its curves."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from ..build.optimizer import group_table
 from ..build.parts import Parts
-from ..build.pretrained import other_pictures
 from ..errors import one_line
 from ..run.folder import Run
 from ..text import logger, number
@@ -31,6 +31,42 @@ def announce(parts: Parts, run: Run, step: int) -> None:
             f"ema_decay={decay} is slow for {steps:,} steps: at the end, {share:.0%} of the average are "
             f"still the first weights. Set ema_warmup=true or ema_decay={0.01 ** (1 / steps):.2g}."
         )
+
+
+def other_pictures(parts: Parts) -> str:
+    """Say how the data differ from the pictures that the model's weights were trained on, or "".
+
+    A model with pretrained weights has an attribute `trained_on`: a dict with `mean` and `std`, one
+    number for each channel, the `size` in pixels and the `interpolation`.
+    """
+    expected, data = getattr(parts.model, "trained_on", None), parts.config.data
+    if not isinstance(expected, Mapping):
+        return ""
+    channels, *sides = parts.data.info.get("shape", (3,))
+    other: dict[str, Any] = {}
+    for key in ("mean", "std"):
+        wanted = list(expected[key])
+        if len(wanted) != channels:
+            wanted = [round(sum(wanted) / len(wanted), 4)]
+        given = data.get(key)
+        given = given if isinstance(given, list) else [given]
+        if (given * channels)[:channels] != (wanted * channels)[:channels]:
+            other[key] = wanted
+    if any(side != expected["size"] for side in sides):
+        other["size"] = expected["size"]
+    dataset = parts.train.reader.dataset
+    if getattr(dataset, "interpolation", expected["interpolation"]) != expected["interpolation"]:
+        other["interpolation"] = expected["interpolation"]
+    # The key `size` of some data is their number of samples.
+    keys = data.keys() - (set() if data.get("size") in (None, *sides[:1], sides) else {"size"})
+    settable = [f"data.{key}={other[key]}".replace(" ", "") for key in other if key in keys]
+    others = [f"{key} {value}" for key, value in other.items() if key not in keys]
+    text = "The model's weights may expect other pictures than yours."
+    if settable:
+        text += f" To prepare yours in the same way, add {' '.join(settable)} to the command."
+    if others:
+        text += f" The data set has no key for {', '.join(others)}."
+    return text if other else ""
 
 
 def save_curves(run: Run, result: dict[str, Any]) -> None:

@@ -1,29 +1,27 @@
 """`dry_run=true`: build everything, do the first steps, show both, and leave no run.
 
-The second step is done three times: after the first one, again from a checkpoint of the first one,
-and from this checkpoint in a second copy of everything. All must end alike.
+The second step is done twice: after the first one, and from a checkpoint of the first one in a
+second copy of everything. Both must end alike.
 """
 
 import contextlib
-import copy
 import io
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
 from ..build.first_batch import check_one_batch, stored
-from ..build.hidden_state import DRAW, KEEP, difference, refuse
+from ..build.hidden_state import refuse_difference
 from ..build.optimizer import group_table
 from ..build.parts import Parts
 from ..build.passes import goes_through, shapes
-from ..build.pretrained import other_pictures
 from ..launch import Job
+from ..log.announce import other_pictures
 from ..log.messages import open_log
 from ..loop import Steps
 from ..machine.device import map_tensors
-from ..machine.distributed import from_all, is_main
+from ..machine.distributed import is_main
 from ..paths import ROOT, RUNS
 from ..setup import build_parts
 from ..text import number
@@ -36,8 +34,10 @@ def dry_run(job: Job) -> None:
     open_log("warning")
     parts = build_parts(config)
     check_one_batch(parts)
-    begun, steps = stored(parts.model.state_dict()), Steps(parts)
-    batch = _first_step(steps)
+    steps, begun = Steps(parts), stored(parts.model.state_dict())
+    parts.scheduler.begin(parts.optimizer)
+    _do_step(steps)
+    batch = _describe_step(steps)
     if config.deterministic != "false":
         _check_resume(steps, begun)
     if job.run is not None:
@@ -64,63 +64,51 @@ def dry_run(job: Job) -> None:
     print(f"The schedule: {path.relative_to(ROOT)}. Leave dry_run out to train.", flush=True)
 
 
-def _first_step(steps: Steps) -> str:
-    """Do the first step of training; return the shapes and values of its batch."""
+def _do_step(steps: Steps) -> list[Any]:
+    """Do the next step of training. Return copies of its micro-batches."""
     parts = steps.parts
-    parts.scheduler.begin(parts.optimizer)
     parts.train.workers = 0  # in this process, an unreadable sample raises its own error
-    batches = list(parts.train.read(0, 1))
     parts.model.train()
+    batches = list(parts.train.read(steps.step, steps.step + 1))
+    copies: list[Any] = map_tensors(Tensor.clone, batches)
     with goes_through(parts, batches[0]):
         steps.training_step(iter(batches))
+    return copies
+
+
+def _describe_step(steps: Steps) -> str:
+    """Return the shapes and values of the first step's batch."""
     steps.windows.fetch()
     text = ", ".join(f"{key} {number(value)}" for key, value in steps.windows.means().items())
     if steps.windows.not_finite:
         text += f"; the {steps.windows.not_finite[1]} is not finite"
-    unused = [name for name, p in parts.parameters.items() if p.grad is None]
-    if unused and not parts.in_turn:
+    unused = [name for name, p in steps.parts.parameters.items() if p.grad is None]
+    if unused and not steps.in_turn:
         text += f"; no gradient reaches {', '.join(unused[:5])}{' …' if len(unused) > 5 else ''}"
     return f"{shapes(steps.batch)}: {text}"
 
 
-def _check_resume(steps: Steps, begun: Mapping[str, Any]) -> None:
-    """Do the second step three times. begun: the model before the first one. Raises `UserError`."""
+def _check_resume(steps: Steps, begun: dict[str, Any]) -> None:
+    """Resume in a second copy and do the second step. begun: the model before the first step."""
     saved = _state(steps)
-    wanted, again = _second_step(steps), _second_step(steps, saved)
     with contextlib.redirect_stderr(io.StringIO()):  # such as what init_from says
         other = Steps(build_parts(steps.config))
-    model = stored(other.parts.model.state_dict())
-    found = {
-        "When the second step is repeated, ": difference(wanted, again),
-        "When everything is built again, model": difference(begun, model),
-        "When a second copy resumes, ": difference(wanted, _second_step(other, saved)),
-    }
-    told = next((when + how.removeprefix(".") for when, how in found.items() if how), None)
-    for sentence in filter(None, from_all(told)):  # all processes end alike
-        refuse(steps.config, f"{sentence}. {DRAW} {KEEP}")
-        return
-
-
-def _second_step(steps: Steps, saved: Mapping[str, Any] | None = None) -> dict[str, Any]:
-    """Do the second step, from a checkpoint if it is given. Return its batch and the state after it."""
-    parts = steps.parts
-    if saved is not None:
-        parts.load_state_dict(copy.deepcopy(saved))  # an optimizer keeps the tensors
-        steps.scaler.load_state_dict(saved["scaler"])
-        steps.step = 1
-        parts.scheduler.begin(parts.optimizer, 1)
-    parts.model.train()
-    parts.train.workers = 0
-    batches = list(parts.train.read(1, 2))
-    batch = map_tensors(Tensor.clone, batches)
-    steps.training_step(iter(batches))
-    return {"batch": batch, **_state(steps)}
+    built_again = stored(other.parts.model.state_dict())
+    other.parts.load_state_dict(saved)
+    other.scaler.load_state_dict(saved["scaler"])
+    other.step = 1
+    other.parts.scheduler.begin(other.parts.optimizer, 1)
+    ends = [{"batch": _do_step(one), **_state(one)} for one in (steps, other)]
+    what = "When everything is built again, this differs: model"
+    refuse_difference(steps.config, what, begun, built_again)
+    what = "When a second copy resumes, this differs: step"
+    refuse_difference(steps.config, what, *ends)
 
 
 def _state(steps: Steps) -> dict[str, Any]:
     """Return the state as a checkpoint gives it back."""
-    own = {"scaler": steps.scaler.state_dict(), "step": steps.step}
-    return stored({**steps.parts.state_dict(), **own})
+    scaler = steps.scaler.state_dict()
+    return stored({**steps.parts.state_dict(), "scaler": scaler, "step": steps.step})
 
 
 def draw_schedule(parts: Parts, path: Path) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 
 from .. import rng
 from ..api import Context
-from ..build.parts import Built, load_weights
+from ..build.parts import Built
 from ..config.stored import read_config
 from ..errors import UserError
 from ..machine.device import autocast, choose_device
@@ -59,9 +59,7 @@ def open_run(folder: Path, which: str = "best", **replaced: Any) -> Opened:
         config = replace(config, precision="fp32")
     built = build_model(config)
     averaged = state["ema"] is not None
-    load_weights(built.model, state["ema"] if averaged else state["model"], "model")
-    load_weights(built.loss, state["loss"], "loss")
-    built.load_own_state(state)
+    built.load_built({**state, "model": state["ema"] if averaged else state["model"]})
     built.model.eval().requires_grad_(False)
     if state["fingerprint"]["data"] != built.data.fingerprint():
         say(f"The data have changed since {path.name} was written.")
