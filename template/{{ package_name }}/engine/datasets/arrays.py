@@ -2,43 +2,28 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset
 
 from ..errors import UserError
-from .windows import Windows, draw_windows, normalisation, normalise
+from .windows import Windows, normalisation, normalise
 
 
+@dataclass(eq=False, repr=False)
 class Canvases(Windows):
-    """Pictures in memory, each in the middle of a canvas, which is larger by the shift.
+    """Pictures in memory, each in the middle of a canvas, which is larger by the shift."""
 
-    canvases: uint8, shape [N, C, H + 2·down, W + 2·right]; labels: int64, shape [N]. The other
-    options are those of `Windows`.
-    """
+    canvases: np.ndarray  # uint8, [N, C, H + 2·down, W + 2·right]
 
-    def __init__(
-        self,
-        canvases: np.ndarray,
-        labels: np.ndarray,
-        shift: tuple[int, int],
-        flip: bool,
-        offset: Tensor,
-        scale: Tensor,
-    ) -> None:
-        channels, height, width = canvases.shape[1:]
-        shape = (channels, height - 2 * shift[0], width - 2 * shift[1])
-        kept = torch.from_numpy(np.ascontiguousarray(labels, dtype=np.int64))
-        super().__init__(kept, shape, shift, flip, offset, scale)
-        self.canvases = canvases
-        self.sample_bytes = 4 * shape[0] * shape[1] * shape[2]
+    def __post_init__(self) -> None:
+        self.sample_bytes = 4 * math.prod(self.shape)
 
     def cut(self, indices: np.ndarray, down: np.ndarray, right: np.ndarray) -> np.ndarray:
-        """Return the window of each canvas at row `down` and column `right`: uint8 [B, C, H, W]."""
         if self.shift == (0, 0):
             return self.canvases.take(indices, axis=0)
         channels, height, width = self.shape
@@ -77,10 +62,8 @@ class ArrayImages(Canvases):
         flip: bool = False,
     ) -> None:
         if images.dtype != np.uint8 or images.ndim != 4 or len(images) != len(labels):
-            raise UserError(
-                f"ArrayImages got {images.dtype} images of shape {list(images.shape)} and "
-                f"{len(labels)} labels. It needs uint8 images of shape [N, H, W, C] and N labels."
-            )
+            given = f"{images.dtype} images {list(images.shape)} and {len(labels)} labels"
+            raise UserError(f"Give ArrayImages uint8 images [N, H, W, C] and N labels, not {given}.")
         count, height, width, channels = images.shape
         if not 0 <= shift < min(height, width):
             raise UserError(f"data.shift={shift} must be from 0 to {min(height, width) - 1}.")
@@ -89,10 +72,12 @@ class ArrayImages(Canvases):
         canvases = np.zeros((count, channels, height + 2 * shift, width + 2 * shift), np.uint8)
         middle = (slice(shift, shift + height), slice(shift, shift + width))
         canvases[:, :, *middle] = images.transpose(0, 3, 1, 2)
-        super().__init__(canvases, labels, (shift, shift), flip, offset, scale)
+        numbers = torch.from_numpy(np.ascontiguousarray(labels, dtype=np.int64))
+        shape = (channels, height, width)
+        super().__init__(numbers, shape, (shift, shift), flip, offset, scale, canvases)
 
 
-class OnDevice(Dataset[Any]):
+class OnDevice(Windows):
     """`Canvases` on a GPU. A batch sends 32 bytes per sample: its number and its draws.
 
     Its batches equal those of `Canvases` bit for bit: the host draws, and pixels are integers until
@@ -100,22 +85,19 @@ class OnDevice(Dataset[Any]):
     """
 
     def __init__(self, source: Canvases, device: torch.device) -> None:
-        self.shift, self.flip, self.sample_bytes = source.shift, source.flip, source.sample_bytes
+        labels, offset, scale = (t.to(device) for t in (source.labels, source.offset, source.scale))
+        super().__init__(labels, source.shape, source.shift, source.flip, offset, scale)
+        self.sample_bytes = source.sample_bytes
         self.canvases = torch.from_numpy(source.canvases).to(device)
-        self.labels = source.labels.to(device)
-        self.offset, self.scale = source.offset.to(device), source.scale.to(device)
         # The indices of a window's rows, columns and channels, shaped as in [B, C, H, W].
         channels, height, width = source.shape
         self.rows = torch.arange(height, device=device).view(1, 1, -1, 1)
         self.columns = torch.arange(width, device=device).view(1, 1, 1, -1)
         self.channels = torch.arange(channels, device=device).view(1, -1, 1, 1)
 
-    def __len__(self) -> int:
-        return len(self.labels)
-
     def batch(self, indices: np.ndarray, keys: np.ndarray) -> tuple[Tensor, Tensor]:
         """Return images, float32 [B, C, H, W], and labels, int64 [B], on the device."""
-        drawn = np.stack([indices, *draw_windows(keys, self.shift, self.flip)]).astype(np.int64)
+        drawn = np.stack([indices, *self.draw(keys)]).astype(np.int64)
         numbers = torch.from_numpy(drawn)
         if self.canvases.is_cuda:  # a copy from pinned memory does not wait for the GPU
             numbers = numbers.pin_memory().to(self.canvases.device, non_blocking=True)

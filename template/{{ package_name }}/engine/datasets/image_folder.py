@@ -74,16 +74,33 @@ class ImageFolder(PictureData):
         shape = (channels or found_channels, height, width)
         self.folder, self.in_memory = folder, in_memory
         self.info = {"shape": shape, "classes": len(names), "class_names": names}
-        self.splits: dict[str, PictureFiles] = {}
-        offset, scale = normalisation(mean, std, shape[0])
-        pixels = (int(height * shift), int(width * shift))
-        for name, samples in splits.items():
-            augmentation = (pixels, flip) if name == "train" else ((0, 0), False)
-            self.splits[name] = PictureFiles(samples, shape, *augmentation, offset, scale)
+        still, normal = ((0, 0), False), normalisation(mean, std, shape[0])
+        moved = ((int(height * shift), int(width * shift)), flip)
+        self.splits: dict[str, PictureFiles] = {
+            name: PictureFiles(samples, shape, *(moved if name == "train" else still), *normal)
+            for name, samples in splits.items()
+        }
 
     def split(self, name: str) -> Dataset[Any] | None:
         files = self.splits.get(name)
-        return read_into_memory(files, name) if files is not None and self.in_memory else files
+        if files is None or not self.in_memory:
+            return files
+        channels, height, width = files.shape
+        shape = (len(files), channels, height + 2 * files.shift[0], width + 2 * files.shift[1])
+        size = f"{math.prod(shape) / 2**20:,.1f} MiB"
+        try:
+            canvases = np.empty(shape, np.uint8)
+        except MemoryError:
+            raise UserError(
+                f"data.in_memory=true needs {size} for the {len(files)} pictures of {name}. Lower "
+                "data.size, or set data.in_memory=false."
+            ) from None
+        logger.info(f"Reading {len(files):,} pictures of {name} into memory: {size}")
+        with ThreadPoolExecutor() as pool:  # decoding and scaling let other threads run
+            for index, canvas in enumerate(pool.map(files.canvas, range(len(files)))):
+                canvases[index] = canvas
+        options = (files.labels, files.shape, files.shift, files.flip, files.offset, files.scale)
+        return Canvases(*options, canvases)
 
     def fingerprint(self) -> str:
         """Hash the names and sizes of all files. To read their pixels would take minutes."""
@@ -95,28 +112,6 @@ class ImageFolder(PictureData):
         return digest.hexdigest()[:16]
 
 
-def read_into_memory(files: PictureFiles, name: str) -> Canvases:
-    """Read all pictures of the split `name` now. Raises `UserError` if they do not fit."""
-    channels, height, width = files.shape
-    down, right = files.shift
-    shape = (len(files), channels, height + 2 * down, width + 2 * right)
-    size = f"{math.prod(shape) / 2**20:,.1f} MiB"
-    try:
-        canvases = np.empty(shape, np.uint8)
-    except MemoryError:
-        raise UserError(
-            f"data.in_memory=true needs {size} for the {len(files)} pictures of {name}. Lower "
-            "data.size, or set data.in_memory=false."
-        ) from None
-    logger.info(f"Reading {len(files):,} pictures of {name} into memory: {size}")
-    with ThreadPoolExecutor() as pool:  # decoding and scaling let other threads run
-        for index, canvas in enumerate(pool.map(files.canvas, range(len(files)))):
-            canvases[index] = canvas
-    return Canvases(
-        canvases, files.labels.numpy(), files.shift, files.flip, files.offset, files.scale
-    )
-
-
 def _find_samples(folder: Path, val_fraction: float) -> tuple[list[str], dict[str, list[Sample]]]:
     """Return the class names, and the samples of each split."""
     places = {name.lower(): folder / name for name in _folders(folder)}
@@ -126,22 +121,22 @@ def _find_samples(folder: Path, val_fraction: float) -> tuple[list[str], dict[st
         if "val" in found and _folders(found["val"]):
             raise UserError(f"{folder} has a folder '{found['val'].name}', but no 'train'.")
         found = {"train": folder}
-    train = found.pop("train")
-    names = _folders(train)
-    if len(names) < 2:
-        raise UserError(
-            f"{train} has {len(names)} folders. It needs one for each class: two or more."
-        )
-    numbers = {name: number for number, name in enumerate(names)}
-    splits = {"train": _list(train, numbers)}
+    names = _folders(found["train"])
+    splits: dict[str, list[Sample]] = {}
     for split, place in found.items():
         present = _folders(place)
-        if not present:
-            raise UserError(f"{place} has 0 folders. It needs one for each class.")
+        least = 2 if split == "train" else 1
+        if len(present) < least:
+            text = f"{place} has {len(present)} folders. It needs one for each class"
+            raise UserError(f"{text}, at least {least}.")
+        splits[split] = []
         for name in present:
             if name not in names:
-                raise UserError(f"Class '{name}' is in {place}, but not in {train}.")
-        splits[split] = _list(place, {name: numbers[name] for name in present})
+                raise UserError(f"Class '{name}' is in {place}, but not in {found['train']}.")
+            pictures = files_below(place / name, PICTURES)
+            if not pictures:
+                raise UserError(f"{place / name} has no pictures: {', '.join(PICTURES)}.")
+            splits[split] += [(path, names.index(name)) for path in pictures]
     if "val" not in splits:
         splits["train"], splits["val"] = _hold_out(splits["train"], val_fraction)
     return names, splits
@@ -149,17 +144,6 @@ def _find_samples(folder: Path, val_fraction: float) -> tuple[list[str], dict[st
 
 def _folders(folder: Path) -> list[str]:
     return sorted(p.name for p in folder.iterdir() if p.is_dir() and not p.name.startswith("."))
-
-
-def _list(folder: Path, numbers: dict[str, int]) -> list[Sample]:
-    """Return the pictures of the classes in `numbers`, each class from the folder of its name."""
-    samples: list[Sample] = []
-    for name, number in numbers.items():
-        found = files_below(folder / name, PICTURES)
-        if not found:
-            raise UserError(f"{folder / name} has no pictures: {', '.join(PICTURES)}.")
-        samples += [(path, number) for path in found]
-    return samples
 
 
 def _hold_out(samples: list[Sample], val_fraction: float) -> tuple[list[Sample], list[Sample]]:

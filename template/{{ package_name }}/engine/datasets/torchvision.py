@@ -17,11 +17,10 @@ from .windows import PictureData
 
 _NAMES = ("MNIST", "FashionMNIST", "CIFAR10", "CIFAR100")
 
+_DIGITS = "zero one two three four five six seven eight nine"
+
 _CLASSES = {
-    "MNIST": [
-        *("0 - zero", "1 - one", "2 - two", "3 - three", "4 - four"),
-        *("5 - five", "6 - six", "7 - seven", "8 - eight", "9 - nine"),
-    ],
+    "MNIST": [f"{number} - {name}" for number, name in enumerate(_DIGITS.split())],
     "FashionMNIST": [
         *("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat"),
         *("Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot"),
@@ -49,27 +48,31 @@ class TorchvisionImages(PictureData):
     ) -> None:
         if dataset not in _NAMES:
             raise UserError(f"data.dataset={dataset} is not one of {', '.join(_NAMES)}.")
-        train = _load(dataset, root, train=True)
-        test = _load(dataset, root, train=False)
-        images, labels = _arrays(train)
+        images, labels, names = _load(dataset, root, train=True)
+        test_images, test_labels, _ = _load(dataset, root, train=False)
         if not 1 <= val_size < len(labels):
             raise UserError(f"data.val_size={val_size} must be from 1 to {len(labels) - 1}.")
         order = Permutation(len(labels), SPLIT_KEY).compute(0, len(labels))
         held_out, rest = np.sort(order[:val_size]), np.sort(order[val_size:])
-        self.info = {
-            "shape": (images.shape[3], *images.shape[1:3]),
-            "classes": len(train.classes),
-            "class_names": list(train.classes),
-        }
+        shape = (images.shape[3], *images.shape[1:3])
+        self.info = {"shape": shape, "classes": len(names), "class_names": names}
         self.splits = {
             "train": ArrayImages(images[rest], labels[rest], mean, std, shift, flip),
             "val": ArrayImages(images[held_out], labels[held_out], mean, std),
-            "test": ArrayImages(*_arrays(test), mean, std),
+            "test": ArrayImages(test_images, test_labels, mean, std),
         }
         self._fingerprint = hashlib.sha256(images.tobytes()).hexdigest()[:16]
 
     def fingerprint(self) -> str:
         return self._fingerprint
+
+
+def _load(name: str, root: str, train: bool) -> tuple[np.ndarray, np.ndarray, list[str]]:
+    """Return images, uint8 [N, H, W, C], labels, int64 [N], and class names. Raises `UserError`."""
+    folder = Path(root).absolute()
+    found = _read_raw(name, folder, train) or _ask_torchvision(name, folder, train)
+    images, labels = np.asarray(found.data), np.asarray(found.targets, dtype=np.int64)
+    return (images[..., None] if images.ndim == 3 else images), labels, list(found.classes)
 
 
 def _read_raw(name: str, folder: Path, train: bool) -> SimpleNamespace | None:
@@ -82,21 +85,17 @@ def _read_raw(name: str, folder: Path, train: bool) -> SimpleNamespace | None:
         labels = (raw / f"{part}-labels-idx1-ubyte").read_bytes()
     except OSError:
         return None
-    count = len(labels) - 8
-    if count < 1 or len(images) != 16 + count * 28 * 28:
-        return None
-    if images[:16] + labels[:8] != struct.pack(">6I", 0x803, count, 28, 28, 0x801, count):
+    count = max(0, len(labels) - 8)
+    headers = struct.pack(">6I", 0x803, count, 28, 28, 0x801, count)
+    if not count or len(images) != 16 + count * 28 * 28 or images[:16] + labels[:8] != headers:
         return None
     pixels = np.frombuffer(images, np.uint8, offset=16).reshape(count, 28, 28)
     targets = np.frombuffer(labels, np.uint8, offset=8)
     return SimpleNamespace(data=pixels, targets=targets, classes=_CLASSES[name])
 
 
-def _load(name: str, root: str, train: bool) -> Any:
+def _ask_torchvision(name: str, folder: Path, train: bool) -> Any:
     """Return one of torchvision's data sets. Download it if it is missing. Raises `UserError`."""
-    folder = Path(root).absolute()
-    if (raw := _read_raw(name, folder, train)) is not None:
-        return raw
     from torchvision import datasets  # the import takes longer than an epoch of MNIST
 
     kind = getattr(datasets, name)
@@ -113,9 +112,3 @@ def _load(name: str, root: str, train: bool) -> Any:
             f"{name} in {folder} cannot be read or downloaded ({one_line(error)}). Name a folder "
             "that has it: data.root=PATH. If its files are damaged, delete them."
         ) from error
-
-
-def _arrays(dataset: Any) -> tuple[np.ndarray, np.ndarray]:
-    """Return images, uint8 [N, H, W, C], and labels, int64 [N], of a data set of torchvision."""
-    images, labels = np.asarray(dataset.data), np.asarray(dataset.targets, dtype=np.int64)
-    return (images[..., None] if images.ndim == 3 else images), labels

@@ -1,7 +1,7 @@
 """Windows cut from pictures: what a sample looks like follows from its key alone."""
 
-from abc import abstractmethod
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -11,34 +11,26 @@ from torch.utils.data import Dataset
 
 from ..api import Data
 from ..errors import UserError
-from .pictures import read
+from .pictures import covering
 
 Sample = tuple[str, int]
 """Path and class number; -1 if the class is unknown."""
 
 
+@dataclass(eq=False, repr=False)
 class Windows(Dataset[Any]):
     """Pictures from which training cuts windows. A subclass defines `cut`.
-
-    labels: int64, shape [N]; shape: channels, height and width of a window; `shift`: by how many
-    pixels down and right a window may lie beside the middle of its picture. `flip` mirrors half of
-    the pictures left to right. `offset` and `scale`: see `normalisation`.
 
     It is a `BatchDataset` (see api.py). Integer arithmetic on a sample's key decides what happens to
     the sample, so no generator needs a seed.
     """
 
-    def __init__(
-        self,
-        labels: Tensor,
-        shape: tuple[int, int, int],
-        shift: tuple[int, int],
-        flip: bool,
-        offset: Tensor,
-        scale: Tensor,
-    ) -> None:
-        self.labels, self.shape, self.shift, self.flip = labels, shape, shift, flip
-        self.offset, self.scale = offset, scale
+    labels: Tensor  # int64, [N]
+    shape: tuple[int, int, int]  # channels, height and width of a window
+    shift: tuple[int, int]  # pixels that a window may lie beside the middle, down and right
+    flip: bool  # mirror half of the pictures left to right
+    offset: Tensor  # see `normalisation`
+    scale: Tensor
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -53,7 +45,7 @@ class Windows(Dataset[Any]):
 
     def batch(self, indices: np.ndarray, keys: np.ndarray) -> tuple[Tensor, Tensor]:
         """Return images, float32 [B, C, H, W], and labels, int64 [B]."""
-        down, right, mirrored = draw_windows(keys, self.shift, self.flip)
+        down, right, mirrored = self.draw(keys)
         images = self.cut(indices, down, right)
         chosen = np.flatnonzero(mirrored)
         if len(chosen):
@@ -61,14 +53,25 @@ class Windows(Dataset[Any]):
         labels = self.labels[torch.from_numpy(indices)]
         return normalise(torch.from_numpy(images), self.offset, self.scale), labels
 
+    def draw(self, keys: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Return for each key (uint64 [B]) the window's place, from 0 to 2·shift down and right, and
+        whether the picture is mirrored (0 or 1)."""
+        # Bits 1 to 31 of a key decide how far down, 32 to 63 how far right, bit 0 whether mirrored.
+        down, right = (np.uint64(2 * most + 1) for most in self.shift)
+        return (
+            ((keys & np.uint64(0xFFFFFFFE)) * down) >> np.uint64(32),
+            ((keys >> np.uint64(32)) * right) >> np.uint64(32),
+            keys & np.uint64(self.flip),
+        )
+
     def files(self, paths: Sequence[str]) -> Dataset[Any]:
         """Return pictures from files, scaled and normalised like these, with the label -1."""
         samples = [(path, -1) for path in paths]
         return PictureFiles(samples, self.shape, (0, 0), False, self.offset, self.scale)
 
-    @abstractmethod
     def cut(self, indices: np.ndarray, down: np.ndarray, right: np.ndarray) -> np.ndarray:
         """Return the window of each picture at row `down` and column `right`: uint8 [B, C, H, W]."""
+        raise NotImplementedError
 
 
 class PictureFiles(Windows):
@@ -96,16 +99,12 @@ class PictureFiles(Windows):
     def canvas(self, index: int) -> np.ndarray:
         """Return the part of a picture that windows can show: uint8 [C, H + 2·down, W + 2·right]."""
         channels, height, width = self.shape
-        down, right = self.shift
-        pixels = read(self.samples[index][0], channels, height, width)
-        height, width = height + 2 * down, width + 2 * right
-        top, left = max(0, pixels.shape[0] - height) // 2, max(0, pixels.shape[1] - width) // 2
-        pixels = pixels[top : top + height, left : left + width].transpose(2, 0, 1)
-        _, rows, columns = pixels.shape
-        canvas = np.zeros((channels, height, width), np.uint8)  # black around a smaller picture
-        top, left = (height - rows) // 2, (width - columns) // 2
-        canvas[:, top : top + rows, left : left + columns] = pixels
-        return canvas
+        image = covering(self.samples[index][0], channels, height, width)
+        height, width = height + 2 * self.shift[0], width + 2 * self.shift[1]
+        top, left = int((image.height - height) / 2), int((image.width - width) / 2)
+        # Around a smaller picture, the canvas is black.
+        image = image.crop((left, top, left + width, top + height))
+        return np.asarray(image).reshape(height, width, channels).transpose(2, 0, 1)
 
 
 class PictureData(Data):
@@ -118,20 +117,6 @@ class PictureData(Data):
 
     def files(self, paths: Sequence[str]) -> Dataset[Any]:
         return self.splits["val"].files(paths)
-
-
-def draw_windows(
-    keys: np.ndarray, shift: tuple[int, int], flip: bool
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return for each key (uint64 [B]) the window's place, from 0 to 2·shift down and right, and
-    whether the picture is mirrored (0 or 1)."""
-    # Bits 1 to 31 of a key decide how far down, 32 to 63 how far right, bit 0 whether mirrored.
-    down, right = (np.uint64(2 * most + 1) for most in shift)
-    return (
-        ((keys & np.uint64(0xFFFFFFFE)) * down) >> np.uint64(32),
-        ((keys >> np.uint64(32)) * right) >> np.uint64(32),
-        keys & np.uint64(flip),
-    )
 
 
 def normalise(images: Tensor, offset: Tensor, scale: Tensor) -> Tensor:
@@ -149,11 +134,11 @@ def normalisation(
     """Return `offset` and `scale`, float32 [C or 1, 1, 1], for which (byte - offset) * scale is
     (byte / 255 - mean) / std. Raises `UserError`.
     """
-    values = []
-    for name, value in (("mean", mean), ("std", std)):
-        values.append(255 * torch.tensor(value, dtype=torch.float64).reshape(-1, 1, 1))
-        if len(values[-1]) not in (1, channels):
-            raise UserError(f"data.{name}={value} must have 1 or {channels} values.")
-    if not (values[1] > 0).all():
+    offset, spread = (
+        255 * torch.tensor(value, dtype=torch.float64).reshape(-1, 1, 1) for value in (mean, std)
+    )
+    if not {len(offset), len(spread)} <= {1, channels}:
+        raise UserError(f"data.mean={mean} and data.std={std} must have 1 or {channels} values.")
+    if not (spread > 0).all():
         raise UserError(f"data.std={std} must be above 0.")
-    return values[0].float(), (1 / values[1]).float()
+    return offset.float(), (1 / spread).float()
