@@ -90,7 +90,7 @@ def test_a_last_value_that_is_not_finite_is_none(scripted, workspace, engine):
     scripted("nan", [3, NAN], "epochs=2")
     folder = the_run(workspace, "nan")
     assert (result(folder)["best"], result(folder)["last"]) == (3, None)
-    summary = engine("tools.folders").read_summary(folder)  # what `compare` shows, and takes means of
+    summary = engine("tools.compare").Summary(folder)  # what `compare` shows, and takes means of
     assert (summary.best, summary.last) == (3, None)
 
 

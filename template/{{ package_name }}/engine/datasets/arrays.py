@@ -63,7 +63,7 @@ class ArrayImages(Canvases):
     ) -> None:
         if images.dtype != np.uint8 or images.ndim != 4 or len(images) != len(labels):
             given = f"{images.dtype} images {list(images.shape)} and {len(labels)} labels"
-            raise UserError(f"Give ArrayImages uint8 images [N, H, W, C] and N labels, not {given}.")
+            raise UserError(f"Give images as uint8 [N, H, W, C] and N labels, not {given}.")
         count, height, width, channels = images.shape
         if not 0 <= shift < min(height, width):
             raise UserError(f"data.shift={shift} must be from 0 to {min(height, width) - 1}.")

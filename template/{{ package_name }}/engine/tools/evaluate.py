@@ -1,6 +1,7 @@
 """`evaluate RUN`: the values of a split, and for classes the confusion matrix and a table."""
 
 from collections.abc import Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,8 @@ from ..validation import evaluate_split
 from .folders import new_figure, save_figure, writing_to
 from .open_run import Opened
 
+_WHOLE = 200  # classes: the matrix of more of them is nearly empty, and its file is large
+
 
 def evaluate_run(run: Opened, split: str, batch_size: int | None, out: Path) -> None:
     """Print the values, write evaluate-<split>.json and confusion-<split>.png. Raises `UserError`."""
@@ -25,27 +28,36 @@ def evaluate_run(run: Opened, split: str, batch_size: int | None, out: Path) -> 
     with writing_to(out):
         pass  # report a folder that cannot be made before the work, not after it
     names = [str(n) for n in info.get("class_names") or range(info.get("classes", 0))]
-    rows: list[dict[str, Any]] = []
+    pairs: list[tuple[str, str]] = []  # target and label of each sample
 
     def predict(batch: Any, ctx: Context) -> None:
-        for row in run.predict_batch(batch, ctx, len(rows)):  # rows hold a number for each class
-            rows.append({key: row.get(key) for key in ("target", "label")})
+        rows = run.predict_batch(batch, ctx, len(pairs))
+        pairs.extend((str(row.get("target")), str(row.get("label"))) for row in rows)
 
     # Only the table of classes needs predictions. They may be slow, as generated text is.
     look = predict if names and type(built.task).predict_step is not Task.predict_step else None
-    values = evaluate_split(built, built.model, loader, run.step, run.epoch, look=look)
+    means = evaluate_split(built, built.model, loader, run.step, run.epoch, look=look)
     plan = loader.plan
     samples = min(plan.size, plan.steps * plan.batch_size)
-    result = run.describe() | {"split": split, "samples": samples}
-    result["values"] = {f"{split}/{name}": value for name, value in values.items()}
+    values = {f"{split}/{name}": value for name, value in means.items()}
+    result = {**run.describe(), "split": split, "samples": samples, "values": values}
     counts = f"{samples:,} of {plan.size:,} samples of the {split} split"
     tell(f"{run.checkpoint.name}, step {run.step}, {counts}")
-    tell(*align([[name, number(value)] for name, value in result["values"].items()]))
-    known = set(names)
-    if rows and all(str(row.get(key)) in known for row in rows for key in ("target", "label")):
-        counted, matrix = count_classes(rows, names)
-        result |= counted
-        tell("", *class_table(result["classes"]))
+    tell(*align([[name, number(value)] for name, value in values.items()]))
+    if pairs and set(chain(*pairs)) <= set(names):
+        matrix = count_pairs(pairs, names)
+        scores = class_scores(matrix)
+        result["classes"] = {
+            name: {key: column[i].item() for key, column in scores.items()}
+            for i, name in enumerate(names)
+        }
+        result["class_names"] = names
+        if len(names) <= _WHOLE:
+            result["confusion"] = matrix.tolist()
+        else:  # [target, predicted, samples], by the numbers of the classes
+            cells = np.nonzero(matrix)
+            result["confusion_counts"] = np.stack([*cells, matrix[cells]], axis=1).tolist()
+        tell("", *class_table(scores, names))
         picture = out / f"confusion-{split}.png"
         draw_confusion(matrix, names, split, picture)
         tell("", f"The confusion matrix: {shown(picture)}")
@@ -55,50 +67,33 @@ def evaluate_run(run: Opened, split: str, batch_size: int | None, out: Path) -> 
     tell(f"All results: {shown(path)}")
 
 
-_WHOLE = 200  # classes: the matrix of more of them is nearly empty, and its file is large
-
-
-def count_classes(
-    rows: Sequence[Mapping[str, Any]], names: list[str]
-) -> tuple[dict[str, Any], np.ndarray]:
-    """Return precision, recall, F1 and support per class, and the matrix: a row is a target.
-
-    The values hold the matrix as well: as `confusion`, or for many classes as `confusion_counts`,
-    a list of [target, predicted, samples] by the numbers of the classes.
-    """
+def count_pairs(pairs: Sequence[tuple[str, str]], names: Sequence[str]) -> np.ndarray:
+    """Return the confusion matrix, int. A row is a target, a column is a label."""
     place = {name: i for i, name in enumerate(names)}
     matrix = np.zeros((len(names), len(names)), dtype=int)
-    for row in rows:
-        matrix[place[str(row["target"])], place[str(row["label"])]] += 1
+    for target, label in pairs:
+        matrix[place[target], place[label]] += 1
+    return matrix
+
+
+def class_scores(matrix: np.ndarray) -> dict[str, np.ndarray]:
+    """Return precision, recall, F1 and support (the number of samples) of each class."""
     right, targets, labels = matrix.diagonal(), matrix.sum(axis=1), matrix.sum(axis=0)
-    columns = {
+    return {
         "precision": right / np.maximum(1, labels),
         "recall": right / np.maximum(1, targets),
         "f1": 2 * right / np.maximum(1, targets + labels),
         "support": targets,
     }
-    classes = {
-        name: {key: column[i].item() for key, column in columns.items()}
-        for name, i in place.items()
-    }
-    values: dict[str, Any] = {"classes": classes, "class_names": names}
-    if len(names) <= _WHOLE:
-        values["confusion"] = matrix.tolist()
-    else:
-        cells = zip(*np.nonzero(matrix), strict=True)
-        values["confusion_counts"] = [[int(a), int(b), int(matrix[a, b])] for a, b in cells]
-    return values, matrix
 
 
-def class_table(classes: Mapping[str, Mapping[str, float]]) -> list[str]:
+def class_table(scores: Mapping[str, np.ndarray], names: Sequence[str]) -> list[str]:
     """Return the lines of the table; the mean is over the classes that have samples."""
-    keys = ("precision", "recall", "f1")
-    counted = [scores for scores in classes.values() if scores["support"]]
-    mean = {key: sum(scores[key] for scores in counted) / len(counted) for key in keys}
-    mean["support"] = sum(scores["support"] for scores in counted)
-    table = [["class", *keys, "support"]]
-    for name, scores in [*classes.items(), ("mean", mean)]:
-        table.append([name, *(f"{scores[key]:.4f}" for key in keys), str(scores["support"])])
+    *shares, support = scores.values()
+    mean = ("mean", *(column[support > 0].mean() for column in shares), support.sum())
+    table = [["class", *scores]]
+    for name, *row, count in [*zip(names, *shares, support, strict=True), mean]:
+        table.append([name, *(f"{share:.4f}" for share in row), str(count)])
     return align(table)
 
 

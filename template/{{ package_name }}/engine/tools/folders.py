@@ -1,18 +1,14 @@
-"""Find and read run folders; write results and figures. Without torch."""
+"""Find run folders; write results and figures. Without torch."""
 
 import contextlib
-import math
 import warnings
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..config.stored import flat
-from ..errors import UserError, one_line
-from ..paths import RUNS, refuse_links, shown
+from ..errors import UserError
+from ..paths import refuse_links, shown
 from ..run.find import is_run
-from ..run.folder import Run, read_metrics
 
 _FONTS = ("Noto Sans CJK SC", "Noto Sans CJK JP", "WenQuanYi Zen Hei", "PingFang SC")
 """Fonts for letters that matplotlib's own font lacks, if one is installed."""
@@ -34,43 +30,6 @@ def one_run(folder: Path) -> Path:
         raise UserError(f"{shown(folder)} is not a run. Name one below it: {shown(found[-1])}.")
     refuse_links(folder)
     return folder
-
-
-@dataclass(frozen=True)
-class Summary:
-    """What the files of a run say about it."""
-
-    shown: str
-    config: dict[str, Any]  # by dotted key, unchecked: another version may have written it
-    status: str
-    monitor: str
-    rows: list[dict[str, Any]]
-    last: float | None
-    best: float | None
-    weights: str  # the start of the hash of the averaged weights, or of the trained ones
-
-
-def read_summary(folder: Path) -> Summary:
-    """Read a run's files. Raises `UserError`."""
-    import yaml
-
-    refuse_links(folder)
-    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # written in C, ten times as quick
-    manifest = Run(folder, None).manifest()
-    path = folder / "config.yaml"
-    try:
-        config = flat(yaml.load(path.read_text(encoding="utf-8"), loader))
-    except (OSError, ValueError, AttributeError, yaml.YAMLError) as error:
-        raise UserError(f"{shown(path)} cannot be read: {one_line(error)}. Restore it.") from error
-    rows, monitor = read_metrics(folder), str(config.get("monitor"))
-    values = [row[monitor] for row in rows if monitor in row]
-    pick = max if config.get("monitor_mode") == "max" else min
-    best = pick(filter(math.isfinite, values), default=None)
-    last = next((v for v in values[-1:] if math.isfinite(v)), None)
-    result = manifest.get("result") or {}
-    weights = (result.get("ema_sha256") or result.get("weights_sha256") or "")[:12]
-    name = shown(folder, RUNS)
-    return Summary(name, config, manifest["status"], monitor, rows, last, best, weights)
 
 
 @contextlib.contextmanager
