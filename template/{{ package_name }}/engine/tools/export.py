@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ..batches.loader import Loader
 from ..build.target import describe_error
 from ..errors import Failed, UserError
 from ..machine.device import map_tensors, to_device
@@ -33,44 +34,45 @@ def export_run(run: Opened, formats: Sequence[str], out: Path) -> None:
     """Write all formats to `out`, or none of them. Raises `UserError`, `Failed`."""
     # The exported model is compared with the results of other kernels, which do not use tf32.
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
-    model, arguments, facts = run.built.model, example_arguments(run), metadata(run)
+    loader = held_out(run.built, "val") or held_out(run.built, "train")
+    assert loader is not None  # the run has trained on it
+    model, arguments = run.built.model, example_arguments(run, loader)
+    facts = describe_model(run, loader.reader.dataset)
     model(*arguments)  # the first call turns lazy modules into usual ones
-    sizes = f"1 and {samples_in(arguments)}"
+    differences: dict[str, float] = {}
     with writing_to(out), tempfile.TemporaryDirectory(prefix=".export-", dir=out) as hidden:
-        written = []
         for name in formats:
             write, _, file_name = FORMATS[name]
             try:
-                loaded = write(model, arguments, facts, Path(hidden) / file_name)
+                loaded = write(model, arguments, facts, Path(hidden, file_name))
             except OSError:
                 raise  # writing_to reports it
             except Exception as error:  # a model can make the exporters raise anything
                 text = f"The model cannot be exported as {name}: {describe_error(error)}"
                 raise Failed(text) from error
-            written.append((file_name, largest_difference(model, loaded, arguments, name)))
-        for file_name, _ in written:
-            os.replace(Path(hidden) / file_name, out / file_name)
-    for file_name, difference in written:
+            differences[file_name] = largest_difference(model, loaded, arguments, name)
+        for file_name in differences:
+            os.replace(Path(hidden, file_name), out / file_name)
+    sizes = f"1 and {samples_in(arguments)}"
+    for file_name, difference in differences.items():
         tell(f"{shown(out / file_name)}: differs by {difference:.1e} on batches of {sizes}")
 
 
-def example_arguments(run: Opened) -> Arguments:
-    """Return what to call the model with: a validation batch of at least two samples."""
-    loader = held_out(run.built, "val") or held_out(run.built, "train")
-    assert loader is not None  # the run has trained on it
+def example_arguments(run: Opened, loader: Loader) -> Arguments:
+    """Return what to call the model with: the first batch, of at least two samples."""
     arguments = run.built.task.example(to_device(loader.first(), run.built.device))
     if not any(isinstance(a, Tensor) and a.ndim for a in arguments):
         raise UserError("The task's `example` must return a tuple with a tensor of a batch.")
     if samples_in(arguments) == 1:  # torch.export would treat a size of 1 as a constant
-        arguments = per_sample(lambda t: torch.cat([t, t]), arguments)
+        arguments = tuple(torch.cat([a, a]) if is_batch(a, 1) else a for a in arguments)
     return arguments
 
 
-def metadata(run: Opened) -> Facts:
+def describe_model(run: Opened, dataset: Any) -> Facts:
     """Return what a reader of the file needs besides the weights, as text or JSON."""
-    info, split = run.built.data.info, run.built.data.split("val")
+    info = run.built.data.info
     facts: dict[str, Any] = {k: info[k] for k in ("class_names", "classes", "shape") if k in info}
-    offset, scale = getattr(split, "offset", None), getattr(split, "scale", None)
+    offset, scale = getattr(dataset, "offset", None), getattr(dataset, "scale", None)
     if isinstance(offset, Tensor) and isinstance(scale, Tensor):  # for pixels from 0 to 1
         facts["mean"] = (offset / 255).flatten().tolist()
         facts["std"] = (1 / (255 * scale)).flatten().tolist()
@@ -80,8 +82,8 @@ def metadata(run: Opened) -> Facts:
 
 def largest_difference(model: nn.Module, loaded: Forward, arguments: Arguments, name: str) -> float:
     """Compare outputs on the batch and on its first sample. Raises `Failed`."""
-    largest = 0.0
-    for part in (arguments, per_sample(lambda t: t[:1], arguments)):
+    largest, size = 0.0, samples_in(arguments)
+    for part in (arguments, tuple(a[:1] if is_batch(a, size) else a for a in arguments)):
         for wanted, got in zip(tensors_in(model(*part)), tensors_in(loaded(*part)), strict=True):
             wanted, got = wanted.double(), got.double().to(wanted.device)
             scale = wanted.abs().max().clamp(min=1.0)
@@ -96,8 +98,8 @@ def largest_difference(model: nn.Module, loaded: Forward, arguments: Arguments, 
 
 def export_graph(model: nn.Module, arguments: Arguments) -> Any:
     """Return the model's graph for batches of any size."""
-    batch = torch.export.Dim("batch")
-    dynamic = tuple({0: batch} if is_batch else None for is_batch in _are_batches(arguments))
+    batch, size = torch.export.Dim("batch"), samples_in(arguments)
+    dynamic = tuple({0: batch} if is_batch(a, size) else None for a in arguments)
     return torch.export.export(model, arguments, dynamic_shapes=dynamic)
 
 
@@ -119,8 +121,7 @@ def write_safetensors(model: nn.Module, arguments: Arguments, facts: Facts, path
 def write_onnx(model: nn.Module, arguments: Arguments, facts: Facts, path: Path) -> Forward:
     import onnxruntime
 
-    graph = export_graph(model, arguments)
-    program: Any = torch.onnx.export(graph, verbose=False, dynamo=True)
+    program: Any = torch.onnx.export(export_graph(model, arguments), verbose=False, dynamo=True)
     program.model.metadata_props.update(facts)
     program.save(str(path), external_data=False)
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
@@ -148,9 +149,7 @@ def check_formats(formats: Sequence[str]) -> None:
             raise UserError(f"Unknown format '{name}'. Choose from {', '.join(FORMATS)}.")
         packages = FORMATS[name][1]
         if not all(map(importlib.util.find_spec, packages)):
-            raise UserError(
-                f"{name} needs more packages. Install them: uv add {' '.join(packages)}"
-            )
+            raise UserError(f"{name} needs packages. Install them: uv add {' '.join(packages)}")
 
 
 def tensors_in(values: Any) -> list[Tensor]:
@@ -165,13 +164,6 @@ def samples_in(arguments: Arguments) -> int:
     return next(len(a) for a in arguments if isinstance(a, Tensor) and a.ndim)
 
 
-def _are_batches(arguments: Arguments) -> list[bool]:
-    """Tell for each argument whether it holds one entry per sample."""
-    size = samples_in(arguments)
-    return [isinstance(a, Tensor) and a.ndim > 0 and len(a) == size for a in arguments]
-
-
-def per_sample(change: Callable[[Tensor], Tensor], arguments: Arguments) -> Arguments:
-    """Apply `change` to every argument that holds one entry per sample."""
-    flags = _are_batches(arguments)
-    return tuple(change(a) if f else a for a, f in zip(arguments, flags, strict=True))
+def is_batch(argument: Any, size: int) -> bool:
+    """Whether an argument holds one entry for each of `size` samples."""
+    return isinstance(argument, Tensor) and argument.ndim > 0 and len(argument) == size

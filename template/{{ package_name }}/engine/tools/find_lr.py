@@ -7,7 +7,6 @@ and the loss is smoothed, as in fastai (Howard & Gugger 2020).
 import math
 import shlex
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import NamedTuple
@@ -35,18 +34,6 @@ class Row(NamedTuple):
     smoothed: float
 
 
-@dataclass(kw_only=True)
-class Rising(Schedule):
-    """A rate that rises from `start` to `stop` in equal ratios, times each group's `lr_scale`."""
-
-    start: float
-    stop: float
-
-    def scale(self, step: int) -> float:
-        share = step / (self.horizon.total_steps - 1)
-        return self.start * (self.stop / self.start) ** share / self.horizon.lr
-
-
 def find_lr(job: Job) -> None:
     """Run the test, write its files, print the suggestion. Raises `Exit`."""
     config = job.config
@@ -56,23 +43,20 @@ def find_lr(job: Job) -> None:
     check_one_batch(parts)
     rows = range_test(parts)
     if not rows:
-        raise UserError(
-            "The loss or its gradient is not finite at the first step. Look at the data."
-        )
+        raise UserError("The first loss or gradient is not finite. Look at the data.")
     found = steepest(rows)
     stamp = job.folder_name or datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
     folder = RUNS / config.name / "find_lr" / stamp
-    draw_range_test(rows, found, folder / "find_lr.png")
+    picture = folder / "find_lr.png"
+    draw_range_test(rows, found, picture)
     lines = [to_json(row._asdict()) + "\n" for row in rows]
     (folder / "find_lr.jsonl").write_text("".join(lines), encoding="utf-8")
-    picture = shown(folder / "find_lr.png")
+    first, last = f"{rows[0].lr:.1e}", f"{rows[-1].lr:.1e}"
     if found is None:
-        rates = f"lr={rows[0].lr:.1e} and {rows[-1].lr:.1e}"
-        advice = f"Look at {picture} and choose another find_lr.start and find_lr.stop."
-        raise UserError(f"The loss does not fall between {rates}. {advice}")
-    print(f"{len(rows)} steps from lr {rows[0].lr:.1e} to {rows[-1].lr:.1e}: {picture}")
-    lr = f"{float(f'{found.lr:.1e}'):g}"
-    lowest = min(rows, key=lambda row: row.smoothed).lr
+        advice = f"Look at {shown(picture)} and choose another find_lr.start and find_lr.stop."
+        raise UserError(f"The loss does not fall between lr={first} and {last}. {advice}")
+    print(f"{len(rows)} steps from lr {first} to {last}: {shown(picture)}")
+    lr, lowest = f"{float(f'{found.lr:.1e}'):g}", min(rows, key=lambda row: row.smoothed).lr
     print(f"Suggested lr: {lr}. The loss falls fastest there. It is lowest at {lowest:.1e}.")
     kept = [o for o in job.overrides if not o.startswith(("lr=", "find_lr.", "+find_lr."))]
     print(" ".join(["python train.py", *map(shlex.quote, kept), f"lr={lr}"]), flush=True)
@@ -81,15 +65,22 @@ def find_lr(job: Job) -> None:
 def range_test(parts: Parts) -> list[Row]:
     """Train `parts` with a rising rate until the loss explodes or the range ends."""
     test = parts.config.find_lr
-    horizon = Horizon(test.steps, test.steps, parts.config.lr)
-    rising = Rising(horizon=horizon, start=test.start, stop=test.stop)
-    parts.scheduler, parts.averaged = rising, None
+
+    def rate(step: int) -> float:
+        return test.start * (test.stop / test.start) ** (step / (test.steps - 1))
+
+    class Rising(Schedule):
+        def scale(self, step: int) -> float:
+            return rate(step) / self.horizon.lr
+
+    parts.scheduler = Rising(horizon=Horizon(test.steps, test.steps, parts.config.lr))
+    parts.scheduler.begin(parts.optimizer)
+    parts.averaged = None
     # The test has its own batches, augmentation and dropout, not those of the run.
     key = rng.make_key(parts.config.seed, rng.Domain.FIND_LR)
     parts.train.plan.seed = parts.train.reader.seed = key
     steps = Steps(parts)
     steps.step_key, steps.batch_key = rng.fold_in(key, 0), rng.fold_in(key, 1)
-    rising.begin(parts.optimizer)
     parts.model.train()
     rows: list[Row] = []
     average = 0.0
@@ -104,7 +95,7 @@ def range_test(parts: Parts) -> list[Row]:
         loss = steps.windows.means()["loss"]
         average = _MEMORY * average + (1 - _MEMORY) * loss
         smoothed = average / (1 - _MEMORY ** (step + 1))  # corrects for the start at 0
-        rows.append(Row(step, rising.scale(step) * parts.config.lr, loss, smoothed))
+        rows.append(Row(step, rate(step), loss, smoothed))
         if smoothed > 4 * min(row.smoothed for row in rows):
             break  # the loss has exploded
     return rows

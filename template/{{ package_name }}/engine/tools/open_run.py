@@ -73,12 +73,9 @@ def find_weights(folder: Path, which: str) -> tuple[Path, dict[str, Any]]:
     """
     checkpoints = folder / "checkpoints"
     numbered, best = checkpoint.newest_first(checkpoints), list(checkpoints.glob(BEST))
-    if which == "best":
-        paths = [*best, *numbered]
-    elif which == "last":
-        paths = [*numbered, *best]
-    else:
-        paths = [p for p in (Path(which), checkpoints / which) if p.is_file()][:1]
+    known = {"best": [*best, *numbered], "last": [*numbered, *best]}
+    files = (path for path in (Path(which), checkpoints / which) if path.is_file())
+    paths = known[which] if which in known else list(files)[:1]
     if not paths:
         names = ", ".join(path.name for path in (*best, *numbered))
         advice = f"Name one of {names}." if names else "Train until the run has saved one."

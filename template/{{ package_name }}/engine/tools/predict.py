@@ -91,10 +91,9 @@ def write_csv(rows: Iterable[Mapping[str, Any]], file: TextIO, for_people: bool 
         text = f"'{value}" if value[:1] in _FORMULA else value
         return printable(text) if for_people else text
 
-    writer = None
+    writer, columns = csv.writer(file, lineterminator="\n"), list[str]()
     for row in map(table_cells, rows):
-        if writer is None:
-            writer = csv.writer(file, lineterminator="\n")
+        if not columns:
             columns = list(row)
             writer.writerow(map(cell, columns))
         writer.writerow(cell(row[column]) for column in columns)

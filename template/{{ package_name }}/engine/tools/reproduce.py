@@ -51,10 +51,8 @@ def reproduce_run(folder: Path, stops: Sequence[int], **replaced: Any) -> None:
     if difference is not None:
         reasons = list(_reasons(manifest, new.manifest())) or ["No reason is known."]
         raise Failed("\n  ".join([difference, *reasons]))
-    tell(
-        f"identical: {result['steps']} steps, every value that both logged, and weights_sha256 "
-        f"{result['weights_sha256']}"
-    )
+    equal = f"{result['steps']} steps, every value that both logged, and weights_sha256"
+    tell(f"identical: {equal} {result['weights_sha256']}")
 
 
 def _run_child(run: Run, config: Config, manifest: Mapping[str, Any], *stop: str) -> None:
@@ -89,15 +87,14 @@ def first_difference(old: Run, new: Run) -> str | None:
 
 def _logged(folder: Path) -> dict[tuple[int, str, int], float]:
     """Return values by (step, tag, start of their window), without times."""
-    values, before = {}, 0
+    values, begin = {}, 0
     for row in read_metrics(folder):
-        step = row.pop("step")
+        step, before = row.pop("step"), begin
         for key, value in row.items():
-            if not key.startswith("time/"):
-                # Means are comparable only if they are over the same steps.
-                start = before if key.startswith("train/") else 0
-                values[step, key, start] = value
-        before = step if any(key.startswith("train/") for key in row) else before
+            if key.startswith("train/"):  # a mean, comparable only if it is over the same steps
+                values[step, key, before], begin = value, step
+            elif not key.startswith("time/"):
+                values[step, key, 0] = value
     return values
 
 
