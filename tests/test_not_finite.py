@@ -104,7 +104,7 @@ def test_before_a_run(train, server, workspace, pairs):
     assert "; the gradient is not finite" in done.out
     done = server.run(workspace / "find_lr.py", *pairs, "batch_size=64", "+data.same=3")
     assert done.code == 2, done.out
-    assert done.last == "The loss or its gradient is not finite at the first step. Look at the data."
+    assert done.last == "The first loss or gradient is not finite. Look at the data."
 
 
 def test_a_step_that_the_scaler_leaves_out(looped):
