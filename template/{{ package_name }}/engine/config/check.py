@@ -33,7 +33,7 @@ _WINDOW = {  # the rules of an entry of `log.windows`
 
 def from_dict(values: Mapping[str, Any]) -> Config:
     """Return a checked `Config` of a resolved plain dict. Raises `UserError`."""
-    known = without_retired(values)
+    known = _without_retired(values)
     given = {name: known.pop(name, None) or {} for name in SECTIONS}
     for name in (*known, *(f"{section}.{key}" for section in given for key in given[section])):
         if name not in RULES:
@@ -104,26 +104,16 @@ RETIRED = {
 }
 
 
-def without_retired(values: Mapping[str, Any]) -> dict[str, Any]:
+_say_once = functools.cache(say)
+
+
+def _without_retired(values: Mapping[str, Any]) -> dict[str, Any]:
     """Return a config's values without retired keys; say once per command what is ignored."""
     kept = copy.deepcopy(dict(values))
-    for key, retired in RETIRED.items():
+    for key, (version, default, sentence) in RETIRED.items():
         section, _, name = key.rpartition(".")
         holder = kept.get(section) if section else kept
-        if isinstance(holder, dict) and holder.pop(name, retired.default) != retired.default:
-            _warn(key)
+        is_set = isinstance(holder, dict) and holder.pop(name, default) != default
+        if is_set and os.environ.get("RANK", "0") == "0":  # one of several processes says it
+            _say_once(f"The config key '{key}' is ignored since release {version}. {sentence}")
     return kept
-
-
-@functools.cache
-def _warn(key: str) -> None:
-    if os.environ.get("RANK", "0") == "0":  # of several processes, the main process says it
-        version, _, sentence = RETIRED[key]
-        say(f"The config key '{key}' is ignored since release {version}. {sentence}")
-
-
-def accept_retired(arguments: list[str]) -> list[str]:
-    """Return the command line with retired keys spelled so that Hydra takes them: `++key=value`."""
-    return [
-        f"++{a.lstrip('+')}" if a.lstrip("+").split("=")[0] in RETIRED else a for a in arguments
-    ]

@@ -1,13 +1,14 @@
 """From the command line to a checked config, composed by Hydra. Without torch."""
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
 from ..errors import UserError
 from ..paths import CONFIGS
-from .check import accept_retired, from_dict
-from .hints import accept, refuse_other_spellings
+from .check import RETIRED, from_dict
+from .hints import choices, refuse_other_spellings
 from .hydra_errors import explain, first_line
 from .hydra_internals import check_flags, make_current
 from .monitor import usual_mode
@@ -59,7 +60,35 @@ def read_flags(arguments: list[str]) -> list[str]:
     rest[place:place] = [_FLAGS[a] for a in levels & _FLAGS.keys()]
     if any(argument.startswith("-") for argument in rest):
         check_flags(rest)
-    return accept(accept_retired(rest))
+    return accept(rest)
+
+
+_EMPTY = {"logger": "none", "mix": "none", "scheduler": "constant"}
+"""The choice that stands for none."""
+
+
+def accept(arguments: Iterable[str]) -> list[str]:
+    """Return overrides as Hydra takes them.
+
+    A retired key begins with `++`. `logger=null` becomes the choice for none. A class in place of a
+    choice, as in `scheduler=.schedules.Sawtooth`, becomes the `_target_` of an empty section.
+    """
+    accepted: list[str] = []
+    for argument in arguments:
+        key, _, value = argument.partition("=")
+        if key.lstrip("+") in RETIRED:
+            accepted.append(f"++{argument.lstrip('+')}")
+        elif key not in GROUPS or value in choices(key):
+            accepted.append(argument)
+        elif key in _EMPTY and value in ("null", "none"):
+            accepted.append(f"{key}={_EMPTY[key]}")
+        elif re.fullmatch(r"[\w.]*\.[^\W\d]\w*", value):
+            wrapper = "torch" if value.startswith("torch.") and "torch" in choices(key) else "named"
+            accepted += [f"{key}={wrapper}"] if choices(key) else []
+            accepted.append(f"{key}._target_={value}")
+        else:
+            accepted.append(argument)
+    return accepted
 
 
 def composed(overrides: Iterable[str]) -> Any:
@@ -70,7 +99,7 @@ def composed(overrides: Iterable[str]) -> Any:
     register()
     GlobalHydra.instance().clear()
     with hydra.initialize_config_dir(str(CONFIGS), version_base="1.3"):
-        overrides = accept_retired(list(overrides))
+        overrides = list(overrides)
         try:
             return hydra.compose("train", overrides, return_hydra_config=True)
         except Exception as error:

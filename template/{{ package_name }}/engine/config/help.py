@@ -4,7 +4,6 @@ from typing import Any
 
 from ..paths import CONFIGS
 from ..text import typed
-from .check import without_retired
 from .schema import GROUPS, RULES
 from .stored import flat
 
@@ -35,7 +34,7 @@ def text(composed: Any) -> str:
     from omegaconf import OmegaConf
 
     tree: Any = OmegaConf.to_container(composed, resolve=False)
-    values = flat(without_retired(tree))
+    values = flat(tree)
     choices = []
     for folder in sorted(path for path in CONFIGS.iterdir() if path.is_dir()):
         files = sorted(path.relative_to(folder).with_suffix("") for path in folder.rglob("*.yaml"))
