@@ -27,7 +27,7 @@ class Horizon:
 
 def bounded(low: float, high: float, default: Any = MISSING) -> Any:
     """Return a field of a schedule whose value must be None or from `low` to `high`."""
-    return field(default=default, metadata={"rule": Rule("", at_least=low, at_most=high)})
+    return field(default=default, metadata={"rule": Rule(at_least=low, at_most=high)})
 
 
 @dataclass(kw_only=True)
@@ -39,7 +39,7 @@ class Schedule(ABC):
     warmup_steps: int = bounded(0, 1e12, default=0)
     warmup_epochs: float = bounded(0, 1e9, default=0)
     warmup_fraction: float = bounded(0, 1, default=0)
-    interval: str = field(default="step", metadata={"rule": Rule("", one_of=("step", "epoch"))})
+    interval: str = field(default="step", metadata={"rule": Rule(one_of=("step", "epoch"))})
     """How often the learning rate changes, and the unit of counts and milestones."""
 
     can_be_extended = True  # a resumed run may be made longer
@@ -237,7 +237,7 @@ class Plateau(Schedule):
     min_scale: float = bounded(0, 1, default=0.0)
     threshold: float = bounded(0, 1e9, default=0.0)
     """How much better than the best a value must be: a share of the best (rel) or a difference (abs)."""
-    threshold_mode: str = field(default="rel", metadata={"rule": Rule("", one_of=("rel", "abs"))})
+    threshold_mode: str = field(default="rel", metadata={"rule": Rule(one_of=("rel", "abs"))})
     cooldown: int = bounded(0, 1e9, default=0)
     """Validations after a change that never count as not better."""
     current: float = field(default=1.0, init=False)

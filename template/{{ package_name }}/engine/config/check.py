@@ -17,13 +17,12 @@ from .hints import hint
 from .monitor import resolve_mode
 from .schema import RULES, SECTIONS, Config, Rule, check_value
 
-_TAG = Rule("", fits=lambda v: isinstance(v, str) and bool(v.strip()), must_be="a logged value")
+_TAG = Rule(fits=lambda v: isinstance(v, str) and bool(v.strip()), must_be="a logged value")
 
 _WINDOW = {  # the rules of an entry of `log.windows`
     "source": _TAG,
-    "statistic": Rule("", one_of=("mean", "max", "min", "current", "std")),
+    "statistic": Rule(one_of=("mean", "max", "min", "current", "std")),
     "window": Rule(
-        "",
         fits=lambda v: v in ("epoch", "global") or (type(v) is int and v > 0),
         must_be="a number of optimizer steps, epoch or global",
     ),

@@ -1,15 +1,17 @@
 """The config of a run: write it to the run folder, read it, compare it with a new config."""
 
+import contextlib
 import dataclasses
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ..errors import UserError
+from ..errors import UserError, one_line
 from ..paths import CONFIGS, shown
-from ..text import typed
+from ..text import say, typed
 from .check import RETIRED, from_dict
+from .compose import compose
 from .schema import EXTENDING, OPERATIONAL, Config
 
 _RESOLVER = re.compile(r"\$\{\s*[\w.]+\s*:")
@@ -54,14 +56,13 @@ def parse_config(text: str, source: str) -> Config:
         )
     try:
         values = OmegaConf.to_container(OmegaConf.create(text))
-    except Exception as error:  # broken text raises many kinds of errors
-        raise UserError(f"{source} cannot be read: {' '.join(str(error).split())}.") from error
-    if not isinstance(values, dict) or not values:
-        raise UserError(f"{source} holds no config.")
-    try:
+        if not isinstance(values, dict) or not values:
+            raise UserError(f"{source} holds no config.")
         return from_dict({str(key): value for key, value in values.items()})
-    except (TypeError, AttributeError) as error:
-        raise UserError(f"{source} holds a value of a wrong type: {error}.") from error
+    except UserError:
+        raise
+    except Exception as error:  # broken text and values of a wrong type raise many kinds of errors
+        raise UserError(f"{source} cannot be read: {one_line(error)}.") from error
 
 
 def allowed_by_project() -> list[str]:
@@ -74,12 +75,10 @@ def allowed_by_project() -> list[str]:
     found: dict[str, None] = {}
     for path in sorted(CONFIGS.rglob("*.yaml")):
         text = path.read_text(encoding="utf-8", errors="replace")
-        if "allowed_packages" in text:
-            try:
-                listed = yaml.safe_load(text)["allowed_packages"] or ()
-                found |= dict.fromkeys(map(str, listed))
-            except (yaml.YAMLError, LookupError, TypeError):
-                continue  # a comment names the key, or the file is broken, which composing reports
+        # A comment may name the key, or the file is broken, which composing reports.
+        with contextlib.suppress(yaml.YAMLError, LookupError, TypeError):
+            if "allowed_packages" in text:
+                found |= dict.fromkeys(map(str, yaml.safe_load(text)["allowed_packages"] or ()))
     return list(found)
 
 
@@ -97,24 +96,50 @@ def is_shorter(stored: Config, new: Config) -> bool:
 
 def merge_configs(folder: Path, stored: Config, new: Config, overrides: list[str]) -> Config:
     """Return the stored config with overrides that may change. Raises `UserError` for others."""
-    named = {o.lstrip("+~").split("=")[0].split(".")[0].split("@")[0] for o in overrides}
-    keys = set(named)
-    if keys - vars(stored).keys() - RETIRED.keys():  # an experiment: all keys that differ count
-        keys |= changed_keys(stored, new)
-    if new.resume == "auto":  # only these keys can differ
-        keys |= OPERATIONAL | EXTENDING
-    for key in sorted(keys & changed_keys(stored, new) - OPERATIONAL):
-        old = f"{key}={typed(getattr(stored, key))}"
-        value = getattr(new, key)
+    named = {re.split("[=.@]", override.lstrip("+~"))[0] for override in overrides}
+    keys = changed_keys(stored, new)
+    # Else an experiment may set any key, or `auto` has found a run whose other keys are equal.
+    if new.resume != "auto" and named <= vars(stored).keys() | RETIRED.keys():
+        keys &= named
+    for key in sorted(keys - OPERATIONAL):
+        old, now = (f"{key}={typed(getattr(config, key))}" for config in (stored, new))
         if key not in EXTENDING:
             source = key if key in named else "experiment"
             raise UserError(
                 f"{key} cannot change in a resumed run: {folder.name} was made with {old}. Start a "
                 f"new run, or leave {source} out."
             )
-        if is_shorter(stored, dataclasses.replace(stored, **{key: value})):
-            now = f"{key}={typed(value)}"
+        if is_shorter(stored, dataclasses.replace(stored, **{key: getattr(new, key)})):
             raise UserError(f"{now} is below {old}. A resumed run can only become longer.")
-    taken = {key: getattr(new, key) for key in keys & (OPERATIONAL | EXTENDING)}
+    taken = {key: getattr(new, key) for key in keys}
     taken["allowed_packages"] = new.allowed_packages  # of the project, never of the run
     return dataclasses.replace(stored, **taken)
+
+
+def follow_length(config: Config, stored: Config, overrides: Sequence[str]) -> Config:
+    """Return the config of a run that becomes longer, with values such as `${epochs}` following.
+
+    overrides: those that began the run. Raises `UserError` for a value that may not change.
+    """
+    raised = sorted(changed_keys(stored, config) & EXTENDING)
+    if not raised:
+        return config
+    lengths = ([f"{k}={typed(getattr(c, k))}" for k in raised] for c in (stored, config))
+    keys, free = ", ".join(raised), OPERATIONAL | EXTENDING
+    try:
+        short, long = (compose(*overrides, *length) for length in lengths)
+    except UserError:
+        short = None
+    if short is None or changed_keys(short, stored) - free - {"name"}:
+        say(f"The config files have changed. What they computed from {keys} stays as it was.")
+        return config
+    before, after = (flat(dataclasses.asdict(c)) for c in (short, long))
+    for key in [k for k in before if before[k] != after.get(k) and k not in (*raised, "name")]:
+        top = key.split(".")[0]
+        if top not in free:
+            raise UserError(
+                f"{keys} cannot be changed: {key}={before[key]} was computed from it. Start a new run."
+            )
+        if getattr(config, top) == getattr(stored, top) == getattr(short, top):
+            config = dataclasses.replace(config, **{top: getattr(long, top)})
+    return config
