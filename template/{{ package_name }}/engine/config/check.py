@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 from ..errors import UserError, nearest
 from ..text import say
 from .hints import hint
-from .monitor import resolve_mode
+from .monitor import usual_mode
 from .schema import RULES, SECTIONS, Config, Rule, check_value
 
 _TAG = Rule(fits=lambda v: isinstance(v, str) and bool(v.strip()), must_be="a logged value")
@@ -45,7 +45,11 @@ def from_dict(values: Mapping[str, Any]) -> Config:
         if repr(getattr(config, name)) == "1.0":  # all of them, while 1 is one
             setattr(config, name, None)
     _check(config)
-    config.monitor_mode = resolve_mode(config)
+    if config.monitor_mode == "auto":
+        config.monitor_mode = usual_mode(config.monitor, config.loss) or ""
+        if not config.monitor_mode:
+            better = f"Is a smaller or larger {config.monitor} better?"
+            raise UserError(f"{better} Set monitor_mode=min or max.")
     return config
 
 
@@ -80,9 +84,8 @@ def _check_windows(windows: list[Any]) -> None:
                 raise UserError(f"Unknown config key '{where}.{part}'.{near}")
             check_value(f"{where}.{part}", value, _WINDOW[part])
         # "current" needs no window: it is the newest value of any window.
-        given = {"window"} if entry.get("statistic") == "current" else set()
-        given |= {part for part, value in entry.items() if value is not None}
-        if not {"source", "statistic", "window"} <= given:
+        needed = ["source", "statistic", *["window"] * (entry.get("statistic") != "current")]
+        if any(entry.get(part) is None for part in needed):
             raise UserError(f"{where} needs a source, a statistic and a window.")
         name = entry.get("name") or entry["source"]
         if name in names:

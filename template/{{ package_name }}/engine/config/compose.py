@@ -12,7 +12,7 @@ from .hints import choices, refuse_other_spellings
 from .hydra_errors import explain, first_line
 from .hydra_internals import check_flags, make_current
 from .monitor import usual_mode
-from .schema import GROUPS, SECTIONS, Config
+from .schema import FIELDS, GROUPS, SECTIONS, Config
 
 DIRECTIONS = {"max": "maximize", "min": "minimize"}  # Hydra's words for each `monitor_mode`
 
@@ -148,7 +148,7 @@ def to_config(composed: Any) -> Config:
         raise UserError(f"{key} has no value yet. Write {key}=VALUE.") from None
     except OmegaConfBaseException as error:
         raise UserError(first_line(error)) from None
-    for key in Config.__dataclass_fields__:
+    for key in FIELDS:
         if key not in values:
             raise UserError(f"The config key '{key}' cannot be removed. Give it a value.")
     return from_dict(values)

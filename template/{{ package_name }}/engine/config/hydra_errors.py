@@ -24,26 +24,23 @@ def explain(error: BaseException, arguments: Sequence[str]) -> str:
         chain.append(chain[-1].__cause__)
     text = "\n".join(str(e) for e in chain)
 
-    broken = next((e for e in chain if hasattr(e, "problem_mark")), None)  # PyYAML's errors
-    if broken is not None:
-        mark = broken.problem_mark
-        return f"{mark.name}, line {mark.line + 1}, cannot be read as YAML: {getattr(broken, 'problem', '')}."
+    for e in chain:
+        if mark := getattr(e, "problem_mark", None):  # of PyYAML
+            problem = getattr(e, "problem", "")
+            return f"{mark.name}, line {mark.line + 1}, cannot be read as YAML: {problem}."
     if "--hydra-help" in arguments:
         return "--hydra-help takes no overrides. Leave the others out."
     if "hydra" in (a.lstrip("+~").partition("=")[0] for a in arguments):
         return "'hydra' is Hydra's own section. Set a key in it, such as hydra.sweep.dir=PATH."
-    if type(error).__name__ == "OverrideParseException":
-        return _unparsable(str(getattr(error, "override", "")))
-    nameless = [a for a in arguments if re.match(r"[~+]*=", a)]
-    if nameless:
-        return _unparsable(nameless[0])
-    choice = re.search(r"Could not find '([\w-]+(?:/[\w-]+)*)/([^'/]+)'", text)
-    if choice:
-        return _unknown_choice(*choice.groups())
+    nameless = next((a for a in arguments if re.match(r"[~+]*=", a)), None)
+    unparsable = getattr(error, "override", nameless)  # of OverrideParseException
+    if unparsable is not None:
+        return _unparsable(unparsable)
+    if choice := re.search(r"Could not find '([\w-]+(?:/[\w-]+)*)/([^'/]+)'", text):
+        return unknown_choice(*choice.groups())
     if re.search("could not be converted|is not a subclass|is not Optional|not assign", text):
         return first_line(next(e for e in reversed(chain) if "full_key" in str(e) or e is error))
-    several = re.search(r"Ambiguous value for argument '([^']+)'", text)
-    if several:
+    if several := re.search(r"Ambiguous value for argument '([^']+)'", text):
         return f"'{several[1]}' has several values. Add -m for one run each, or quote the value."
     section = re.search(r"Error merging override ([\w.]+)=", text)
     if not section and "group override must be a string" in text:
@@ -52,15 +49,20 @@ def explain(error: BaseException, arguments: Sequence[str]) -> str:
         return f"{said} names no file in configs/. For none, leave it out."
     named = r"(?:Could not override|Key|Could not delete from config\.) '([\w./@-]+)'"
     match = section or re.search(named, text)
-    key = match[1] if match else ""
+    if match is None:
+        return first_line(error)
+    key = match[1]
     if key in FIELDS.keys() - {*GROUPS, *SECTIONS}:
         return f"'{key}' does not take this value. Its type is {FIELDS[key].type}."
     if section or key in FIELDS:
         return f"'{key}' is a section of the config. Set a key in it: {key}.KEY=VALUE."
-    if match:
-        known = () if key.split(".")[0] in GROUPS else _known_keys(chain)
-        return f"Unknown config key '{key}'.{hint(key, known)}"
-    return first_line(error)
+    if key.split(".")[0] in GROUPS:
+        return f"Unknown config key '{key}'.{hint(key, ())}"
+    place = key.rpartition(".")[0]
+    beside = next((e.parent_node for e in chain if getattr(e, "parent_node", None)), ())
+    known = [*RULES, *(path.name for path in CONFIGS.glob("*/"))]
+    known += [f"{place}.{k}" for k in beside if place]
+    return f"Unknown config key '{key}'.{hint(key, known)}"
 
 
 def _unparsable(word: str) -> str:
@@ -71,19 +73,3 @@ def _unparsable(word: str) -> str:
         return f"'{word}' begins an interpolation that does not end. Write ${{KEY}}."
     quoted = "\"{}='{}'\"".format(key, value.replace("'", "\\'"))
     return f"Hydra cannot read '{word}'. Quote the value for Hydra and the shell: {quoted}."
-
-
-def _unknown_choice(group: str, choice: str) -> str:
-    if group == "hydra/sweeper":
-        plugin = f"hydra-{choice.replace('_', '-')}-sweeper"
-        return f"The sweeper '{choice}' needs the package '{plugin}'. Install it: uv add {plugin}"
-    return unknown_choice(group, choice)
-
-
-def _known_keys(chain: Sequence[BaseException]) -> list[str]:
-    """Return all keys of the schema, the config groups, and the keys beside the unknown one."""
-    groups = [path.name for path in CONFIGS.iterdir() if path.is_dir()]
-    beside = next((e for e in chain if getattr(e, "parent_node", None) is not None), None)
-    section = str(getattr(beside, "full_key", "")).rpartition(".")[0]
-    inner = [f"{section}.{key}".lstrip(".") for key in getattr(beside, "parent_node", ())]
-    return [*RULES, *groups, *inner]

@@ -34,15 +34,6 @@ def usual_mode(monitor: str, loss: Mapping[str, Any]) -> str | None:
     return found.pop() if len(found) == 1 and not is_turned else None
 
 
-def resolve_mode(config: Config) -> str:
-    """Return `monitor_mode` as "min" or "max". Raises `UserError` if the name does not tell."""
-    if config.monitor_mode != "auto":
-        return config.monitor_mode
-    if mode := usual_mode(config.monitor, config.loss):
-        return mode
-    raise UserError(f"Is a smaller or larger {config.monitor} better? Set monitor_mode=min or max.")
-
-
 def refuse_doubtful_mode(config: Config, overrides: Iterable[str]) -> None:
     """Refuse a mode of a config file if the command does not confirm it. Raises `UserError`.
 

@@ -2,8 +2,7 @@
 
 import math
 import os
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any
 
 import hydra
@@ -67,29 +66,22 @@ class CheckEveryJob(Callback):
 
 def _check_all(sweeper: Any, overrides: list[str], check: Callable[[Config], None]) -> None:
     is_grid = sweeper._target_.endswith(".BasicSweeper")
+    direction = getattr(sweeper.get("direction"), "name", sweeper.get("direction"))
     jobs = jobs_of(overrides, is_grid)
     if jobs == []:
         raise UserError("The sweep has no jobs: one of its globs matches nothing.")
-    configs: list[Config] = []
-    for job in jobs or []:
-        with _named(job):
-            configs.append(to_config(composed(job)))
-            if configs[-1].resume is None:
-                refuse_doubtful_mode(configs[-1], job)
-        mode = configs[-1].monitor_mode
-        direction = getattr(sweeper.get("direction"), "name", sweeper.get("direction"))
-        if not is_grid and isinstance(direction, str) and direction != DIRECTIONS[mode]:
-            wrong = f"hydra.sweeper.direction={direction} does not fit monitor_mode={mode}."
-            raise UserError(f"{wrong} Set it to {DIRECTIONS[mode]}.")
-    for job, config in zip(jobs or [], configs, strict=True):  # it imports torch: so it comes last
-        with _named(job):
-            check(config)
-
-
-@contextmanager
-def _named(job: list[str]) -> Iterator[None]:
-    """Name the job in the message of a `UserError`."""
+    name, configs = "", dict[str, Config]()
     try:
-        yield
+        for job in jobs or []:
+            name = " ".join(job)
+            configs[name] = config = to_config(composed(job))
+            if config.resume is None:
+                refuse_doubtful_mode(config, job)
+            wanted = DIRECTIONS[config.monitor_mode]
+            if not is_grid and isinstance(direction, str) and direction != wanted:
+                wrong = f"hydra.sweeper.direction={direction} does not fit monitor_mode"
+                raise UserError(f"{wrong}={config.monitor_mode}. Set it to {wanted}.")
+        for name in configs:
+            check(configs[name])  # imports torch: so it comes last
     except UserError as error:
-        raise UserError(f"In the job '{' '.join(job)}': {error}") from None
+        raise UserError(f"In the job '{name}': {error}") from None
