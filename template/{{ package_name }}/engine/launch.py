@@ -78,7 +78,7 @@ def _lead(work: Work) -> int:
     try:
         sys.argv[1:] = arguments = read_flags(sys.argv[1:])
         if {"--help", "-h"} & set(arguments):
-            print(help.text(composed(a for a in arguments if a[:1] != "-")), end="")
+            print(help.text(composed([a for a in arguments if a[:1] != "-"])), end="")
             return FINISHED
         config = single_run(arguments)
         if config is None:
@@ -109,9 +109,8 @@ def _let_hydra_lead(work: Work) -> int:
     except SystemExit as error:  # of a flag such as --cfg, or of a sweep with a mistake
         if outcomes and distributed.WORLD_SIZE > 1:
             raise
-        if outcomes and isinstance(error.code, int):
-            return error.code
-        return MISTAKE if error.code else FINISHED
+        code = error.code or FINISHED
+        return code if isinstance(code, int) else MISTAKE
     except Exception as error:
         if not outcomes:
             say(explain(error, sys.argv[1:]))

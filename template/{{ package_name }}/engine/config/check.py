@@ -61,10 +61,9 @@ def _check(config: Config) -> None:
     test = config.find_lr
     if test.start >= test.stop:
         raise UserError(f"find_lr.start={test.start} must be below find_lr.stop={test.stop}.")
-    if config.batch_size % config.accumulate:
-        raise UserError(
-            f"batch_size={config.batch_size} cannot be divided into accumulate={config.accumulate} equal micro-batches."
-        )
+    size, parts = config.batch_size, config.accumulate
+    if size % parts:
+        raise UserError(f"batch_size={size} must be a multiple of accumulate={parts}.")
     needed = ["task", "data", "model", "loss", "optimizer", "scheduler"]
     for group in [*needed, "mix"] if config.mix else needed:
         if not isinstance(getattr(config, group).get("_target_"), str):

@@ -2,7 +2,6 @@
 
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass, field
 from typing import Any
 
 from ..errors import UserError
@@ -10,33 +9,25 @@ from ..paths import CONFIGS
 from .check import RETIRED, from_dict
 from .hints import choices, refuse_other_spellings
 from .hydra_errors import explain, first_line
-from .hydra_internals import check_flags, make_current
+from .hydra_internals import check_flags
 from .monitor import usual_mode
 from .schema import FIELDS, GROUPS, SECTIONS, Config
 
 DIRECTIONS = {"max": "maximize", "min": "minimize"}  # Hydra's words for each `monitor_mode`
 
 
-@dataclass
-class Schema(Config):
-    """`Config` plus Hydra's own settings; `defaults: [schema]` in train.yaml brings it in."""
-
-    defaults: list[Any] = field(
-        default_factory=lambda: [
-            "_self_",
-            {"sweep": None},  # here, so that projects with an older train.yaml have it too
-            {"override hydra/job_logging": "none"},
-            {"override hydra/hydra_logging": "none"},
-        ]
-    )
-    hydra: Any = field(
-        default_factory=lambda: {
-            "run": {"dir": "."},
-            "sweep": {"dir": "runs/${name}/.sweeps/${now:%Y-%m-%d_%H-%M-%S}", "subdir": "."},
-            "output_subdir": None,
-            "callbacks": {"check": {"_target_": f"{__package__}.sweep.CheckEveryJob"}},
-        }
-    )
+_HYDRA = {
+    "run": {"dir": "."},
+    "sweep": {"dir": "runs/${name}/.sweeps/${now:%Y-%m-%d_%H-%M-%S}", "subdir": "."},
+    "output_subdir": None,
+    "callbacks": {"check": {"_target_": f"{__package__}.sweep.CheckEveryJob"}},
+}
+_DEFAULTS = [
+    "_self_",
+    {"sweep": None},  # here, so that projects with an older train.yaml have it too
+    {"override hydra/job_logging": "none"},
+    {"override hydra/hydra_logging": "none"},
+]
 
 
 def compose(*overrides: str) -> Config:
@@ -77,21 +68,19 @@ def accept(arguments: Iterable[str]) -> list[str]:
     for argument in arguments:
         key, _, value = argument.partition("=")
         if key.lstrip("+") in RETIRED:
-            accepted.append(f"++{argument.lstrip('+')}")
-        elif key not in GROUPS or value in choices(key):
-            accepted.append(argument)
-        elif key in _EMPTY and value in ("null", "none"):
-            accepted.append(f"{key}={_EMPTY[key]}")
-        elif re.fullmatch(r"[\w.]*\.[^\W\d]\w*", value):
-            wrapper = "torch" if value.startswith("torch.") and "torch" in choices(key) else "named"
-            accepted += [f"{key}={wrapper}"] if choices(key) else []
-            accepted.append(f"{key}._target_={value}")
-        else:
-            accepted.append(argument)
+            argument = f"++{argument.lstrip('+')}"
+        elif key in GROUPS and value not in choices(key):
+            if value in ("null", "none"):
+                argument = f"{key}={_EMPTY.get(key, value)}"
+            elif re.fullmatch(r"[\w.]*\.[^\W\d]\w*", value):
+                is_wrapped = value.startswith("torch.") and "torch" in choices(key)
+                accepted += [f"{key}={'torch' if is_wrapped else 'named'}"] if choices(key) else []
+                argument = f"{key}._target_={value}"
+        accepted.append(argument)
     return accepted
 
 
-def composed(overrides: Iterable[str]) -> Any:
+def composed(overrides: list[str]) -> Any:
     """Return the DictConfig of `overrides` and Hydra's settings, unchecked. Raises `UserError`."""
     import hydra
     from hydra.core.global_hydra import GlobalHydra
@@ -99,7 +88,6 @@ def composed(overrides: Iterable[str]) -> Any:
     register()
     GlobalHydra.instance().clear()
     with hydra.initialize_config_dir(str(CONFIGS), version_base="1.3"):
-        overrides = list(overrides)
         try:
             return hydra.compose("train", overrides, return_hydra_config=True)
         except Exception as error:
@@ -108,21 +96,27 @@ def composed(overrides: Iterable[str]) -> Any:
 
 def single_run(arguments: list[str]) -> Any:
     """Return a run's DictConfig, or None if Hydra's own main must compose. Raises `UserError`."""
+    from hydra.core.hydra_config import HydraConfig
+
     if any(argument.startswith("-") or "hydra" in argument for argument in arguments):
         return None
     config = composed(arguments)
-    return config if config.hydra.mode is None and make_current(config) else None
+    if config.hydra.mode is not None:
+        return None
+    HydraConfig.instance().set_config(config)  # for `${hydra:…}` in the config
+    return config
 
 
 def register() -> None:
-    """Make the schema, and the resolver that configs/sweep/ uses, known to Hydra."""
+    """Make known to Hydra: the schema, for `defaults: [schema]`, and the resolver of configs/sweep/."""
     from hydra.core.config_store import ConfigStore
     from omegaconf import OmegaConf
 
-    node = OmegaConf.structured(Schema)
+    node = OmegaConf.structured(Config)
     # Config files may hold retired keys: from_dict decides. A group's target decides about its keys.
     for part in (node, *(node[name] for name in (*SECTIONS, *GROUPS))):
         OmegaConf.set_struct(part, False)
+    node.hydra, node.defaults = _HYDRA, _DEFAULTS
     ConfigStore.instance().store(name="schema", node=node)
     for group in GROUPS:  # for a class in place of a choice
         ConfigStore.instance().store(group=group, name="named", node={"_target_": "???"})

@@ -10,12 +10,11 @@ from ..errors import UserError, nearest
 from ..paths import CONFIGS
 from .schema import FIELDS, GROUPS, RULES
 
-_OF_TORCH = {
-    "optimizer": ("torch.optim", "RMSprop"),
-    "scheduler": ("torch.optim.lr_scheduler", "CosineAnnealingLR"),
-    "loss": ("torch.nn", "MSELoss"),
+_OF_TORCH = {  # an example, where any class of torch will do
+    "optimizer": "torch.optim.RMSprop",
+    "scheduler": "torch.optim.lr_scheduler.CosineAnnealingLR",
+    "loss": "torch.nn.MSELoss",
 }
-"""Where torch has more choices, and an example."""
 
 
 @functools.cache
@@ -109,7 +108,7 @@ def unknown_choice(group: str, choice: str) -> str:
     if "." in choice:  # a class, among the values of a sweep
         sentence += f" In a sweep, name files of configs/{group}/, not classes."
     elif group in _OF_TORCH:
-        module, example = _OF_TORCH[group]
+        module, _, example = _OF_TORCH[group].rpartition(".")
         name = choice if choice[:1].isupper() else example
         sentence += f" Any {group} of torch by its class: {group}={module}.{name}."
     return f"{sentence} Choices: {', '.join(known)}."

@@ -5,7 +5,6 @@ taken: slower or less friendly, with the same runs.
 """
 
 import importlib
-import itertools
 import re
 from typing import Any
 
@@ -18,19 +17,6 @@ def _find(module: str, name: str) -> Any:
         return getattr(importlib.import_module(module), name)
     except (ImportError, AttributeError):
         return None
-
-
-def make_current(config: Any) -> bool:
-    """Let `${hydra:…}` in the config read from `config`. Return False if that cannot be done.
-
-    Reason: Hydra's main composes a single run twice, which takes as long as importing Hydra.
-    Public path: Hydra's main.
-    """
-    current = _find("hydra.core.hydra_config", "HydraConfig")
-    if not hasattr(current, "set_config"):
-        return False
-    current.instance().set_config(config)
-    return True
 
 
 def jobs_of(overrides: list[str], is_grid: bool) -> list[list[str]] | None:
@@ -48,7 +34,7 @@ def jobs_of(overrides: list[str], is_grid: bool) -> list[list[str]] | None:
     loader = GlobalHydra.instance().config_loader()  # it lists the files that a glob matches
     parsed = parser.create(loader).parse_overrides(overrides)
     if is_grid:
-        return list(itertools.chain(*sweeper.split_arguments(parsed, None)))
+        return [job for batch in sweeper.split_arguments(parsed, None) for job in batch]
     return [[o.input_line for o in parsed if not o.is_sweep_override()]]
 
 

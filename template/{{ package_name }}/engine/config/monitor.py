@@ -35,15 +35,11 @@ def usual_mode(monitor: str, loss: Mapping[str, Any]) -> str | None:
 
 
 def refuse_doubtful_mode(config: Config, overrides: Iterable[str]) -> None:
-    """Refuse a mode of a config file if the command does not confirm it. Raises `UserError`.
-
-    It may not fit the usual meaning of `monitor`, or it was meant for another `monitor`.
-    """
+    """Refuse a config file's mode that may not fit `monitor`, unless the command confirms it."""
     given = {override.lstrip("+").split("=")[0] for override in overrides}
     usual, mode = usual_mode(config.monitor, config.loss), config.monitor_mode
     if mode != usual and "monitor_mode" not in given and (usual or "monitor" in given):
         fits = f"{'does' if usual else 'may'} not fit monitor={config.monitor}"
         raise UserError(
-            f"monitor_mode={mode} of a config file {fits}. Add monitor_mode=auto, min or max to the "
-            "command, or write auto in the file."
+            f"monitor_mode={mode} of a config file {fits}. Add monitor_mode=auto, min or max."
         )

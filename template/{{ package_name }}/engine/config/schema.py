@@ -65,10 +65,7 @@ def is_count_or_share(value: Any) -> bool:
     return value >= 1 if type(value) is int else type(value) is float and 0 < value <= 1
 
 
-_COUNT_OR_SHARE: dict[str, Any] = {
-    "fits": is_count_or_share,
-    "must_be": "a whole number from 1 on, or a share above 0.0 and up to 1.0",
-}
+_SHARE: dict[str, Any] = {"fits": is_count_or_share, "must_be": "a count, or a share up to 1.0"}
 
 
 def is_run_name(name: str) -> bool:
@@ -147,8 +144,8 @@ class Config:
     keep_last: int | None = key(3, at_least=1)
     early_stopping_patience: int | None = key(None, at_least=0)
     max_minutes: float | None = key(None, above=0)
-    limit_train_batches: int | float | None = key(None, **_COUNT_OR_SHARE)
-    limit_val_batches: int | float | None = key(None, **_COUNT_OR_SHARE)
+    limit_train_batches: int | float | None = key(None, **_SHARE)
+    limit_val_batches: int | float | None = key(None, **_SHARE)
 
     resume: str | None = None
     allow_changed_data: bool = False
@@ -201,11 +198,10 @@ EXTENDING = LENGTH | {"early_stopping_patience"}
 """Top-level keys that a resumed run may raise, to train for longer."""
 
 
-RULES: dict[str, Rule] = {}
-"""The rule of every key by its dotted name, in the order of the config."""
-for _name, _field in FIELDS.items():
-    if _name in SECTIONS:
-        for _inner in dataclasses.fields(SECTIONS[_name]):
-            RULES[f"{_name}.{_inner.name}"] = _inner.metadata.get("rule", Rule())
-    else:
-        RULES[_name] = _field.metadata.get("rule", Rule())
+RULES: dict[str, Rule] = {
+    f"{prefix}{field.name}": field.metadata.get("rule", Rule())
+    for prefix, kind in (("", Config), ("log.", Log), ("find_lr.", FindLr))
+    for field in dataclasses.fields(kind)
+    if field.name not in SECTIONS
+}
+"""The rule of every key by its dotted name."""

@@ -14,9 +14,6 @@ from .check import RETIRED, from_dict
 from .compose import compose
 from .schema import EXTENDING, OPERATIONAL, Config
 
-_RESOLVER = re.compile(r"\$\{\s*[\w.]+\s*:")
-"""The begin of a call such as ${oc.env:HOME}."""
-
 
 def flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """Return a nested mapping's values by dotted key. An empty mapping counts as a value."""
@@ -49,11 +46,9 @@ def parse_config(text: str, source: str) -> Config:
     """Return the config of a text that `to_yaml` made. Raises `UserError`, which names `source`."""
     from omegaconf import OmegaConf
 
-    if found := _RESOLVER.search(text):
-        raise UserError(
-            f"{source} holds {found[0]}…}}, which is computed on your machine. A stored config holds "
-            "plain values only. Write the value in its place, or delete the line."
-        )
+    if call := re.search(r"\$\{\s*[\w.]+\s*:", text):  # such as ${oc.env:HOME}
+        said = f"{source} holds {call[0]}…}}, but a stored config takes plain values only."
+        raise UserError(f"{said} Write the value in its place, or delete the line.")
     try:
         values = OmegaConf.to_container(OmegaConf.create(text))
         if not isinstance(values, dict) or not values:

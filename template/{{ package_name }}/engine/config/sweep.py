@@ -21,24 +21,21 @@ from .monitor import refuse_doubtful_mode
 from .schema import Config
 
 
-def hydras_main(
-    job: Callable[[Any, list[str], int, str | None], float | None], check: Callable[[Config], None]
-) -> None:
+def hydras_main(job: Callable[..., float | None], check: Callable[[Config], None]) -> None:
     """Let Hydra read the command line, and call `job(composed, overrides, number, folder_name)`.
 
-    folder_name: of the new run in a sweep; None outside a sweep. check: refuses a job's config if it
-    cannot work; called for every job before the first one. Raises what Hydra raises.
+    Outside a sweep there is no number, and no name of the new run's folder. check: refuses a job's
+    config if it cannot work; called for every job before the first one. Raises what Hydra raises.
     """
 
     def task(composed: Any) -> float | None:
         settings = HydraConfig.get()
         # As typed: an interpolation may be a mistake, which `to_config` tells.
-        overrides: Any = OmegaConf.to_container(settings.overrides.task, resolve=False)
-        if settings.mode != RunMode.MULTIRUN:
-            return job(composed, overrides, 0, None)
-        number = settings.job.num
-        name = f"{os.path.basename(settings.sweep.dir)}_{number}"
-        value = job(composed, overrides, number, name)
+        place: list[Any] = [OmegaConf.to_container(settings.overrides.task, resolve=False)]
+        if settings.mode == RunMode.MULTIRUN:
+            number = settings.job.num
+            place += [number, f"{os.path.basename(settings.sweep.dir)}_{number}"]
+        value = job(composed, *place)
         return value if value is not None and math.isfinite(value) else None  # then it is no trial
 
     register()
@@ -54,34 +51,27 @@ class CheckEveryJob(Callback):
 
     def on_multirun_start(self, config: Any, **_: Any) -> None:
         sweeper = config.hydra.sweeper
+        is_grid = sweeper._target_.endswith(".BasicSweeper")
+        direction = getattr(sweeper.get("direction"), "name", sweeper.get("direction"))
         overrides = [f"{key}={value}" for key, value in (sweeper.params or {}).items()]
         overrides += config.hydra.overrides.task
+        where, configs = "", dict[str, Config]()
         try:
-            _check_all(sweeper, overrides, type(self).check)
+            jobs = jobs_of(overrides, is_grid)
+            if jobs == []:
+                raise UserError("The sweep has no jobs: one of its globs matches nothing.")
+            for job in jobs or []:
+                where = f"In the job '{' '.join(job)}': "
+                configs[where] = own = to_config(composed(job))
+                if own.resume is None:
+                    refuse_doubtful_mode(own, job)
+                wanted = DIRECTIONS[own.monitor_mode]
+                if not is_grid and isinstance(direction, str) and direction != wanted:
+                    wrong = f"hydra.sweeper.direction={direction} does not fit monitor_mode"
+                    raise UserError(f"{wrong}={own.monitor_mode}. Set it to {wanted}.")
+            for where in configs:
+                type(self).check(configs[where])  # imports torch: so it comes last
         except Exception as error:
             sentence = str(error) if isinstance(error, UserError) else explain(error, overrides)
-            say(f"{sentence} No job was started.")
+            say(f"{where}{sentence} No job was started.")
             raise SystemExit(MISTAKE) from None  # Hydra swallows other exceptions of callbacks
-
-
-def _check_all(sweeper: Any, overrides: list[str], check: Callable[[Config], None]) -> None:
-    is_grid = sweeper._target_.endswith(".BasicSweeper")
-    direction = getattr(sweeper.get("direction"), "name", sweeper.get("direction"))
-    jobs = jobs_of(overrides, is_grid)
-    if jobs == []:
-        raise UserError("The sweep has no jobs: one of its globs matches nothing.")
-    name, configs = "", dict[str, Config]()
-    try:
-        for job in jobs or []:
-            name = " ".join(job)
-            configs[name] = config = to_config(composed(job))
-            if config.resume is None:
-                refuse_doubtful_mode(config, job)
-            wanted = DIRECTIONS[config.monitor_mode]
-            if not is_grid and isinstance(direction, str) and direction != wanted:
-                wrong = f"hydra.sweeper.direction={direction} does not fit monitor_mode"
-                raise UserError(f"{wrong}={config.monitor_mode}. Set it to {wanted}.")
-        for name in configs:
-            check(configs[name])  # imports torch: so it comes last
-    except UserError as error:
-        raise UserError(f"In the job '{name}': {error}") from None
