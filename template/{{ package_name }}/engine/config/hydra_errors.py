@@ -58,10 +58,10 @@ def explain(error: BaseException, arguments: Sequence[str]) -> str:
         return f"'{key}' is a section of the config. Set a key in it: {key}.KEY=VALUE."
     if key.split(".")[0] in GROUPS:
         return f"Unknown config key '{key}'.{hint(key, ())}"
-    place = key.rpartition(".")[0]
-    beside = next((e.parent_node for e in chain if getattr(e, "parent_node", None)), ())
     known = [*RULES, *(path.name for path in CONFIGS.glob("*/"))]
-    known += [f"{place}.{k}" for k in beside if place]
+    beside = next((e for e in chain if getattr(e, "parent_node", None)), None)
+    if place := str(getattr(beside, "full_key", "")).rpartition(".")[0]:
+        known += [f"{place}.{name}" for name in getattr(beside, "parent_node", ())]
     return f"Unknown config key '{key}'.{hint(key, known)}"
 
 
