@@ -109,8 +109,9 @@ def _let_hydra_lead(work: Work) -> int:
     except SystemExit as error:  # of a flag such as --cfg, or of a sweep with a mistake
         if outcomes and distributed.WORLD_SIZE > 1:
             raise
-        code = error.code or FINISHED
-        return code if isinstance(code, int) else MISTAKE
+        if outcomes and isinstance(error.code, int):
+            return error.code
+        return MISTAKE if error.code else FINISHED
     except Exception as error:
         if not outcomes:
             say(explain(error, sys.argv[1:]))

@@ -67,7 +67,7 @@ def is_count_or_share(value: Any) -> bool:
 
 _SHARE: dict[str, Any] = {
     "fits": is_count_or_share,
-    "must_be": "a whole number, or a share up to 1.0",
+    "must_be": "a whole number or a share up to 1.0",
 }
 
 
