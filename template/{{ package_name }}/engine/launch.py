@@ -21,7 +21,7 @@ from .config.hydra_errors import explain, first_line
 from .config.monitor import refuse_doubtful_mode
 from .config.schema import EXTENDING, Config
 from .config.stored import changed_keys, follow_length, merge_configs, read_config
-from .errors import FAILED, FINISHED, MISTAKE, STOPPED, Exit, Stopped, UserError
+from .errors import FAILED, FINISHED, MISTAKE, STOPPED, Exit, Stopped
 from .machine import distributed
 from .paths import ROOT
 from .run.find import find_run
@@ -74,30 +74,7 @@ def launch(work: Work, alone: bool = False) -> int:
 
 
 def _lead(work: Work) -> int:
-    """Read the command line, compose, and do each job."""
-    try:
-        sys.argv[1:] = arguments = read_flags(sys.argv[1:])
-        if {"--help", "-h"} & set(arguments):
-            print(help.text(composed([a for a in arguments if a[:1] != "-"])), end="")
-            return FINISHED
-        config = single_run(arguments)
-        if config is None:
-            return _let_hydra_lead(work)
-    except UserError as error:
-        say(str(error))
-        return error.code
-    except ModuleNotFoundError as error:
-        say(f"The package '{error.name}' is not installed. Use `uv run` or `pip install -e .`.")
-        return MISTAKE
-    outcome = Outcome(arguments)
-    _do(work, config, outcome)
-    return outcome.code
-
-
-def _let_hydra_lead(work: Work) -> int:
-    """Let Hydra's own main do a sweep, or what one of its flags asks for."""
-    from .config.sweep import hydras_main
-
+    """Read the command line, compose, and do each job. Return the exit code."""
     outcomes: list[Outcome] = []
 
     def job(composed: Any, *place: Any) -> float | None:
@@ -105,12 +82,18 @@ def _let_hydra_lead(work: Work) -> int:
         return _do(work, composed, outcomes[-1])
 
     try:
-        hydras_main(job, check_sections)
-    except SystemExit as error:  # of a flag such as --cfg, or of a sweep with a mistake
-        if outcomes and distributed.WORLD_SIZE > 1:
+        sys.argv[1:] = arguments = read_flags(sys.argv[1:])
+        if {"--help", "-h"} & set(arguments):
+            print(help.text(composed([a for a in arguments if a[:1] != "-"])), end="")
+        elif (config := single_run(arguments)) is not None:
+            job(config, arguments)
+        else:  # a sweep, or what a flag such as --cfg asks for
+            from .config.sweep import hydras_main
+
+            hydras_main(job, check_sections)
+    except SystemExit as error:  # of your code, of a flag, or of a sweep with a mistake
+        if outcomes:
             raise
-        if outcomes and isinstance(error.code, int):
-            return error.code
         return MISTAKE if error.code else FINISHED
     except Exception as error:
         if not outcomes:

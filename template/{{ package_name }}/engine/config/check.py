@@ -4,7 +4,6 @@ To retire a key, delete its field in schema.py, add it to `RETIRED`, and announc
 changelog under **Removed**.
 """
 
-import copy
 import functools
 import operator
 import os
@@ -32,7 +31,8 @@ _WINDOW = {  # the rules of an entry of `log.windows`
 
 def from_dict(values: Mapping[str, Any]) -> Config:
     """Return a checked `Config` of a resolved plain dict. Raises `UserError`."""
-    known = _without_retired(values)
+    known = dict(values)
+    _drop_retired(known)
     given = {name: known.pop(name, None) or {} for name in SECTIONS}
     for name in (*known, *(f"{section}.{key}" for section in given for key in given[section])):
         if name not in RULES:
@@ -108,13 +108,11 @@ RETIRED = {
 _say_once = functools.cache(say)
 
 
-def _without_retired(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a config's values without retired keys; say once per command what is ignored."""
-    kept = copy.deepcopy(dict(values))
+def _drop_retired(values: dict[str, Any]) -> None:
+    """Delete retired keys from a config's values; say once per command what is ignored."""
     for key, (version, default, sentence) in RETIRED.items():
         section, _, name = key.rpartition(".")
-        holder = kept.get(section) if section else kept
+        holder = values.get(section) if section else values
         is_set = isinstance(holder, dict) and holder.pop(name, default) != default
         if is_set and os.environ.get("RANK", "0") == "0":  # one of several processes says it
             _say_once(f"The config key '{key}' is ignored since release {version}. {sentence}")
-    return kept

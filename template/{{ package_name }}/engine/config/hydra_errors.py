@@ -3,6 +3,7 @@
 import re
 from collections.abc import Sequence
 
+from ..errors import UserError
 from ..paths import CONFIGS
 from .hints import hint, unknown_choice
 from .schema import FIELDS, GROUPS, RULES, SECTIONS
@@ -18,7 +19,11 @@ def first_line(error: BaseException) -> str:
 
 
 def explain(error: BaseException, arguments: Sequence[str]) -> str:
-    """Return a sentence for an exception that Hydra raised while it composed `arguments`."""
+    """Return a sentence for an exception that was raised while Hydra composed `arguments`."""
+    if isinstance(error, UserError):
+        return str(error)
+    if isinstance(error, ModuleNotFoundError):
+        return f"The package '{error.name}' is not installed. Use `uv run` or `pip install -e .`."
     chain = [error]
     while chain[-1].__cause__ is not None:
         chain.append(chain[-1].__cause__)

@@ -72,6 +72,5 @@ class CheckEveryJob(Callback):
             for where in configs:
                 type(self).check(configs[where])  # imports torch: so it comes last
         except Exception as error:
-            sentence = str(error) if isinstance(error, UserError) else explain(error, overrides)
-            say(f"{where}{sentence} No job was started.")
+            say(f"{where}{explain(error, overrides)} No job was started.")
             raise SystemExit(MISTAKE) from None  # Hydra swallows other exceptions of callbacks
