@@ -47,9 +47,10 @@ def from_dict(values: Mapping[str, Any]) -> Config:
     _check(config)
     if config.monitor_mode == "auto":
         config.monitor_mode = usual_mode(config.monitor, config.loss) or ""
-        if not config.monitor_mode:
-            better = f"Is a smaller or larger {config.monitor} better?"
-            raise UserError(f"{better} Set monitor_mode=min or max.")
+    if not config.monitor_mode:
+        raise UserError(
+            f"Is smaller or larger {config.monitor} better? Set monitor_mode=min or max."
+        )
     return config
 
 

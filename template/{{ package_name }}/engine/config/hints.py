@@ -1,13 +1,12 @@
 """Sentences that lead from an unknown key, flag or choice to a right one. Without torch."""
 
 import difflib
-import functools
 import re
 from collections.abc import Collection, Sequence
-from pathlib import Path
 
 from ..errors import UserError, nearest
 from ..paths import CONFIGS
+from . import words
 from .schema import FIELDS, GROUPS, RULES
 
 _OF_TORCH = {  # an example, where any class of torch will do
@@ -15,15 +14,6 @@ _OF_TORCH = {  # an example, where any class of torch will do
     "scheduler": "torch.optim.lr_scheduler.CosineAnnealingLR",
     "loss": "torch.nn.MSELoss",
 }
-
-
-@functools.cache
-def words() -> dict[str, str]:
-    """Return for each word of another tool the key here, or a sentence."""
-    import yaml
-
-    table = yaml.safe_load(Path(__file__).with_name("words.yaml").read_text(encoding="utf-8"))
-    return {word: meant for meant, line in table.items() for word in line.split()}
 
 
 def hint(key: str, known: Collection[str], target: str = "") -> str:
@@ -58,7 +48,7 @@ def hint(key: str, known: Collection[str], target: str = "") -> str:
 def _meant(word: str) -> str:
     """Return the key or the sentence that a word of another tool stands for, or the word."""
     name = word.lower().replace("-", "_")
-    return name if name in RULES else words().get(name, name)
+    return name if name in RULES else words("words.yaml").get(name, name)
 
 
 def _choices_with(start: str) -> list[tuple[str, str]]:

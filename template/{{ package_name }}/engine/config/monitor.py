@@ -5,18 +5,8 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from ..errors import UserError
+from . import words
 from .schema import Config
-
-_SMALLER = """
-    loss error err rmse rmsle mae mse msle mape smape nll bce ce kl ppl perplexity bpb bpc bpd epe wer
-    cer fid kid lpips brier ece crps
-"""
-_LARGER = """
-    acc accuracy precision recall sensitivity specificity f1 auc auroc auprc ap map iou miou jaccard
-    dice kappa mcc r2 psnr ssim snr bleu rouge chrf ndcg mrr
-"""
-_USUAL = {w: mode for mode, text in (("min", _SMALLER), ("max", _LARGER)) for w in text.split()}
-_TURNING = {"neg", "negative", "minus", "inv", "inverse", "gap", "drop", "std", "var", "diff"}
 
 
 def usual_mode(monitor: str, loss: Mapping[str, Any]) -> str | None:
@@ -27,11 +17,12 @@ def usual_mode(monitor: str, loss: Mapping[str, Any]) -> str | None:
     name = monitor.removeprefix("val/")
     if name in (loss.get("terms") or {}):
         return "min"
-    words = re.findall("[a-z0-9]+", name.lower())
-    found = {_USUAL.get(w) or _USUAL.get(w.rstrip("0123456789")) for w in words} - {None}
-    found = found or {"max" for w in words if re.fullmatch("top[0-9]+", w)}  # else top5_error
-    is_turned = _TURNING & {*words} or words[:1] == ["1"]  # as in 1-acc
-    return found.pop() if len(found) == 1 and not is_turned else None
+    parts = re.findall("[a-z0-9]+", name.lower())
+    known = words("monitor.yaml")
+    modes = {known.get(p) or known.get(p.rstrip("0123456789")) for p in parts} & {"min", "max"}
+    modes = modes or {"max" for p in parts if re.fullmatch("top[0-9]+", p)}  # else top5_error
+    is_turned = parts[:1] == ["1"] or "turned" in map(known.get, parts)  # as in 1-acc
+    return modes.pop() if len(modes) == 1 and not is_turned else None
 
 
 def refuse_doubtful_mode(config: Config, overrides: Iterable[str]) -> None:
