@@ -49,7 +49,7 @@ def from_dict(values: Mapping[str, Any]) -> Config:
         config.monitor_mode = usual_mode(config.monitor, config.loss) or ""
     if not config.monitor_mode:
         raise UserError(
-            f"Is smaller or larger {config.monitor} better? Set monitor_mode=min or max."
+            f"Is a smaller or larger {config.monitor} better? Set monitor_mode=min or max."
         )
     return config
 
