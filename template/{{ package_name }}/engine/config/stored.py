@@ -19,10 +19,8 @@ def flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """Return a nested mapping's values by dotted key. An empty mapping counts as a value."""
     values: dict[str, Any] = {}
     for key, value in tree.items():
-        if isinstance(value, Mapping) and value:
-            values |= flat(value, f"{prefix}{key}.")
-        else:
-            values[f"{prefix}{key}"] = value
+        inner = flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {}
+        values |= inner or {f"{prefix}{key}": value}
     return values
 
 
