@@ -65,7 +65,7 @@ def is_count_or_share(value: Any) -> bool:
     return value >= 1 if type(value) is int else type(value) is float and 0 < value <= 1
 
 
-_SHARE = {"fits": is_count_or_share, "must_be": "a whole number or a share up to 1.0"}
+_SHARE = {"fits": is_count_or_share, "must_be": "1, 2, … or a share up to 1.0"}
 
 
 def is_run_name(name: str) -> bool:
