@@ -100,7 +100,8 @@ def _lead(work: Work) -> int:
             say(explain(error, sys.argv[1:]))
             return MISTAKE
         say(f"The sweep ended early: {first_line(error)}")  # such as a search without any value
-    report(outcomes)
+    if any(outcome.folder_name for outcome in outcomes):  # of a sweep
+        report(outcomes)
     codes = [outcome.code for outcome in outcomes]
     return STOPPED if STOPPED in codes else max(codes, default=FINISHED)
 

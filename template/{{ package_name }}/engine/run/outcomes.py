@@ -46,7 +46,7 @@ class Outcome:
 def report(outcomes: Sequence[Outcome]) -> None:
     """Print how the jobs of a sweep ended. Print nothing if no job has a run."""
     rows = [(outcome, outcome.result()) for outcome in outcomes]
-    if not any("run" in result for _, result in rows) or outcomes[0].folder_name is None:
+    if not any("run" in result for _, result in rows):
         return
     shared = set.intersection(*(set(outcome.overrides) for outcome in outcomes))
     lines = [["job", "overrides", "status", "steps", "best", "last", "run"]]
