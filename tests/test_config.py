@@ -118,6 +118,7 @@ def test_a_key_that_is_unknown_in_a_file_is_still_a_mistake(retired, train):
 
 # ---------------------------------------------------------------- Hydra's private parts
 
+
 def test_without_hydras_private_parts_runs_are_the_same(workspace, train):
     assert train(*SHORT, "name=single").code == 0
     assert train("-m", "seed=0,1", *SHORT, "name=grid").code == 0
