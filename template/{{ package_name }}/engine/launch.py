@@ -21,7 +21,7 @@ from .config.hydra_errors import explain, first_line
 from .config.monitor import refuse_doubtful_mode
 from .config.schema import EXTENDING, Config
 from .config.stored import changed_keys, follow_length, merge_configs, read_config
-from .errors import FAILED, FINISHED, MISTAKE, STOPPED, Exit, Stopped
+from .errors import FAILED, FINISHED, MISTAKE, STOPPED, Exit, Stopped, UserError
 from .machine import distributed
 from .paths import ROOT
 from .run.find import find_run
