@@ -70,12 +70,9 @@ def _replace_first_convolution(net: nn.Module, channels: int, keep: bool) -> Non
     path, old = next((n, m) for n, m in net.named_modules() if isinstance(m, nn.Conv2d))
     kept: Any = {name: getattr(old, name) for name in ("kernel_size", "stride", "padding")}
     new = nn.Conv2d(channels, old.out_channels, bias=old.bias is not None, **kept)
-    if keep:
-        with torch.no_grad():
-            # The response to a grey picture stays the same, with any number of channels.
-            new.weight.copy_(old.weight.sum(1, keepdim=True) / channels)
-            if old.bias is not None and new.bias is not None:
-                new.bias.copy_(old.bias)
+    if keep:  # the response to a grey picture stays the same, with any number of channels
+        mean = old.weight.detach().sum(1, keepdim=True) / channels
+        new.weight, new.bias = nn.Parameter(mean.repeat(1, channels, 1, 1)), old.bias
     if hasattr(net, "transform_input"):
         net.transform_input = False  # type: ignore[assignment]  # it normalises three channels
     net.set_submodule(path, new)
