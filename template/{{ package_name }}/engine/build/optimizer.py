@@ -54,8 +54,7 @@ def build_optimizer(
         raise UserError("All parameters are frozen. Give one optimizer group an lr_scale above 0.")
 
     def make(groups: Groups) -> Optimizer:
-        made: Optimizer = build(section, "optimizer", Optimizer, allowed, params=groups, lr=lr)
-        return made
+        return build(section, "optimizer", Optimizer, allowed, params=groups, lr=lr)
 
     optimizer = make(groups)
     known = {*optimizer.defaults, *OF_THE_ENGINE}

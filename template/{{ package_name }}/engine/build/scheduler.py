@@ -68,11 +68,10 @@ class TorchSchedule(Schedule):
 def build_schedule(section: Mapping[str, Any], horizon: Horizon, allowed: list[str]) -> Schedule:
     """Return the schedule of the config's `scheduler` section. Raises `UserError`."""
     kind = locate(section["_target_"], "scheduler._target_", allowed)
-    given: dict[str, Any] = {"horizon": horizon}
+    given: dict[str, Any] = {}
     if isinstance(kind, type) and issubclass(kind, LRScheduler):
         own = {key: value for key, value in section.items() if key in OWN_KEYS["scheduler"]}
         inner = {key: value for key, value in section.items() if key not in own}
-        given |= {"section": inner, "allowed": allowed}
+        given = {"section": inner, "allowed": allowed}
         section = {"_target_": ".engine.build.scheduler.TorchSchedule", **own}
-    schedule: Schedule = build(section, "scheduler", Schedule, allowed, **given)
-    return schedule
+    return build(section, "scheduler", Schedule, allowed, {"horizon": horizon}, **given)
