@@ -101,7 +101,7 @@ BROKEN: dict[str, tuple[str, Change | None, str]] = {
     ),
     "schedule a step late": (
         f"{ENGINE}/schedule.py",
-        replaced("done = min(1.0, (step - self.warmup)", "done = min(1.0, (step + 1 - self.warmup)"),
+        replaced("done = self.done(step) * self.cycles", "done = self.done(step + 1) * self.cycles"),
         "trains differently",
     ),
     "other random numbers": (
