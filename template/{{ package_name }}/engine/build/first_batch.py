@@ -1,13 +1,11 @@
 """Check batches before the run: shapes, keys, `monitor` and means, in validation and training."""
 
-import io
 import math
 from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
 import numpy as np
-import torch
 from torch import nn
 
 from .. import rng
@@ -22,6 +20,7 @@ from ..rng import Domain
 from ..text import logger, number
 from .hidden_state import check_repeats
 from .optimizer import check_shapes, check_trained, tensor_shapes
+from .optimizer_state import stored
 from .parts import Built, Parts, lazy_modules
 from .passes import copied, goes_through, one_pass
 from .target import describe_error
@@ -130,14 +129,6 @@ def checked_state(built: Built) -> dict[str, Any]:
             "A `state_dict` of the task or the data does not fit into a checkpoint. Return tensors, "
             f"numbers, texts, and lists and dicts of them. {describe_error(error)}"
         ) from error
-
-
-def stored(state: Any) -> Any:
-    """Return what a checkpoint gives back of `state`."""
-    file = io.BytesIO()
-    torch.save(state, file)
-    file.seek(0)
-    return torch.load(file, map_location="cpu", weights_only=True)
 
 
 def materialise(built: Built, loader: Loader) -> None:

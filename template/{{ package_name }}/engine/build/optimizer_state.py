@@ -29,6 +29,14 @@ def named_tensors(groups: Iterable[Mapping[str, Any]]) -> Iterator[tuple[str, nn
         yield from zip(group["names"], group["params"], strict=True)
 
 
+def stored(state: Any) -> Any:
+    """Return what a checkpoint gives back of `state`."""
+    file = io.BytesIO()
+    torch.save(state, file)
+    file.seek(0)
+    return torch.load(file, map_location="cpu", weights_only=True)
+
+
 def optimizer_state(optimizer: Optimizer) -> dict[str, Any]:
     """Return all that the optimizer's state dict holds, as two keys of a checkpoint: the state of each
     parameter by its name; and the rest, with the values of each group by its name."""
@@ -82,17 +90,15 @@ def check_resumes(
     """
     with contextlib.redirect_stdout(io.StringIO()):  # some optimizers print
         whole, resumed = make(_small(groups, sparse)), make(_small(groups, sparse))
-    name, file = f"The optimizer {type(whole).__name__}", io.BytesIO()
+    name = f"The optimizer {type(whole).__name__}"
     try:
         for optimizer in filter(is_schedule_free, (whole, resumed)):
             optimizer.train()  # type: ignore[attr-defined]
         start = _held(whole)
         _train(whole, range(3), sparse)
-        torch.save({**optimizer_state(whole), "weights": _tensors(whole)}, file)
-        file.seek(0)
-        state = torch.load(file, map_location="cpu", weights_only=True)
-        for tensor, stored in zip(_tensors(resumed), state["weights"], strict=True):
-            tensor.detach().copy_(stored)
+        state = stored({**optimizer_state(whole), "weights": _tensors(whole)})
+        for tensor, weight in zip(_tensors(resumed), state["weights"], strict=True):
+            tensor.detach().copy_(weight)
         load_optimizer_state(resumed, state["optimizer"], state["optimizer_values"])
         for optimizer in (whole, resumed):
             _train(optimizer, range(3, 12), sparse)

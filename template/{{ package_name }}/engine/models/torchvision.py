@@ -53,7 +53,7 @@ def _pretrained(name: str, classes: int) -> Any:
         ) from error
     made = weights.transforms()
     net.trained_on = {"mean": made.mean, "std": made.std, "size": made.crop_size[0]}
-    net.trained_on["interpolation"] = made.interpolation.value  # see build/pretrained.py
+    net.trained_on["interpolation"] = made.interpolation.value  # see log/announce.py
     if name in _AUXILIARY:
         net.aux_logits = False
         net.aux1 = net.aux2 = net.AuxLogits = None
