@@ -80,8 +80,7 @@ class Permutation:
         self._a = max(1, int(np.ceil(np.sqrt(size))))
         self._b = max(1, -(-size // self._a))
         self._keys = [fold_in(key, round_) for round_ in range(self.ROUNDS)]
-        self._chunk_start = -1
-        self._chunk = np.empty(0, dtype=np.int64)
+        self._kept = -1, np.empty(0, dtype=np.int64)  # the begin of a chunk, and the chunk
 
     def _encrypt(self, x: np.ndarray) -> np.ndarray:
         left, right = np.divmod(x, self._b)
@@ -94,25 +93,19 @@ class Permutation:
                 right = (right + noise.astype(np.int64)) % self._b
         return left * self._b + right
 
-    def compute(self, start: int, stop: int) -> np.ndarray:
-        """Return places `start` … `stop` - 1 of the order, int64."""
-        x = self._encrypt(np.arange(start, stop, dtype=np.int64))
-        outside = np.flatnonzero(x >= self.size)
-        while len(outside):
-            x[outside] = self._encrypt(x[outside])
-            outside = outside[x[outside] >= self.size]
-        return x
+    def _chunk(self, begin: int) -> np.ndarray:
+        """Return CHUNK places of the order. The next slice often needs the same ones."""
+        if self._kept[0] != begin:
+            x = self._encrypt(np.arange(begin, min(begin + self.CHUNK, self.size), dtype=np.int64))
+            outside = np.flatnonzero(x >= self.size)
+            while len(outside):
+                x[outside] = self._encrypt(x[outside])
+                outside = outside[x[outside] >= self.size]
+            self._kept = begin, x
+        return self._kept[1]
 
     def slice(self, start: int, stop: int) -> np.ndarray:
-        """Return the same as `compute`, but cut from a cached chunk that the next slice shares."""
-        stop = min(stop, self.size)
-        pieces = []
-        while start < stop:
-            chunk_start = start - start % self.CHUNK
-            if chunk_start != self._chunk_start:
-                end = min(chunk_start + self.CHUNK, self.size)
-                self._chunk, self._chunk_start = self.compute(chunk_start, end), chunk_start
-            piece = self._chunk[start - chunk_start : stop - chunk_start]
-            pieces.append(piece)
-            start += len(piece)
+        """Return places `start` … `stop` - 1 of the order, int64."""
+        begins = range(start - start % self.CHUNK, min(stop, self.size), self.CHUNK)
+        pieces = [self._chunk(begin)[max(0, start - begin) : stop - begin] for begin in begins]
         return np.concatenate(pieces) if len(pieces) != 1 else pieces[0]

@@ -9,8 +9,7 @@ from torch.utils.data import Dataset
 
 from . import rng
 from .api import Data, Task
-from .batches.loader import Loader, on_device
-from .batches.order import own_order
+from .batches.loader import Loader, on_device, own_order
 from .batches.plan import Plan, check_size
 from .build.first_batch import materialise
 from .build.init_from import init_from

@@ -68,7 +68,7 @@ def held_back() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def in_worker() -> None:
+def in_worker(worker: int) -> None:
     """Set up the signals of a loader worker: ignore them, but end two minutes after a SIGTERM.
 
     The main process needs the worker's batches to finish its step.

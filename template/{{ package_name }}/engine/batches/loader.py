@@ -39,13 +39,9 @@ class _Reader(Dataset[Any]):
         own = not type(dataset).__module__.startswith("torch.utils.data")
         self.fetches = own and hasattr(dataset, "__getitems__")
 
-    def tell_epoch(self, batch: Batch) -> None:
-        """Tell the data set the epoch, from 1. It is 0 outside of training."""
-        if self.set_epoch is not None:
-            self.set_epoch(batch.epoch + 1 if self.domain == Domain.SAMPLE else 0)
-
     def __getitem__(self, batch: Batch) -> Any:
-        self.tell_epoch(batch)
+        if self.set_epoch is not None:  # from 1; it is 0 outside of training
+            self.set_epoch(batch.epoch + 1 if self.domain == Domain.SAMPLE else 0)
         key = rng.make_key(self.seed, self.domain, batch.epoch)
         if self.takes_keys:
             return self.dataset.batch(batch.indices, rng.fold_in_array(key, batch.indices))
@@ -65,10 +61,8 @@ class _Reader(Dataset[Any]):
         """Read micro-batches of one epoch in one call of a `BatchDataset` with `sample_bytes`."""
         if len(batches) == 1:
             return [self[batches[0]]]
-        self.tell_epoch(batches[0])
-        key = rng.make_key(self.seed, self.domain, batches[0].epoch)
         indices = np.concatenate([batch.indices for batch in batches])
-        block = self.dataset.batch(indices, rng.fold_in_array(key, indices))
+        block = self[batches[0]._replace(indices=indices)]
         parts = map_tensors(partial(self._cut, [len(batch.indices) for batch in batches]), block)
         if type(parts) is tuple and parts and all(isinstance(part, Iterator) for part in parts):
             return zip(*parts, strict=True)  # batches of the usual form, quickly
@@ -86,11 +80,6 @@ class _Reader(Dataset[Any]):
         return iter([p if p.storage_offset() * p.itemsize % 256 == 0 else p.clone() for p in parts])
 
 
-def _start_worker(worker: int) -> None:
-    signals.in_worker()
-    torch.set_num_threads(1)
-
-
 def _itself(batch: Any) -> Any:
     return batch
 
@@ -98,15 +87,31 @@ def _itself(batch: Any) -> Any:
 def on_device(dataset: Any, device: torch.device) -> Any:
     """Return the data set on `device`, where it makes its batches. Raises `UserError`."""
     if not (isinstance(dataset, BatchDataset) and hasattr(dataset, "to")):
-        name = type(dataset).__name__
         raise UserError(
-            f"data_on_device=true needs data with a method `to`, such as image_folder with "
-            f"data.in_memory=true. {name} has none."
+            f"data_on_device=true needs data with a method `to`, which {type(dataset).__name__} lacks. "
+            "image_folder with data.in_memory=true has it."
         )
     try:
         return dataset if device.type == "cpu" else dataset.to(device)
     except torch.OutOfMemoryError:
         raise UserError("The data do not fit on the GPU. Set data_on_device=false.") from None
+
+
+def own_order(
+    order: Callable[[int, int], np.ndarray | None], seed: int, samples: int, epoch: int
+) -> np.ndarray:
+    """Return the `Data.order` of `epoch` (from 0) over `samples`, int64. Raises `UserError`."""
+    key = rng.make_key(seed, Domain.ORDER, epoch)
+    rng.seed_all(key)  # for an order that draws from numpy.random
+    indices = np.asarray(order(epoch + 1, key))
+    if indices.ndim != 1 or indices.dtype.kind not in "iu":
+        given = f"{indices.dtype} of shape {list(indices.shape)}"
+        raise UserError(f"order(…) must return whole numbers in one dimension, not {given}.")
+    outside = indices[(indices < 0) | (indices >= samples)]
+    if len(outside):
+        where = f"sample {outside[0]} in epoch {epoch + 1}"
+        raise UserError(f"order(…) names {where}. It must lie between 0 and {samples - 1}.")
+    return indices.astype(np.int64)
 
 
 _TOGETHER = 4096, 4 << 20
@@ -153,8 +158,15 @@ class Loader:
         return batch
 
     def read_here(self, batch: Batch) -> Any:
-        """Read a micro-batch in this process, as a worker would."""
-        return self._like_a_worker(batch) if self.in_workers else self.reader[batch]
+        """Read a micro-batch as a worker would: in one thread, because sums depend on threads."""
+        if not self.in_workers:
+            return self.reader[batch]
+        threads = torch.get_num_threads()
+        torch.set_num_threads(1)
+        try:
+            return self.reader[batch]
+        finally:
+            torch.set_num_threads(threads)
 
     def worker_count(self, steps: int) -> int:
         """How many loader workers read so many steps. Results do not depend on it."""
@@ -175,19 +187,10 @@ class Loader:
 
     def _here(self, start: int, stop: int) -> Iterator[Any]:
         """Read in this process. A step runs no Python code for it, unless a new block begins."""
-        read = partial(map, self._like_a_worker) if self.in_workers else self.reader.together
+        read = partial(map, self.read_here) if self.in_workers else self.reader.together
         batches = chain.from_iterable(map(read, self._blocks(start, stop)))
         pin = partial(map_tensors, lambda tensor: tensor if tensor.is_cuda else tensor.pin_memory())
         return batches if self.device.type == "cpu" else map(pin, batches)
-
-    def _like_a_worker(self, batch: Batch) -> Any:
-        """Read in one thread, like a worker. Sums depend on the number of threads."""
-        threads = torch.get_num_threads()
-        torch.set_num_threads(1)
-        try:
-            return self.reader[batch]
-        finally:
-            torch.set_num_threads(threads)
 
     def _blocks(self, start: int, stop: int) -> Iterator[list[Batch]]:
         """Yield the micro-batches of these steps in lists, each for one call and of one epoch.
@@ -209,7 +212,7 @@ class Loader:
             sampler=self.plan.span(start, stop),
             collate_fn=_itself,
             num_workers=workers,
-            worker_init_fn=_start_worker,
+            worker_init_fn=signals.in_worker,
             pin_memory=self.device.type == "cuda",
             # Otherwise the iterator draws from the global generator.
             generator=torch.Generator(),

@@ -30,7 +30,7 @@ def fixed_subset(config: Config, data: Data, size: int) -> np.ndarray | None:
     if data.order(1, 0) is not None:
         raise UserError("data.subset and the data's own order(…) exclude each other. Remove one.")
     count = max(1, round(wanted * size)) if isinstance(wanted, float) else wanted
-    return np.sort(Permutation(size, rng.make_key(0, Domain.INIT, 5)).compute(0, count))
+    return np.sort(Permutation(size, rng.make_key(0, Domain.INIT, 5)).slice(0, count))
 
 
 def steps_between(epochs: int | float, steps_per_epoch: int) -> int | Fraction:

@@ -153,7 +153,7 @@ def _hold_out(samples: list[Sample], val_fraction: float) -> tuple[list[Sample],
     for number, group in groupby(samples, key=lambda sample: sample[1]):
         own = list(group)
         count = min(max(1, round(val_fraction * len(own))), len(own) - 1)
-        held_out = set(Permutation(len(own), SPLIT_KEY + number).compute(0, count).tolist())
+        held_out = set(Permutation(len(own), SPLIT_KEY + number).slice(0, count).tolist())
         for place, sample in enumerate(own):
             (val if place in held_out else train).append(sample)
     if not val:

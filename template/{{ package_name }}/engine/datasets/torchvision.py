@@ -52,7 +52,7 @@ class TorchvisionImages(PictureData):
         test_images, test_labels, _ = _load(dataset, root, train=False)
         if not 1 <= val_size < len(labels):
             raise UserError(f"data.val_size={val_size} must be from 1 to {len(labels) - 1}.")
-        order = Permutation(len(labels), SPLIT_KEY).compute(0, len(labels))
+        order = Permutation(len(labels), SPLIT_KEY).slice(0, len(labels))
         held_out, rest = np.sort(order[:val_size]), np.sort(order[val_size:])
         shape = (images.shape[3], *images.shape[1:3])
         self.info = {"shape": shape, "classes": len(names), "class_names": names}
