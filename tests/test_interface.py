@@ -58,8 +58,8 @@ def of_runs(engine: Engine) -> Iterator[str]:
             kind = field.type if isinstance(field.type, str) else inspect.formatannotation(field.type)
             kind = re.sub(r"\b(?:\w+\.)+", "", kind)  # modules
             yield f"config {prefix}{field.name}: {kind}"
-    for key in engine("run.checkpoint").KEYS:
-        yield f"checkpoint {key}"
+    yield "checkpoint format"
+    yield from (f"checkpoint {key}" for key in engine("run.shape").CHECKPOINT if key[-1] != "?")
     for name in ("FINISHED", "FAILED", "MISTAKE", "SAVE_FAILED", "STOPPED", "NOT_FINITE"):
         yield f"exit code {name} = {getattr(errors, name)}"
 

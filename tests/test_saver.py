@@ -127,14 +127,14 @@ def test_a_failed_write_is_raised_by_the_next_call_once(saver, engine, tmp_path,
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(engine("run.checkpoint").os, "fsync", no_space)
-    for call in (saver.wait, saver.check, lambda: saver.save(state(3.0), 3)):
+    for call in (saver.wait, lambda: saver.save(state(3.0), 3)):
         saver.save(state(2.0), 2)
         saver.close()
         with pytest.raises(
             errors.SaveError, match=r"step-00000002.pt cannot be written: No space .*needs about 0\.0 MiB"
         ):
             call()
-        saver.check()
+        saver.wait()
     assert [p.name for p in tmp_path.iterdir()] == ["step-00000001.pt"]
 
 

@@ -3,7 +3,10 @@
 import pytest
 import torch
 
-SHAPE = {"step": int, "ema": ({str: "Tensor"}, None), "best?": {"value": ((int, float), None)}, "seen": [str]}
+SHAPE = {
+    **{"step": "int", "ema": ["NoneType", {"each": "Tensor"}], "seen": ["str"]},
+    "best?": {"value": "int | float | NoneType"},
+}
 RIGHT = {"step": 3, "ema": {"w": torch.zeros(1)}, "best": {"value": 0.5}, "seen": ["loss"], "more": object()}
 
 

@@ -27,9 +27,10 @@ NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # full disk, full quota, f
 
 
 class Exit(Exception):
-    """Ends the command. `code` is the exit code; the text is for the person at the terminal."""
+    """Ends the command. The text is for the person at the terminal."""
 
-    code = FAILED
+    code = FAILED  # the exit code
+    status = "failed"  # in manifest.json, if training had begun
 
 
 class Failed(Exit):
@@ -42,14 +43,17 @@ class UserError(Exit):
 
 class SaveError(Exit):
     code = SAVE_FAILED
+    status = "save failed"
 
 
 class Stopped(Exit):
     code = STOPPED
+    status = "stopped"
 
 
 class NotFiniteError(Exit):
     code = NOT_FINITE
+    status = "not finite"
 
 
 def one_line(error: BaseException) -> str:
@@ -67,6 +71,6 @@ def nearest(name: str, names: Iterable[str]) -> str:
     """Return a sentence after a space, " Did you mean 'lr'?", or "" if no name is near."""
     names = [n for n in names if n != name and not name.startswith(f"{n}.")]
     last = name.rsplit(".", 1)[-1]
-    close = [n for n in names if n == last]  # optimizer.lr for lr
-    close = close or difflib.get_close_matches(name, names, n=1)
+    # Someone may write optimizer.lr for lr.
+    close = [last] if last in names else difflib.get_close_matches(name, names, n=1)
     return f" Did you mean '{close[0]}'?" if close else ""

@@ -11,13 +11,11 @@ import torch
 from . import signals
 from .build.passes import too_large
 from .config.schema import Config
-from .errors import NO_SPACE, Exit, Failed, NotFiniteError, SaveError, Stopped, UserError, own_words
-from .run.disk import not_written
+from .errors import NO_SPACE, Exit, Failed, SaveError, Stopped, UserError, own_words
+from .paths import not_written
 from .run.facts import timestamp
 from .run.folder import Run
 from .text import logger
-
-_STATUS = {Stopped: "stopped", SaveError: "save failed", NotFiniteError: "not finite"}
 
 
 @contextlib.contextmanager
@@ -28,7 +26,7 @@ def recorded(run: Run, config: Config) -> Iterator[None]:
     except Exception as error:
         told = _tell(error, run, config)
         with contextlib.suppress(OSError):  # a full disk must not hide why the run ended
-            run.update_manifest(status=_STATUS.get(type(told), "failed"), ended=timestamp())
+            run.update_manifest(status=told.status, ended=timestamp())
         if told is error:
             raise
         raise told from error
@@ -36,32 +34,33 @@ def recorded(run: Run, config: Config) -> Iterator[None]:
 
 def _tell(error: Exception, run: Run, config: Config) -> Exit:
     """Return the `Exit` for an error. Log the traceback if one sentence cannot tell the cause."""
+    text = str(error)
     if isinstance(error, UserError):  # training has begun: it is not a mistake without consequences
         return Failed(own_words(error))
     if isinstance(error, Stopped | SaveError):
-        return type(error)(f"{error} {run.resume_hint}")
+        return type(error)(f"{text} {run.resume_hint}")
     if isinstance(error, Exit):
         return error
     if isinstance(error, torch.OutOfMemoryError):
         return Failed(f"{too_large(config)} {run.resume_hint}")
-    text = str(error)
-    if "DataLoader worker" in text and signals.requested():
-        said = f"Stopped by {signals.requested()} together with its loader workers, without saving."
+    if "DataLoader worker" in text and (reason := signals.requested()):
+        said = f"Stopped by {reason} together with its loader workers, without saving."
         return Stopped(f"{said} {run.resume_hint}")
     if "DataLoader worker" in text and "exited unexpectedly" in text:
-        said = "A loader worker was killed. Most likely memory or shared memory (/dev/shm) ran out."
-        return Failed(f"{said} Lower workers. {run.resume_hint}")
+        return Failed(
+            "A loader worker was killed. Most likely memory or shared memory (/dev/shm) ran out. "
+            f"Lower workers. {run.resume_hint}"
+        )
     operation = re.search(r"(\S+) does not have a deterministic implementation", text)
     with contextlib.suppress(OSError):
-        logger.error(
-            f"The run failed: {error}", exc_info=error, extra={"file_only": operation is not None}
-        )
-    if operation is not None:
-        return Failed(
-            f"{operation[1]} cannot be computed deterministically on this device. Use another, or "
-            f"set deterministic=warn: then runs no longer repeat. {run.shown}/train.log says where."
-        )
-    return Failed(f"The run failed. Its folder is {run.shown}.")
+        shown = {"file_only": operation is not None}
+        logger.error(f"The run failed: {error}", exc_info=error, extra=shown)
+    if operation is None:
+        return Failed(f"The run failed. Its folder is {run.shown}.")
+    return Failed(
+        f"{operation[1]} cannot be computed deterministically on this device. Use another, or set "
+        f"deterministic=warn: then runs no longer repeat. {run.shown}/train.log says where."
+    )
 
 
 @contextlib.contextmanager

@@ -234,7 +234,7 @@ class Loop(Steps):
         self.progress.has_advanced = True
         self.report.bar.update()
         if self.saver.error is not None:
-            self.saver.check()
+            self.saver.wait()  # raises it
         if step == self.first_step:  # what takes a while waits until the first step is done
             self.report.eta.first_step_ended()
             with self.report.aside("start"):

@@ -1,14 +1,15 @@
 """The project's folders, paths as people read them, and files that are whole or absent."""
 
+import contextlib
 import json
-import math
 import os
 import secrets
-from collections.abc import Mapping
+import shutil
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from .errors import UserError
+from .errors import NO_SPACE, SaveError, UserError
 
 ROOT = Path(__file__).resolve().parents[2]
 """The project's root. It becomes the working directory: relative paths start there."""
@@ -23,21 +24,37 @@ def shown(path: Path, start: Path = ROOT) -> str:
     return str(path.relative_to(start) if path.is_relative_to(start) else path)
 
 
-def temporary_path(path: Path) -> Path:
-    """Return a path beside `path` that nobody can guess, `.NAME.….tmp`. Open it with mode "x"."""
-    return path.with_name(f".{path.name}.{secrets.token_hex(8)}.tmp")
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Yield a path beside `path`, `.NAME.….tmp`. After the block its file replaces `path`.
+
+    Nobody can guess this path. Open it with mode "x", which follows no link. If the block fails,
+    `path` stays as it was. A kill may leave the temporary file.
+    """
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}.tmp")
+    try:
+        yield temporary
+        os.replace(temporary, path)
+    finally:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
 
 
 def write_whole(path: Path, text: str) -> None:
-    """Write a text file so that it is whole or absent. A kill may leave a `temporary_path`."""
-    temporary = temporary_path(path)
-    try:
-        with open(temporary, "x", encoding="utf-8") as file:  # follows no link
-            file.write(text)
-        os.replace(temporary, path)
-    except OSError:
-        temporary.unlink(missing_ok=True)
-        raise
+    """Write a text file so that it is whole or absent."""
+    with replacing(path) as temporary, open(temporary, "x", encoding="utf-8") as file:
+        file.write(text)
+
+
+def not_written(path: Path | str, error: OSError, needed: int = 0) -> SaveError:
+    """Describe why a file of a run was not written. needed: the bytes of a checkpoint."""
+    why, first = f"{path} cannot be written: {error.strerror or error}.", "Put this right"
+    if error.errno in NO_SPACE:
+        first = "Make room"
+        if needed:
+            free = shutil.disk_usage(Path(path).parent).free / 2**20
+            why += f" It needs about {needed / 2**20:.1f} MiB, {free:.1f} MiB are free."
+    return SaveError(f"{why} Earlier checkpoints are intact. {first} first.")
 
 
 def delete_temporary_files(folder: Path) -> None:
@@ -52,16 +69,10 @@ def refuse_links(folder: Path) -> None:
     Weights & Biases keeps such links in its own folder, which no code here reads or writes.
     """
     inside = folder.resolve()
-    for parent, folders, files in os.walk(folder):
-        names = (*folders, *files)
-        folders[:] = [name for name in folders if name != "wandb"]
-        for name in names:
-            path = Path(parent, name)
-            if path.is_symlink() and not path.resolve().is_relative_to(inside):
-                raise UserError(
-                    f"{shown(path)} is a link out of the run folder. Replace it by a copy of the file or "
-                    "the folder that it leads to: commands follow no such link."
-                )
+    for path in folder.rglob("*"):
+        leaves = path.is_symlink() and not path.resolve().is_relative_to(inside)
+        if leaves and "wandb" not in path.relative_to(folder).parts[:-1]:
+            raise UserError(f"{shown(path)} is a link out of the run folder. Replace it by a copy.")
 
 
 def files_below(folder: str | Path, endings: tuple[str, ...]) -> list[str]:
@@ -77,27 +88,20 @@ def files_below(folder: str | Path, endings: tuple[str, ...]) -> list[str]:
             folders.clear()
             continue
         seen.add(real)
-        for file in files:
-            path = os.path.join(parent, file)
-            if not file.lower().endswith(endings) or file.startswith("."):
-                continue
+        named = [f for f in files if f.lower().endswith(endings) and not f.startswith(".")]
+        for path in (os.path.join(parent, file) for file in named):
             if not os.path.isfile(path):
                 raise UserError(f"{path} is not a file (a broken link?). Repair or remove it.")
             found.append(path)
     return sorted(found)
 
 
-def to_json(value: Any, **options: Any) -> str:
+def to_json(
+    value: Any, indent: int | None = None, default: Callable[[Any], Any] | None = None
+) -> str:
     """Return strict JSON. A number that is infinite or NaN becomes null, which JSON has for it."""
-    return json.dumps(_without_nan(value), ensure_ascii=False, allow_nan=False, **options)
-
-
-def _without_nan(value: Any) -> Any:
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    if isinstance(value, Mapping):
-        return {key: _without_nan(one) for key, one in value.items()}
-    return list(map(_without_nan, value)) if isinstance(value, list | tuple) else value
+    plain = json.loads(json.dumps(value, default=default), parse_constant=lambda nan: None)
+    return json.dumps(plain, ensure_ascii=False, allow_nan=False, indent=indent)
 
 
 def write_json(path: Path, values: Mapping[str, Any]) -> None:

@@ -40,15 +40,11 @@ def number(value: float) -> str:
     if not isfinite(value):
         return str(value)
     size = floor(log10(abs(value))) if value else 0
-    text = ""
-    for shown in range(DIGITS - 1, -1, -1):
-        if -3 <= size < DIGITS + 2:
-            text = f"{value:.{max(0, shown - size)}f}"
-        else:
-            text = f"{value:.{shown}e}"
-        if len(text) <= NUMBER_WIDTH:
-            break
-    return text
+    if -3 <= size < DIGITS + 2:
+        texts = [f"{value:.{max(0, shown - size)}f}" for shown in reversed(range(DIGITS))]
+    else:
+        texts = [f"{value:.{shown}e}" for shown in reversed(range(DIGITS))]
+    return next((text for text in texts if len(text) <= NUMBER_WIDTH), texts[-1])
 
 
 def typed(value: object) -> str:
@@ -72,12 +68,9 @@ def align(rows: Sequence[Sequence[str]], left: int = 1) -> list[str]:
 
     The first `left` columns are aligned to the left, the others to the right.
     """
-    rows = [[printable(cell) for cell in row] for row in rows]
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return [
-        "  ".join(
-            cell.ljust(width) if place < left else cell.rjust(width)
-            for place, (cell, width) in enumerate(zip(row, widths, strict=True))
-        ).rstrip()
-        for row in rows
-    ]
+    columns = []
+    for place, column in enumerate(zip(*rows, strict=True)):
+        cells = list(map(printable, column))
+        widest = max(map(len, cells))
+        columns.append([c.ljust(widest) if place < left else c.rjust(widest) for c in cells])
+    return ["  ".join(row).rstrip() for row in zip(*columns, strict=True)]

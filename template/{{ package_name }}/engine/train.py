@@ -26,15 +26,14 @@ def train(job: Job, loop_type: type[Loop] = Loop) -> float | None:
     """Do a job. Return the last monitored value. Raises `Exit` with the exit code and the reason."""
     started = time.monotonic()
     open_log(job.config.log.level)
-    run = job.run
+    made = job.run
     # A checkpoint holds all weights. The file of `init_from` may be gone.
-    parts = build_parts(job.config, initialise=run is None or not any(run.checkpoints.glob("*.pt")))
-    check_one_batch(parts, is_new=run is None)
-    if run is None and distributed.is_main():
+    parts = build_parts(job.config, initialise=not (made and any(made.checkpoints.glob("*.pt"))))
+    check_one_batch(parts, is_new=made is None)
+    if made is None and distributed.is_main():
         manifest = {**describe_start(job.overrides), "fingerprint": parts.fingerprint}
-        run = create_run(job.config, manifest, job.folder_name)
-    shared = distributed.from_main(run)
-    run = run or shared
+        made = create_run(job.config, manifest, job.folder_name)
+    run: Run = distributed.from_main(made)
     try:
         with writing(run):
             open_file(run.folder)

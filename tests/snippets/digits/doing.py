@@ -1,5 +1,6 @@
 """A task that does something to its own run at step AT, so that a test can choose the moment."""
 
+import contextlib
 import os
 import resource
 import time
@@ -33,13 +34,18 @@ def fill(folder):
 def fill_for_long(folder):
     """The same; and what a save that fails has written stays there while training logs on."""
     fill(folder)
-    discard = checkpoint._discard
+    replacing = checkpoint.replacing
 
-    def late(*args):
-        time.sleep(1)
-        discard(*args)
+    @contextlib.contextmanager
+    def late(path):
+        with replacing(path) as temporary:
+            try:
+                yield temporary
+            except BaseException:
+                time.sleep(1)
+                raise
 
-    checkpoint._discard = late
+    checkpoint.replacing = late
 
 
 def limit(pattern):

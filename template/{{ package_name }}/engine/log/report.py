@@ -8,13 +8,15 @@ from contextlib import ExitStack, contextmanager
 from fractions import Fraction
 from functools import partial
 from pathlib import Path
+from typing import IO
 
 import torch
 
 from ..api import Logger
 from ..build.parts import Parts
 from ..machine.distributed import is_main
-from ..run.folder import MetricsFile
+from ..paths import to_json
+from ..run.folder import open_metrics
 from ..text import NUMBER_WIDTH, duration, logger, number
 from .console import Cell, line, progress_bar
 
@@ -32,14 +34,14 @@ class Report:
         self.plan, self.total_steps, self.device = parts.train.plan, parts.total_steps, parts.device
         self.lr_shown = " " * 7
         self.loggers: list[Logger] = []
-        self.metrics: MetricsFile | None = None
+        self.metrics: IO[str] | None = None
         intervals: dict[str, Periods] = {"save": parts.save_intervals}
         validation_steps = 0
         if parts.val is not None:
             intervals["validation"], validation_steps = (parts.val_interval,), parts.val.plan.steps
         self.eta = Eta(done, self.total_steps, intervals, validation_steps)
         if is_main():
-            self.metrics = MetricsFile(folder, done, validates_again)
+            self.metrics = open_metrics(folder, done, validates_again)
             self.loggers = parts.open_loggers(folder, done + 1)
         is_shown = is_main() and parts.config.log.level in ("debug", "info")
         self.bar = progress_bar(self.total_steps, done, is_shown)
@@ -81,7 +83,8 @@ class Report:
     def write(self, step: int, values: Mapping[str, float]) -> None:
         """Write values to `metrics.jsonl` and to every logger."""
         if self.metrics is not None:
-            self.metrics.write({"step": step, "epoch": self.plan.epoch(step), **values})
+            row = {"step": step, "epoch": self.plan.epoch(step), **values}
+            self.metrics.write(to_json(row) + "\n")
         for sink in self.loggers:
             sink.scalars(step, values)
 

@@ -1,9 +1,10 @@
 """A checkpoint: one plain dict of tensors and primitives. Its file is whole or absent."""
 
-import contextlib
+import errno
 import os
 import pickle
 import re
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,8 +12,8 @@ from typing import Any
 import torch
 
 from ..errors import one_line
-from ..paths import delete_temporary_files, temporary_path
-from .disk import find_damage, save_error
+from ..machine.device import map_tensors
+from ..paths import not_written, replacing
 from .shape import CHECKPOINT, misfit
 
 FORMAT = 1  # layout of the file
@@ -20,11 +21,6 @@ INTERFACE = 1  # version of the interface in api.py that the run was made with
 
 BEST = "best.pt"
 _NAME = re.compile(r"step-(\d{8,})\.pt")
-
-KEYS = (  # of every checkpoint
-    *("format", "interface", "step", "epoch", "config", "fingerprint"),
-    *("model", "ema", "loss", "optimizer", "scheduler", "scaler", "windows", "best", "pending"),
-)
 
 
 class Unusable(Exception):
@@ -54,23 +50,26 @@ def save(state: Mapping[str, Any], path: Path, best: bool = False) -> None:
 
     Raises `SaveError`.
     """
-    temporary, second = temporary_path(path), temporary_path(path.with_name(BEST))
     try:
-        delete_temporary_files(path.parent)
-        _write(state, temporary)
-        if best:  # first, because the numbered checkpoint says that best.pt is there
-            try:
-                os.link(temporary, second)  # no checkpoint is ever changed: names may share a file
-            except OSError:  # a file system without hard links
-                _write(state, second)
-            _rename(second, path.with_name(BEST))
-        _rename(temporary, path)
+        with replacing(path) as numbered:
+            _write(state, numbered)
+            if best:  # first, because the numbered checkpoint says that best.pt is there
+                with replacing(path.with_name(BEST)) as second:
+                    try:
+                        os.link(numbered, second)  # no checkpoint ever changes
+                    except OSError:  # a file system without hard links
+                        _write(state, second)
+                _sync(path.parent)
+        _sync(path.parent)
     except (OSError, RuntimeError) as error:
-        _discard(temporary, second)
-        told = save_error(error, path, state)
-        if told is None:
+        cause: BaseException | None = error
+        while cause is not None and not isinstance(cause, OSError):
+            cause = cause.__cause__ or cause.__context__  # torch.save hides the I/O error
+        if cause is None:
             raise
-        raise told from error
+        sizes: list[int] = []
+        map_tensors(lambda tensor: sizes.append(tensor.nbytes), state)
+        raise not_written(path, cause, sum(sizes)) from error
 
 
 def _write(state: Mapping[str, Any], path: Path) -> None:
@@ -80,19 +79,13 @@ def _write(state: Mapping[str, Any], path: Path) -> None:
         os.fsync(file.fileno())
 
 
-def _rename(temporary: Path, path: Path) -> None:
-    os.replace(temporary, path)
-    folder = os.open(path.parent, os.O_RDONLY)
+def _sync(folder: Path) -> None:
+    """Wait until the names in a folder are on the disk."""
+    descriptor = os.open(folder, os.O_RDONLY)
     try:
-        os.fsync(folder)  # waits until the name is on the disk
+        os.fsync(descriptor)
     finally:
-        os.close(folder)
-
-
-def _discard(*paths: Path) -> None:
-    for path in paths:
-        with contextlib.suppress(OSError):
-            path.unlink(missing_ok=True)
+        os.close(descriptor)
 
 
 def prune(newest: Path, keep: int | None) -> None:
@@ -111,10 +104,7 @@ def load(path: Path, mapped: bool = False) -> dict[str, Any]:
     mapped: leave the tensors in the file, for a look at the other values.
     Raises `Damaged`, `Unusable`, and OSError if the file cannot be read at all.
     """
-    with open(path, "rb") as file:
-        damage = find_damage(file)
-    if damage is not None:
-        raise Damaged(path, f"is damaged: {damage}")
+    _check_bytes(path)
     try:
         state = torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
     except pickle.UnpicklingError as error:
@@ -128,9 +118,26 @@ def load(path: Path, mapped: bool = False) -> dict[str, Any]:
         raise Unusable(path, "is not a checkpoint of a run")
     if state["format"] != FORMAT:
         raise Unusable(path, f"has format {state['format']}; this version reads format {FORMAT}")
-    for key in KEYS:
-        if key not in state:
-            raise Unusable(path, f"lacks '{key}'")
     if (wrong := misfit(state, CHECKPOINT)) is not None:
-        raise Unusable(path, f"holds a value of a wrong type at '{wrong}'")
+        raise Unusable(path, f"has a wrong value or none at '{wrong}'")
     return state
+
+
+def _check_bytes(path: Path) -> None:
+    """Raise `Damaged` for a changed bit, which torch.load would load as a wrong weight."""
+    damage = None
+    try:
+        with zipfile.ZipFile(path) as archive:
+            if (name := archive.testzip()) is not None:
+                damage = f"the checksum of '{name}' is wrong"
+            # No checksum covers the archive's directory. If a record is marked as a folder there,
+            # torch returns uninitialised bytes for it.
+            elif marked := [i.filename for i in archive.infolist() if i.external_attr & 16]:
+                damage = f"'{marked[0]}' is marked as a folder"
+    except Exception as error:  # a broken archive makes zipfile raise errors of many kinds
+        # EINVAL: the archive names a place before its own start. Other OSErrors come from the disk.
+        if isinstance(error, OSError) and error.errno != errno.EINVAL:
+            raise
+        damage = one_line(error)[:120]
+    if damage is not None:
+        raise Damaged(path, f"is damaged: {damage}")

@@ -1,7 +1,8 @@
-"""What a manifest records: command, code, hashes."""
+"""What a manifest records: command, code and hashes, but no secrets, because people share runs."""
 
 import contextlib
 import hashlib
+import re
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -11,21 +12,48 @@ from typing import Any
 
 from ..paths import ROOT
 from ..text import logger
-from .secrets import without_secrets
+
+LEFT_OUT = "[left out: looks like a secret]"
+_NAME = r"[\w-]*(?:api_?key|access_?key|private_?key|secret|token|passw(?:or)?d|credential)[\w-]*"
+_FORMS = (
+    # name = "value", "name": 'value'
+    re.compile(rf"""(?i)({_NAME}["']?\s*[:=]\s*)(["'])(?!\2)[^"'\n]{{4,}}\2"""),
+    # NAME=value without quotes: long, with letters and digits, as generated keys are
+    re.compile(rf"(?i)({_NAME}\s*[:=]\s*)(?=[\w+/-]*\d)(?=[\w+/-]*[a-z])[\w+/-]{{16,}}={{0,2}}"),
+    # https://user:password@host
+    re.compile(r"(://[^/\s:@]+:)[^/\s@]+(?=@)"),
+    # keys that services mark by their first letters
+    re.compile(r"()\b(?:AKIA[0-9A-Z]{16}|gh[pousr]_\w{30,}|github_pat_\w{30,}|glpat-[\w-]{20,})"),
+    re.compile(r"()\b(?:hf_\w{30,}|sk-[\w-]{20,}|xox[abprs]-[\w-]{10,}|AIza[\w-]{35})"),
+    re.compile(r"()-----BEGIN [A-Z ]*PRIVATE KEY-----[\s\S]*?-----END [A-Z ]*PRIVATE KEY-----"),
+)
 
 
 def describe_start(overrides: list[str]) -> dict[str, Any]:
     """Return what a manifest says at the start of a run, without the fingerprint and secrets."""
-    told = {
-        "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
-        "overrides": overrides,
-        "template": _template_version(),
-        "git": _git(),
-    }
-    told, found = without_secrets(told)
-    if found:
+    told = without_secrets(
+        {
+            "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
+            "overrides": overrides,
+            "template": _template_version(),
+            "git": _git(),
+        }
+    )
+    if found := str(told).count(LEFT_OUT):
         logger.warning(f"manifest.json leaves out {found} texts that look like passwords or keys.")
     return {"status": "running", "started": timestamp(), **told}
+
+
+def without_secrets(value: Any) -> Any:
+    """Return a text, or plain values that hold texts, with LEFT_OUT in place of each secret."""
+    if isinstance(value, str):
+        for form in _FORMS:
+            value = form.sub(rf"\g<1>{LEFT_OUT}", value)
+    elif isinstance(value, list):
+        return [without_secrets(entry) for entry in value]
+    elif isinstance(value, dict):
+        return {key: without_secrets(entry) for key, entry in value.items()}
+    return value
 
 
 def timestamp() -> str:
@@ -47,9 +75,9 @@ def fingerprint_differences(one: Mapping[str, Any], other: Mapping[str, Any]) ->
 def _template_version() -> str | None:
     """Return the release of the template that the project was rendered or updated from."""
     answers = ROOT / ".copier-answers.yml"
-    lines = answers.read_text(encoding="utf-8").splitlines() if answers.is_file() else []
-    found = (line.removeprefix("_commit:").strip() for line in lines if line.startswith("_commit:"))
-    return next(found, None)
+    text = answers.read_text(encoding="utf-8") if answers.is_file() else ""
+    found = re.search(r"^_commit: *(.*\S)", text, re.MULTILINE)
+    return found and found[1]
 
 
 def _git() -> dict[str, Any] | None:

@@ -57,16 +57,17 @@ def _newest_equal(config: Config) -> Path | None:
     """
     wanted = _blocks(to_yaml(config))
     differing = {folder: _differences(folder, config, wanted) for folder in all_runs(config.name)}
-    if found := max((f for f, keys in differing.items() if not keys), key=started, default=None):
-        say(f"resume=auto goes on with {shown(found)}.")
-        return found
-    if differing:
-        fewest = min(map(len, differing.values()))
-        near = max((f for f, keys in differing.items() if len(keys) == fewest), key=started)
-        say(
-            f"No run of '{config.name}' has this config. The nearest, {shown(near)}, differs in "
-            f"{', '.join(sorted(differing[near]))}. A new run begins."
-        )
+    if not differing:
+        return None
+    fewest = min(map(len, differing.values()))
+    near = max((folder for folder in differing if len(differing[folder]) == fewest), key=started)
+    if fewest == 0:
+        say(f"resume=auto goes on with {shown(near)}.")
+        return near
+    say(
+        f"No run of '{config.name}' has this config. The nearest, {shown(near)}, differs in "
+        f"{', '.join(sorted(differing[near]))}. A new run begins."
+    )
     return None
 
 
@@ -77,17 +78,15 @@ def _differences(folder: Path, config: Config, wanted: dict[str, str]) -> set[st
     whole config takes a hundred times as long.
     """
     try:
-        text = (folder / "config.yaml").read_text(encoding="utf-8")
-        stored = _blocks(text)
+        stored = _blocks((folder / "config.yaml").read_text(encoding="utf-8", errors="replace"))
         lines = {key for key in wanted if wanted[key] != stored.get(key)} - OPERATIONAL - EXTENDING
-        known = sorted(lines & stored.keys(), key=lambda key: len(stored[key]))
-        if any(_value(wanted[key]) != _value(stored[key]) for key in known):
+        if any(_value(wanted[key]) != _value(stored[key]) for key in lines & stored.keys()):
             return lines
         own = read_config(folder)  # newer keys have their defaults
     except (OSError, UserError):  # a version with other keys made it, or it is damaged
         return {"config.yaml, which cannot be read"}
-    keys = changed_keys(own, config) - OPERATIONAL - EXTENDING
-    return keys | (changed_keys(own, config) & EXTENDING if is_shorter(own, config) else set())
+    keys = changed_keys(own, config) - OPERATIONAL
+    return keys if is_shorter(own, config) else keys - EXTENDING
 
 
 def _blocks(text: str) -> dict[str, str]:

@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import fcntl
+import itertools
 import json
 import math
 import os
@@ -50,10 +51,11 @@ class Run:
             values = {"status": "unknown", **values}
         except (OSError, ValueError, TypeError, RecursionError) as error:
             raise UserError(f"{path} cannot be read: {error}. Restore or remove it.") from error
-        if (wrong := misfit(values, MANIFEST)) is not None:
+        wrong = misfit(values, MANIFEST)
+        if wrong is None and values["status"] == "finished" and not values.get("result"):
+            wrong = "result"
+        if wrong is not None:
             raise UserError(f"{path} has a wrong value or none at '{wrong}'. Restore or remove it.")
-        if values["status"] == "finished" and not values.get("result"):
-            raise UserError(f"{path} says finished, but has no result. Restore or remove it.")
         return values
 
     def update_manifest(self, **values: Any) -> None:
@@ -72,22 +74,20 @@ def create_run(config: Config, manifest: Mapping[str, Any], run_name: str | None
     hidden = parent / f".new-{os.getpid()}-{time.monotonic_ns()}"
     try:
         (hidden / "checkpoints").mkdir(parents=True)
-        config = dataclasses.replace(config, resume=None)
-        (hidden / "config.yaml").write_text(to_yaml(config), encoding="utf-8")
+        text = to_yaml(dataclasses.replace(config, resume=None))
+        (hidden / "config.yaml").write_text(text, encoding="utf-8")
         write_json(hidden / "manifest.json", manifest)
         lock = open(hidden / ".lock", "w")  # noqa: SIM115 - stays open as long as the run
         fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         stamp = run_name or datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
-        folder, number = parent / stamp, 0
-        while hidden.exists():
+        folder, others = parent / stamp, itertools.count(1)
+        while True:
             try:
-                os.rename(hidden, folder)
+                return Run(hidden.rename(folder), lock)
             except OSError:
                 if not folder.exists():
                     raise
-                number += 1  # another run has this name
-                folder = parent / f"{stamp}-{number}"
-        return Run(folder, lock)
+                folder = parent / f"{stamp}-{next(others)}"  # another run has this name
     except OSError as error:
         shutil.rmtree(hidden, ignore_errors=True)
         kind = SaveError if error.errno in NO_SPACE else UserError
@@ -109,28 +109,16 @@ def lock_run(folder: Path) -> Run:
     raise UserError(f"The run {folder} is in use by another process. Wait for it, or stop it.")
 
 
-class MetricsFile:
-    """Appends rows. A resumed run first deletes the rows that it will write again."""
+def open_metrics(folder: Path, done_steps: int, validates_again: bool) -> IO[str]:
+    """Open `metrics.jsonl` to append lines. Delete the rows that a resumed run will write again."""
 
-    def __init__(self, folder: Path, done_steps: int, validates_again: bool) -> None:
-        def is_kept(row: Mapping[str, Any]) -> bool:
-            is_validation = any(key.startswith("val/") for key in row)
-            return row["step"] < done_steps + (not (validates_again and is_validation))
+    def is_kept(row: Mapping[str, Any]) -> bool:
+        is_validation = any(key.startswith("val/") for key in row)
+        return row["step"] < done_steps + (not (validates_again and is_validation))
 
-        path = folder / "metrics.jsonl"
-        write_whole(path, "".join(_line(row) for row in read_metrics(folder) if is_kept(row)))
-        self._file = open(path, "a", encoding="utf-8")  # noqa: SIM115 - open as long as the run
-
-    def write(self, row: Mapping[str, Any]) -> None:
-        self._file.write(_line(row))
-        self._file.flush()
-
-    def close(self) -> None:
-        self._file.close()
-
-
-def _line(row: Mapping[str, Any]) -> str:
-    return to_json(row) + "\n"
+    path = folder / "metrics.jsonl"
+    write_whole(path, "".join(to_json(row) + "\n" for row in read_metrics(folder) if is_kept(row)))
+    return open(path, "a", encoding="utf-8", buffering=1)  # each line reaches the file at once
 
 
 def read_metrics(folder: Path) -> list[dict[str, Any]]:
@@ -152,6 +140,8 @@ def refuse_other_groups(folder: Path, names: set[str]) -> None:
     """Raise `UserError` if the newest log point has other parameter groups than `names`."""
     rows = ({tag for tag in row if tag.startswith("lr/")} for row in read_metrics(folder)[::-1])
     logged = next(filter(None, rows), None)
-    if logged is not None and logged != {f"lr/{name}" for name in names}:  # of another release
-        made = f"The run has {len(logged)} parameter groups, but its config now makes others"
-        raise UserError(f"{made} ({len(names)}). Resume it with the release that began it.")
+    if logged is not None and logged != {f"lr/{name}" for name in names}:
+        raise UserError(
+            "The config now makes other parameter groups than when the run began. Resume it with the "
+            "release that began it."
+        )

@@ -1,6 +1,5 @@
 """How the jobs of a sweep ended: the table at its end."""
 
-import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,7 +10,7 @@ from ..config.schema import Config
 from ..errors import FAILED, FINISHED, MISTAKE, STOPPED
 from ..paths import RUNS, shown
 from ..text import align, tell
-from .folder import read_metrics
+from .folder import Run, read_metrics
 
 
 @dataclass
@@ -27,20 +26,20 @@ class Outcome:
 
     def result(self) -> dict[str, Any]:
         """Return `status`; with a run also `run`, and its result: `steps`, `best`, `last` …"""
-        found = [self.resumed] if self.resumed else []
-        if self.config is not None and not found:
+        folder = self.resumed
+        if folder is None and self.config is not None:
             own = RUNS / self.config.name / str(self.folder_name)
-            found = [p for p in (*own.parent.glob(f"{own.name}-*"), own) if p.is_dir()]
-        if not found:
+            folder = next((p for p in (*own.parent.glob(f"{own.name}-*"), own) if p.is_dir()), None)
+        if folder is None:
             ended = {FINISHED: "finished", MISTAKE: "mistake", STOPPED: "stopped"}
             return {"status": ended.get(self.code, "failed")}
-        manifest = json.loads((found[0] / "manifest.json").read_text(encoding="utf-8"))
+        manifest = Run(folder, None).manifest()
         result = manifest.get("result") or {}
         if result.get("last", 0) is None:  # of a run without a validation, or NaN
-            rows = read_metrics(found[0])
+            rows = read_metrics(folder)
             result["last"] = next((r[m] for r in rows[::-1] if (m := result["monitor"]) in r), None)
         result = {k: v for k, v in result.items() if v is not None}
-        return {"status": manifest["status"], "run": shown(found[0]), **result}
+        return {"status": manifest["status"], "run": shown(folder), **result}
 
 
 def report(outcomes: Sequence[Outcome]) -> None:

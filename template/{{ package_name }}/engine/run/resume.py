@@ -114,9 +114,8 @@ def record_resumed(
     if differences := fingerprint_differences(before, fingerprint):
         logger.warning(f"This run is no longer bit-exact: {', '.join(differences)}.")
     extended = sorted(changed_keys(stored, config) & EXTENDING)
-    if length := LENGTH.intersection(extended):
-        keys = ", ".join(sorted(length))
-        logger.warning(f"{keys} changed: the schedule becomes that of the longer run.")
+    if length := ", ".join(key for key in extended if key in LENGTH):
+        logger.warning(f"{length} changed: the schedule becomes that of the longer run.")
     if extended and distributed.is_main():
         write_whole(run.folder / "config.yaml", to_yaml(config))
     resumed = {

@@ -69,16 +69,12 @@ class Saver:
         self.thread = threading.Thread(target=self._write, args=(copied, step, best, event))
         self.thread.start()
 
-    def check(self) -> None:
-        """Raise `SaveError` or `NotFiniteError` if a write has failed. Never wait."""
+    def wait(self) -> None:
+        """Wait until everything is on the disk. Raises `SaveError` or `NotFiniteError`."""
+        self.close()
         if self.error is not None:
             error, self.error = self.error, None
             raise error
-
-    def wait(self) -> None:
-        """Wait until everything is on the disk. Raises `SaveError`."""
-        self.close()
-        self.check()
 
     def close(self) -> None:
         """Wait without raising, for a run that is failing already."""
@@ -100,8 +96,7 @@ class Saver:
             self.error = error
 
     def _refuse_not_finite(self, state: Mapping[str, Any], step: int) -> None:
-        parts = {part: state.get(part) for part in PARTS}
-        for place in bad_places(parts):
+        for place in bad_places({part: state.get(part) for part in PARTS}):
             if place.partition("/")[2] not in self.masks:
                 names = [path.name for path in checkpoint.newest_first(self.folder)]
                 last = f"The last checkpoint is {names[0]}." if names else "There is no checkpoint."

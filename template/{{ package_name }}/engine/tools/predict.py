@@ -16,7 +16,7 @@ from ..batches.plan import Plan
 from ..build.target import describe_error
 from ..errors import UserError
 from ..machine.device import to_device
-from ..paths import files_below, shown, temporary_path, to_json
+from ..paths import files_below, replacing, shown, to_json
 from ..rng import Domain
 from ..text import printable, tell
 from .folders import writing_to
@@ -34,17 +34,15 @@ def predict_files(run: Opened, paths: Sequence[str], size: int | None, out: Path
             sys.stdout.reconfigure(errors="surrogateescape")
         write_csv(rows, sys.stdout, for_people=sys.stdout.isatty())
         return
-    partial = temporary_path(out)
-    with writing_to(out.parent):
-        try:
-            with partial.open("x", encoding="utf-8", errors="surrogateescape", newline="") as file:
-                if out.suffix == ".jsonl":
-                    file.writelines(to_json(row) + "\n" for row in rows)
-                else:
-                    write_csv(rows, file)
-            os.replace(partial, out)
-        finally:
-            partial.unlink(missing_ok=True)
+    with (
+        writing_to(out.parent),
+        replacing(out) as partial,
+        open(partial, "x", encoding="utf-8", errors="surrogateescape", newline="") as file,
+    ):
+        if out.suffix == ".jsonl":
+            file.writelines(to_json(row) + "\n" for row in rows)
+        else:
+            write_csv(rows, file)
     tell(f"Predictions: {shown(out)}")
 
 
