@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..config.schema import Rule, check_value
 from ..errors import UserError
 from .windows import Windows, normalisation, normalise
 
@@ -65,8 +66,7 @@ class ArrayImages(Canvases):
             given = f"{images.dtype} images {list(images.shape)} and {len(labels)} labels"
             raise UserError(f"Give images as uint8 [N, H, W, C] and N labels, not {given}.")
         count, height, width, channels = images.shape
-        if not 0 <= shift < min(height, width):
-            raise UserError(f"data.shift={shift} must be from 0 to {min(height, width) - 1}.")
+        check_value("data.shift", shift, Rule(at_least=0, below=min(height, width)))
         offset, scale = normalisation(mean, std, channels)
         # With a border, a shifted picture is a window of its canvas: a batch is one copy.
         canvases = np.zeros((count, channels, height + 2 * shift, width + 2 * shift), np.uint8)
@@ -89,11 +89,6 @@ class OnDevice(Windows):
         super().__init__(labels, source.shape, source.shift, source.flip, offset, scale)
         self.sample_bytes = source.sample_bytes
         self.canvases = torch.from_numpy(source.canvases).to(device)
-        # The indices of a window's rows, columns and channels, shaped as in [B, C, H, W].
-        channels, height, width = source.shape
-        self.rows = torch.arange(height, device=device).view(1, 1, -1, 1)
-        self.columns = torch.arange(width, device=device).view(1, 1, 1, -1)
-        self.channels = torch.arange(channels, device=device).view(1, -1, 1, 1)
 
     def batch(self, indices: np.ndarray, keys: np.ndarray) -> tuple[Tensor, Tensor]:
         """Return images, float32 [B, C, H, W], and labels, int64 [B], on the device."""
@@ -101,7 +96,9 @@ class OnDevice(Windows):
         numbers = torch.from_numpy(drawn)
         if self.canvases.is_cuda:  # a copy from pinned memory does not wait for the GPU
             numbers = numbers.pin_memory().to(self.canvases.device, non_blocking=True)
-        sample, down, right, mirrored = numbers.view(4, -1, 1, 1, 1).unbind()
-        columns = torch.where(mirrored > 0, self.columns.flip(-1), self.columns)
-        images = self.canvases[sample, self.channels, self.rows + down, columns + right]
-        return normalise(images, self.offset, self.scale), self.labels[sample.flatten()]
+        sample, down, right, mirrored = numbers.unbind()
+        _, height, width = self.shape
+        windows = self.canvases.unfold(2, height, 1).unfold(3, width, 1)
+        images = windows[sample, :, down, right]
+        images = torch.where(mirrored.view(-1, 1, 1, 1) > 0, images.flip(-1), images)
+        return normalise(images, self.offset, self.scale), self.labels[sample]

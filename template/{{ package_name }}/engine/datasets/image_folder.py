@@ -4,7 +4,6 @@ import hashlib
 import math
 import os
 from concurrent.futures import ThreadPoolExecutor
-from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,7 @@ from PIL import Image
 from torch.utils.data import Dataset
 
 from ..api import PICTURES
+from ..config.schema import Rule, check_value
 from ..errors import UserError
 from ..paths import files_below
 from ..rng import Permutation
@@ -55,10 +55,9 @@ class ImageFolder(PictureData):
         std: float | list[float],
         in_memory: bool = False,
     ) -> None:
-        if not 0 < val_fraction < 1:
-            raise UserError(f"data.val_fraction={val_fraction} must be between 0 and 1.")
-        if not 0 <= shift < 1:
-            raise UserError(f"data.shift={shift} must be from 0 to less than 1.")
+        check_value("data.val_fraction", val_fraction, Rule(above=0, below=1))
+        check_value("data.shift", shift, Rule(at_least=0, below=1))
+        check_value("data.max_size", max_size, Rule(at_least=1))
         if channels not in (None, 1, 3):
             raise UserError(f"data.channels={channels} must be 1 (grey), 3 (colour) or null.")
         folder = Path(root).expanduser().absolute()
@@ -122,23 +121,27 @@ def _find_samples(folder: Path, val_fraction: float) -> tuple[list[str], dict[st
             raise UserError(f"{folder} has a folder '{found['val'].name}', but no 'train'.")
         found = {"train": folder}
     names = _folders(found["train"])
-    splits: dict[str, list[Sample]] = {}
+    splits: dict[str, list[Sample]] = {split: [] for split in (*found, "val")}
     for split, place in found.items():
-        present = _folders(place)
-        least = 2 if split == "train" else 1
+        present, least = _folders(place), 2 if split == "train" else 1
         if len(present) < least:
             text = f"{place} has {len(present)} folders. It needs one for each class"
             raise UserError(f"{text}, at least {least}.")
-        splits[split] = []
         for name in present:
             if name not in names:
                 raise UserError(f"Class '{name}' is in {place}, but not in {found['train']}.")
-            pictures = files_below(place / name, PICTURES)
-            if not pictures:
+            paths, number = files_below(place / name, PICTURES), names.index(name)
+            if not paths:
                 raise UserError(f"{place / name} has no pictures: {', '.join(PICTURES)}.")
-            splits[split] += [(path, names.index(name)) for path in pictures]
-    if "val" not in splits:
-        splits["train"], splits["val"] = _hold_out(splits["train"], val_fraction)
+            held_out: set[int] = set()
+            if split == "train" and "val" not in found:  # at least one picture, but never all
+                count = min(max(1, round(val_fraction * len(paths))), len(paths) - 1)
+                order = Permutation(len(paths), SPLIT_KEY + number)
+                held_out.update(order.slice(0, count).tolist())
+            for index, path in enumerate(paths):
+                splits["val" if index in held_out else split].append((path, number))
+    if not splits["val"]:
+        raise UserError("Every class has only one picture: none can be held out for validation.")
     return names, splits
 
 
@@ -146,25 +149,8 @@ def _folders(folder: Path) -> list[str]:
     return sorted(p.name for p in folder.iterdir() if p.is_dir() and not p.name.startswith("."))
 
 
-def _hold_out(samples: list[Sample], val_fraction: float) -> tuple[list[Sample], list[Sample]]:
-    """Hold out a share of each class: at least one picture, but never all of them."""
-    train: list[Sample] = []
-    val: list[Sample] = []
-    for number, group in groupby(samples, key=lambda sample: sample[1]):
-        own = list(group)
-        count = min(max(1, round(val_fraction * len(own))), len(own) - 1)
-        held_out = set(Permutation(len(own), SPLIT_KEY + number).slice(0, count).tolist())
-        for place, sample in enumerate(own):
-            (val if place in held_out else train).append(sample)
-    if not val:
-        raise UserError("Every class has only one picture: none can be held out for validation.")
-    return train, val
-
-
 def _look(samples: list[Sample], max_size: int) -> tuple[int, int, int]:
     """Return height, width and channels for all pictures, from the headers of some."""
-    if max_size < 1:
-        raise UserError(f"data.max_size={max_size} must be at least 1 pixel.")
     sizes, colour = [], False
     for index in np.linspace(0, len(samples) - 1, min(len(samples), _LOOKED_AT)).astype(int):
         with opened(samples[index][0]) as image:

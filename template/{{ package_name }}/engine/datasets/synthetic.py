@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from ..config.schema import Rule, check_value
 from ..errors import UserError
 from .arrays import ArrayImages
 from .windows import PictureData
@@ -17,15 +18,10 @@ class Synthetic(PictureData):
     def __init__(self, shape: list[int], size: int, classes: int) -> None:
         if len(shape) != 3 or min(shape) < 1:
             raise UserError(f"data.shape={shape} must be [channels, height, width] of 1 or more.")
-        if size < 1:
-            raise UserError(f"data.size={size} must be at least 1.")
-        if not 2 <= classes <= 1_000_000:
-            raise UserError(f"data.classes={classes} must be from 2 to a million.")
-        self.info = {
-            "shape": tuple(shape),
-            "classes": classes,
-            "class_names": [str(number) for number in range(classes)],
-        }
+        check_value("data.size", size, Rule(at_least=1))
+        check_value("data.classes", classes, Rule(at_least=2, at_most=1_000_000))
+        names = [str(number) for number in range(classes)]
+        self.info = {"shape": tuple(shape), "classes": classes, "class_names": names}
         channels, height, width = shape
         draw = np.random.Generator(np.random.PCG64(0))
         # Pattern and noise each take half the range of a byte, so that the sum fits.

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from ..config.schema import Rule, check_value
 from ..errors import UserError, one_line
 from ..rng import Permutation
 from . import SPLIT_KEY
@@ -46,12 +47,10 @@ class TorchvisionImages(PictureData):
         mean: float | list[float],
         std: float | list[float],
     ) -> None:
-        if dataset not in _NAMES:
-            raise UserError(f"data.dataset={dataset} is not one of {', '.join(_NAMES)}.")
+        check_value("data.dataset", dataset, Rule(one_of=_NAMES))
         images, labels, names = _load(dataset, root, train=True)
         test_images, test_labels, _ = _load(dataset, root, train=False)
-        if not 1 <= val_size < len(labels):
-            raise UserError(f"data.val_size={val_size} must be from 1 to {len(labels) - 1}.")
+        check_value("data.val_size", val_size, Rule(at_least=1, below=len(labels)))
         order = Permutation(len(labels), SPLIT_KEY).slice(0, len(labels))
         held_out, rest = np.sort(order[:val_size]), np.sort(order[val_size:])
         shape = (images.shape[3], *images.shape[1:3])

@@ -45,11 +45,14 @@ def evaluate_run(run: Opened, split: str, batch_size: int | None, out: Path) -> 
     tell(f"{run.checkpoint.name}, step {run.step}, {counts}")
     tell(*align([[name, number(value)] for name, value in values.items()]))
     if pairs and set(chain(*pairs)) <= set(names):
-        matrix = count_pairs(pairs, names)
+        place = {name: i for i, name in enumerate(names)}
+        matrix = np.zeros((len(names), len(names)), dtype=int)  # of targets × labels
+        for target, label in pairs:
+            matrix[place[target], place[label]] += 1
         scores = class_scores(matrix)
         result["classes"] = {
             name: {key: column[i].item() for key, column in scores.items()}
-            for i, name in enumerate(names)
+            for name, i in place.items()
         }
         result["class_names"] = names
         if len(names) <= _WHOLE:
@@ -67,17 +70,8 @@ def evaluate_run(run: Opened, split: str, batch_size: int | None, out: Path) -> 
     tell(f"All results: {shown(path)}")
 
 
-def count_pairs(pairs: Sequence[tuple[str, str]], names: Sequence[str]) -> np.ndarray:
-    """Return the confusion matrix, int. A row is a target, a column is a label."""
-    place = {name: i for i, name in enumerate(names)}
-    matrix = np.zeros((len(names), len(names)), dtype=int)
-    for target, label in pairs:
-        matrix[place[target], place[label]] += 1
-    return matrix
-
-
 def class_scores(matrix: np.ndarray) -> dict[str, np.ndarray]:
-    """Return precision, recall, F1 and support (the number of samples) of each class."""
+    """Return precision, recall, F1 and support of each class. A row of the matrix is a target."""
     right, targets, labels = matrix.diagonal(), matrix.sum(axis=1), matrix.sum(axis=0)
     return {
         "precision": right / np.maximum(1, labels),

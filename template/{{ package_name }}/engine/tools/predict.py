@@ -28,11 +28,17 @@ _FORMULA = ("=", "+", "-", "@", "\t")
 
 def predict_files(run: Opened, paths: Sequence[str], size: int | None, out: Path | None) -> None:
     """Write one row per file to `out` (.csv or .jsonl), or as CSV to stdout. Raises `UserError`."""
-    rows = predictions(run, find_files(paths, run.built.data.endings), size)
+    files, endings = list[str](), run.built.data.endings
+    for path in paths:
+        found = files_below(path, endings) if os.path.isdir(path) else [path]
+        if not found:
+            raise UserError(f"No file below {path} ends in {', '.join(endings)}. Name other paths.")
+        files += found
+    rows = predictions(run, files, size)
     if out is None:
         if isinstance(sys.stdout, io.TextIOWrapper):  # file names may be any bytes
             sys.stdout.reconfigure(errors="surrogateescape")
-        write_csv(rows, sys.stdout, for_people=sys.stdout.isatty())
+        write_csv(rows, sys.stdout)
         return
     with (
         writing_to(out.parent),
@@ -44,17 +50,6 @@ def predict_files(run: Opened, paths: Sequence[str], size: int | None, out: Path
         else:
             write_csv(rows, file)
     tell(f"Predictions: {shown(out)}")
-
-
-def find_files(paths: Sequence[str], endings: tuple[str, ...]) -> list[str]:
-    """Return the named files, and all files with one of `endings` in the named folders, in order."""
-    found: list[str] = []
-    for path in paths:
-        below = files_below(path, endings) if os.path.isdir(path) else [path]
-        if not below:
-            raise UserError(f"No file below {path} ends in {', '.join(endings)}. Name other paths.")
-        found += below
-    return found
 
 
 @torch.no_grad()
@@ -79,15 +74,15 @@ def predictions(run: Opened, files: Sequence[str], size: int | None) -> Iterator
             done += 1
 
 
-def write_csv(rows: Iterable[Mapping[str, Any]], file: TextIO, for_people: bool = False) -> None:
-    """Write a table with the columns of the first row. for_people: escape control characters."""
+def write_csv(rows: Iterable[Mapping[str, Any]], file: TextIO) -> None:
+    """Write a table with the columns of the first row. On a terminal, escape control characters."""
 
     def cell(value: Any) -> Any:
         if not isinstance(value, str):
             return value
         value = value.replace("\r", "\\r")  # it would begin a row
         text = f"'{value}" if value[:1] in _FORMULA else value
-        return printable(text) if for_people else text
+        return printable(text) if file.isatty() else text
 
     writer, columns = csv.writer(file, lineterminator="\n"), list[str]()
     for row in map(table_cells, rows):
