@@ -111,12 +111,12 @@ BROKEN: dict[str, tuple[str, Change | None, str]] = {
     ),
     "other validation": (
         f"{ENGINE}/validation.py",
-        replaced("    return values.means()", "    return {k: v + 1 for k, v in values.means().items()}"),
+        replaced("    found = values.means()", "    found = {k: v + 1 for k, v in values.means().items()}"),
         "trains differently",
     ),
     "forgets the optimizer in a resume": (
         f"{ENGINE}/build/parts.py",
-        replaced('        load_optimizer_state(self.optimizer, state["optimizer"], values)', "        pass"),
+        replaced('load_optimizer_state(self.optimizer, state["optimizer"], state.get("optimizer_values"))', "pass"),
         "ends a run from before the update differently",
     ),
     "answers of its own": (
