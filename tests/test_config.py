@@ -47,6 +47,25 @@ def test_every_key_has_a_meaning_and_a_default_that_its_rule_allows(engine):
         assert value is None or rule.allows(value), name
 
 
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("seed: 1.5", "seed=1.5 is not possible. Its type is int."),
+        ("drop_last: 'no'", "drop_last=no is not possible. Its type is bool."),
+        ("init_rename: x", "init_rename=x is not possible. Its type is list[str]."),
+        ("mix: null", "mix=null is not possible."),
+        ("epochs: true", "epochs=true is not possible."),
+        ("log: 3", "log=3 is not possible."),
+    ],
+)
+def test_a_stored_value_of_another_type_is_refused(engine, line, said):
+    stored = engine("config.stored")
+    values = yaml.safe_load(stored.to_yaml(engine("launch").compose())) | yaml.safe_load(line)
+    with pytest.raises(engine("errors").UserError, match=r"^a/config.yaml has a mistake\. ") as caught:
+        stored.parse_config(yaml.safe_dump(values), "a/config.yaml")
+    assert said in str(caught.value)
+
+
 def test_help_and_page_have_every_key(train, engine):
     out = train("--help").out
     for name, meaning in meanings(engine).items():

@@ -1,10 +1,12 @@
-"""Overrides drawn at random, good and bad: each plans a run or is refused in one sentence.
+"""Overrides and whole command lines drawn at random: each does what it says, or is refused in one sentence.
 
 Every run of the tests draws the same cases. For others, and more:
 
     OVERRIDES_SEED=7 OVERRIDES_CASES=1000 uv run pytest tests/test_overrides.py
+    uv run pytest tests/test_overrides.py --commands 3000 -k any_command
 """
 
+import operator
 import os
 import resource
 import shutil
@@ -12,6 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from helpers.commands import Command, Draw, meant
 from helpers.forkserver import Result, Server
 from helpers.overrides import keys_of_choices, overrides, schema
 from hypothesis import HealthCheck, Phase, given, seed, settings
@@ -65,6 +68,25 @@ class Project:
                 self.is_refused(self.train(*overrides), overrides)
         assert self.found() == self.files
         return done.code == 0
+
+    def obey(self, command: Command) -> Result:
+        """Run a command. Fail if it neither does something nor says in one sentence why not."""
+        shutil.rmtree(self.folder / "runs", ignore_errors=True)
+        done = self.server.run(self.folder / command.script, *command.arguments, cwd=self.folder)
+        told = f"{command} ended with {done.code}:\n{done.out[-3000:]}"
+        now = self.found()
+        new, changed = now.keys() - self.files.keys(), {p for p in self.files if now.get(p) != self.files[p]}
+        for path in sorted(new, reverse=True):  # an output that was asked for
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+        self.files = self.found()  # of a folder, nothing but its time has changed
+        assert not {path for path in changed if path.is_file()}, told
+        assert "Traceback" not in done.out, told
+        assert done.code in (0, 2), told
+        if done.code == 2:
+            assert not {path for path in new if path.is_file()}, told
+            assert done.last.endswith((".", "?", '".')) or "Go on with: python train.py resume=" in done.last, told
+            assert len(done.last) < 1500, told
+        return done
 
     def is_refused(self, done: Result, overrides: list[str]) -> None:
         assert done.code == 2, f"exit code {done.code}:\n{done.out}"
@@ -130,6 +152,32 @@ def test_random_overrides(project_with_a_run, engine, chunk):
     assert 0.3 < sum(plans) / len(plans) < 0.9
 
 
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if "number" in metafunc.fixturenames:
+        metafunc.parametrize("number", range(metafunc.config.getoption("commands")))
+
+
+def test_any_command(project_with_a_run, engine, number):
+    rules = engine("config.schema")
+    draw = Draw(SEED * 10**6 + number, schema(rules), keys_of_choices(project_with_a_run.folder))
+    command = draw.command()
+    done = project_with_a_run.obey(command)
+    if done.code or not command.plans:
+        return
+    config = engine("launch").compose(*command.arguments)
+    given = [argument.lstrip("+").partition("=") for argument in command.arguments]
+    values = {key: text for key, _, text in given}
+    for key in values.keys() & rules.RULES.keys() - {"monitor_mode"}:
+        typed, found = meant(rules.RULES[key].kind, values[key]), operator.attrgetter(key)(config)
+        typed = (
+            None if key.startswith("limit_") and type(typed) is float and "." in values[key] and typed == 1 else typed
+        )
+        typed = typed.lower() if key in ("deterministic", "compile") else typed
+        assert typed is ... or typed == found, f"{key}={values[key]} was read as {found!r}"
+    twice = [key for key in values if len({text for k, _, text in given if k == key}) > 1]
+    assert all(f"{key} is given twice." in done.out for key in twice), done.out
+
+
 REFUSED = [
     ("optimizer.layer_decay=x", "optimizer.layer_decay=x"),
     ("workers=100000", "at most 1024"),
@@ -162,6 +210,12 @@ REFUSED = [
     ),
     ("data=synthetic data.shape=[1,4,4] data.size=9 batch_size=1", "more than 1 value per channel"),
     ("mix=mixup loss=terms", "multi_margin_loss"),
+    ("seed=${lr}", "seed=0.003 is not possible. Its type is int."),
+    ("name=${lr}", "name=0.003 is not possible. Its type is str."),
+    ("log=${lr}", "log=0.003 is not possible. It must be a section of keys."),
+    ("drop_last=${name}", "drop_last=default is not possible. Its type is bool."),
+    ("drop_last=7", "drop_last=7 is not possible. Write true or false."),
+    ("deterministic=${lr}", "deterministic=0.003 is not possible."),
 ]
 """What once ended with a traceback, a plan, several lines or never, and a word of what it says now."""
 
@@ -171,6 +225,25 @@ def test_once_a_traceback(project_with_a_run, overrides, named):
     words = overrides.split(" ") if "{" not in overrides else [overrides]
     assert not project_with_a_run.check(words)
     assert named in project_with_a_run.train(*words, "dry_run=true").out
+
+
+TEXTS = ["2024_01_05", "1e3", "1.10", "+5", ".5", "007", "NaN", "True", "12"]
+
+
+@pytest.mark.parametrize("typed", TEXTS)
+def test_a_text_stays_as_it_was_typed(engine, typed):
+    """Hydra would see a number: 2024_01_05 became 20240105."""
+    assert engine("launch").compose(f"name={typed}").name == typed
+    swept = engine("config.compose").accept([f"name={typed},a"])
+    assert swept in ([f"name='{typed}',a"], [f"name={typed},a"])
+
+
+def test_a_key_with_two_values_is_told(engine, capsys):
+    read = engine("config.compose").read_flags
+    assert read(["lr=0.1", "lr=0.1", "seed=1"]) == ["lr=0.1", "lr=0.1", "seed=1"]
+    assert capsys.readouterr().err == ""
+    read(["lr=0.1", "seed=1", "++lr=0.2"])
+    assert capsys.readouterr().err == "lr is given twice. lr=0.2 counts, and lr=0.1 does not.\n"
 
 
 def test_a_whole_number_will_do_where_a_float_is_wanted(project_with_a_run):

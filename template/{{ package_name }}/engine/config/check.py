@@ -34,13 +34,15 @@ def from_dict(values: Mapping[str, Any]) -> Config:
     known = dict(values)
     _drop_retired(known)
     given = {name: known.pop(name, None) or {} for name in SECTIONS}
+    if wrong := next((name for name in given if not isinstance(given[name], dict)), None):
+        raise UserError(f"{wrong}={given[wrong]} is not possible. It must be a section of keys.")
     for name in (*known, *(f"{section}.{key}" for section in given for key in given[section])):
         if name not in RULES:
             raise UserError(f"Unknown config key '{name}'.{hint(name, RULES)}")
     known |= {name: section(**given[name]) for name, section in SECTIONS.items()}
     config = Config(**known)
-    config.deterministic = config.deterministic.lower()  # Hydra reads a bare true as a bool
-    config.compile = config.compile.lower()
+    config.deterministic = str(config.deterministic).lower()  # Hydra reads a bare true as a bool
+    config.compile = str(config.compile).lower()
     for name in ("limit_train_batches", "limit_val_batches"):
         if repr(getattr(config, name)) == "1.0":  # all of them, while 1 is one
             setattr(config, name, None)

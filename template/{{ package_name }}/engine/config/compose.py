@@ -6,12 +6,13 @@ from typing import Any
 
 from ..errors import UserError
 from ..paths import CONFIGS
+from ..text import say
 from .check import RETIRED, from_dict
 from .hints import choices, refuse_other_spellings
 from .hydra_errors import explain, first_line
 from .hydra_internals import check_flags
 from .monitor import usual_mode
-from .schema import FIELDS, GROUPS, SECTIONS, Config
+from .schema import FIELDS, GROUPS, RULES, SECTIONS, Config, Rule
 
 DIRECTIONS = {"max": "maximize", "min": "minimize"}  # Hydra's words for each `monitor_mode`
 
@@ -51,7 +52,13 @@ def read_flags(arguments: list[str]) -> list[str]:
     rest[place:place] = [_FLAGS[a] for a in levels & _FLAGS.keys()]
     if any(argument.startswith("-") for argument in rest):
         check_flags(rest)
-    return accept(rest)
+    values: dict[str, str] = {}
+    for override in (accepted := accept(rest)):
+        key, _, value = override.lstrip("+").partition("=")
+        if override[:1] not in ("-", "~") and values.setdefault(key, value) != value:
+            say(f"{key} is given twice. {key}={value} counts, and {key}={values[key]} does not.")
+        values[key] = value
+    return accepted
 
 
 _EMPTY = {"logger": "none", "mix": "none", "scheduler": "constant"}
@@ -76,8 +83,25 @@ def accept(arguments: Iterable[str]) -> list[str]:
                 is_wrapped = value.startswith("torch.") and "torch" in choices(key)
                 accepted += [f"{key}={'torch' if is_wrapped else 'named'}"] if choices(key) else []
                 argument = f"{key}._target_={value}"
-        accepted.append(argument)
+        accepted.append(_as_typed(argument))
     return accepted
+
+
+_NUMBER = re.compile(r"(?i)[+-]?[\d._]*\d[\d._]*(e[+-]?[\d_]+)?|[+-]?(inf|nan)|true|false")
+
+
+def _as_typed(argument: str) -> str:
+    """Return an override with quotes where a key holds text and Hydra would see a number: it would
+    write 2024_01 as 202401. Raises `UserError` for a number as a switch: it would take 7 for true.
+    """
+    key, _, value = argument.partition("=")
+    rule, parts = RULES.get(key.lstrip("+"), Rule()), value.split(",")  # parts: of a sweep
+    numbers = [part for part in parts if _NUMBER.fullmatch(part)]
+    if rule.kind == "bool" and {n.lower() for n in numbers} - {"0", "1", "true", "false"}:
+        raise UserError(f"{argument} is not possible. Write true or false.")
+    if rule.one_of or rule.kind[:3] != "str" or all(n.isdecimal() for n in numbers):
+        return argument
+    return f"{key}=" + ",".join(f"'{p}'" if p in numbers else p for p in parts)
 
 
 def composed(overrides: list[str]) -> Any:

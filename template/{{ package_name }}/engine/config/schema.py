@@ -9,11 +9,13 @@ from __future__ import annotations
 import dataclasses
 import math
 import os
+import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from ..errors import UserError
+from ..text import typed
 
 
 @dataclass(frozen=True)
@@ -27,9 +29,10 @@ class Rule:
     one_of: tuple[str, ...] = ()
     fits: Callable[[Any], bool] | None = None  # returns True for a value that can work
     must_be: str = ""  # the allowed values in words, where `fits` decides
+    kind: str = ""  # the type of the field, such as "int | None"; "": any type
 
     def allows(self, value: Any) -> bool:
-        """Return True if the value can work. The type is checked before, by OmegaConf."""
+        """Return True if the value can work. Its type is checked before."""
         if self.fits is not None:
             return self.fits(value)
         if self.one_of:
@@ -49,7 +52,13 @@ class Rule:
 
 
 def check_value(name: str, value: Any, rule: Rule) -> None:
-    """Refuse a value that its rule does not allow. None is always allowed. Raises `UserError`."""
+    """Refuse a value that its rule does not allow. Raises `UserError`.
+
+    The type is checked too: OmegaConf does not look at values that are computed (`${lr}`) or stored.
+    """
+    kinds = re.sub(r"\[.*?\]", "", rule.kind).replace("float", "float | int").split(" | ")
+    if rule.kind and ("None" if value is None else type(value).__name__) not in kinds:
+        raise UserError(f"{name}={typed(value)} is not possible. Its type is {rule.kind}.")
     if value is not None and not rule.allows(value):
         raise UserError(f"{name}={value} is not possible. It must be {rule.limits()}.")
 
@@ -199,7 +208,7 @@ EXTENDING = LENGTH | {"early_stopping_patience"}
 
 
 RULES: dict[str, Rule] = {
-    f"{prefix}{field.name}": field.metadata.get("rule", Rule())
+    f"{prefix}{field.name}": replace(field.metadata.get("rule", Rule()), kind=str(field.type))
     for prefix, kind in (("", Config), ("log.", Log), ("find_lr.", FindLr))
     for field in dataclasses.fields(kind)
     if field.name not in SECTIONS

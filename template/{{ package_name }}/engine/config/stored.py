@@ -50,10 +50,10 @@ def parse_config(text: str, source: str) -> Config:
     try:
         values = OmegaConf.to_container(OmegaConf.create(text))
         if not isinstance(values, dict) or not values:
-            raise UserError(f"{source} holds no config.")
+            raise UserError("It holds no config.")
         return from_dict({str(key): value for key, value in values.items()})
-    except UserError:
-        raise
+    except UserError as error:
+        raise UserError(f"{source} has a mistake. {error}") from None
     except Exception as error:  # broken text and values of a wrong type raise many kinds of errors
         raise UserError(f"{source} cannot be read: {one_line(error)}.") from error
 
