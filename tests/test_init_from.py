@@ -1,5 +1,8 @@
 """Weights to start from: `init_from` and `init_rename`."""
 
+import time
+import zipfile
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -157,14 +160,59 @@ class Settings:
         ([torch.ones(3)], "is not a state dict"),
         ({"weights": {"a": torch.ones(3)}}, "is not a state dict"),
         ({"0.weight": torch.ones(4, 3).to_sparse()}, "sparse"),
-        ({"0.weight": torch.ones(4, 3, device="meta")}, "without values"),
+        ({"0.weight": torch.ones(4, 3, device="meta")}, "meta tensors"),
         ({"0.bias": torch.ones(4), "module.0.bias": torch.ones(4)}, "the same name"),
         ({"1": torch.ones(3)}, "No tensor in"),
+        ({"module." * 100_000: torch.ones(3)}, "No tensor in"),
+        ({"0.weight": torch.full((4, 3), 1e300, dtype=torch.float64)}, "is infinite or NaN"),
+        ({"format": 1, "model": net().state_dict(), "ema": 3}, "no tensors by name"),
+        ({"format": 1, "model": net().state_dict(), "loss": [1]}, "no tensors by name"),
+        ({"format": 1, "model": [1], "ema": None}, "no tensors by name"),
+        ({"format": torch.ones(2), "model": [1]}, "No tensor in"),
     ],
 )
 def test_files_that_are_refused(load, engine, content, words):
     with pytest.raises(engine("errors").UserError, match=words):
         load(content)
+
+
+@pytest.mark.filterwarnings("ignore:torch.quantize_per_tensor")
+def test_a_quantized_tensor(load, engine):
+    content = {"0.weight": torch.quantize_per_tensor(torch.ones(4, 3), 0.1, 0, torch.qint8)}
+    with pytest.raises(engine("errors").UserError, match="quantized"):
+        load(content)
+
+
+def archive(path: Path, change: Callable[[str, bytes], bytes], compression: int = zipfile.ZIP_STORED) -> None:
+    """Write the records of a state dict anew, each of them changed."""
+    torch.save(net().state_dict(), path)
+    with zipfile.ZipFile(path) as source:
+        records = [(name, change(name, source.read(name))) for name in source.namelist()]
+    with zipfile.ZipFile(path, "w", compression) as target:
+        for name, data in records:
+            target.writestr(name, data)
+
+
+def test_an_archive_that_blows_up(engine, tmp_path):
+    """256 MB of zeros in 260 kB: it is refused before it is unpacked."""
+    path = tmp_path / "bomb.pt"
+    archive(path, lambda name, data: bytes(2**28) if name.endswith("/data/0") else data, zipfile.ZIP_DEFLATED)
+    began = time.monotonic()
+    with pytest.raises(engine("errors").UserError, match="it is compressed"):
+        engine("build.init_from").read_weights(path)
+    assert time.monotonic() - began < 1
+
+
+def test_a_flipped_bit(engine, tmp_path):
+    """torch.load does not compare checksums."""
+    path = tmp_path / "flipped.pt"
+    archive(path, lambda name, data: data)
+    content = bytearray(path.read_bytes())
+    weight = net().state_dict()["1.running_var"].numpy().tobytes()  # ones
+    content[content.index(weight)] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(engine("errors").UserError, match="checksum"):
+        engine("build.init_from").read_weights(path)
 
 
 def test_a_folder(engine, tmp_path):

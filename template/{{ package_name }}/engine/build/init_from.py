@@ -2,6 +2,7 @@
 
 import pickle
 import re
+import zipfile
 from collections.abc import Callable, Collection, Sequence
 from functools import partial
 from pathlib import Path
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 
 from ..errors import UserError, one_line
 from ..run import checkpoint
+from ..run.shape import CHECKPOINT, misfit
 from ..text import say
 
 Weights = dict[str, Tensor]
@@ -46,7 +48,7 @@ def init_from(model: nn.Module, loss: nn.Module, path: Path, rename: Sequence[st
             f"model's '{next(iter(own), '')}'. Rename keys with \"init_rename=['^prefix[.]=>']\"."
         )
     for key, value in fitting.items():
-        if not value.isfinite().all() and own[key].isfinite().all():
+        if not value.to(own[key].dtype).isfinite().all() and own[key].isfinite().all():
             raise UserError(f"{key} in {path} is infinite or NaN. Choose an earlier checkpoint.")
     model.load_state_dict(fitting, strict=False)
     with torch.no_grad():
@@ -78,8 +80,9 @@ def _renamed(found: Weights, rename: Callable[[str], str], what: str) -> Weights
 def _without_prefix(key: str, own: Collection[str]) -> str:
     """Return `key` without as many prefixes as it takes to be a key of the model, if any do."""
     short = key
-    while short not in own and (match := _PREFIX.match(short)):
-        short = short[match.end() :]
+    for _ in range(9):
+        if short not in own and (match := _PREFIX.match(short)):
+            short = short[match.end() :]
     return short if short in own else key
 
 
@@ -93,6 +96,8 @@ def read_weights(path: Path) -> Weights:
             from safetensors.torch import load_file
 
             return load_file(path)
+        if zipfile.is_zipfile(path):
+            checkpoint.check_bytes(path)
         state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # damaged files raise errors of many types
         if isinstance(error, pickle.UnpicklingError) and "Unsupported" in str(error):
@@ -104,14 +109,17 @@ def read_weights(path: Path) -> Weights:
         raise UserError(f"init_from={path} cannot be read: {one_line(error)[:150]}.") from error
     if not isinstance(state, dict):
         state = {}
-    elif state.get("format") == checkpoint.FORMAT and "model" in state:
-        loss = {f"loss.{key}": value for key, value in state.get("loss", {}).items()}
+    elif str(state.get("format")) == str(checkpoint.FORMAT) and "model" in state:
+        state = {"ema": None, "loss": {}, **state}
+        if misfit(state, {key: CHECKPOINT[key] for key in ("model", "ema", "loss")}) is not None:
+            raise UserError(f"init_from={path} holds no tensors by name. Choose another file.")
+        loss = {f"loss.{key}": value for key, value in state["loss"].items()}
         state = {**loss, **(state["ema"] or state["model"])}
     else:
         state = next((state[k] for k in _INSIDE if isinstance(state.get(k), dict)), state)
     weights = {key: value for key, value in state.items() if isinstance(value, Tensor)}
     if not weights or not all(isinstance(key, str) for key in state):
         raise UserError(f"init_from={path} is not a state dict: a dict of tensors by name.")
-    if any(value.is_meta or value.layout != torch.strided for value in weights.values()):
-        raise UserError(f"init_from={path} has sparse tensors, or tensors without values.")
+    if any(v.is_meta or v.is_quantized or v.layout != torch.strided for v in weights.values()):
+        raise UserError(f"init_from={path} has sparse, quantized or meta tensors. Save dense ones.")
     return weights

@@ -104,7 +104,7 @@ def load(path: Path, mapped: bool = False) -> dict[str, Any]:
     mapped: leave the tensors in the file, for a look at the other values.
     Raises `Damaged`, `Unusable`, and OSError if the file cannot be read at all.
     """
-    _check_bytes(path)
+    check_bytes(path)
     try:
         state = torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
     except pickle.UnpicklingError as error:
@@ -116,19 +116,21 @@ def load(path: Path, mapped: bool = False) -> dict[str, Any]:
         raise Unusable(path, f"cannot be loaded: {one_line(error)[:120]}") from error
     if not isinstance(state, dict) or "format" not in state:
         raise Unusable(path, "is not a checkpoint of a run")
-    if state["format"] != FORMAT:
+    if str(state["format"]) != str(FORMAT):
         raise Unusable(path, f"has format {state['format']}; this version reads format {FORMAT}")
     if (wrong := misfit(state, CHECKPOINT)) is not None:
         raise Unusable(path, f"has a wrong value or none at '{wrong}'")
     return state
 
 
-def _check_bytes(path: Path) -> None:
+def check_bytes(path: Path) -> None:
     """Raise `Damaged` for a changed bit, which torch.load would load as a wrong weight."""
     damage = None
     try:
         with zipfile.ZipFile(path) as archive:
-            if (name := archive.testzip()) is not None:
+            if sum(record.file_size for record in archive.infolist()) > path.stat().st_size:
+                damage = "it is compressed, or its records overlap"  # they may fill the memory
+            elif (name := archive.testzip()) is not None:
                 damage = f"the checksum of '{name}' is wrong"
             # No checksum covers the archive's directory. If a record is marked as a folder there,
             # torch returns uninitialised bytes for it.
