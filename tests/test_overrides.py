@@ -214,6 +214,7 @@ REFUSED = [
     ("name=${lr}", "name=0.003 is not possible. Its type is str."),
     ("log=${lr}", "log=0.003 is not possible. It must be a section of keys."),
     ("drop_last=${name}", "drop_last=default is not possible. Its type is bool."),
+    ("loss.terms=.5", "'loss.terms'"),
     ("drop_last=7", "drop_last=7 is not possible. Write true or false."),
     ("deterministic=${lr}", "deterministic=0.003 is not possible."),
 ]

@@ -34,7 +34,7 @@ OF_HYDRA = [
     *("hydra.verbose=[x]", "hydra.mode=MULTIRUN", "hydra.mode=x", "hydra.mode=RUN", "hydra.job.name=x", "hydra=x"),
     *("hydra.job.chdir=true", "hydra.job.num=3", "hydra.output_subdir=null", "hydra/launcher=basic", "hydra.x=1"),
     *("hydra/launcher=x", "hydra/sweeper=x", "hydra/job_logging=default", "hydra/job_logging=x", "hydra/help=default"),
-    *("hydra.searchpath=[file://nowhere]", "hydra.searchpath=3", "hydra.callbacks=null", "hydra.callbacks.check=null"),
+    *("hydra.searchpath=[file://nowhere]", "hydra.searchpath=3", "hydra.callbacks=null"),
     *("~hydra", "+hydra=1", "~hydra.callbacks", "hydra.sweeper.max_batch_size=0", "hydra.sweeper.params={lr: '1,x'}"),
     *("hydra.job.env_set={A: B}", "hydra.job.env_set=3", "hydra.job.config_name=x", "hydra.runtime.cwd=/", "hydra."),
     *("hydra.launcher._target_=os.system", "hydra.sweeper._target_=os.system", "+hydra.callbacks.x._target_=os.system"),
@@ -180,7 +180,7 @@ class Draw:
 
 def meant(kind: str, text: str) -> object:
     """Return the value that a person means who types `text` for a key of this type; `...` if nobody can say."""
-    if "${" in text or "(" in text or text[:1] in "[{" or text == "???":
+    if "${" in text or "(" in text or text[:1] in "[{" or text == "???" or kind.startswith(("dict", "list")):
         return ...
     bare = text.strip()
     if len(bare) > 1 and bare[0] == bare[-1] and bare[0] in "'\"":

@@ -15,7 +15,7 @@ def usual_mode(monitor: str, loss: Mapping[str, Any]) -> str | None:
     loss: the config's section. A term of `loss=terms` is a loss, whatever its name.
     """
     name = monitor.removeprefix("val/")
-    if name in (loss.get("terms") or {}):
+    if isinstance(terms := loss.get("terms"), Mapping) and name in terms:
         return "min"
     parts = re.findall("[a-z0-9]+", name.lower())
     known = words("monitor.yaml")
