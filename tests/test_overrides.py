@@ -215,6 +215,7 @@ REFUSED = [
     ("log=${lr}", "log=0.003 is not possible. It must be a section of keys."),
     ("drop_last=${name}", "drop_last=default is not possible. Its type is bool."),
     ("loss.terms=.5", "'loss.terms'"),
+    ("optimizer.groups=0", "Each of the optimizer.groups needs a pattern"),
     ("drop_last=7", "drop_last=7 is not possible. Write true or false."),
     ("deterministic=${lr}", "deterministic=0.003 is not possible."),
 ]
@@ -249,3 +250,13 @@ def test_a_key_with_two_values_is_told(engine, capsys):
 
 def test_a_whole_number_will_do_where_a_float_is_wanted(project_with_a_run):
     assert project_with_a_run.check(["mix=mixup", "mix.alpha=1"])
+
+
+PATHS = ["x" * 3000, "~nobody_at_all/x", "", "\x1b[31m"]
+
+
+@pytest.mark.parametrize("path", PATHS, ids=["long", "nobody", "empty", "escape"])
+def test_a_path_that_no_system_takes(project_with_a_run, path):
+    for words in ([path], ["kept/old", "--checkpoint", path], ["kept/old", "--out", f"train.py/{path}"]):
+        assert project_with_a_run.obey(Command("digits/__main__.py", ["evaluate", *words])).code == 2
+    assert not project_with_a_run.check([f"init_from='{path}x'"])

@@ -155,7 +155,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def _path(text: str) -> Path:
     """Paths on the command line start at the current directory; paths in a config, at the project."""
-    return Path(text).expanduser().absolute()
+    return Path(os.path.expanduser(text)).absolute()
 
 
 def _shown_path(text: str) -> str:
@@ -165,7 +165,7 @@ def _shown_path(text: str) -> str:
 
 def _checkpoint(text: str) -> str:
     """A path, or a word or file name that the run knows."""
-    return str(_path(text)) if _path(text).is_file() else text
+    return str(_path(text)) if os.path.isfile(_path(text)) else text
 
 
 def _steps(text: str) -> list[int]:

@@ -1,5 +1,6 @@
 """Load weights to start from (`init_from=`), and show which tensors matched."""
 
+import os
 import pickle
 import re
 import zipfile
@@ -88,8 +89,8 @@ def _without_prefix(key: str, own: Collection[str]) -> str:
 
 def read_weights(path: Path) -> Weights:
     """Return the state dict in a file, on the CPU. Runs no code from it. Raises `UserError`."""
-    if not path.is_file():
-        what = "is a folder" if path.is_dir() else "does not exist"
+    if not os.path.isfile(path):
+        what = "is a folder" if os.path.isdir(path) else "does not exist"
         raise UserError(f"init_from={path.absolute()} {what}. Name a file: checkpoints/best.pt.")
     try:
         if path.suffix == ".safetensors":

@@ -79,7 +79,7 @@ def assign_groups(
     `match` is a glob over parameter names ("layer1.*"), a regular expression after "re:", or a
     list of these. Every pattern must match a parameter, and every parameter must match a pattern.
     """
-    specs = specs or [{"name": "all", "match": "*"}]
+    specs = [{"name": "all", "match": "*"}] if specs in (None, []) else specs
     is_list = isinstance(specs, list)
     if not is_list or not all(isinstance(spec, Mapping) and "match" in spec for spec in specs):
         raise UserError("Each of the optimizer.groups needs a pattern: [{name: a, match: 'fc.*'}].")

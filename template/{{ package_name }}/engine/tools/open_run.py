@@ -1,5 +1,6 @@
 """A run folder as a model to use: config, data, weights and task."""
 
+import os
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -74,7 +75,7 @@ def find_weights(folder: Path, which: str) -> tuple[Path, dict[str, Any]]:
     checkpoints = folder / "checkpoints"
     numbered, best = checkpoint.newest_first(checkpoints), list(checkpoints.glob(BEST))
     known = {"best": [*best, *numbered], "last": [*numbered, *best]}
-    files = (path for path in (Path(which), checkpoints / which) if path.is_file())
+    files = (path for path in (Path(which), checkpoints / which) if os.path.isfile(path))
     paths = known[which] if which in known else list(files)[:1]
     if not paths:
         names = ", ".join(path.name for path in (*best, *numbered))
