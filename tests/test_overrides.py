@@ -8,6 +8,7 @@ Every run of the tests draws the same cases. For others, and more:
 
 import operator
 import os
+import re
 import resource
 import shutil
 from collections.abc import Iterator
@@ -22,6 +23,9 @@ from hypothesis import HealthCheck, Phase, given, seed, settings
 SEED = int(os.environ.get("OVERRIDES_SEED", "0"))
 
 CASES = int(os.environ.get("OVERRIDES_CASES", "300"))
+
+TO_TYPE = re.compile(r"(Go on with|Install it): \S+ [^ ]+ \S+$")
+"""A sentence may end with a command to type."""
 
 CHUNKS = 10
 """Parts that can run beside each other."""
@@ -84,7 +88,7 @@ class Project:
         assert done.code in (0, 2), told
         if done.code == 2:
             assert not {path for path in new if path.is_file()}, told
-            assert done.last.endswith((".", "?", '".')) or "Go on with: python train.py resume=" in done.last, told
+            assert done.last.endswith((".", "?", '".')) or TO_TYPE.search(done.last), told
             assert len(done.last) < 1500, told
         return done
 
@@ -229,7 +233,7 @@ def test_once_a_traceback(project_with_a_run, overrides, named):
     assert named in project_with_a_run.train(*words, "dry_run=true").out
 
 
-TEXTS = ["2024_01_05", "1e3", "1.10", "+5", ".5", "007", "NaN", "True", "12"]
+TEXTS = ["2024_01_05", "1e3", "1.10", "+5", "5.", "007", "NaN", "True", "12"]
 
 
 @pytest.mark.parametrize("typed", TEXTS)
@@ -246,6 +250,13 @@ def test_a_key_with_two_values_is_told(engine, capsys):
     assert capsys.readouterr().err == ""
     read(["lr=0.1", "seed=1", "++lr=0.2"])
     assert capsys.readouterr().err == "lr is given twice. lr=0.2 counts, and lr=0.1 does not.\n"
+
+
+@pytest.mark.parametrize("out", ["kept/old/config.yaml", "kept/old", "x.y", ""])
+def test_curves_are_drawn_into_pictures_only(project_with_a_run, out):
+    done = project_with_a_run.obey(Command("digits/__main__.py", ["compare", "kept/old", "--out", out]))
+    assert done.code == 2
+    assert "is not a picture" in done.out
 
 
 def test_a_whole_number_will_do_where_a_float_is_wanted(project_with_a_run):

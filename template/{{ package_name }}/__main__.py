@@ -58,6 +58,9 @@ def export(options: argparse.Namespace) -> None:
 
 
 def compare(options: argparse.Namespace) -> None:
+    endings = (".png", ".pdf", ".svg", ".eps", ".jpg", ".jpeg", ".webp")
+    if options.out is not None and options.out.suffix.lower() not in endings:
+        raise UserError(f"--out {options.out.name} is not a picture. Let it end in .png or .pdf.")
     from .engine.tools.compare import compare_runs
 
     compare_runs(options.run, options.out or ROOT / "runs/compare.png", options.key)
