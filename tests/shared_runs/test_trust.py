@@ -157,6 +157,21 @@ def test_a_stored_config_computes_nothing(verb, shared, call):
     assert str(Path.home()) not in done.out.replace(str(shared), "")
 
 
+def test_few_lines_cannot_fill_the_memory(verb, server, shared):
+    """Ten lines of YAML stand for a list of 10^9 numbers."""
+    run = the_run(shared, "stopped")
+    lines = ["vars:", "  x0: &a0 [1]", *(f"  x{i}: &a{i} [{', '.join(10 * [f'*a{i - 1}'])}]" for i in range(1, 10))]
+    path = run / "config.yaml"
+    path.write_text(path.read_text().replace("vars: {}\n", "\n".join([*lines, ""])))
+    assert "&a9" in path.read_text()
+    for done in (verb("evaluate", run), verb("compare", run), server.run(shared / "train.py", f"resume={run}")):
+        assert done.code == 2, done.out
+        assert "repeats '&a" in done.out
+    done = server.run(shared / "train.py", *QUICK, "name=stopped", "resume=auto")
+    assert done.code == 0, done.out
+    assert "differs in config.yaml, which cannot be read" in done.out
+
+
 # ---------------------------------------------------------------- links
 
 

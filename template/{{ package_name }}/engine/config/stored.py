@@ -47,6 +47,7 @@ def parse_config(text: str, source: str) -> Config:
     if call := re.search(r"\$\{\s*[\w.]+\s*:", text):  # such as ${oc.env:HOME}
         said = f"{source} holds {call[0]}…}}, but a stored config takes plain values only."
         raise UserError(f"{said} Write the value in its place, or delete the line.")
+    refuse_aliases(text, source)
     try:
         values = OmegaConf.to_container(OmegaConf.create(text))
         if not isinstance(values, dict) or not values:
@@ -56,6 +57,16 @@ def parse_config(text: str, source: str) -> Config:
         raise UserError(f"{source} has a mistake. {error}") from None
     except Exception as error:  # broken text and values of a wrong type raise many kinds of errors
         raise UserError(f"{source} cannot be read: {one_line(error)}.") from error
+
+
+def refuse_aliases(text: str, source: str) -> None:
+    """Refuse YAML that repeats a part by its name: few lines can stand for more than the memory.
+
+    Raises `UserError`.
+    """
+    names = {mark: re.findall(rf"[\s:,\[{{][{mark}]([^\s,\]}}]+)", text) for mark in "&*"}
+    for name in set(names["&"]).intersection(names["*"]):
+        raise UserError(f"{source} repeats '&{name}' as '*{name}'. Write the value in its place.")
 
 
 def allowed_by_project() -> list[str]:

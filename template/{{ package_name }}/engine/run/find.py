@@ -8,7 +8,7 @@ from datetime import datetime
 from pathlib import Path
 
 from ..config.schema import EXTENDING, OPERATIONAL, Config
-from ..config.stored import changed_keys, is_shorter, read_config, to_yaml
+from ..config.stored import changed_keys, is_shorter, read_config, refuse_aliases, to_yaml
 from ..errors import UserError
 from ..paths import ROOT, RUNS, shown
 from ..text import say
@@ -78,7 +78,9 @@ def _differences(folder: Path, config: Config, wanted: dict[str, str]) -> set[st
     whole config takes a hundred times as long.
     """
     try:
-        stored = _blocks((folder / "config.yaml").read_text(encoding="utf-8", errors="replace"))
+        text = (folder / "config.yaml").read_text(encoding="utf-8", errors="replace")
+        refuse_aliases(text, "config.yaml")
+        stored = _blocks(text)
         lines = {key for key in wanted if wanted[key] != stored.get(key)} - OPERATIONAL - EXTENDING
         if any(_value(wanted[key]) != _value(stored[key]) for key in lines & stored.keys()):
             return lines

@@ -9,7 +9,7 @@ from typing import Any
 import yaml
 
 from ..config.schema import OPERATIONAL
-from ..config.stored import flat
+from ..config.stored import flat, refuse_aliases
 from ..errors import UserError, one_line
 from ..paths import RUNS, refuse_links, shown
 from ..run.folder import Run, read_metrics
@@ -28,7 +28,9 @@ class Summary:
         manifest, path = Run(folder, None).manifest(), folder / "config.yaml"
         loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # written in C, ten times as quick
         try:  # without a check, because another version may have written it
-            config = flat(yaml.load(path.read_text(encoding="utf-8"), loader))
+            text = path.read_text(encoding="utf-8")
+            refuse_aliases(text, shown(path))
+            config = flat(yaml.load(text, loader))
         except (OSError, ValueError, AttributeError, yaml.YAMLError) as error:
             text = f"{shown(path)} cannot be read: {one_line(error)}. Restore it."
             raise UserError(text) from error
