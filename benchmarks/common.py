@@ -99,10 +99,11 @@ def project() -> Path:
 
 
 class Cost(NamedTuple):
-    """The seconds that a process took."""
+    """The seconds that a process took, and the most bytes that it held."""
 
     wall: float
     cpu: float
+    peak: float
 
 
 def measure(
@@ -119,7 +120,8 @@ def measure(
         began = time.perf_counter()
         process = subprocess.Popen([python, *arguments], cwd=cwd or project(), env=variables, stdout=out, stderr=err)
         _, status, usage = os.wait4(process.pid, 0)
-        cost = Cost(time.perf_counter() - began, usage.ru_utime + usage.ru_stime)
+        peak = usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+        cost = Cost(time.perf_counter() - began, usage.ru_utime + usage.ru_stime, peak)
         process.returncode = os.waitstatus_to_exitcode(status)
         for file in (out, err):
             file.seek(0)

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from .common import Table, interleaved, project, ratio, shown
+from .scale import tables
 from .workers import Worker, in_turns
 
 
@@ -18,6 +19,7 @@ def run(options: argparse.Namespace) -> Iterator[Table]:
     project()
     for table in (_seeking, _parameters, _ranks, _length):
         yield table(options.quick)
+    yield from tables(options.quick)
 
 
 def _seeking(quick: bool) -> Table:

@@ -2,7 +2,7 @@
 
 import fnmatch
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from itertools import accumulate
 from typing import Any
 
@@ -83,13 +83,13 @@ def assign_groups(
     is_list = isinstance(specs, list)
     if not is_list or not all(isinstance(spec, Mapping) and "match" in spec for spec in specs):
         raise UserError("Each of the optimizer.groups needs a pattern: [{name: a, match: 'fc.*'}].")
-    left = list(parameters)
-    groups: Groups = []
+    left = dict.fromkeys(parameters)
+    groups: dict[str, dict[str, Any]] = {}
     for number, spec in enumerate(specs):
         group = {"lr_scale": 1.0, **{str(key): value for key, value in spec.items()}}
         name = group["name"] = str(group.get("name", f"group{number}"))
         where = f"the optimizer group '{name}'"
-        if name in (other["name"] for other in groups):
+        if name in groups:
             raise UserError(f"Two optimizer groups are called '{name}'. Give each its own name.")
         if reserved := group.keys() & {"lr", "base_lr", "params", "names"}:
             raise UserError(f"Set lr_scale in place of {min(reserved)} in {where}.")
@@ -101,15 +101,18 @@ def assign_groups(
         group["names"] = [n for n in dict.fromkeys(matching) if n in left]
         if not group["names"]:
             raise UserError(f"Earlier groups take all of {where}. Put it before them.")
-        left = [n for n in left if n not in group["names"]]
-        groups.append(group)
-    if left:
-        raise UserError(f"No optimizer group matches {left[0]}. Add a last group {{match: '*'}}.")
-    return groups
+        for taken in group["names"]:
+            del left[taken]
+        groups[name] = group
+    for other in left:
+        raise UserError(f"No optimizer group matches {other}. Add a last group {{match: '*'}}.")
+    return list(groups.values())
 
 
-def _matching(pattern: str, names: Iterable[str], where: str) -> list[str]:
+def _matching(pattern: str, names: Collection[str], where: str) -> list[str]:
     """Return the names that a pattern matches, at least one. Raises `UserError`."""
+    if pattern in names:
+        return [pattern]
     is_glob = not pattern.startswith("re:")
     try:
         expression = re.compile(rf"\A{fnmatch.translate(pattern)}" if is_glob else pattern[3:])
