@@ -1,5 +1,6 @@
 """No checkpoint that is torn, damaged, foreign or hostile is ever used, and none is lost without need."""
 
+import errno
 import json
 import pickle
 import random
@@ -40,6 +41,27 @@ def test_no_damage_is_loaded(server, workspace, two_checkpoints):
     assert seen["bit"]["refused"] > 1000
     plain = say(server.run(script, *map(str, two_checkpoints), "100", "plain"))
     assert plain["flip"]["wrong"] > 0, "these damages would be refused by anything"
+
+
+def test_an_error_of_the_disk_is_no_damage(engine, two_checkpoints, monkeypatch):
+    """zipfile takes some of them for a file that is not an archive. One that passes does no harm."""
+    checkpoint, failures = engine("run.checkpoint"), [zipfile.BadZipFile("File is not a zip file")]
+    open_archive = zipfile.ZipFile
+
+    def fails(*_):
+        raise OSError(errno.EIO, "Input/output error")
+
+    def opened(path):
+        if failures:
+            raise failures.pop()
+        return open_archive(path)
+
+    monkeypatch.setattr(checkpoint.zipfile, "ZipFile", opened)
+    assert checkpoint.load(two_checkpoints[0])["step"] == 15
+    failures += 2 * [zipfile.BadZipFile("File is not a zip file")]
+    monkeypatch.setattr(checkpoint, "open", fails, raising=False)
+    with pytest.raises(OSError, match="Input/output error"):
+        checkpoint.load(two_checkpoints[0])
 
 
 def kill_while_saving(server, workspace: Path, how: str, times: int) -> dict:

@@ -197,6 +197,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # `… | head` has closed stdout
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return FAILED
+    except OSError as error:
+        if error.filename is None:
+            raise
+        say(f"{error.filename} cannot be used: {error.strerror}. Put this right first.")
+        return FAILED
     except KeyboardInterrupt:
         return 128 + signal.SIGINT
     return FINISHED

@@ -25,7 +25,7 @@ def recorded(run: Run, config: Config) -> Iterator[None]:
         yield
     except Exception as error:
         told = _tell(error, run, config)
-        with contextlib.suppress(OSError):  # a full disk must not hide why the run ended
+        with contextlib.suppress(OSError, UserError):  # must not hide why the run ended
             run.update_manifest(status=told.status, ended=timestamp())
         if told is error:
             raise
@@ -35,6 +35,11 @@ def recorded(run: Run, config: Config) -> Iterator[None]:
 def _tell(error: Exception, run: Run, config: Config) -> Exit:
     """Return the `Exit` for an error. Log the traceback if one sentence cannot tell the cause."""
     text = str(error)
+    if isinstance(error, SaveError | UserError | OSError) and not run.folder.is_dir():
+        return SaveError(
+            f"{run.shown} was moved or deleted while the run was training. Move it back, or go on at "
+            "its new place: python train.py resume=PATH"
+        )
     if isinstance(error, UserError):  # training has begun: it is not a mistake without consequences
         return Failed(own_words(error))
     if isinstance(error, Stopped | SaveError):
@@ -69,7 +74,10 @@ def writing(run: Run) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        is_own = Path(str(error.filename)).is_relative_to(run.folder)
-        if not is_own and error.errno not in (*NO_SPACE, errno.EROFS):
+        name, of_disk = error.filename, (*NO_SPACE, errno.EROFS)
+        is_own = Path(str(name)).is_relative_to(run.folder)
+        if name is None and error.errno == errno.EIO:  # a read of the data tells no name either
+            name = f"A file of {run.shown} or of the data"
+        elif not is_own and error.errno not in of_disk:
             raise
-        raise not_written(error.filename or run.shown, error) from error
+        raise not_written(name or run.shown, error) from error

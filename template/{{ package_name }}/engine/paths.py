@@ -1,6 +1,7 @@
 """The project's folders, paths as people read them, and files that are whole or absent."""
 
 import contextlib
+import errno
 import json
 import os
 import secrets
@@ -35,6 +36,10 @@ def replacing(path: Path) -> Iterator[Path]:
     try:
         yield temporary
         os.replace(temporary, path)
+    except OSError as error:
+        if error.filename in (None, str(temporary)):  # a write tells no name
+            error.filename = str(path)
+        raise
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
@@ -48,13 +53,15 @@ def write_whole(path: Path, text: str) -> None:
 
 def not_written(path: Path | str, error: OSError, needed: int = 0) -> SaveError:
     """Describe why a file of a run was not written. needed: the bytes of a checkpoint."""
-    why, first = f"{path} cannot be written: {error.strerror or error}.", "Put this right"
+    why = f"{shown(Path(path))} cannot be written: {error.strerror or error}."
+    first = "Put this right"
     if error.errno in NO_SPACE:
         first = "Make room"
         if needed:
             free = shutil.disk_usage(Path(path).parent).free / 2**20
             why += f" It needs about {needed / 2**20:.1f} MiB, {free:.1f} MiB are free."
-    return SaveError(f"{why} Earlier checkpoints are intact. {first} first.")
+    intact = "" if error.errno == errno.ENOENT else " Earlier checkpoints are intact."
+    return SaveError(f"{why}{intact} {first} first.")
 
 
 def delete_temporary_files(folder: Path) -> None:

@@ -3,6 +3,7 @@
 import contextlib
 import logging
 import time
+from glob import glob
 from typing import Any
 
 from .build.first_batch import check_one_batch
@@ -28,7 +29,8 @@ def train(job: Job, loop_type: type[Loop] = Loop) -> float | None:
     open_log(job.config.log.level)
     made = job.run
     # A checkpoint holds all weights. The file of `init_from` may be gone.
-    parts = build_parts(job.config, initialise=not (made and any(made.checkpoints.glob("*.pt"))))
+    initialise = made is None or not glob("*.pt", root_dir=made.checkpoints)
+    parts = build_parts(job.config, initialise=initialise)
     check_one_batch(parts, is_new=made is None)
     if made is None and distributed.is_main():
         manifest = {**describe_start(job.overrides), "fingerprint": parts.fingerprint}
@@ -38,15 +40,16 @@ def train(job: Job, loop_type: type[Loop] = Loop) -> float | None:
         with writing(run):
             open_file(run.folder)
             state = None if job.run is None else restore(parts, run)
-        with recorded(run, job.config), writing(run):
-            loop = loop_type(parts, run, started, state)
-            announce(parts, run, loop.step)
-            loop.fit()
-            result = _result(loop)
-            run.update_manifest(status="finished", ended=timestamp(), result=result)
-        if job.config.log.curves and distributed.is_main():
-            save_curves(run, result)
-        announce_end(run, result)
+            with recorded(run, job.config), writing(run):
+                loop = loop_type(parts, run, started, state)
+                announce(parts, run, loop.step)
+                loop.fit()
+                result = _result(loop)
+                run.update_manifest(status="finished", ended=timestamp(), result=result)
+            if job.config.log.curves and distributed.is_main():
+                save_curves(run, result)
+            announce_end(run, result)
+            close_log()
         return loop.progress.last
     except Exit as error:  # launch.py says the sentence on the terminal
         level = logging.INFO if isinstance(error, Stopped) else logging.ERROR
@@ -54,7 +57,8 @@ def train(job: Job, loop_type: type[Loop] = Loop) -> float | None:
             logger.log(level, str(error), extra={"file_only": True})
         raise
     finally:
-        close_log()
+        with contextlib.suppress(OSError):
+            close_log()
         run.release()
 
 

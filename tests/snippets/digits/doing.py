@@ -3,6 +3,7 @@
 import contextlib
 import os
 import resource
+import shutil
 import time
 from pathlib import Path
 
@@ -75,3 +76,14 @@ def vary_elsewhere(_):
         vary(_)
     except RuntimeError as error:
         raise RuntimeError(f"Caught RuntimeError in DataLoader worker process 0.\n{error}") from error
+
+
+def move(folder):
+    """Move the run to runs/moved."""
+    (run,) = Path("runs/stopped").glob("[!.]*")
+    run.rename(run.parent.parent / "moved")
+
+
+def delete(pattern):
+    for path in Path("runs/stopped").glob(str(pattern)):
+        shutil.rmtree(path)

@@ -81,6 +81,7 @@ def open_file(folder: Path) -> None:
 
 
 def close_log() -> None:
+    """Send messages nowhere. Raises OSError if the last lines of `train.log` are not written."""
     warnings.showwarning = _showwarning
     threading.excepthook = threading.__excepthook__
     for other in _others():

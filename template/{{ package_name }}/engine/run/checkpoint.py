@@ -1,6 +1,7 @@
 """A checkpoint: one plain dict of tensors and primitives. Its file is whole or absent."""
 
 import errno
+import itertools
 import os
 import pickle
 import re
@@ -93,8 +94,8 @@ def prune(newest: Path, keep: int | None) -> None:
 
     Later ones belong to another run or cannot be used. They stay and do not count.
     """
-    paths = newest_first(newest.parent)
-    for path in [] if keep is None else paths[paths.index(newest) :][keep:]:
+    older = itertools.dropwhile(lambda path: path != newest, newest_first(newest.parent))
+    for path in itertools.islice(older, keep, None) if keep is not None else ():
         path.unlink(missing_ok=True)
 
 
@@ -125,21 +126,28 @@ def load(path: Path, mapped: bool = False) -> dict[str, Any]:
 
 def check_bytes(path: Path) -> None:
     """Raise `Damaged` for a changed bit, which torch.load would load as a wrong weight."""
-    damage = None
+    if _damage(path) is None:
+        return
+    with open(path, "rb") as file:
+        while file.read(1 << 20):  # raises the I/O error that zipfile took for damage
+            pass
+    if (damage := _damage(path)) is not None:  # the error has not passed
+        raise Damaged(path, f"is damaged: {damage}")
+
+
+def _damage(path: Path) -> str | None:
     try:
         with zipfile.ZipFile(path) as archive:
             if sum(record.file_size for record in archive.infolist()) > path.stat().st_size:
-                damage = "it is compressed, or its records overlap"  # they may fill the memory
-            elif (name := archive.testzip()) is not None:
-                damage = f"the checksum of '{name}' is wrong"
+                return "it is compressed, or its records overlap"  # they may fill the memory
+            if (name := archive.testzip()) is not None:
+                return f"the checksum of '{name}' is wrong"
             # No checksum covers the archive's directory. If a record is marked as a folder there,
             # torch returns uninitialised bytes for it.
-            elif marked := [i.filename for i in archive.infolist() if i.external_attr & 16]:
-                damage = f"'{marked[0]}' is marked as a folder"
+            marked = [i.filename for i in archive.infolist() if i.external_attr & 16]
+            return f"'{marked[0]}' is marked as a folder" if marked else None
     except Exception as error:  # a broken archive makes zipfile raise errors of many kinds
         # EINVAL: the archive names a place before its own start. Other OSErrors come from the disk.
         if isinstance(error, OSError) and error.errno != errno.EINVAL:
             raise
-        damage = one_line(error)[:120]
-    if damage is not None:
-        raise Damaged(path, f"is damaged: {damage}")
+        return one_line(error)[:120]

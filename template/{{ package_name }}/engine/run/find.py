@@ -38,7 +38,10 @@ def find_run(config: Config) -> Path | None:
 
 def all_runs(name: str) -> list[Path]:
     """Return the run folders of a name, in no order."""
-    return [path.parent for path in (RUNS / name).glob("[!.]*/manifest.json")]
+    try:
+        return [path.parent for path in (RUNS / name).glob("[!.]*/manifest.json")]
+    except OSError as error:
+        raise UserError(f"{shown(RUNS / name)} cannot be read: {error.strerror}.") from error
 
 
 def started(folder: Path) -> tuple[float, str]:

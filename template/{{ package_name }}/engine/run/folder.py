@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import errno
 import fcntl
 import itertools
 import json
@@ -90,22 +91,22 @@ def create_run(config: Config, manifest: Mapping[str, Any], run_name: str | None
                 folder = parent / f"{stamp}-{next(others)}"  # another run has this name
     except OSError as error:
         shutil.rmtree(hidden, ignore_errors=True)
-        kind = SaveError if error.errno in NO_SPACE else UserError
-        raise kind(f"No run folder can be made in {parent}: {error}.") from error
+        kind = SaveError if error.errno in (*NO_SPACE, errno.EIO) else UserError
+        raise kind(f"No run folder can be made in {shown(parent)}: {error.strerror}.") from error
 
 
 def lock_run(folder: Path) -> Run:
     """Lock a run. Wait 10 s for another process that holds the lock. Raises `UserError`."""
-    refuse_links(folder)
     try:
+        refuse_links(folder)
         file = open(folder / ".lock", "a")  # noqa: SIM115 - stays open as long as the run
+        for _ in range(100):
+            with contextlib.suppress(BlockingIOError, PermissionError):  # another process holds it
+                fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                return Run(folder, file)
+            time.sleep(0.1)
     except OSError as error:
         raise UserError(f"The run {folder} cannot be written: {error.strerror}.") from error
-    for _ in range(100):
-        with contextlib.suppress(OSError):
-            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return Run(folder, file)
-        time.sleep(0.1)
     raise UserError(f"The run {folder} is in use by another process. Wait for it, or stop it.")
 
 
@@ -127,7 +128,10 @@ def read_metrics(folder: Path) -> list[dict[str, Any]]:
     A null is NaN, as are NaN and Infinity in files of earlier releases.
     """
     path, rows = folder / "metrics.jsonl", []
-    text = path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
+    try:
+        text = path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
+    except OSError as error:
+        raise UserError(f"{shown(path)} cannot be read: {error.strerror}.") from error
     for line in text.splitlines():
         with contextlib.suppress(ValueError):
             row = json.loads(line, parse_constant=lambda nan: None)

@@ -24,6 +24,9 @@ def find_checkpoint(run: Run, config: Config) -> dict[str, Any] | None:
     found, has_any, has_best, folder = None, False, False, run.checkpoints
     if distributed.is_main():
         delete_temporary_files(run.folder)
+        if not folder.is_dir():
+            folder.mkdir()
+            logger.warning(f"{run.shown}/checkpoints is gone. The run begins again.")
         delete_temporary_files(folder)
         paths, best = [*checkpoint.newest_first(folder), *folder.glob(BEST)], folder / BEST
         has_any = bool(paths) or any(folder.glob("*.damaged"))

@@ -1,9 +1,11 @@
 """`export RUN`: write the model as files that work without this project, each checked first."""
 
+import contextlib
 import copy
 import importlib.util
 import math
 import os
+import shutil
 import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -40,7 +42,9 @@ def export_run(run: Opened, formats: Sequence[str], out: Path) -> None:
     facts = describe_model(run, loader.reader.dataset)
     model(*arguments)  # the first call turns lazy modules into usual ones
     differences: dict[str, float] = {}
-    with writing_to(out), tempfile.TemporaryDirectory(prefix=".export-", dir=out) as hidden:
+    with writing_to(out), contextlib.ExitStack() as stack:
+        hidden = tempfile.mkdtemp(prefix=".export-", dir=out)
+        stack.callback(shutil.rmtree, hidden, ignore_errors=True)
         for name in formats:
             write, _, file_name = FORMATS[name]
             try:

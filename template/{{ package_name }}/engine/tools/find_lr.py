@@ -17,10 +17,10 @@ from ..build.parts import Parts
 from ..errors import Exit, UserError
 from ..launch import Job
 from ..loop import Steps
-from ..paths import RUNS, shown, to_json
+from ..paths import RUNS, shown, to_json, write_whole
 from ..schedule import Horizon, Schedule
 from ..setup import build_parts
-from .folders import new_figure, save_figure
+from .folders import new_figure, save_figure, writing_to
 
 _MEMORY = 0.9  # share of the past in the smoothed loss, which is a mean over about ten steps
 
@@ -50,7 +50,8 @@ def find_lr(job: Job) -> None:
     picture = folder / "find_lr.png"
     draw_range_test(rows, found, picture)
     lines = [to_json(row._asdict()) + "\n" for row in rows]
-    (folder / "find_lr.jsonl").write_text("".join(lines), encoding="utf-8")
+    with writing_to(folder):
+        write_whole(folder / "find_lr.jsonl", "".join(lines))
     first, last = f"{rows[0].lr:.1e}", f"{rows[-1].lr:.1e}"
     if found is None:
         advice = f"Look at {shown(picture)} and choose another find_lr.start and find_lr.stop."

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import UserError
-from ..paths import refuse_links, shown
+from ..paths import refuse_links, replacing, shown
 from ..run.find import is_run
 
 _FONTS = ("Noto Sans CJK SC", "Noto Sans CJK JP", "WenQuanYi Zen Hei", "PingFang SC")
@@ -70,4 +70,5 @@ def save_figure(figure: Any, path: Path) -> None:
     with writing_to(path.parent), warnings.catch_warnings():
         # Matplotlib draws boxes for letters that the font lacks.
         warnings.filterwarnings("ignore", message=r"(?s)Glyph .* missing from")
-        figure.savefig(path, dpi=120)
+        with replacing(path) as temporary:
+            figure.savefig(temporary, dpi=120, format=path.suffix[1:] or "png")
