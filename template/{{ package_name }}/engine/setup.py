@@ -1,5 +1,6 @@
 """From a checked config to data, model, loss, task, optimizer and schedule."""
 
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -34,8 +35,11 @@ from .rng import Domain
 from .schedule import Horizon
 
 
-def build_model(config: Config) -> Built:
-    """Build data, model, loss and task on the config's device. Raises `UserError`."""
+def build_model(config: Config, info: Mapping[str, Any] | None = None) -> Built:
+    """Build data, model, loss and task on the config's device. Raises `UserError`.
+
+    info: that of the data of a run, from its checkpoint. It replaces what the data say today.
+    """
     device = choose_device(config.device)
     precision = choose_precision(config.precision, device)
     set_flags(config, precision)
@@ -47,10 +51,10 @@ def build_model(config: Config) -> Built:
     seed(0)
     if not is_main():  # the main process downloads, the others wait
         from_main(None)
-    data = build(config.data, "data", Data, allowed)
+    data = build(config.data, "data", Data, allowed, None if info is None else {"info": info})
     if is_main():
         from_main(None)
-    info = dict(data.info)
+    info = {**data.info, **(info or {})}
     seed(1)
     model: nn.Module = build(config.model, "model", nn.Module, allowed, info)
     model = move_model(model, device, config.channels_last)
@@ -60,7 +64,7 @@ def build_model(config: Config) -> Built:
     seed(3)
     task: Task = build(config.task, "task", Task, allowed, {**info, "loss": loss})
     metrics = {name: metric.to(device) for name, metric in task.metrics(info).items()}
-    return Built(config, device, precision, data, model, loss, task, metrics)
+    return Built(config, device, precision, data, info, model, loss, task, metrics)
 
 
 def split_of(built: Built, name: str) -> Dataset[Any] | None:
@@ -134,7 +138,7 @@ def build_parts(config: Config, initialise: bool = True) -> Parts:
     """
     built = build_model(config)
     device, data, model, loss = built.device, built.data, built.model, built.loss
-    allowed, info = config.allowed_packages, dict(data.info)
+    allowed, info = config.allowed_packages, built.info
     check_loggers(config)
     train, val = training_loader(built), held_out(built, "val")
     materialise(built, train)

@@ -82,6 +82,8 @@ class Built:
     device: torch.device
     precision: str
     data: Data
+    info: dict[str, Any]
+    """What the data say of themselves, or said when the run was trained."""
     model: nn.Module
     loss: nn.Module
     task: Task
@@ -188,6 +190,7 @@ class Parts(Built):
             **optimizer_state(self.optimizer),
             "scheduler": self.scheduler.state_dict(),
             "fingerprint": self.fingerprint,
+            "info": plain(self.info),
             **(self.own_state() if self.held_state is None else self.held_state),
         }
 
@@ -231,6 +234,19 @@ def build_mix(config: Config, info: Mapping[str, Any]) -> Callable[..., Any] | N
         raise UserError("mix mixes labels, but the data have no classes. Set mix=none.")
     offered = {"num_classes": info["classes"]}
     return build(config.mix, "mix", nn.Module, config.allowed_packages, offered)
+
+
+def plain(value: Any) -> Any:
+    """Return nested values as plain dicts, lists and tuples. Entries of a dict that hold anything else,
+    such as tensors, are left out."""
+    if isinstance(value, Mapping):
+        named = {str(key): plain(entry) for key, entry in value.items()}
+        return {key: entry for key, entry in named.items() if entry is not NotImplemented}
+    if isinstance(value, list | tuple):
+        entries = list(map(plain, value))
+        whole = all(entry is not NotImplemented for entry in entries)
+        return (entries if isinstance(value, list) else tuple(entries)) if whole else NotImplemented
+    return value if isinstance(value, bool | int | float | str | None) else NotImplemented
 
 
 def lazy_modules(built: Built) -> list[str]:

@@ -3,7 +3,9 @@
 import hashlib
 import math
 import os
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +42,9 @@ class ImageFolder(PictureData):
     If `channels` is null, it is 3 as soon as one picture has colour, else 1.
 
     `in_memory` reads each split once, at the start. The batches stay the same.
+
+    With the `info` of a run, pictures get its shape and class numbers. Then `root` is read when a
+    split is asked for, and must have the run's classes.
     """
 
     def __init__(
@@ -54,30 +59,45 @@ class ImageFolder(PictureData):
         mean: float | list[float],
         std: float | list[float],
         in_memory: bool = False,
+        info: Mapping[str, Any] | None = None,
     ) -> None:
         check_value("data.val_fraction", val_fraction, Rule(above=0, below=1))
         check_value("data.shift", shift, Rule(at_least=0, below=1))
         check_value("data.max_size", max_size, Rule(at_least=1))
         if channels not in (None, 1, 3):
             raise UserError(f"data.channels={channels} must be 1 (grey), 3 (colour) or null.")
-        folder = Path(root).expanduser().absolute()
-        if not folder.is_dir():
-            raise UserError(f"The folder {folder} does not exist. Set data.root=PATH.")
-        names, splits = _find_samples(folder, val_fraction)
-        height, width, found_channels = _look(splits["train"], max_size)
-        if size is not None:
-            sides = [size, size] if isinstance(size, int) else size
-            if len(sides) != 2 or min(sides) < 1:
-                raise UserError(f"data.size={size} must be a number of pixels, or [height, width].")
-            height, width = sides
-        shape = (channels or found_channels, height, width)
-        self.folder, self.in_memory = folder, in_memory
-        self.info = {"shape": shape, "classes": len(names), "class_names": names}
-        still, normal = ((0, 0), False), normalisation(mean, std, shape[0])
-        moved = ((int(height * shift), int(width * shift)), flip)
-        self.splits: dict[str, PictureFiles] = {
-            name: PictureFiles(samples, shape, *(moved if name == "train" else still), *normal)
-            for name, samples in splits.items()
+        sides = [size, size] if isinstance(size, int) else size
+        if sides is not None and (len(sides) != 2 or min(sides) < 1):
+            raise UserError(f"data.size={size} must be a number of pixels, or [height, width].")
+        self.folder, self.val_fraction = Path(root).expanduser().absolute(), val_fraction
+        self.shift, self.flip, self.in_memory = shift, flip, in_memory
+        if info is None:
+            names, samples = self.found
+            *found_sides, found_channels = _look(samples["train"], max_size)
+            shape = (channels or found_channels, *(sides or found_sides))
+            info = {"shape": shape, "classes": len(names), "class_names": names}
+        self.info = dict(info)
+        self.normal = normalisation(mean, std, info["shape"][0])
+        self.still = PictureFiles([], info["shape"], (0, 0), False, *self.normal)
+
+    @cached_property
+    def found(self) -> tuple[list[str], dict[str, list[Sample]]]:
+        """The class names, and the samples of each split. Raises `UserError`."""
+        return _find_samples(self.folder, self.val_fraction)
+
+    @cached_property
+    def splits(self) -> dict[str, PictureFiles]:  # type: ignore[override]
+        """Raises `UserError`."""
+        names, samples = self.found
+        if names != (known := self.info["class_names"]):
+            other = ", ".join(sorted(set(names) ^ set(known))) or "their order"
+            raise UserError(f"{self.folder} has other classes than the run: {other}.")
+        _, height, width = shape = self.info["shape"]
+        moved = ((int(height * self.shift), int(width * self.shift)), self.flip)
+        still = ((0, 0), False)
+        return {
+            name: PictureFiles(own, shape, *(moved if name == "train" else still), *self.normal)
+            for name, own in samples.items()
         }
 
     def split(self, name: str) -> Dataset[Any] | None:
@@ -113,6 +133,8 @@ class ImageFolder(PictureData):
 
 def _find_samples(folder: Path, val_fraction: float) -> tuple[list[str], dict[str, list[Sample]]]:
     """Return the class names, and the samples of each split."""
+    if not folder.is_dir():
+        raise UserError(f"The folder {folder} does not exist. Set data.root=PATH.")
     places = {name.lower(): folder / name for name in _folders(folder)}
     found = {split: places[n] for split, names in _NAMES.items() for n in names if n in places}
     is_class = "train" not in places and len(found) == 1  # `training` alone may be a class

@@ -32,4 +32,4 @@ class Synthetic(PictureData):
             labels = np.arange(count) % classes
             images = draw.integers(0, 128, (count, height, width, channels), dtype=np.uint8)
             images += patterns[labels]
-            self.splits[name] = ArrayImages(images, labels, mean=0.5, std=0.25)
+            self.splits[name] = self.still = ArrayImages(images, labels, mean=0.5, std=0.25)

@@ -3,6 +3,8 @@
 import contextlib
 import hashlib
 import struct
+from collections.abc import Mapping
+from functools import cached_property
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -14,7 +16,7 @@ from ..errors import UserError, one_line
 from ..rng import Permutation
 from . import SPLIT_KEY
 from .arrays import ArrayImages
-from .windows import PictureData
+from .windows import PictureData, PictureFiles, normalisation
 
 _NAMES = ("MNIST", "FashionMNIST", "CIFAR10", "CIFAR100")
 
@@ -46,24 +48,40 @@ class TorchvisionImages(PictureData):
         flip: bool,
         mean: float | list[float],
         std: float | list[float],
+        info: Mapping[str, Any] | None = None,
     ) -> None:
+        """With the `info` of a run, the files are read when a split is asked for."""
         check_value("data.dataset", dataset, Rule(one_of=_NAMES))
-        images, labels, names = _load(dataset, root, train=True)
-        test_images, test_labels, _ = _load(dataset, root, train=False)
-        check_value("data.val_size", val_size, Rule(at_least=1, below=len(labels)))
+        self.dataset, self.root, self.val_size = dataset, root, val_size
+        self.normal, self.moved = (mean, std), (shift, flip)
+        if info is None:
+            images, _, names = self.training
+            shape = (images.shape[3], *images.shape[1:3])
+            info = {"shape": shape, "classes": len(names), "class_names": names}
+        self.info, shape = dict(info), info["shape"]
+        self.still = PictureFiles([], shape, (0, 0), False, *normalisation(mean, std, shape[0]))
+
+    @cached_property
+    def training(self) -> tuple[np.ndarray, np.ndarray, list[str]]:
+        """All that is not for the test. Raises `UserError`."""
+        return _load(self.dataset, self.root, train=True)
+
+    @cached_property
+    def splits(self) -> dict[str, ArrayImages]:  # type: ignore[override]
+        """Raises `UserError`."""
+        images, labels, _ = self.training
+        test_images, test_labels, _ = _load(self.dataset, self.root, train=False)
+        check_value("data.val_size", self.val_size, Rule(at_least=1, below=len(labels)))
         order = Permutation(len(labels), SPLIT_KEY).slice(0, len(labels))
-        held_out, rest = np.sort(order[:val_size]), np.sort(order[val_size:])
-        shape = (images.shape[3], *images.shape[1:3])
-        self.info = {"shape": shape, "classes": len(names), "class_names": names}
-        self.splits = {
-            "train": ArrayImages(images[rest], labels[rest], mean, std, shift, flip),
-            "val": ArrayImages(images[held_out], labels[held_out], mean, std),
-            "test": ArrayImages(test_images, test_labels, mean, std),
+        held_out, rest = np.sort(order[: self.val_size]), np.sort(order[self.val_size :])
+        return {
+            "train": ArrayImages(images[rest], labels[rest], *self.normal, *self.moved),
+            "val": ArrayImages(images[held_out], labels[held_out], *self.normal),
+            "test": ArrayImages(test_images, test_labels, *self.normal),
         }
-        self._fingerprint = hashlib.sha256(images.tobytes()).hexdigest()[:16]
 
     def fingerprint(self) -> str:
-        return self._fingerprint
+        return hashlib.sha256(self.training[0].tobytes()).hexdigest()[:16]
 
 
 def _load(name: str, root: str, train: bool) -> tuple[np.ndarray, np.ndarray, list[str]]:

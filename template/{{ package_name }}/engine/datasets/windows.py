@@ -111,12 +111,14 @@ class PictureData(Data):
     """Data whose splits are pictures."""
 
     splits: Mapping[str, Windows]
+    still: Windows
+    """Pictures as in validation, of which there may be none."""
 
     def split(self, name: str) -> Dataset[Any] | None:
         return self.splits.get(name)
 
     def files(self, paths: Sequence[str]) -> Dataset[Any]:
-        return self.splits["val"].files(paths)
+        return self.still.files(paths)
 
 
 def normalise(images: Tensor, offset: Tensor, scale: Tensor) -> Tensor:

@@ -11,7 +11,7 @@ from ..api import Context, Task
 from ..errors import UserError
 from ..paths import shown, write_json
 from ..setup import held_out
-from ..text import align, number, tell
+from ..text import align, number, say, tell
 from ..validation import evaluate_split
 from .folders import new_figure, save_figure, writing_to
 from .open_run import Opened
@@ -21,13 +21,19 @@ _WHOLE = 200  # classes: the matrix of more of them is nearly empty, and its fil
 
 def evaluate_run(run: Opened, split: str, batch_size: int | None, out: Path) -> None:
     """Print the values, write evaluate-<split>.json and confusion-<split>.png. Raises `UserError`."""
-    built, info = run.built, run.built.data.info
+    built, info = run.built, run.built.info
     loader = held_out(built, split, batch_size)
+    if built.data.fingerprint() != run.fingerprint:
+        say(f"The data have changed since {run.checkpoint.name} was written.")
     if loader is None:
         raise UserError(f"{type(built.data).__name__} has no split '{split}'. Name another split.")
     with writing_to(out):
         pass  # report a folder that cannot be made before the work, not after it
     names = [str(n) for n in info.get("class_names") or range(info.get("classes", 0))]
+    known = [str(n) for n in built.data.info.get("class_names") or names]
+    if known != names:
+        other = ", ".join(sorted({*names} ^ {*known})) or "their order"
+        raise UserError(f"The data have other classes than the run: {other}.")
     pairs: list[tuple[str, str]] = []  # target and label of each sample
 
     def predict(batch: Any, ctx: Context) -> None:

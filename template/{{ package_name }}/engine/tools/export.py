@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..batches.loader import Loader
+from ..build.parts import Built
 from ..build.target import describe_error
 from ..errors import Failed, UserError
 from ..machine.device import map_tensors, to_device
@@ -36,10 +36,9 @@ def export_run(run: Opened, formats: Sequence[str], out: Path) -> None:
     """Write all formats to `out`, or none of them. Raises `UserError`, `Failed`."""
     # The exported model is compared with the results of other kernels, which do not use tf32.
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
-    loader = held_out(run.built, "val") or held_out(run.built, "train")
-    assert loader is not None  # the run has trained on it
-    model, arguments = run.built.model, example_arguments(run, loader)
-    facts = describe_model(run, loader.reader.dataset)
+    batch, dataset = first_batch(run.built)
+    model, arguments = run.built.model, example_arguments(run, batch)
+    facts = describe_model(run, dataset)
     model(*arguments)  # the first call turns lazy modules into usual ones
     differences: dict[str, float] = {}
     with writing_to(out), contextlib.ExitStack() as stack:
@@ -62,9 +61,22 @@ def export_run(run: Opened, formats: Sequence[str], out: Path) -> None:
         tell(f"{shown(out / file_name)}: differs by {difference:.1e} on batches of {sizes}")
 
 
-def example_arguments(run: Opened, loader: Loader) -> Arguments:
-    """Return what to call the model with: the first batch, of at least two samples."""
-    arguments = run.built.task.example(to_device(loader.first(), run.built.device))
+def first_batch(built: Built) -> tuple[Any, Any]:
+    """Return a batch and the data set that it is from: random pictures if the data are not here."""
+    try:
+        loader = held_out(built, "val") or held_out(built, "train")
+    except UserError:
+        still = getattr(built.data, "still", None)
+        if still is None:
+            raise
+        return (torch.rand(2, *still.shape), torch.zeros(2, dtype=torch.int64)), still
+    assert loader is not None  # the run has trained on it
+    return loader.first(), loader.reader.dataset
+
+
+def example_arguments(run: Opened, batch: Any) -> Arguments:
+    """Return what to call the model with: a batch of at least two samples."""
+    arguments = run.built.task.example(to_device(batch, run.built.device))
     if not any(isinstance(a, Tensor) and a.ndim for a in arguments):
         raise UserError("The task's `example` must return a tuple with a tensor of a batch.")
     if samples_in(arguments) == 1:  # torch.export would treat a size of 1 as a constant
@@ -74,7 +86,7 @@ def example_arguments(run: Opened, loader: Loader) -> Arguments:
 
 def describe_model(run: Opened, dataset: Any) -> Facts:
     """Return what a reader of the file needs besides the weights, as text or JSON."""
-    info = run.built.data.info
+    info = run.built.info
     facts: dict[str, Any] = {k: info[k] for k in ("class_names", "classes", "shape") if k in info}
     offset, scale = getattr(dataset, "offset", None), getattr(dataset, "scale", None)
     if isinstance(offset, Tensor) and isinstance(scale, Tensor):  # for pixels from 0 to 1

@@ -29,6 +29,7 @@ class Opened:
     step: int
     epoch: int
     averaged: bool  # whether the weights are the moving average of the trained ones
+    fingerprint: str  # of the data that it was trained on
 
     def predict_batch(self, batch: Any, ctx: Context, done: int) -> list[dict[str, Any]]:
         """Return the task's rows for a batch on the device; `done` samples came before it."""
@@ -58,13 +59,12 @@ def open_run(folder: Path, which: str = "best", **replaced: Any) -> Opened:
     path, state = find_weights(folder, which)
     if config.precision in ("tf32", "fp16") and choose_device(config.device).type == "cpu":
         config = replace(config, precision="fp32")
-    built = build_model(config)
+    built = build_model(config, state.get("info") or None)
     averaged = state["ema"] is not None
     built.load_built({**state, "model": state["ema"] if averaged else state["model"]})
     built.model.eval().requires_grad_(False)
-    if state["fingerprint"]["data"] != built.data.fingerprint():
-        say(f"The data have changed since {path.name} was written.")
-    return Opened(folder, path, built, state["step"], state["epoch"], averaged)
+    fingerprint = state["fingerprint"]["data"]
+    return Opened(folder, path, built, state["step"], state["epoch"], averaged, fingerprint)
 
 
 def find_weights(folder: Path, which: str) -> tuple[Path, dict[str, Any]]:
