@@ -16,8 +16,7 @@ For people who look up a key. Set a key in `configs/train.yaml`, in an experimen
 line.
 
 The config groups `data`, `model`, `loss`, `mix`, `optimizer`, `scheduler` and `logger` have a folder each in
-`configs/`. Each file there explains its own keys. This page is made from `engine/config/schema.py` and
-`engine/config/help.yaml`.
+`configs/`. Each file there explains its own keys. This page is made from `engine/config/schema.py`.
 """
 RESUMED = """## In a resumed run
 
@@ -47,10 +46,11 @@ def shown(value: object) -> str:
     return str(value).replace("None", "null").replace("True", "true").replace("False", "false")
 
 
-def row(name: str, field: Any, limits: str, meaning: str) -> str:
+def row(name: str, field: Any) -> str:
+    rule = field.metadata["rule"]
     default = field.default if field.default is not dataclasses.MISSING else field.default_factory()
     kind = shown(field.type).replace("|", "\\|")
-    return f"| `{name}` | {kind} | `{shown(default)}` | {limits} | {meaning} |"
+    return f"| `{name}` | {kind} | `{shown(default)}` | {rule.limits()} | {rule.meaning} |"
 
 
 def page() -> str:
@@ -62,10 +62,10 @@ def page() -> str:
         elif name not in schema.GROUPS:
             fields[name] = field
     lines = [HEAD]
-    for heading, meanings in module("config.help").words()["meanings"].items():
-        if own := {name: meaning for name, meaning in meanings.items() if name in fields}:
+    for name, field in fields.items():
+        if heading := field.metadata["rule"].heading:
             lines += [f"\n## {heading}\n", "| key | type | default | allowed | meaning |", "|---|---|---|---|---|"]
-            lines += [row(name, fields[name], schema.RULES[name].limits(), own[name]) for name in own]
+        lines.append(row(name, field))
     marked = {"change": schema.OPERATIONAL, "grow": schema.EXTENDING}
     in_order = {mark: ", ".join(f"`{k}`" for k in schema.FIELDS if k in keys) for mark, keys in marked.items()}
     lines += ["", RESUMED.format(**in_order), RETIRED]

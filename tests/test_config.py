@@ -30,17 +30,11 @@ def test_a_rule_decides_and_says_what_it_allows(engine, rule, good, bad, words):
     assert rule.limits() == words
 
 
-def meanings(engine) -> dict[str, str]:
-    """The meaning of each key, in the order of the help."""
-    return {key: text for keys in engine("config.help").words()["meanings"].values() for key, text in keys.items()}
-
-
 def test_every_key_has_a_meaning_and_a_default_that_its_rule_allows(engine):
     schema = engine("config.schema")
     config = schema.Config()
-    assert meanings(engine).keys() == schema.RULES.keys()
     for name, rule in schema.RULES.items():
-        assert meanings(engine)[name].endswith((".", "…")), name
+        assert rule.meaning.endswith((".", "…")), name
         value = config
         for part in name.split("."):
             value = getattr(value, part)
@@ -68,10 +62,10 @@ def test_a_stored_value_of_another_type_is_refused(engine, line, said):
 
 def test_help_and_page_have_every_key(train, engine):
     out = train("--help").out
-    for name, meaning in meanings(engine).items():
+    for name, rule in engine("config.schema").RULES.items():
         assert f"  {name}=" in out or f"  {name}." in out, name
         if name not in engine("config.schema").GROUPS:
-            assert meaning in out
+            assert rule.meaning in out
 
 
 # ---------------------------------------------------------------- retired keys

@@ -9,13 +9,6 @@ from .schema import GROUPS, RULES
 from .stored import flat
 
 
-def words() -> dict[str, Any]:
-    """Return the usage as text, and the meaning of each key below its heading."""
-    import yaml
-
-    return yaml.safe_load(Path(__file__).with_name("help.yaml").read_text(encoding="utf-8"))
-
-
 def text(composed: Any) -> str:
     """Return the help of a composed DictConfig."""
     from omegaconf import OmegaConf
@@ -25,13 +18,13 @@ def text(composed: Any) -> str:
     for folder in sorted(path for path in CONFIGS.iterdir() if path.is_dir()):
         files = sorted(path.relative_to(folder).with_suffix("") for path in folder.rglob("*.yaml"))
         choices.append(f"{folder.name}: {', '.join(file.as_posix() for file in files)}")
-    said, lines = words(), []
-    for heading, keys in said["meanings"].items():
-        lines.append(f"\n{heading}")
-        for key, meaning in keys.items():
-            inner = [k for k in values if k.startswith(f"{key}.") and key in (*GROUPS, "vars")]
-            lines += [f"  {k}={typed(values[k])}" for k in inner]
-            if not inner:
-                limits = f" ({RULES[key].limits()})" if RULES[key].limits() else ""
-                lines.append(f"  {f'{key}={typed(values.get(key))}':<32}  {meaning}{limits}")
-    return said["usage"].format(choices="\n".join(choices), keys="\n".join(lines))
+    lines = []
+    for key, rule in RULES.items():
+        lines += [f"\n{rule.heading}"] if rule.heading else []
+        inner = [k for k in values if k.startswith(f"{key}.") and key in (*GROUPS, "vars")]
+        lines += [f"  {k}={typed(values[k])}" for k in inner]
+        if not inner:
+            limits = f" ({rule.limits()})" if rule.limits() else ""
+            lines.append(f"  {f'{key}={typed(values.get(key))}':<32}  {rule.meaning}{limits}")
+    usage = Path(__file__).with_name("usage.txt").read_text(encoding="utf-8")
+    return usage.format(choices="\n".join(choices), keys="\n".join(lines))

@@ -1,7 +1,4 @@
-"""Every config key with its type, its default and its rule. help.yaml says what each key means.
-
-check.py applies the rules. A key without `key(…)` takes all values of its type.
-"""
+"""Every config key with its type, its default, its meaning and its rule. check.py applies the rules."""
 
 from __future__ import annotations
 
@@ -20,8 +17,10 @@ from ..text import typed
 
 @dataclass(frozen=True)
 class Rule:
-    """The values that a config key takes: for the check, `--help` and the docs."""
+    """What a config key means and which values it takes: for the check, `--help` and the docs."""
 
+    meaning: str = ""
+    heading: str = ""  # the title above this key and the keys after it
     at_least: float = -math.inf
     above: float = -math.inf
     at_most: float = math.inf
@@ -63,10 +62,10 @@ def check_value(name: str, value: Any, rule: Rule) -> None:
         raise UserError(f"{name}={value} is not possible. It must be {rule.limits()}.")
 
 
-def key(default: Any, **rule: Any) -> Any:
+def key(default: Any, meaning: str, **rule: Any) -> Any:
     """Return a config field; `default` is a value, or a class that makes one for each config."""
     made = {"default_factory" if callable(default) else "default": default}
-    return dataclasses.field(**made, metadata={"rule": Rule(**rule)})
+    return dataclasses.field(**made, metadata={"rule": Rule(meaning, **rule)})
 
 
 def is_count_or_share(value: Any) -> bool:
@@ -91,94 +90,163 @@ def is_run_name(name: str) -> bool:
 
 @dataclass
 class Log:
-    every: int = key(50, at_least=1)
-    by: str = key("step", one_of=("step", "epoch"))
-    windows: list[Any] = key(list)
-    level: str = key("info", one_of=("debug", "info", "warning", "error"))
-    grad_norm: bool = False
-    curves: bool = True
-    images: int = key(16, at_least=0)
-    graph: bool = True
-    histograms: int | None = key(None, at_least=1)
+    every: int = key(50, "Optimizer steps between two log points.", at_least=1, heading="Log")
+    by: str = key(
+        "step", "epoch: log points only at the end of each epoch.", one_of=("step", "epoch")
+    )
+    windows: list[Any] = key(
+        list, "Statistics besides means, such as {source: loss, statistic: max, window: 10}."
+    )
+    level: str = key(
+        "info", "Lowest level that the console shows.", one_of=("debug", "info", "warning", "error")
+    )
+    grad_norm: bool = key(False, "Log the norm of all gradients even if they are not clipped.")
+    curves: bool = key(True, "Draw `curves.png` into the run folder when the run is finished.")
+    images: int = key(16, "Pictures in each grid that loggers show; 0: none.", at_least=0)
+    graph: bool = key(True, "Let loggers draw the model's graph after the first step.")
+    histograms: int | None = key(
+        None, "Optimizer steps between histograms of weights and gradients; null: none.", at_least=1
+    )
 
 
 @dataclass
 class FindLr:
     """The range of `python find_lr.py`. Training does not read it."""
 
-    start: float = key(1e-6, above=0)
-    stop: float = key(10.0, above=0)
-    steps: int = key(150, at_least=20)
+    start: float = key(
+        1e-6, "Learning rate of the first step.", above=0, heading="Learning-rate range test"
+    )
+    stop: float = key(10.0, "Learning rate of the last step.", above=0)
+    steps: int = key(150, "Optimizer steps, at equal ratios of the learning rate.", at_least=20)
 
 
 @dataclass
 class Config:
     """The top level of the config. Groups (data, model …) hold the keys of their YAML file."""
 
-    name: str = key("default", fits=is_run_name, must_be="a path below runs/ of at most 200 bytes")
-    seed: int = key(0, at_least=0, below=2**63)
-    epochs: int = key(20, at_least=1)
-    max_steps: int | None = key(None, at_least=1)
-    vars: dict[str, Any] = key(dict)
+    name: str = key(
+        "default",
+        "Runs are kept in `runs/<name>/`.",
+        fits=is_run_name,
+        must_be="a path below runs/ of at most 200 bytes",
+        heading="Run",
+    )
+    seed: int = key(0, "Same seed, same run. 0 is a seed like any other.", at_least=0, below=2**63)
+    epochs: int = key(20, "Passes over the training set.", at_least=1)
+    max_steps: int | None = key(
+        None, "End after so many optimizer steps at the latest.", at_least=1
+    )
+    vars: dict[str, Any] = key(dict, "Your own keys, for `${vars.NAME}` in other keys.")
 
-    batch_size: int = key(64, at_least=1)
-    drop_last: bool = True
-    accumulate: int = key(1, at_least=1)
-    lr: float = key(0.001, above=0)
-    clip_grad_norm: float | None = key(None, above=0)
-    clip_grad_value: float | None = key(None, above=0)
-    ema_decay: float | None = key(None, above=0, below=1)
-    ema_warmup: bool = False
+    batch_size: int = key(
+        64,
+        "Samples per optimizer step, over all processes and accumulated micro-batches.",
+        at_least=1,
+        heading="Batch and optimization",
+    )
+    drop_last: bool = key(True, "Leave out the incomplete batch at the end of an epoch.")
+    accumulate: int = key(1, "Micro-batches whose gradients make one optimizer step.", at_least=1)
+    lr: float = key(0.001, "Base learning rate; the scheduler multiplies it.", above=0)
+    clip_grad_norm: float | None = key(None, "Scale gradients down to this total norm.", above=0)
+    clip_grad_value: float | None = key(None, "Cut each gradient to this absolute value.", above=0)
+    ema_decay: float | None = key(
+        None, "Average the weights with this decay, and validate the average.", above=0, below=1
+    )
+    ema_warmup: bool = key(False, "After t steps, lower `ema_decay` to (1 + t) / (10 + t) at most.")
 
-    device: str = "auto"
-    precision: str = key("auto", one_of=("auto", "fp32", "tf32", "bf16", "fp16"))
-    deterministic: str = key("true", one_of=("true", "warn", "false"))
-    channels_last: bool = False
-    sync_batchnorm: bool = False
-    compile: str = key("false", one_of=("false", "true", "reduce-overhead"))
-    workers: int | None = key(None, at_least=0, at_most=1024)
-    data_on_device: bool = False
+    device: str = key("auto", "auto (the GPU, if any), cpu, cuda, cuda:1 …", heading="Machine")
+    precision: str = key(
+        "auto",
+        "Number format of the model. auto: bf16 on a GPU that has it, else fp32.",
+        one_of=("auto", "fp32", "tf32", "bf16", "fp16"),
+    )
+    deterministic: str = key(
+        "true",
+        "true: only what repeats exactly; warn: warn about the rest; false: the fastest kernels.",
+        one_of=("true", "warn", "false"),
+    )
+    channels_last: bool = key(False, "Lay out images and convolutions as NHWC in memory.")
+    sync_batchnorm: bool = key(
+        False, "With several processes, batch norm takes its statistics over all of them."
+    )
+    compile: str = key(
+        "false",
+        "true: `torch.compile`; reduce-overhead: with CUDA graphs, for small models on a GPU.",
+        one_of=("false", "true", "reduce-overhead"),
+    )
+    workers: int | None = key(
+        None,
+        "Loader workers. null: one per CPU core, at most 8; none for data that are read quickly.",
+        at_least=0,
+        at_most=1024,
+    )
+    data_on_device: bool = key(False, "Keep in-memory data on the GPU and augment them there.")
 
     monitor: str = key(
         "val/loss",
+        "The validation value that chooses `best.pt`.",
         fits=lambda tag: tag.startswith("val/"),
         must_be="a validation value, such as val/loss",
+        heading="Validation and checkpoints",
     )
-    monitor_mode: str = key("auto", one_of=("auto", "min", "max"))
-    val_every_epochs: int | float = key(1, at_least=0)
-    val_every_steps: int | None = key(None, at_least=1)
-    val_at_start: bool = False
-    save_every_epochs: int = key(1, at_least=0)
-    save_every_steps: int | None = key(None, at_least=1)
-    keep_last: int | None = key(3, at_least=1)
-    early_stopping_patience: int | None = key(None, at_least=0)
-    max_minutes: float | None = key(None, above=0)
-    limit_train_batches: int | float | None = key(None, **_SHARE)
-    limit_val_batches: int | float | None = key(None, **_SHARE)
+    monitor_mode: str = key(
+        "auto",
+        "Whether a smaller (min) or a larger (max) `monitor` is better. auto: as its name says.",
+        one_of=("auto", "min", "max"),
+    )
+    val_every_epochs: int | float = key(
+        1, "Epochs between validations, such as 0.25; 0: only at the end.", at_least=0
+    )
+    val_every_steps: int | None = key(None, "Validate every so many steps instead.", at_least=1)
+    val_at_start: bool = key(False, "Validate the first weights too, before the first step.")
+    save_every_epochs: int = key(1, "Epochs between checkpoints; 0: only at the end.", at_least=0)
+    save_every_steps: int | None = key(None, "Save every so many steps, too.", at_least=1)
+    keep_last: int | None = key(
+        3, "Newest checkpoints to keep, besides `best.pt`; null: all.", at_least=1
+    )
+    early_stopping_patience: int | None = key(
+        None, "End when more validations in a row than this do not improve `monitor`.", at_least=0
+    )
+    max_minutes: float | None = key(None, "Stop, save and exit with 75 after this time.", above=0)
+    limit_train_batches: int | float | None = key(
+        None, "Use only so many batches of an epoch, or this share of them.", **_SHARE
+    )
+    limit_val_batches: int | float | None = key(
+        None, "Use only so many batches of validation, or this share of them.", **_SHARE
+    )
 
-    resume: str | None = None
-    allow_changed_data: bool = False
-    profile: bool = False
-    dry_run: bool = False
-    init_from: str | None = None
+    resume: str | None = key(
+        None,
+        "A run folder to go on in, or `auto`: the newest run of this name with an equal config.",
+        heading="Start",
+    )
+    allow_changed_data: bool = key(False, "Go on although the data have changed meanwhile.")
+    profile: bool = key(False, "Trace a few steps into the run folder; a table in train.log.")
+    dry_run: bool = key(False, "Build everything, do two steps, try a resume, and leave no run.")
+    init_from: str | None = key(
+        None, "Weights to start from: a checkpoint, a `.pt` state dict or a `.safetensors` file."
+    )
     init_rename: list[str] = key(
         list,
+        "For `init_from`: pattern=>replacement, regular expressions over the file's keys.",
         fits=lambda rules: all("=>" in rule for rule in rules),
         must_be="a list of 'pattern=>replacement'",
     )
-    allowed_packages: list[str] = key(list)
+    allowed_packages: list[str] = key(
+        list, "Packages that `_target_` may name, besides the project, torch and torchvision."
+    )
 
-    log: Log = key(Log)
-    find_lr: FindLr = key(FindLr)
+    log: Log = key(Log, "Log points, console and loggers.")
+    find_lr: FindLr = key(FindLr, "The range of `python find_lr.py`.")
 
-    task: dict[str, Any] = key(dict)
-    data: dict[str, Any] = key(dict)
-    model: dict[str, Any] = key(dict)
-    loss: dict[str, Any] = key(dict)
-    mix: dict[str, Any] = key(dict)
-    optimizer: dict[str, Any] = key(dict)
-    scheduler: dict[str, Any] = key(dict)
-    logger: dict[str, Any] = key(dict)
+    task: dict[str, Any] = key(dict, "What one step computes.", heading="Groups")
+    data: dict[str, Any] = key(dict, "The data set.")
+    model: dict[str, Any] = key(dict, "The model.")
+    loss: dict[str, Any] = key(dict, "The loss.")
+    mix: dict[str, Any] = key(dict, "MixUp and CutMix.")
+    optimizer: dict[str, Any] = key(dict, "The optimizer and its parameter groups.")
+    scheduler: dict[str, Any] = key(dict, "The learning rate as a function of the step.")
+    logger: dict[str, Any] = key(dict, "Where logged values go.")
 
 
 FIELDS = {f.name: f for f in dataclasses.fields(Config)}
@@ -208,7 +276,7 @@ EXTENDING = LENGTH | {"early_stopping_patience"}
 
 
 RULES: dict[str, Rule] = {
-    f"{prefix}{field.name}": replace(field.metadata.get("rule", Rule()), kind=str(field.type))
+    f"{prefix}{field.name}": replace(field.metadata["rule"], kind=str(field.type))
     for prefix, kind in (("", Config), ("log.", Log), ("find_lr.", FindLr))
     for field in dataclasses.fields(kind)
     if field.name not in SECTIONS
