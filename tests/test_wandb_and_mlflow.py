@@ -1,8 +1,11 @@
 """Weights & Biases and MLflow: every value once, and mistakes told before there is a run."""
 
 import json
+import os
 import signal
 import struct
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,6 +13,19 @@ from pathlib import Path
 import pytest
 from helpers.event_files import events
 from helpers.runs import result, rows, the_run
+
+
+@pytest.mark.parametrize(
+    ("package", "variable", "value"),
+    [("wandb", "WANDB_ERROR_REPORTING", "false"), ("mlflow", "MLFLOW_DISABLE_TELEMETRY", "true")],
+)
+def test_a_package_finds_its_reports_switched_off_when_it_is_imported(workspace, package, variable, value):
+    (workspace / f"{package}.py").write_text(f"import os\nraise SystemExit(os.environ.get({variable!r}))\n")
+    command = [sys.executable, "-c", f"import digits.engine.loggers.{package}"]
+    env = {k: v for k, v in os.environ.items() if k != variable}
+    for own, wanted in (({}, value), ({variable: "mine"}, "mine")):
+        done = subprocess.run(command, cwd=workspace, env={**env, **own}, capture_output=True, text=True)
+        assert done.stderr == f"{wanted}\n"
 
 
 @pytest.mark.parametrize("package", ["wandb", "mlflow"])

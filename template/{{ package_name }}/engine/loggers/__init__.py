@@ -3,12 +3,17 @@
 Each file imports its package. It is imported only if the config names it.
 """
 
+import os
 from collections.abc import Mapping
 from typing import Any
 
 from ..config.schema import OPERATIONAL
 from ..config.stored import flat
 from ..paths import to_json
+
+# Both packages read their variable when they are imported.
+os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
 
 
 def hyperparameters(config: Mapping[str, Any]) -> dict[str, bool | int | float | str]:

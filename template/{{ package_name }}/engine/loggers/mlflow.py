@@ -18,8 +18,6 @@ from ..errors import UserError
 from ..loggers import hyperparameters
 from ..paths import RUNS, shown, write_json
 
-os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # read when mlflow is imported
-
 STORE = f"sqlite:///{RUNS}/mlflow.db"
 
 for _name in ("mlflow", "alembic"):  # they announce a new store in ten lines

@@ -13,8 +13,6 @@ from ..api import Logger
 from ..errors import UserError
 from ..paths import RUNS, shown
 
-os.environ.setdefault("WANDB_ERROR_REPORTING", "false")  # read when wandb is imported
-
 
 class Wandb(Logger):
     """A run of Weights & Biases. A resumed run goes on in the same one.
