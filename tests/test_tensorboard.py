@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 from helpers.event_files import events, hparams, pictures, text
 from helpers.runs import result, rows, the_run
 
@@ -87,6 +88,22 @@ def test_histograms_of_weights_and_gradients(run):
     values = read.Histograms(weights[0])[-1].histogram_value
     assert values.num == sum(values.bucket)
     assert values.min < values.max
+
+
+def test_histograms_of_odd_values(engine, tmp_path):
+    odd = {
+        "sparse": torch.eye(3).to_sparse(),
+        "constant": torch.full((2,), 1e30),
+        "denormal": torch.tensor([0, 5e-324], dtype=torch.float64),
+        "close": torch.tensor([1, 1 + 2e-16], dtype=torch.float64),
+        "infinite": torch.tensor([torch.inf, torch.nan]),
+        "partly": torch.tensor([torch.inf, 1.0, 2.0]),
+        "half": torch.tensor([1, 1.01], dtype=torch.bfloat16),
+    }
+    logger = engine("loggers.tensorboard").TensorBoard(tmp_path, 1)
+    logger.histograms(1, odd)
+    logger.close()
+    assert {"sparse", "partly", "half"} <= set(events(tmp_path).Tags()["histograms"])
 
 
 def test_texts(run):

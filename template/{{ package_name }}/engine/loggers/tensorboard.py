@@ -1,5 +1,6 @@
 """TensorBoard's event files."""
 
+import contextlib
 import io
 import re
 import shlex
@@ -81,9 +82,9 @@ class TensorBoard(Logger):
 
     def histograms(self, step: int, values: Mapping[str, Tensor]) -> None:
         for tag, tensor in values.items():
-            finite = tensor.detach().double().ravel()
+            finite = tensor.detach().to_dense().double().ravel()
             finite = finite[finite.isfinite()]
-            if finite.numel():
+            with contextlib.suppress(ValueError):  # no values, or too close to each other for bins
                 self.writer.add_histogram(tag, finite, step, bins=64)
 
     def finish(self, step: int, values: Mapping[str, float]) -> None:
