@@ -2,6 +2,7 @@
 
 import collections
 import threading
+import types
 
 import pytest
 import torch
@@ -89,6 +90,35 @@ def test_a_step_never_waits_for_the_device(looped, monkeypatch, clips):
     assert log_points == 6
     assert {key: n for key, n in waits.counts.items() if key[0] == "step"} == {}
     assert {key: n for key, n in waits.counts.items() if key[0] == "log"} == {("log", "tolist"): log_points}
+
+
+class Copies(TorchDispatchMode):
+    """Collect the operations that copy from the host to a device."""
+
+    def __init__(self):
+        super().__init__()
+        self.found = []
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        result = func(*args, **(kwargs or {}))
+        devices = {x.device.type for x in (*args, result) if isinstance(x, torch.Tensor)}
+        self.found += [str(func)] if len(devices) > 1 else []
+        return result
+
+
+@pytest.mark.parametrize("where", ["cpu", "meta"])
+def test_a_number_of_things_on_the_host_is_not_copied_to_the_device(engine, where):
+    """The device "meta" stands for a GPU."""
+    means, parts, statistics = engine("means"), engine("build.parts"), engine("log.statistics")
+    device, weight = torch.device("meta"), torch.ones(2, device="meta", requires_grad=True)
+    weight.grad = torch.ones(2, device="meta")
+    holder = types.SimpleNamespace(device=device, parameters={"weight": weight})
+    windows = statistics.Statistics(device)
+    loss = means.Mean(torch.ones((), device="meta"), torch.tensor(3.0, device=where))
+    with Copies() as copies:
+        windows.add(0, {"loss": loss}, 4)
+        parts.Parts.average_gradients(holder, means.value_and_n(loss)[1])
+    assert copies.found == []
 
 
 def test_waiting_would_be_noticed(looped, monkeypatch):

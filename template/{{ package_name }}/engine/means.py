@@ -19,7 +19,10 @@ def value_and_n(value: Any, n: Any = None) -> tuple[Tensor, Any]:
     """Return a value and what it is a mean over: `n`, unless the value itself says it."""
     while isinstance(value, Mean):
         value, n = value
-    return value, getattr(value, "mean_over", n)  # see `say_what_counts` in losses.py
+    n = getattr(value, "mean_over", n)  # see `say_what_counts` in losses.py
+    if isinstance(n, Tensor) and n.is_cpu and not getattr(value, "is_cpu", True):
+        n = n.item()  # copying it to the GPU would wait
+    return value, n
 
 
 parts_of_whole: list[float] = [1.0]
