@@ -33,7 +33,7 @@ class Worker:
         variables |= {
             "BENCHMARK": json.dumps({**settings, "folder": str(self.folder)}),
             "OMP_NUM_THREADS": str(THREADS),
-            "PYTHONPATH": os.pathsep.join([str(ROOT), str(project())]),
+            "PYTHONPATH": os.pathsep.join([str(ROOT), str(project()), *filter(None, [os.environ.get("PYTHONPATH")])]),
         }
         command = [python, "-m", f"benchmarks.peers.{module}", *arguments]
         if processes > 1:

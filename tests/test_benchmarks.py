@@ -75,6 +75,21 @@ def test_a_page_keeps_the_sections_that_are_not_measured_anew(page: Path, tmp_pa
     assert copy.read_text().count("\n## ") == 3
 
 
+def test_contestants_keep_the_path_of_python(monkeypatch, tmp_path) -> None:
+    given = {}
+
+    def start(command, env, **options):
+        given.update(env)
+        raise RuntimeError("seen enough")
+
+    monkeypatch.setenv("PYTHONPATH", "/elsewhere")
+    monkeypatch.setattr("benchmarks.workers.project", lambda: tmp_path)
+    monkeypatch.setattr("benchmarks.workers.subprocess.Popen", start)
+    with pytest.raises(RuntimeError, match="seen enough"):
+        Worker("bare", "bare", {})
+    assert given["PYTHONPATH"].split(os.pathsep) == [str(ROOT), str(tmp_path), "/elsewhere"]
+
+
 def test_contestants_take_turns_and_one_that_fails_is_named() -> None:
     settings = {"inputs": 4, "hidden": [4], "batch": 4, "steps": 5, "device": "cpu"}
     workers = [Worker("bare", "bare", settings), Worker("ours", "ours", settings), Worker("none", "absent", settings)]
