@@ -208,6 +208,14 @@ def test_out_of_memory_names_the_batch_size(train, workspace):
 
 
 @pytest.mark.parametrize("do", ["vary", "vary_elsewhere"])
+def test_a_first_step_that_does_not_repeat(train, workspace, do):
+    sentence = told(train(*BASE, "logger=none", AT="0", DO=do), 2)
+    assert sentence.startswith("put_ cannot be computed deterministically")
+    assert "deterministic=warn" in sentence
+    assert not (workspace / "runs").exists()
+
+
+@pytest.mark.parametrize("do", ["vary", "vary_elsewhere"])
 def test_an_operation_that_does_not_repeat(train, workspace, do):
     sentence = told(train(*BASE, "logger=none", "name=stopped", AT="12", DO=do), 1)
     assert sentence.startswith("put_ cannot be computed deterministically")

@@ -190,7 +190,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         distributed.stay_alone()
         options = _parser().parse_args(arguments)
         os.chdir(ROOT)
-        options.work(options)
+        distributed.explained()(options.work)(options)
     except Exit as error:
         say(own_words(error))  # a loader worker may have raised it
         return error.code

@@ -14,6 +14,7 @@ code of its jobs. torchrun hides the codes of its processes: read `status` in ma
 
 import difflib
 import errno
+import re
 from collections.abc import Iterable
 
 FINISHED = 0
@@ -41,6 +42,10 @@ class UserError(Exit):
     code = MISTAKE
 
 
+class DeviceError(UserError):
+    """An error that one process may have alone, so each process says its own."""
+
+
 class SaveError(Exit):
     code = SAVE_FAILED
     status = "save failed"
@@ -54,6 +59,24 @@ class Stopped(Exit):
 class NotFiniteError(Exit):
     code = NOT_FINITE
     status = "not finite"
+
+
+_OF_DEVICE = {
+    "CUDA (error: )?out of memory|_STATUS_ALLOC_FAILED": "The GPU's memory is too small. Choose a "
+    "smaller model or batch_size, or end other programs on this GPU.",
+    "CUDA.*(unavailable|not yet initialized|initialization error|unknown error)": "The GPU is busy "
+    "or does not start. End other programs on it (nvidia-smi lists them), or set device=cpu.",
+    "CUDA.*no kernel image|driver.*(too old|insufficient)": "The GPU, its driver and this build of "
+    "torch do not fit together. Update the driver, or install another build of torch.",
+    r"(\S+) does not have a deterministic implementation": "{} cannot be computed deterministically "
+    "on this device. Use another, or set deterministic=warn: then runs no longer repeat.",
+}
+
+
+def of_device(error: BaseException) -> str:
+    """Return a sentence for an error that the device causes, whatever it computes; or ""."""
+    found = ((re.search(text, str(error)), told) for text, told in _OF_DEVICE.items())
+    return next((told.format(*match.groups()) for match, told in found if match), "")
 
 
 def one_line(error: BaseException) -> str:

@@ -2,7 +2,6 @@
 
 import contextlib
 import errno
-import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,7 +10,7 @@ import torch
 from . import signals
 from .build.passes import too_large
 from .config.schema import Config
-from .errors import NO_SPACE, Exit, Failed, SaveError, Stopped, UserError, own_words
+from .errors import NO_SPACE, Exit, Failed, SaveError, Stopped, UserError, of_device, own_words
 from .paths import not_written
 from .run.facts import timestamp
 from .run.folder import Run
@@ -56,16 +55,12 @@ def _tell(error: Exception, run: Run, config: Config) -> Exit:
             "A loader worker was killed. Most likely memory or shared memory (/dev/shm) ran out. "
             f"Lower workers. {run.resume_hint}"
         )
-    operation = re.search(r"(\S+) does not have a deterministic implementation", text)
+    told = of_device(error)
     with contextlib.suppress(OSError):
-        shown = {"file_only": operation is not None}
-        logger.error(f"The run failed: {error}", exc_info=error, extra=shown)
-    if operation is None:
-        return Failed(f"The run failed. Its folder is {run.shown}.")
-    return Failed(
-        f"{operation[1]} cannot be computed deterministically on this device. Use another, or set "
-        f"deterministic=warn: then runs no longer repeat. {run.shown}/train.log says where."
-    )
+        logger.error(f"The run failed: {error}", exc_info=error, extra={"file_only": bool(told)})
+    if told:
+        return Failed(f"{told} {run.shown}/train.log says where.")
+    return Failed(f"The run failed. Its folder is {run.shown}.")
 
 
 @contextlib.contextmanager

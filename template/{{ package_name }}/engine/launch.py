@@ -51,6 +51,7 @@ def launch(work: Work, alone: bool = False) -> int:
     alone: always in one process.
     """
     os.chdir(ROOT)
+    work = distributed.explained()(work)
     try:
         distributed.stay_alone() if alone else distributed.expect_others()
     except UserError as error:

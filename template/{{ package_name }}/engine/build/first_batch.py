@@ -14,7 +14,7 @@ from ..batches.loader import Loader
 from ..errors import UserError
 from ..losses import counting
 from ..machine.device import autocast, move_model, to_device
-from ..machine.distributed import WORLD_SIZE
+from ..machine.distributed import WORLD_SIZE, from_all
 from ..means import value_and_n
 from ..rng import Domain
 from ..text import logger, number
@@ -42,8 +42,10 @@ def check_one_batch(parts: Parts, is_new: bool = True) -> None:
         _check_mean(tried, loader, values["loss"])
         for smallest in _smallest(parts.val):
             one_pass(tried, smallest, "smallest validation batch", training=False)
+    if is_new or WORLD_SIZE > 1:
         first = parts.train.read_here(parts.train.plan.batches(0)[0])
         one_pass(tried, first, "first training batch")
+    if is_new:
         for smallest in _smallest(parts.train):
             one_pass(tried, smallest, "smallest training batch")
     check_trained(parts.optimizer, tried.model, tried.loss)
@@ -51,6 +53,7 @@ def check_one_batch(parts: Parts, is_new: bool = True) -> None:
     if is_new and parts.config.deterministic != "false":
         check_repeats(parts, tried, first, batch)
     parts.load_own_state(own_state)
+    from_all(None)  # there is no run folder before all processes have come here
 
 
 def _check_monitor(parts: Parts, values: dict[str, Any]) -> None:

@@ -12,7 +12,7 @@ from torch import nn
 from torch.optim import Optimizer
 
 from .. import rng
-from ..errors import UserError
+from ..errors import UserError, of_device
 from ..machine.device import map_tensors
 from ..text import say
 from .target import describe_error
@@ -108,7 +108,8 @@ def check_resumes(
         elif "closure" in str(error):
             why = "needs a closure, but the engine computes the loss once in a step."
         else:
-            why = f"failed in a trial with small tensors. {describe_error(error)}"
+            told = of_device(error) or describe_error(error)
+            why = f"failed in a trial with small tensors. {told}"
         raise UserError(f"{name} {why} Set other options or another optimizer.") from error
     other = _held(resumed)
     for what, value in _held(whole).items():

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from .. import rng
 from ..api import Context, Share, check_scalar, count_share, recording
 from ..config.schema import Config
-from ..errors import Exit, UserError
+from ..errors import DeviceError, Exit, UserError, of_device
 from ..machine.device import autocast, map_tensors, to_device
 from ..machine.distributed import RANK
 from ..means import value_and_n
@@ -112,9 +112,10 @@ def goes_through(built: Built, batch: Any, what: str = "first batch") -> Iterato
     try:
         yield
     except torch.OutOfMemoryError as error:
-        raise UserError(too_large(built.config)) from error
+        raise DeviceError(too_large(built.config)) from error
     except Exception as error:
-        if isinstance(error, Exit | ImportError | NameError) or built.config.log.level == "debug":
+        is_told = isinstance(error, Exit | ImportError | NameError) or of_device(error)
+        if is_told or built.config.log.level == "debug":
             raise
         text = f"The model or the task failed on the {what} ({shapes(batch)}): "
         text += describe_error(error)

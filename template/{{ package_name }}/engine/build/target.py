@@ -22,7 +22,7 @@ from torch.utils.data import Dataset
 from ..api import Data, Logger, Task
 from ..config.hints import hint
 from ..config.schema import OWN_KEYS
-from ..errors import Exit, UserError, nearest, one_line
+from ..errors import Exit, UserError, nearest, of_device, one_line
 from ..machine.torch_internals import short_class
 from ..paths import ROOT
 from ..schedule import Schedule
@@ -62,9 +62,9 @@ def refusals_of(name: str, key: str) -> Iterator[None]:
     """Turn errors of the target `name` about the values of the section `key` into `UserError`."""
     try:
         yield
-    except (Exit, ImportError, NameError):  # a traceback shows where your file is wrong
-        raise
-    except Exception as error:
+    except Exception as error:  # a traceback shows where your file is wrong
+        if isinstance(error, Exit | ImportError | NameError) or of_device(error):
+            raise
         why = describe_error(error)
         raise UserError(f"{name} refuses the values of the section '{key}'. {why}") from error
 

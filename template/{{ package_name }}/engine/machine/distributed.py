@@ -3,16 +3,18 @@
 With a single process, each function returns at once.
 """
 
+import contextlib
 import os
 import re
 import time
-from collections.abc import MutableMapping
+from collections.abc import Iterator, MutableMapping
 from datetime import timedelta
 from typing import Any
 
-from ..errors import UserError
+from ..errors import DeviceError, Failed, UserError, of_device
+from ..text import say
 
-_PLACE = ("RANK", "WORLD_SIZE", "LOCAL_RANK")
+_PLACE = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")
 
 
 def _take_from_slurm(env: MutableMapping[str, str]) -> None:
@@ -20,7 +22,9 @@ def _take_from_slurm(env: MutableMapping[str, str]) -> None:
     if "SLURM_STEP_ID" not in env or "RANK" in env or int(env["SLURM_STEP_NUM_TASKS"]) == 1:
         return
     names = ("SLURM_PROCID", "SLURM_STEP_NUM_TASKS", "SLURM_LOCALID")
-    env.update(zip(_PLACE, (env[name] for name in names), strict=True))
+    env.update(zip(_PLACE, (env[name] for name in names), strict=False))
+    on_hosts = env.get("SLURM_STEP_TASKS_PER_NODE", env["WORLD_SIZE"])  # "2(x3),1"
+    env["LOCAL_WORLD_SIZE"] = re.split(r"\D", on_hosts)[0]
     first = re.match(r"([^,[]+)(?:\[(\w+))?", env["SLURM_STEP_NODELIST"])  # "gpu[07-09],big1"
     assert first is not None
     env.setdefault("MASTER_ADDR", first[1] + (first[2] or ""))
@@ -31,6 +35,7 @@ _take_from_slurm(os.environ)
 RANK = int(os.environ.get("RANK", "0"))
 WORLD_SIZE = int(os.environ.get("WORLD_SIZE", "1"))
 LOCAL_RANK = int(os.environ.get("LOCAL_RANK", "0"))
+LOCAL_WORLD_SIZE = min(WORLD_SIZE, int(os.environ.get("LOCAL_WORLD_SIZE", WORLD_SIZE)))
 
 _hosts: Any = None
 """A gloo group for Python objects and votes. Gradients go through another group."""
@@ -48,10 +53,10 @@ def stay_alone() -> None:
 
     Call it before other modules take the constants.
     """
-    global RANK, WORLD_SIZE, LOCAL_RANK
+    global RANK, WORLD_SIZE, LOCAL_RANK, LOCAL_WORLD_SIZE
     if WORLD_SIZE > 1 and "TORCHELASTIC_RUN_ID" in os.environ:
         raise UserError("This command runs in one process. Start it without torchrun.")
-    RANK, WORLD_SIZE, LOCAL_RANK = 0, 1, 0
+    RANK, WORLD_SIZE, LOCAL_RANK, LOCAL_WORLD_SIZE = 0, 1, 0, 1
     for name in _PLACE:
         os.environ.pop(name, None)
 
@@ -63,6 +68,25 @@ def expect_others() -> None:
             f"The environment says WORLD_SIZE={WORLD_SIZE} but no MASTER_ADDR, where the processes "
             "meet. Start them with torchrun, or enter: unset RANK WORLD_SIZE LOCAL_RANK"
         )
+
+
+@contextlib.contextmanager
+def explained() -> Iterator[None]:
+    """Turn an error of a device into `DeviceError`, and the end of another process into `Failed`.
+
+    A run that has begun tells its own errors.
+    """
+    try:
+        yield
+    except (RuntimeError, DeviceError) as error:
+        if re.search("Connection (closed|reset) by peer", text := str(error)):
+            raise Failed("Another process has ended. Its last message says why.") from error
+        told = text if isinstance(error, DeviceError) else of_device(error)
+        if not told:
+            raise
+        if not is_main():
+            say(f"Rank {RANK}: {told}")
+        raise DeviceError(told) from error
 
 
 def start(seconds: float | None = None) -> None:
