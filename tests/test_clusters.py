@@ -61,10 +61,10 @@ STEP = {"SLURM_STEP_ID": "0", "SLURM_STEP_NUM_TASKS": "6", "SLURM_PROCID": "5", 
     ],
 )
 def test_places_in_a_step_of_slurm(engine, nodes, first):
-    env = {**STEP, "SLURM_STEP_NODELIST": nodes, "SLURM_JOB_ID": "1234567"}
+    env = {**STEP, "SLURM_STEP_NODELIST": nodes, "SLURM_JOB_ID": "1234567", "SLURM_STEP_TASKS_PER_NODE": "2(x3)"}
     engine("machine.distributed")._take_from_slurm(env)
-    found = {name: env[name] for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR")}
-    assert found == {"RANK": "5", "WORLD_SIZE": "6", "LOCAL_RANK": "1", "MASTER_ADDR": first}
+    places = {"RANK": "5", "WORLD_SIZE": "6", "LOCAL_RANK": "1", "LOCAL_WORLD_SIZE": "2", "MASTER_ADDR": first}
+    assert {name: env[name] for name in places} == places
     assert 1024 < int(env["MASTER_PORT"]) < 65536
 
 

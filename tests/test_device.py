@@ -32,3 +32,29 @@ def test_determinism(looped_on_device, value, enabled, warns):
     assert torch.is_deterministic_algorithms_warn_only_enabled() == warns
     assert torch.backends.cudnn.deterministic == enabled
     assert torch.backends.cudnn.benchmark == (not enabled)
+
+
+@pytest.mark.parametrize(
+    ("name", "processes", "gpus", "told"),
+    [
+        ("auto", 2, 1, "has 1 usable GPUs for 2 processes"),
+        ("cuda", 2, 0, "has 0 usable GPUs for 2"),
+        ("cuda:1", 2, 4, "Each needs its own"),
+    ],
+)
+def test_each_process_needs_a_gpu(engine, monkeypatch, name, processes, gpus, told):
+    device, errors = engine("machine.device"), engine("errors")
+    monkeypatch.setattr(device, "LOCAL_WORLD_SIZE", processes)
+    monkeypatch.setattr(device, "WORLD_SIZE", processes)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: gpus > 0)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
+    with pytest.raises(errors.DeviceError, match=told):
+        device.choose_device(name)
+
+
+def test_another_host_may_lack_a_gpu(engine, monkeypatch):
+    device, errors = engine("machine.device"), engine("errors")
+    monkeypatch.setattr(device, "from_all", lambda own: [own, True])
+    monkeypatch.setattr(device, "WORLD_SIZE", 2)
+    with pytest.raises(errors.DeviceError, match="on every host"):
+        device.choose_device("cpu")

@@ -114,6 +114,49 @@ def test_a_run_of_two_processes_stops_and_goes_on_with_one(train, workspace):
     assert [row["step"] for row in rows(folder) if "val/acc" in row] == [20, 40]
 
 
+SPARE = """
+from torch import nn
+from ..engine.models.mlp import MLP
+
+class Spare(MLP):
+    def __init__(self, shape, classes):
+        super().__init__(shape, classes, [8])
+        self.spare = nn.Linear(3, 3)
+"""
+
+
+def test_a_parameter_without_use(train, train_together, workspace):
+    (workspace / "digits/models/spare.py").write_text(SPARE)
+    (workspace / "configs/model/spare.yaml").write_text("_target_: .models.spare.Spare\n")
+    options = ("model=spare", "logger=none", "max_steps=4")
+    done = train_together(*options)
+    assert done.code == 2, done.out
+    assert "The first training batch does not use spare.bias, spare.weight." in done.last
+    assert done.out.count("\n") == 1, done.out
+    assert not (workspace / "runs").exists()
+    assert train(*options, "max_minutes=0.00001").code == 75
+    done = train_together(f"resume={the_run(workspace)}", "max_minutes=null")
+    assert done.code == 2, done.out
+    assert "spare.weight" in done.last
+
+
+def test_a_changed_number_of_processes_is_said_once(train, train_together, workspace):
+    options = ("model=mlp", "logger=none", "max_steps=4")
+    assert train(*options, "max_minutes=0.00001").code == 75
+    run = the_run(workspace)
+    assert train_together(f"resume={run}", "max_minutes=null", "max_steps=6").code == 0
+    text = (run / "train.log").read_text()
+    assert text.count("no longer bit-exact: world_size 1 → 2") == text.count("the longer run") == 1
+
+
+def test_every_process_says_that_it_has_no_gpu(train_together, workspace):
+    done = train_together("model=mlp", "device=cuda", CUDA_VISIBLE_DEVICES="")
+    assert done.code == 2, done.out
+    assert done.out.count("has 0 usable GPUs for 2 processes") == 2
+    assert done.out.count("\n") == 2
+    assert not (workspace / "runs").exists()
+
+
 def test_two_processes_end_where_there_is_nothing_left_to_do(train_together):
     done = train_together("model=mlp", "max_steps=2", "logger=none", "name=two")
     assert done.code == 0

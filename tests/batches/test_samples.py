@@ -70,9 +70,10 @@ def test_how_many_workers(engine, arrays, loader, folder, monkeypatch):
     for seconds, steps, workers in ((0.05, 1000, 6), (0.05, 4, 0), (0.0005, 10**6, 0)):
         unknown.seconds = seconds
         assert unknown.worker_count(steps) == workers, (seconds, steps)
-    monkeypatch.setattr(data, "WORLD_SIZE", 3)
+    monkeypatch.setattr(data, "WORLD_SIZE", 12)
+    monkeypatch.setattr(data, "LOCAL_WORLD_SIZE", 3)
     unknown.seconds = None
-    assert unknown.worker_count(1000) == 2, "processes share the cores"
+    assert unknown.worker_count(1000) == 2, "processes of one host share its cores"
     given = loader(Numbers(), workers=3)
     given.first()
     assert given.seconds > 0

@@ -16,7 +16,7 @@ from .. import rng, signals
 from ..api import BatchDataset
 from ..errors import UserError
 from ..machine.device import map_tensors, prefetched, to_device
-from ..machine.distributed import WORLD_SIZE
+from ..machine.distributed import LOCAL_WORLD_SIZE, WORLD_SIZE
 from ..machine.torch_internals import split_rows
 from ..rng import Domain
 from ..text import logger
@@ -175,7 +175,7 @@ class Loader:
         if self.workers is not None:
             return self.workers
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-        count = min(8, max(1, (cores or 1) // WORLD_SIZE))
+        count = min(8, max(1, (cores or 1) // LOCAL_WORLD_SIZE))
         if self.seconds is None:
             return count
         total = self.seconds * steps * self.plan.micro_batches / WORLD_SIZE

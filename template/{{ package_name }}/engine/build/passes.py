@@ -5,6 +5,7 @@ import copy
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import replace
+from itertools import chain
 from typing import Any
 
 import torch
@@ -15,7 +16,7 @@ from ..api import Context, Share, check_scalar, count_share, recording
 from ..config.schema import Config
 from ..errors import DeviceError, Exit, UserError, of_device
 from ..machine.device import autocast, map_tensors, to_device
-from ..machine.distributed import RANK
+from ..machine.distributed import RANK, WORLD_SIZE, from_all
 from ..means import value_and_n
 from ..rng import Domain
 from .parts import Built, Parts
@@ -76,8 +77,21 @@ def one_pass(
         derived = task.derived(numbers)
         if training:
             value_and_n(values["loss"])[0].backward()
+        named = parts.model.named_parameters()
+        unused = [name for name, p in named if p.requires_grad and p.grad is None]
     parts.model.train()
+    if training and WORLD_SIZE > 1 and not parts.in_turn:
+        _refuse_unused(unused, what)
     return {**numbers, **derived, "loss": values["loss"]}
+
+
+def _refuse_unused(own: list[str], what: str) -> None:
+    """Raise `UserError` in all processes if a parameter has no gradient in one of them."""
+    if names := sorted({*chain.from_iterable(from_all(own))}):
+        raise UserError(
+            f"The {what} does not use {', '.join(names[:3])}{' …' if names[3:] else ''}. On several "
+            "processes each step must use all parameters. Remove or freeze them (requires_grad)."
+        )
 
 
 @contextlib.contextmanager

@@ -17,8 +17,8 @@ import torch
 from torch import nn
 
 from ..config.schema import Config
-from ..errors import UserError
-from .distributed import LOCAL_RANK, WORLD_SIZE
+from ..errors import DeviceError, UserError
+from .distributed import LOCAL_RANK, LOCAL_WORLD_SIZE, WORLD_SIZE, from_all
 from .torch_internals import set_deterministic
 
 
@@ -29,11 +29,18 @@ def choose_device(name: str) -> torch.device:
     if not re.fullmatch(r"cpu(:0)?|cuda(:[1-9]?\d)?", name):
         raise UserError(f"Unknown device={name}. Name auto, cpu, cuda or cuda:<n>.")
     device = torch.device(name)
-    if device.type == "cuda":
-        count = torch.cuda.device_count() if torch.cuda.is_available() else 0
-        index = LOCAL_RANK if device.index is None else device.index
-        if index >= count:
-            raise UserError(f"device={name} does not exist. This machine has {count} usable GPUs.")
+    on_gpu = device.type == "cuda"
+    count = torch.cuda.device_count() if on_gpu and torch.cuda.is_available() else 0
+    index = LOCAL_RANK if device.index is None else device.index
+    is_one = device.index is not None  # for all processes
+    is_short = (1 if is_one else count) < LOCAL_WORLD_SIZE or index >= count
+    if any(from_all(on_gpu and is_short)):
+        several = f" for {LOCAL_WORLD_SIZE} processes. Each needs its own, on every host"
+        several = several if WORLD_SIZE > 1 else ""
+        raise DeviceError(
+            f"device={name} does not exist. This machine has {count} usable GPUs{several}."
+        )
+    if on_gpu:
         device = torch.device("cuda", index)
         torch.cuda.set_device(device)
     return device

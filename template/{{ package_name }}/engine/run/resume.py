@@ -114,12 +114,13 @@ def record_resumed(
     before = fingerprint if state is None else state["fingerprint"]
     if before["data"] != fingerprint["data"] and not config.allow_changed_data:
         raise UserError("The data have changed. Bring the old back or set allow_changed_data=true.")
-    if differences := fingerprint_differences(before, fingerprint):
+    differences, is_main = fingerprint_differences(before, fingerprint), distributed.is_main()
+    if differences and is_main:
         logger.warning(f"This run is no longer bit-exact: {', '.join(differences)}.")
     extended = sorted(changed_keys(stored, config) & EXTENDING)
-    if length := ", ".join(key for key in extended if key in LENGTH):
+    if is_main and (length := ", ".join(key for key in extended if key in LENGTH)):
         logger.warning(f"{length} changed: the schedule becomes that of the longer run.")
-    if extended and distributed.is_main():
+    if extended and is_main:
         write_whole(run.folder / "config.yaml", to_yaml(config))
     resumed = {
         "step": 0 if state is None else state["step"],
