@@ -13,13 +13,13 @@ UNKNOWN = "score energy lossy macc neg_loss negative_error minus_acc 1-acc acc_s
 
 @pytest.mark.parametrize(("names", "mode"), [(SMALLER, "min"), (LARGER, "max"), (UNKNOWN, None)])
 def test_usual_names(engine, names, mode):
-    usual_mode = engine("config.monitor").usual_mode
+    usual_mode = engine("config.check").usual_mode
     assert {name: usual_mode(f"val/{name}", {}) for name in names.split()} == dict.fromkeys(names.split(), mode)
 
 
 def test_a_term_of_the_loss_is_a_loss(engine):
     loss = {"_target_": ".engine.losses.WeightedSum", "terms": {"dice": {"weight": 1.0}}}
-    assert engine("config.monitor").usual_mode("val/dice", loss) == "min"
+    assert engine("config.check").usual_mode("val/dice", loss) == "min"
 
 
 def assert_keeps_the_best(folder, best, mode):

@@ -16,9 +16,9 @@ from typing import Any
 from . import signals
 from .build.sections import check_sections
 from .config import help
+from .config.check import refuse_doubtful_mode
 from .config.compose import compose, composed, read_flags, single_run, to_config
-from .config.hydra_errors import explain, first_line
-from .config.monitor import refuse_doubtful_mode
+from .config.hints import explain, first_line
 from .config.schema import EXTENDING, Config
 from .config.stored import changed_keys, follow_length, merge_configs, read_config
 from .errors import FAILED, FINISHED, MISTAKE, STOPPED, Exit, Stopped, UserError

@@ -7,11 +7,9 @@ from typing import Any
 from ..errors import UserError
 from ..paths import CONFIGS
 from ..text import say
-from .check import RETIRED, from_dict
-from .hints import choices, refuse_other_spellings
-from .hydra_errors import explain, first_line
+from .check import RETIRED, from_dict, usual_mode
+from .hints import choices, explain, first_line, refuse_other_spellings
 from .hydra_internals import check_flags
-from .monitor import usual_mode
 from .schema import FIELDS, GROUPS, RULES, SECTIONS, Config, Rule
 
 DIRECTIONS = {"max": "maximize", "min": "minimize"}  # Hydra's words for each `monitor_mode`

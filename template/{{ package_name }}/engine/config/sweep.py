@@ -14,10 +14,10 @@ from omegaconf import OmegaConf
 from ..errors import MISTAKE, UserError
 from ..paths import CONFIGS
 from ..text import say
+from .check import refuse_doubtful_mode
 from .compose import DIRECTIONS, composed, register, to_config
-from .hydra_errors import explain
+from .hints import explain
 from .hydra_internals import jobs_of
-from .monitor import refuse_doubtful_mode
 from .schema import Config
 
 
