@@ -293,7 +293,7 @@ def test_letters_that_the_console_lacks(console):
 
 def test_loggers_that_keep_what_they_say(engine, tmp_path, monkeypatch):
     """Such as torch's: they write to the terminal themselves, again and again."""
-    log, stderr = engine("log.messages"), io.StringIO()
+    log, stderr = engine("log.console"), io.StringIO()
     monkeypatch.setattr(sys, "stdout", io.StringIO())
     monkeypatch.setattr(sys, "stderr", stderr)
     other = logging.getLogger("shy.library")
@@ -316,7 +316,7 @@ def test_loggers_that_keep_what_they_say(engine, tmp_path, monkeypatch):
 
 
 def test_loader_workers_do_not_repeat_a_warning(engine, monkeypatch):
-    log, library = engine("log.messages"), logging.getLogger("some.library")
+    log, library = engine("log.console"), logging.getLogger("some.library")
     monkeypatch.setattr(sys, "stdout", io.StringIO())
     log.open_log("warning")
     try:

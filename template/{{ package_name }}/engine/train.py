@@ -13,7 +13,7 @@ from .errors import Exit, Stopped
 from .failures import recorded, writing
 from .launch import Job
 from .log.announce import announce, announce_end, save_curves
-from .log.messages import close_log, open_file, open_log
+from .log.console import close_log, open_file, open_log
 from .loop import Loop
 from .machine import distributed
 from .run.facts import describe_start, timestamp, weights_sha256

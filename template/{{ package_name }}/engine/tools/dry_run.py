@@ -19,7 +19,7 @@ from ..build.parts import Parts
 from ..build.passes import goes_through, shapes
 from ..launch import Job
 from ..log.announce import other_pictures
-from ..log.messages import open_log
+from ..log.console import open_log
 from ..loop import Steps
 from ..machine.device import map_tensors
 from ..machine.distributed import is_main
