@@ -109,14 +109,14 @@ def test_another_choice(engine, override, part):
 
 
 def test_the_table_leads_to_what_exists_and_hides_nothing(engine, project):
-    config, schema = engine("config"), engine("config.schema")
+    hints, schema = engine("config.hints"), engine("config.schema")
     of_files = {
         key
         for group in schema.GROUPS
         for path in (project / "configs" / group).glob("*.yaml")
         for key in yaml.safe_load(path.read_text())
     }
-    for word, meant in config.words("words.yaml").items():
+    for word, meant in hints.words("words.yaml").items():
         assert meant in schema.RULES or meant.endswith("."), word
         assert word not in schema.RULES, word
         assert word not in of_files or word in ("dataset", "patience"), word

@@ -13,8 +13,7 @@ from typing import Any, NamedTuple
 
 from ..errors import UserError, nearest
 from ..text import say
-from . import words
-from .hints import hint
+from .hints import hint, words
 from .schema import RULES, SECTIONS, Config, Rule, check_value
 
 _TAG = Rule(fits=lambda v: isinstance(v, str) and bool(v.strip()), must_be="a logged value")
@@ -135,12 +134,10 @@ RETIRED = {
     )
 }
 
-
 _say_once = functools.cache(say)
 
 
 def _drop_retired(values: dict[str, Any]) -> None:
-    """Delete retired keys from a config's values; say once per command what is ignored."""
     for key, (version, default, sentence) in RETIRED.items():
         section, _, name = key.rpartition(".")
         holder = values.get(section) if section else values

@@ -14,7 +14,6 @@ from .schema import FIELDS, GROUPS, RULES, SECTIONS, Config, Rule
 
 DIRECTIONS = {"max": "maximize", "min": "minimize"}  # Hydra's words for each `monitor_mode`
 
-
 _HYDRA = {
     "run": {"dir": "."},
     "sweep": {"dir": "runs/${name}/.sweeps/${now:%Y-%m-%d_%H-%M-%S}", "subdir": "."},
@@ -59,8 +58,7 @@ def read_flags(arguments: list[str]) -> list[str]:
     return accepted
 
 
-_EMPTY = {"logger": "none", "mix": "none", "scheduler": "constant"}
-"""The choice that stands for none."""
+_EMPTY = {"logger": "none", "mix": "none", "scheduler": "constant"}  # the choices for none
 
 
 def accept(arguments: Iterable[str]) -> list[str]:

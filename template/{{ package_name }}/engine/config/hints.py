@@ -1,12 +1,13 @@
 """Sentences for unknown keys, flags and choices, and for Hydra's errors. Without torch."""
 
 import difflib
+import functools
 import re
 from collections.abc import Collection, Sequence
+from pathlib import Path
 
 from ..errors import UserError, nearest
 from ..paths import CONFIGS
-from . import words
 from .schema import FIELDS, GROUPS, RULES, SECTIONS
 
 _OF_TORCH = {  # an example, where any class of torch will do
@@ -43,6 +44,15 @@ def hint(key: str, known: Collection[str], target: str = "") -> str:
             return " Add it below vars in configs/train.yaml."
         return "" if beside else nearest(key, known)
     return f" Did you mean '{found[0]}'?" if found else ""
+
+
+@functools.cache
+def words(file: str) -> dict[str, str]:
+    """Return the meaning of each word in a YAML file of this folder."""
+    import yaml
+
+    table = yaml.safe_load(Path(__file__).with_name(file).read_text(encoding="utf-8"))
+    return {word: meaning for meaning, line in table.items() for word in line.split()}
 
 
 def _meant(word: str) -> str:
