@@ -42,7 +42,7 @@ def evolve(template: Path) -> None:
             indent = re.match(r"\s*", lines[place])[0]
             lines.insert(place, f"{indent}# new in {FURTHER}: {draw.random()}")
         path.write_text("\n".join(lines) + "\n", encoding="utf-8")
-    renamed = {"log/profiling.py": "log/observing.py", "log/grids.py": "log/montage.py", "paths.py": "places.py"}
+    renamed = {"log/media.py": "log/observing.py", "log/grids.py": "log/montage.py", "paths.py": "places.py"}
     table = template / "includes/moved.yml"
     text = table.read_text(encoding="utf-8")
     for old, new in renamed.items():

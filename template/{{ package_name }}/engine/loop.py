@@ -18,8 +18,7 @@ from .config.stored import to_yaml
 from .errors import NO_SPACE, Stopped
 from .hooks import Hooks
 from .log.media import Media
-from .log.profiling import profiled
-from .log.report import Report
+from .log.report import Report, profiled
 from .log.statistics import Statistics
 from .machine import distributed
 from .machine.device import autocast, ended, to_device

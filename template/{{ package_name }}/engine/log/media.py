@@ -34,7 +34,6 @@ class Media:
         self.shows = self.draws or (is_wanted and self._is_taken("texts"))
 
     def _is_taken(self, method: str) -> bool:
-        """True if a logger implements this method of `Logger`."""
         return any(getattr(type(x), method) is not getattr(Logger, method) for x in self.loggers)
 
     def _send(self, method: str, *values: Any) -> None:

@@ -1,21 +1,23 @@
-"""Where the values and the time of a run go: console, bar, `metrics.jsonl`, loggers."""
+"""Where the values and the time of a run go: console, bar, `metrics.jsonl`, loggers, profile."""
 
 import math
+import os
 import time
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from fractions import Fraction
 from functools import partial
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 import torch
+from torch.profiler import profile, schedule
 
 from ..api import Logger
 from ..build.parts import Parts
 from ..machine.distributed import is_main
-from ..paths import to_json
+from ..paths import shown, to_json
 from ..run.folder import open_metrics
 from ..text import NUMBER_WIDTH, duration, logger, number
 from .console import Cell, line, progress_bar
@@ -98,8 +100,8 @@ class Report:
         epoch = self.plan.epoch(step)
         within = step - max(0, epoch - 1) * steps
         place = f"Epoch {epoch:{len(str(epochs))}}/{epochs} [{within:{len(str(steps))}}/{steps}]"
-        shown = partial(line, place, cells, optional, best)
-        logger.info(shown(0), extra={"line": shown})
+        row = partial(line, place, cells, optional, best)
+        logger.info(row(0), extra={"line": row})
 
     def close(self) -> None:
         with ExitStack() as stack:  # close all, even if one fails
@@ -112,9 +114,9 @@ class Report:
 
 def _numbers(place: str, values: Mapping[str, float]) -> list[Cell]:
     """The values with tags place/key, the loss first."""
-    shown = {k.removeprefix(f"{place}/"): v for k, v in values.items() if k.startswith(f"{place}/")}
-    keys = sorted(shown, key=lambda key: key != "loss")
-    return [(key, number(shown[key]).ljust(NUMBER_WIDTH)) for key in keys]
+    own = {k.removeprefix(f"{place}/"): v for k, v in values.items() if k.startswith(f"{place}/")}
+    keys = sorted(own, key=lambda key: key != "loss")
+    return [(key, number(own[key]).ljust(NUMBER_WIDTH)) for key in keys]
 
 
 class Eta:
@@ -183,3 +185,33 @@ def due(first: int, last: int, periods: Periods) -> int:
         return count
 
     return before(last) - before(first) + 1
+
+
+@contextmanager
+def profiled(
+    wanted: bool, folder: Path, device: torch.device, steps: int
+) -> Iterator[Callable[[], object]]:
+    """Yield a function to call after each step. Measure a few steps of rank 0, if `wanted`.
+
+    Writes a chrome trace to `profile/` and a table to `train.log`. `steps` are left in the run. The
+    profiler skips some at first, and two more warm it up.
+    """
+    if not (wanted and is_main() and steps):
+        yield lambda: None
+        return
+    skipped = min(5, steps // 4)
+    warmup = min(2, (steps - skipped) // 2)
+    count = min(5, steps - skipped - warmup)
+
+    def write(done: Any) -> None:
+        table = done.key_averages().table(f"self_{device.type}_time_total", row_limit=20)
+        path = folder / "profile/trace.json"
+        path.parent.mkdir(exist_ok=True)
+        done.export_chrome_trace(str(path))
+        logger.debug(f"Profile of {count} steps:\n{table}")
+        logger.info(f"The profile is in train.log. Open {shown(path)} at ui.perfetto.dev.")
+
+    os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # do not write to the terminal
+    order = schedule(wait=skipped, warmup=warmup, active=count, repeat=1)
+    with profile(schedule=order, on_trace_ready=write, record_shapes=True) as running:
+        yield running.step

@@ -164,7 +164,6 @@ def make_fingerprint(device: torch.device, data: str) -> dict[str, Any]:
 
 
 def _describe(device: torch.device) -> str:
-    """Return the name of the processor or GPU."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     linux = Path("/proc/cpuinfo")
