@@ -6,6 +6,7 @@ import shutil
 from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
+import yaml
 from helpers.runs import the_run
 
 QUICK = ("model=mlp", "model.hidden=[8]", "max_steps=2", "logger=none", "log.curves=false", "workers=0")
@@ -79,3 +80,13 @@ def test_few_files_are_read_whole(engine, tmp_path, monkeypatch):
     found = find.find_run(launch.compose("seed=7", "resume=auto"))
     assert found == tmp_path / "default/7"
     assert len(read) == 2
+
+
+def test_the_order_of_keys_in_a_stored_config_does_not_matter(train, workspace):
+    """An editor or a program may sort them."""
+    assert train(*QUICK, "max_minutes=1e-9").code == 75
+    path = the_run(workspace) / "config.yaml"
+    path.write_text(yaml.safe_dump(yaml.safe_load(path.read_text()), sort_keys=True))
+    done = train(*QUICK, "resume=auto")
+    assert done.code == 0
+    assert f"resume=auto goes on with runs/default/{path.parent.name}." in done.out, done.out

@@ -2,6 +2,7 @@
 
 import contextlib
 import functools
+import json
 import os
 import re
 from datetime import datetime
@@ -107,6 +108,6 @@ def _value(block: str) -> str:
         return repr(float(block.partition(":")[2]))
     try:
         (value,) = OmegaConf.to_container(OmegaConf.create(block)).values()  # type: ignore[union-attr]
+        return json.dumps(float(value) if type(value) is int else value, sort_keys=True)
     except Exception:  # broken text raises many kinds of errors; `read_config` tells them
         return block
-    return repr(float(value) if type(value) is int else value)

@@ -31,7 +31,7 @@ class Summary:
             text = path.read_text(encoding="utf-8")
             refuse_aliases(text, shown(path))
             config = flat(yaml.load(text, loader))
-        except (OSError, ValueError, AttributeError, yaml.YAMLError) as error:
+        except (OSError, ValueError, AttributeError, RecursionError, yaml.YAMLError) as error:
             text = f"{shown(path)} cannot be read: {one_line(error)}. Restore it."
             raise UserError(text) from error
         self.shown, self.status, self.config = shown(folder, RUNS), manifest["status"], config
