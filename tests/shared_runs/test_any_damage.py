@@ -6,6 +6,7 @@
 import json
 import random
 import shutil
+from pathlib import Path
 
 import pytest
 from helpers.damaging import damage
@@ -21,15 +22,18 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 
 @pytest.fixture(scope="package")
-def picture(source):
+def damaged(source, tmp_path_factory) -> Path:
+    """A project without a run, and a picture in it."""
     from PIL import Image
 
-    Image.new("L", (8, 8), 100).save(source / "a.png")
-    return source / "a.png"
+    folder = shutil.copytree(source, tmp_path_factory.mktemp("damaged") / "digits")
+    shutil.rmtree(folder / "runs")
+    Image.new("L", (8, 8), 100).save(folder / "a.png")
+    return folder
 
 
 @pytest.fixture(scope="package")
-def right(source, server, picture) -> dict[str, object]:
+def right(source, server) -> dict[str, object]:
     """The undamaged runs, and the values that they give."""
     values: dict[str, object] = {"runs": {name: the_run(source, name) for name in ("default", "stopped")}}
     for name, run in values["runs"].items():
@@ -38,25 +42,25 @@ def right(source, server, picture) -> dict[str, object]:
     return values
 
 
-def test_any_damage_is_a_sentence(server, source, picture, right, tmp_path, seed):
+def test_any_damage_is_a_sentence(server, damaged, right, tmp_path, seed):
     draw = random.Random(seed)
     name = draw.choice(("default", "stopped"))
-    twin = shutil.copytree(right["runs"][name], source / "runs" / f"{name}-{seed}" / "run")
+    twin = shutil.copytree(right["runs"][name], damaged / "runs" / name / "run")
     try:
         done_to = damage(draw, twin)
         if draw.random() < 0.2:
             done_to += f"; {damage(draw, twin)}"
         command = draw.choice(COMMANDS[: 6 + (draw.random() < 0.3)])
-        if command in ("resume", "auto"):
-            how = f"resume={twin}" if command == "resume" else "resume=auto"
-            options = QUICK if command == "auto" else ()
-            done = server.run(source / "train.py", how, *options, f"name={twin.parent.name}")
+        if command == "resume":
+            done = server.run(damaged / "train.py", f"resume={twin}")
+        elif command == "auto":
+            done = server.run(damaged / "train.py", "resume=auto", *QUICK, f"name={name}")
         else:
-            more = {"predict": [picture], "export": ["--out", tmp_path], "evaluate": ["--out", tmp_path]}.get(
+            more = {"predict": [damaged / "a.png"], "export": ["--out", tmp_path], "evaluate": ["--out", tmp_path]}.get(
                 command, []
             )
             more = ["--out", tmp_path / "x.png"] if command == "compare" else more
-            done = server.run(source / "digits/__main__.py", command, str(twin), *map(str, more), cwd=source)
+            done = server.run(damaged / "digits/__main__.py", command, str(twin), *map(str, more), cwd=damaged)
         told = f"{command} after {done_to}: code {done.code}\n{done.out}"
         assert "Traceback" not in done.out, told
         assert done.code in (0, 1, 2, 74), told
@@ -67,4 +71,4 @@ def test_any_damage_is_a_sentence(server, source, picture, right, tmp_path, seed
             found = json.loads((tmp_path / "evaluate-val.json").read_text())["values"]
             assert found in (right["default"], right["stopped"]), told
     finally:
-        shutil.rmtree(twin.parent)
+        shutil.rmtree(damaged / "runs")
