@@ -192,6 +192,18 @@ class Opened:
         return open, (str(self.path), "w")
 
 
+def test_a_checkpoint_without_the_optimizers_state_is_passed_over(train, workspace, stopped):
+    """The run would go on, and end with other weights."""
+    import torch
+
+    path = stopped / "checkpoints/step-00000028.pt"
+    torch.save({**torch.load(path, weights_only=True), "optimizer": {}}, path)
+    done = train(f"resume={stopped}")
+    assert done.code == 0, done.out
+    assert "step-00000028.pt lacks the state of torch.optim.AdamW. It is not used." in done.out
+    ends_as_whole(workspace, stopped)
+
+
 def test_a_checkpoint_runs_no_code(train, workspace, stopped, tmp_path):
     import torch
 

@@ -83,6 +83,11 @@ def _check_origin(path: Path, state: dict[str, Any], config: Config) -> None:
     others = sorted(changed_keys(config, own) - OPERATIONAL - EXTENDING)
     if others:
         raise Unusable(path, f"belongs to another run (its {', '.join(others)} differ)")
+    kind = config.optimizer["_target_"]
+    keeps_state = kind != "torch.optim.SGD" or config.optimizer.get("momentum")
+    is_empty = not state["optimizer"] and not state["scaler"]  # fp16 may leave out the first steps
+    if is_empty and state["step"] > 0 and keeps_state and kind.startswith("torch.optim."):
+        raise Unusable(path, f"lacks the state of {kind}")
 
 
 def _pass_over(error: Unusable) -> None:
