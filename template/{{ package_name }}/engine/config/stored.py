@@ -56,7 +56,7 @@ def parse_config(text: str, source: str) -> Config:
     except UserError as error:
         raise UserError(f"{source} has a mistake. {error}") from None
     except Exception as error:  # broken text and values of a wrong type raise many kinds of errors
-        raise UserError(f"{source} cannot be read: {one_line(error)}.") from error
+        raise UserError(f"{source} cannot be read: {one_line(error)[:200]}.") from error
 
 
 def refuse_aliases(text: str, source: str) -> None:
