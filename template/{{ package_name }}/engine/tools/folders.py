@@ -17,8 +17,8 @@ _FONTS = ("Noto Sans CJK SC", "Noto Sans CJK JP", "WenQuanYi Zen Hei", "PingFang
 
 def runs_below(folder: Path) -> list[Path]:
     """Return the folder if it is a run, and all runs below it, oldest first. Raises `UserError`."""
-    named = sorted(folder.rglob("manifest.json")) if os.path.isdir(folder) else []
-    found = [path.parent for path in named if is_run(path.parent)]
+    walked = os.walk(folder)  # it passes over what cannot be read
+    found = sorted(run for run in (Path(place) for place, _, _ in walked) if is_run(run))
     found = [run for run in found if not any(p[0] == "." for p in run.relative_to(folder).parts)]
     if not found:
         raise UserError(f"No run is in {shown(folder)}. Name a run folder, such as runs/NAME/TIME.")
