@@ -20,7 +20,6 @@ from ..config.stored import to_yaml
 from ..errors import NO_SPACE, SaveError, UserError
 from ..machine.distributed import is_main
 from ..paths import RUNS, refuse_links, shown, to_json, write_json, write_whole
-from .shape import MANIFEST, misfit
 
 
 class Run:
@@ -45,6 +44,8 @@ class Run:
 
     def manifest(self) -> dict[str, Any]:
         """Read `manifest.json`. Raises `UserError` if it is damaged."""
+        from .shape import MANIFEST, misfit  # here: it needs PyYAML, which may not be installed
+
         path = self.folder / "manifest.json"
         try:
             text = path.read_text(encoding="utf-8")
