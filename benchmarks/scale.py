@@ -155,7 +155,7 @@ def _jobs(quick: bool) -> Table:
     overrides = (*QUIET, "name=jobs", "log.level=error")
     measure(["-c", JOBS, str(count), "-m", f"seed=range({count})", *overrides])
     seen = json.loads((project() / "jobs.json").read_text())
-    for number in (count // 10, count // 2, count):
+    for number in (count // 5, count // 2, count):
         (before, *_), (after, memory, files) = seen[max(0, number - 11)], seen[number - 1]
         each = (after - before) / min(10, number - 1)
         table.rows.append((f"{number}", f"{each * 1e3:.0f} ms", f"{memory / 2**20:.0f} MiB", f"{files}"))
