@@ -123,7 +123,7 @@ class Cosine(Schedule):
     cycles: int = bounded(1, 1e6, default=1)
 
     def scale(self, step: int) -> float:
-        done = self.done(step) * self.cycles
+        done = (step - self.warmup) / self.decay_steps * self.cycles
         done = 1.0 if done >= self.cycles else done % 1
         return self.min_scale + (1 - self.min_scale) * (1 + math.cos(math.pi * done)) / 2
 
