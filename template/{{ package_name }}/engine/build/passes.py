@@ -80,18 +80,13 @@ def one_pass(
         named = parts.model.named_parameters()
         unused = [name for name, p in named if p.requires_grad and p.grad is None]
     parts.model.train()
-    if training and WORLD_SIZE > 1 and not parts.in_turn:
-        _refuse_unused(unused, what)
-    return {**numbers, **derived, "loss": values["loss"]}
-
-
-def _refuse_unused(own: list[str], what: str) -> None:
-    """Raise `UserError` in all processes if a parameter has no gradient in one of them."""
-    if names := sorted({*chain.from_iterable(from_all(own))}):
+    is_shared = training and WORLD_SIZE > 1 and not parts.in_turn
+    if is_shared and (names := sorted({*chain.from_iterable(from_all(unused))})):
         raise UserError(
             f"The {what} does not use {', '.join(names[:3])}{' …' if names[3:] else ''}. On several "
             "processes each step must use all parameters. Remove or freeze them (requires_grad)."
         )
+    return {**numbers, **derived, "loss": values["loss"]}
 
 
 @contextlib.contextmanager

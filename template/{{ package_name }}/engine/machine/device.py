@@ -32,14 +32,11 @@ def choose_device(name: str) -> torch.device:
     on_gpu = device.type == "cuda"
     count = torch.cuda.device_count() if on_gpu and torch.cuda.is_available() else 0
     index = LOCAL_RANK if device.index is None else device.index
-    is_one = device.index is not None  # for all processes
-    is_short = (1 if is_one else count) < LOCAL_WORLD_SIZE or index >= count
+    is_short = index >= count or (count if device.index is None else 1) < LOCAL_WORLD_SIZE
     if any(from_all(on_gpu and is_short)):
+        told = f"device={name} does not exist. This machine has {count} usable GPUs"
         several = f" for {LOCAL_WORLD_SIZE} processes. Each needs its own, on every host"
-        several = several if WORLD_SIZE > 1 else ""
-        raise DeviceError(
-            f"device={name} does not exist. This machine has {count} usable GPUs{several}."
-        )
+        raise DeviceError(f"{told}{several if WORLD_SIZE > 1 else ''}.")
     if on_gpu:
         device = torch.device("cuda", index)
         torch.cuda.set_device(device)

@@ -72,10 +72,7 @@ def expect_others() -> None:
 
 @contextlib.contextmanager
 def explained() -> Iterator[None]:
-    """Turn an error of a device into `DeviceError`, and the end of another process into `Failed`.
-
-    A run that has begun tells its own errors.
-    """
+    """Turn an error of a device into `DeviceError`, and the end of another process into `Failed`."""
     try:
         yield
     except (RuntimeError, DeviceError) as error:
