@@ -59,7 +59,7 @@ def of_runs(engine: Engine) -> Iterator[str]:
             kind = re.sub(r"\b(?:\w+\.)+", "", kind)  # modules
             yield f"config {prefix}{field.name}: {kind}"
     yield "checkpoint format"
-    yield from (f"checkpoint {key}" for key in engine("run.shape").CHECKPOINT if key[-1] != "?")
+    yield from (f"checkpoint {key}" for key in engine("run.facts").CHECKPOINT if key[-1] != "?")
     for name in ("FINISHED", "FAILED", "MISTAKE", "SAVE_FAILED", "STOPPED", "NOT_FINITE"):
         yield f"exit code {name} = {getattr(errors, name)}"
 

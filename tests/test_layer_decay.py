@@ -25,7 +25,7 @@ def optim(engine):
 
 @pytest.fixture(scope="module")
 def layers_in_order(engine):
-    return engine("build.layers").layers_in_order
+    return engine("build.optimizer").layers_in_order
 
 
 def build(optim, model, decay=0.5):

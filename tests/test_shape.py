@@ -28,11 +28,11 @@ RIGHT = {"step": 3, "ema": {"w": torch.zeros(1)}, "best": {"value": 0.5}, "seen"
     ],
 )
 def test_the_first_misfit_is_named(engine, change, wrong):
-    assert engine("run.shape").misfit({**RIGHT, **change}, SHAPE) == wrong
+    assert engine("run.facts").misfit({**RIGHT, **change}, SHAPE) == wrong
 
 
 def test_a_key_is_missed_unless_it_may_be_absent(engine):
-    misfit = engine("run.shape").misfit
+    misfit = engine("run.facts").misfit
     assert misfit({key: value for key, value in RIGHT.items() if key != "best"}, SHAPE) is None
     assert misfit({key: value for key, value in RIGHT.items() if key != "step"}, SHAPE) == "step"
     assert misfit([], SHAPE) == ""

@@ -15,9 +15,16 @@ from .batches.plan import Plan, check_size
 from .build.first_batch import materialise
 from .build.init_from import init_from
 from .build.optimizer import build_optimizer, named_parameters
-from .build.parts import Built, Parts, build_averaged, build_mix, check_loggers
+from .build.parts import (
+    Built,
+    Parts,
+    build_averaged,
+    build_mix,
+    check_loggers,
+    fixed_subset,
+    steps_between,
+)
 from .build.scheduler import build_schedule
-from .build.shares import fixed_subset, steps_between
 from .build.target import build
 from .config.schema import Config
 from .errors import UserError

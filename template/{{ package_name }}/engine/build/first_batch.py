@@ -18,11 +18,10 @@ from ..machine.distributed import WORLD_SIZE, from_all
 from ..means import value_and_n
 from ..rng import Domain
 from ..text import logger, number
-from .hidden_state import check_repeats
 from .optimizer import check_shapes, check_trained, tensor_shapes
 from .optimizer_state import stored
 from .parts import Built, Parts, lazy_modules
-from .passes import copied, goes_through, one_pass
+from .passes import check_repeats, copied, goes_through, one_pass
 from .target import describe_error
 
 _ADVICE = "Return Mean(value, n) of engine/api.py, where n is the sum of the weights."

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from ..errors import UserError, one_line
 from ..run import checkpoint
-from ..run.shape import CHECKPOINT, misfit
+from ..run.facts import CHECKPOINT, misfit
 from ..text import say
 
 Weights = dict[str, Tensor]

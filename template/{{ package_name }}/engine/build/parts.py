@@ -7,22 +7,25 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Optimizer
 
+from .. import rng
 from ..api import Data, Logger, Task
 from ..batches.loader import Loader
-from ..config.schema import Config
+from ..config.schema import Config, is_count_or_share
 from ..errors import UserError
 from ..machine.distributed import WORLD_SIZE, is_main, sum_over_processes
 from ..machine.torch_internals import for_each
+from ..rng import Domain, Permutation
 from ..schedule import Schedule
 from ..text import logger
 from .optimizer import check_trained
 from .optimizer_state import is_schedule_free, load_optimizer_state, optimizer_state
-from .target import bind, build
+from .target import bind, build, locate, own_keys
 
 
 class Averaged:
@@ -269,3 +272,35 @@ def load_weights(module: nn.Module, state: Mapping[str, Tensor], name: str) -> N
         table = "\n".join(rows)
         raise UserError(f"The checkpoint's {name} weights do not fit the {name}:\n{table}")
     module.load_state_dict(dict(state))
+
+
+def fixed_subset(config: Config, data: Data, size: int) -> np.ndarray | None:
+    """Return the samples to train on, int64, ascending. None: all `size`. Raises `UserError`.
+
+    They do not depend on the run's seed, and a smaller subset is part of each larger one. If the
+    data's `_target_` takes an argument `subset`, the argument means what the target makes of it.
+    """
+    wanted = config.data.get("subset")
+    target = locate(config.data["_target_"], "data._target_", config.allowed_packages)
+    if wanted is None or "subset" not in own_keys(target, "data"):
+        return None
+    if not is_count_or_share(wanted) or wanted > size:
+        raise UserError(
+            f"data.subset={wanted} is not possible. It must be a number of samples, from 1 to {size}, "
+            "or a share above 0.0 and up to 1.0."
+        )
+    if data.order(1, 0) is not None:
+        raise UserError("data.subset and the data's own order(…) exclude each other. Remove one.")
+    count = max(1, round(wanted * size)) if isinstance(wanted, float) else wanted
+    return np.sort(Permutation(size, rng.make_key(0, Domain.INIT, 5)).slice(0, count))
+
+
+def steps_between(epochs: int | float, steps_per_epoch: int) -> int | Fraction:
+    """Return the optimizer steps between validations. 0: only at the end.
+
+    A validation follows the first step at or after each multiple. So 0.25 validates four times an
+    epoch, for any length of the epoch.
+    """
+    steps = Fraction(str(epochs)) * steps_per_epoch  # as written: 0.1 is a tenth
+    steps = max(steps, Fraction(1)) if steps else steps
+    return int(steps) if steps.denominator == 1 else steps

@@ -15,7 +15,7 @@ import torch
 from ..errors import one_line
 from ..machine.device import map_tensors
 from ..paths import not_written, replacing
-from .shape import CHECKPOINT, misfit
+from .facts import CHECKPOINT, misfit
 
 FORMAT = 1  # layout of the file
 INTERFACE = 1  # version of the interface in api.py that the run was made with
@@ -47,10 +47,7 @@ def newest_first(folder: Path) -> list[Path]:
 
 
 def save(state: Mapping[str, Any], path: Path, best: bool = False) -> None:
-    """Write `state` to `path`, atomically and durably. If it is the `best`, write best.pt as well.
-
-    Raises `SaveError`.
-    """
+    """Write `state` durably to `path`, whole or absent; best.pt too if `best`. Raises `SaveError`."""
     try:
         with replacing(path) as numbered:
             _write(state, numbered)

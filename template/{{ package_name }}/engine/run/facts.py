@@ -1,4 +1,4 @@
-"""What a manifest records: command, code and hashes, but no secrets, because people share runs."""
+"""What a manifest records, without secrets: people share runs. What it and a checkpoint must hold."""
 
 import contextlib
 import hashlib
@@ -10,8 +10,14 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from ..paths import ROOT
 from ..text import logger
+
+CHECKPOINT, MANIFEST = yaml.safe_load(
+    Path(__file__).with_name("shape.yaml").read_text(encoding="utf-8")
+).values()
 
 LEFT_OUT = "[left out: looks like a secret]"
 _NAME = r"[\w-]*(?:api_?key|access_?key|private_?key|secret|token|passw(?:or)?d|credential)[\w-]*"
@@ -73,7 +79,6 @@ def fingerprint_differences(one: Mapping[str, Any], other: Mapping[str, Any]) ->
 
 
 def _template_version() -> str | None:
-    """Return the release of the template that the project was rendered or updated from."""
     answers = ROOT / ".copier-answers.yml"
     text = answers.read_text(encoding="utf-8") if answers.is_file() else ""
     found = re.search(r"^_commit: *(.*\S)", text, re.MULTILINE)
@@ -102,3 +107,26 @@ def weights_sha256(state: Mapping[str, Any]) -> str:
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
         digest.update(tensor.reshape(-1).view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()
+
+
+def misfit(value: Any, shape: Any, place: str = "") -> str | None:
+    """Return the dotted key of the first value that does not fit, "" for `value` itself, or None.
+
+    shape: as shape.yaml explains. A bool is no int.
+    """
+    if isinstance(shape, list) and len(shape) > 1:
+        found = [misfit(value, one, place) for one in shape]
+        return None if None in found else max(filter(None, found), key=len, default=place)
+    if isinstance(shape, dict) and isinstance(value, Mapping):
+        if "each" in shape:
+            entries = [(f".{key}", one, shape["each"]) for key, one in value.items()]
+        else:
+            keys = [key for key in shape if key[-1] != "?" or key[:-1] in value]
+            entries = [(f".{k.rstrip('?')}", value.get(k.rstrip("?"), ...), shape[k]) for k in keys]
+    elif isinstance(shape, list) and isinstance(value, list | tuple):
+        entries = [(f"[{i}]", one, shape[0]) for i, one in enumerate(value)]
+    else:
+        names = shape.split(" | ") if isinstance(shape, str) else ()
+        return None if "any" in names or type(value).__name__ in names else place
+    inner = (misfit(one, own, f"{place}{key}".lstrip(".")) for key, one, own in entries)
+    return next((found for found in inner if found is not None), None)

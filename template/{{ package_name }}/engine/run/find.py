@@ -55,10 +55,7 @@ def started(folder: Path) -> tuple[float, str]:
 
 
 def _newest_equal(config: Config) -> Path | None:
-    """Return the newest run with the config, apart from keys that a resumed run may change.
-
-    Say which run it is, or in which keys the nearest run differs.
-    """
+    """Return the newest run with the config, apart from keys that a resumed run may change."""
     wanted = _blocks(to_yaml(config))
     differing = {folder: _differences(folder, config, wanted) for folder in all_runs(config.name)}
     if not differing:

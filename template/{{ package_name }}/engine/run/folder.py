@@ -35,7 +35,6 @@ class Run:
 
     @property
     def shown(self) -> str:
-        """The folder, relative to the project's root if it lies below it."""
         return shown(self.folder)
 
     @property
@@ -44,7 +43,7 @@ class Run:
 
     def manifest(self) -> dict[str, Any]:
         """Read `manifest.json`. Raises `UserError` if it is damaged."""
-        from .shape import MANIFEST, misfit  # here: it needs PyYAML, which may not be installed
+        from .facts import MANIFEST, misfit  # here: it needs PyYAML, which may not be installed
 
         path = self.folder / "manifest.json"
         try:

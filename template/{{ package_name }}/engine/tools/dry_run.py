@@ -12,11 +12,10 @@ from typing import Any
 from torch import Tensor
 
 from ..build.first_batch import check_one_batch
-from ..build.hidden_state import refuse_difference
 from ..build.optimizer import group_table
 from ..build.optimizer_state import stored
 from ..build.parts import Parts
-from ..build.passes import goes_through, shapes
+from ..build.passes import goes_through, refuse_difference, shapes
 from ..launch import Job
 from ..log.announce import other_pictures
 from ..log.console import open_log
