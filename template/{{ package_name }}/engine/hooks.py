@@ -25,7 +25,6 @@ class Hooks:
 
     @torch.no_grad()
     def after_step(self, step: int) -> None:
-        """Call `after_step`. `step` steps are done."""
         p = self.parts
         p.task.after_step(p.model, p.optimizer, self._begin(step, training=True))
         if not p.model.training:  # it may have drawn a sample
@@ -38,7 +37,6 @@ class Hooks:
             self.parts.task.after_validation(model, values, self._begin(step, training=False))
 
     def _begin(self, step: int, training: bool) -> Context:
-        """Set the random draws, and return where the run is."""
         p, plan = self.parts, self.parts.train.plan
         rng.seed_all(rng.make_key(p.config.seed, Domain.HOOK, step, training))
         ends = step % plan.steps == 0

@@ -71,13 +71,11 @@ def delete_temporary_files(folder: Path) -> None:
 
 
 def refuse_links(folder: Path) -> None:
-    """Refuse a run folder with a link out of it: writing or reading would leave the folder.
-
-    Weights & Biases keeps such links in its own folder, which no code here reads or writes.
-    """
+    """Refuse a run folder with a link out of it: writing or reading would leave the folder."""
     inside = folder.resolve()
     for path in folder.rglob("*"):
         leaves = path.is_symlink() and not path.resolve().is_relative_to(inside)
+        # No code here reads or writes the folder of Weights & Biases, which holds such links.
         if leaves and "wandb" not in path.relative_to(folder).parts[:-1]:
             raise UserError(f"{shown(path)} is a link out of the run folder. Replace it by a copy.")
 

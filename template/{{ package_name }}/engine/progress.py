@@ -14,10 +14,7 @@ from .errors import NotFiniteError, UserError
 
 
 def is_better(value: float, than: float | None, mode: str) -> bool:
-    """Return whether `value` is better than `than`. `mode` is "min" or "max".
-
-    A value that is not finite is never better. Each finite value is better than None.
-    """
+    """Return whether `value` is finite, and better than `than`. `mode` is "min" or "max"."""
     if not math.isfinite(value):
         return False
     return than is None or (value > than if mode == "max" else value < than)
@@ -69,7 +66,6 @@ class Progress:
         return is_best, is_to_save
 
     def observe(self, value: float) -> None:
-        """Take a monitored value that early stopping counts."""
         if is_better(value, self.best_observed, self.mode):
             self.best_observed, self.not_better = value, 0
         else:

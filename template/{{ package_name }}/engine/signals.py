@@ -69,10 +69,7 @@ def held_back() -> Iterator[None]:
 
 
 def in_worker(worker: int) -> None:
-    """Set up the signals of a loader worker: ignore them, but end two minutes after a SIGTERM.
-
-    The main process needs the worker's batches to finish its step.
-    """
+    """Keep a loader worker, whose batches a step needs, until two minutes after a SIGTERM."""
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
     signal.signal(signal.SIGTERM, lambda *_: signal.alarm(120))
     signal.signal(signal.SIGINT, signal.SIG_IGN)

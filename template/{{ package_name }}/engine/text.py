@@ -64,10 +64,7 @@ def width(text: str) -> int:
 
 
 def align(rows: Sequence[Sequence[str]], left: int = 1) -> list[str]:
-    """Return lines with columns as wide as their widest cell, without unprintable characters.
-
-    The first `left` columns are aligned to the left, the others to the right.
-    """
+    """Return lines with columns of equal width, the first `left` of them aligned to the left."""
     columns = []
     for place, column in enumerate(zip(*rows, strict=True)):
         cells = list(map(printable, column))

@@ -99,7 +99,6 @@ class Plan:
         return [Batch(epoch, place * len(cut) + n, cut[n]) for n in mine if len(cut[n])]
 
     def span(self, start: int, stop: int) -> Iterator[Batch]:
-        """This process's micro-batches of steps `start` … `stop` - 1."""
         return chain.from_iterable(map(self.batches, range(start, stop)))
 
 

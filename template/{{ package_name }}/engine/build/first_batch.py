@@ -134,16 +134,13 @@ def checked_state(built: Built) -> dict[str, Any]:
 
 
 def materialise(built: Built, loader: Loader) -> None:
-    """Send the first batch through lazy modules, which take their shapes from it. Raises `UserError`.
-
-    It is done in eval mode: their values follow from the seed and the shapes alone.
-    """
+    """Send the first batch through lazy modules: they learn their shapes. Raises `UserError`."""
     if not lazy_modules(built):
         return
     batch = to_device(loader.first(), built.device, built.config.channels_last)
     ctx = Context(0, 1, training=True, device=built.device)
     rng.seed_all(rng.make_key(built.config.seed, Domain.INIT, 5))
-    built.model.eval()
+    built.model.eval()  # the values follow from the seed and the shapes alone
     with goes_through(built, batch), autocast(built.precision, built.device):
         built.task.training_step(built.model, batch, ctx)
     built.model.train()

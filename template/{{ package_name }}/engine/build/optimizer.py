@@ -111,7 +111,6 @@ def assign_groups(
 
 
 def _matching(pattern: str, names: Collection[str], where: str) -> list[str]:
-    """Return the names that a pattern matches, at least one. Raises `UserError`."""
     if pattern in names:
         return [pattern]
     is_glob = not pattern.startswith("re:")
@@ -159,10 +158,7 @@ def _without_decay(groups: Groups, parameters: Mapping[str, nn.Parameter]) -> Gr
 
 
 def groups_except(optimizer: Optimizer, names: Iterable[str]) -> Groups:
-    """Return the parameter groups that are not among `names`. Raises `UserError`.
-
-    The name of a group that was split by layer or by weight decay means all its parts.
-    """
+    """Return the groups that are neither among `names` nor split from one. Raises `UserError`."""
     left = list(optimizer.param_groups)
     for name in names:
         kept = [g for g in left if g["name"] != name and not g["name"].startswith(f"{name}/")]
@@ -269,14 +265,12 @@ def _listed(model: nn.Module, entries: Iterable[Any]) -> dict[str, list[str]]:
 
 
 def _matched(model: nn.Module, pattern: str) -> dict[str, list[str]]:
-    """Return the layers of a pattern of layers.yaml, none if it does not fit all parameters.
-
-    A norm (all its parameters have one dimension) belongs to the layer before it.
-    """
+    """Return the layers of a pattern of layers.yaml, none if it does not fit all parameters."""
     parameters = dict(model.named_parameters())
     labels: dict[str, Any] = {name: re.match(rf"(?:{pattern})\b", name) for name in parameters}
     if not all(labels.values()):
         return {}
+    # A norm (all its parameters have one dimension) belongs to the layer before it.
     has_matrix = {match[1] for name, match in labels.items() if parameters[name].ndim > 1}
     layers: dict[str, list[str]] = {}
     early: list[str] = []  # parameters before the first layer

@@ -29,10 +29,7 @@ from .target import bind, build, locate, own_keys
 
 
 class Averaged:
-    """An exponential moving average of a model's weights: e ← decay · e + (1 - decay) · w.
-
-    With `warmup`, the decay after t updates is at most (1 + t) / (10 + t).
-    """
+    """An exponential moving average of a model's weights: e ← decay · e + (1 - decay) · w."""
 
     def __init__(self, model: nn.Module, decay: float, warmup: bool = False) -> None:
         self.model = copy.deepcopy(model).requires_grad_(False)
@@ -208,7 +205,6 @@ class Parts(Built):
         self.scheduler.load_state_dict(state["scheduler"])
 
     def copy_gradients(self) -> None:
-        """Replace each gradient by a copy of its own."""
         for q in self.parameters.values():
             q.grad = None if q.grad is None else q.grad.clone()
 
@@ -298,8 +294,7 @@ def fixed_subset(config: Config, data: Data, size: int) -> np.ndarray | None:
 def steps_between(epochs: int | float, steps_per_epoch: int) -> int | Fraction:
     """Return the optimizer steps between validations. 0: only at the end.
 
-    A validation follows the first step at or after each multiple. So 0.25 validates four times an
-    epoch, for any length of the epoch.
+    A validation follows the first step at or after each multiple: 0.25 gives four an epoch.
     """
     steps = Fraction(str(epochs)) * steps_per_epoch  # as written: 0.1 is a tenth
     steps = max(steps, Fraction(1)) if steps else steps

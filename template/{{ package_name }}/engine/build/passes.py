@@ -44,10 +44,7 @@ _GENERATORS = torch.Generator | np.random.Generator | np.random.RandomState | ra
 
 
 def copied(parts: Parts) -> Parts:
-    """Return `parts` with copies of model, loss, task and metrics, which share their weights.
-
-    What cannot be copied, such as a model with an open file, is returned itself.
-    """
+    """Return `parts` with copies of model, loss, task and metrics, which share their weights."""
     modules = [*parts.model.modules(), *parts.loss.modules()]
     held = [t for m in modules for t in (*m.parameters(False), *vars(m).values())]
     # A result of a computation, such as weight_norm's, cannot be copied.
@@ -55,7 +52,7 @@ def copied(parts: Parts) -> Parts:
     own = {name: getattr(parts, name) for name in ("model", "loss", "task", "metrics")}
     try:
         return replace(parts, **copy.deepcopy(own, {id(tensor): tensor for tensor in shared}))
-    except Exception:  # each class raises its own error when it cannot be copied
+    except Exception:  # some cannot be copied, such as a model with an open file
         return parts
 
 
@@ -122,7 +119,6 @@ def _weights_kept(parts: Parts) -> Iterator[None]:
 
 
 def too_large(config: Config) -> str:
-    """Return the sentence for a GPU that is out of memory."""
     peak = torch.cuda.max_memory_allocated() / 2**30
     return (
         f"The GPU's memory is too small for batch_size={config.batch_size} with accumulate="
@@ -203,10 +199,7 @@ def check_repeats(parts: Parts, tried: Parts, batch: Any, val_batch: Any) -> Non
 
 
 def refuse_difference(config: Config, what: str, before: Any, after: Any) -> bool:
-    """Refuse two values that differ in a process. `what` is said before their first difference.
-
-    Raises `UserError`. With deterministic=warn, it warns and returns whether they differ.
-    """
+    """Refuse values that differ in any process. If deterministic=warn, warn and return True."""
     for how in filter(None, from_all(difference(before, after))):
         sentence = f"{what}{how}. {_DRAW} {_KEEP}"
         if config.deterministic == "true":
@@ -230,10 +223,7 @@ def _attributes(built: Built) -> dict[str, Any]:
 
 
 def difference(before: Any, after: Any) -> str:
-    """Say where and how two values differ first, such as ".fc[0, 3]: 0.1 → 0.2". Empty: nowhere.
-
-    Objects other than tensors, generators, plain values and containers of them count as equal.
-    """
+    """Say where and how two values differ first, such as ".fc[0, 3]: 0.1 → 0.2". Empty: nowhere."""
     if before is after:
         return ""
     before, after = _opened(before), _opened(after)
@@ -268,4 +258,5 @@ def _opened(value: Any) -> dict[str, Any] | np.ndarray | str:
         return f"state {zlib.crc32(pickle.dumps(value))}"
     if isinstance(value, np.ndarray):
         return value
+    # All other objects of one class count as equal.
     return repr(value) if isinstance(value, _PLAIN) else type(value).__name__

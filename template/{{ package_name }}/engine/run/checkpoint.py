@@ -47,7 +47,7 @@ def newest_first(folder: Path) -> list[Path]:
 
 
 def save(state: Mapping[str, Any], path: Path, best: bool = False) -> None:
-    """Write `state` durably to `path`, whole or absent; best.pt too if `best`. Raises `SaveError`."""
+    """Write `state` to `path`, atomically and durably; best.pt too if `best`. Raises `SaveError`."""
     try:
         with replacing(path) as numbered:
             _write(state, numbered)
@@ -87,10 +87,8 @@ def _sync(folder: Path) -> None:
 
 
 def prune(newest: Path, keep: int | None) -> None:
-    """Delete numbered checkpoints up to `newest`, except for the last `keep`. None: keep all.
-
-    Later ones belong to another run or cannot be used. They stay and do not count.
-    """
+    """Delete numbered checkpoints up to `newest`, except for the last `keep`. None: keep all."""
+    # Later ones belong to another run or cannot be used. They stay and do not count.
     older = itertools.dropwhile(lambda path: path != newest, newest_first(newest.parent))
     for path in itertools.islice(older, keep, None) if keep is not None else ():
         path.unlink(missing_ok=True)
@@ -99,8 +97,7 @@ def prune(newest: Path, keep: int | None) -> None:
 def load(path: Path, mapped: bool = False) -> dict[str, Any]:
     """Return the dict stored at `path`, on the CPU; never run code from it.
 
-    mapped: leave the tensors in the file, for a look at the other values.
-    Raises `Damaged`, `Unusable`, and OSError if the file cannot be read at all.
+    mapped: leave the tensors in the file. Raises `Damaged`, `Unusable`; OSError of the disk.
     """
     check_bytes(path)
     try:

@@ -1,4 +1,4 @@
-"""What a manifest records, without secrets: people share runs. What it and a checkpoint must hold."""
+"""What a manifest records (no secrets: people share runs), and what a run's files must hold."""
 
 import contextlib
 import hashlib
@@ -110,10 +110,7 @@ def weights_sha256(state: Mapping[str, Any]) -> str:
 
 
 def misfit(value: Any, shape: Any, place: str = "") -> str | None:
-    """Return the dotted key of the first value that does not fit, "" for `value` itself, or None.
-
-    shape: as shape.yaml explains. A bool is no int.
-    """
+    """Return the dotted key of the first value that does not fit, None, or "" for `value`."""
     if isinstance(shape, list) and len(shape) > 1:
         found = [misfit(value, one, place) for one in shape]
         return None if None in found else max(filter(None, found), key=len, default=place)

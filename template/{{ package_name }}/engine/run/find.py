@@ -73,16 +73,13 @@ def _newest_equal(config: Config) -> Path | None:
 
 
 def _differences(folder: Path, config: Config, wanted: dict[str, str]) -> set[str]:
-    """Return the keys for which a run cannot go on with the config.
-
-    Most runs differ in a few lines of text. Only these lines are read as YAML, because reading a
-    whole config takes a hundred times as long.
-    """
+    """Return the keys for which a run cannot go on with the config."""
     try:
         text = (folder / "config.yaml").read_text(encoding="utf-8", errors="replace")
         refuse_aliases(text, "config.yaml")
         stored = _blocks(text)
         lines = {key for key in wanted if wanted[key] != stored.get(key)} - OPERATIONAL - EXTENDING
+        # Reading a whole config takes a hundred times as long as these lines.
         if any(_value(wanted[key]) != _value(stored[key]) for key in lines & stored.keys()):
             return lines
         own = read_config(folder)  # newer keys have their defaults

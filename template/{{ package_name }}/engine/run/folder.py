@@ -123,10 +123,7 @@ def open_metrics(folder: Path, done_steps: int, validates_again: bool) -> IO[str
 
 
 def read_metrics(folder: Path) -> list[dict[str, Any]]:
-    """Read the rows of a run's `metrics.jsonl`. Skip a line that a killed process half wrote.
-
-    A null is NaN, as are NaN and Infinity in files of earlier releases.
-    """
+    """Read the rows of `metrics.jsonl`. Skip a line that a kill half wrote. A null is NaN."""
     path, rows = folder / "metrics.jsonl", []
     try:
         text = path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
@@ -134,7 +131,7 @@ def read_metrics(folder: Path) -> list[dict[str, Any]]:
         raise UserError(f"{shown(path)} cannot be read: {error.strerror}.") from error
     for line in text.splitlines():
         with contextlib.suppress(ValueError):
-            row = json.loads(line, parse_constant=lambda nan: None)
+            row = json.loads(line, parse_constant=lambda nan: None)  # earlier releases wrote NaN
             if isinstance(row, dict) and isinstance(row.get("step"), int):
                 rows.append({key: math.nan if v is None else v for key, v in row.items()})
     return rows

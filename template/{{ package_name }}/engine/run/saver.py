@@ -43,8 +43,7 @@ class Saver:
     def save(self, state: Mapping[str, Any], step: int, best: bool = False) -> None:
         """Begin to write a checkpoint of `step`, and best.pt as well if it is the `best`.
 
-        `state` holds tensors and primitives in dicts, lists and tuples. It may change as soon as
-        this returns. Raises `SaveError` for the save before.
+        `state` may change as soon as this returns. Raises `SaveError` for the save before.
         """
         self.wait()
         sources: list[Tensor] = []

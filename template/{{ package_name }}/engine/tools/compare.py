@@ -106,7 +106,6 @@ def _spread(values: Sequence[float]) -> str:
 
 
 def draw_comparison(runs: Sequence[Summary], keys: Sequence[str], tag: str, path: Path) -> None:
-    """Draw one curve for each run that has logged the tag."""
     figure, (axes,) = new_figure()
     names = [_settings(run, keys) for run in runs]
     if not keys or max(map(len, names)) > 60:  # would be wider than the picture

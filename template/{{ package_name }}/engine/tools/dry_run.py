@@ -77,7 +77,6 @@ def _do_step(steps: Steps) -> list[Any]:
 
 
 def _describe_step(steps: Steps) -> str:
-    """Return the shapes and values of the first step's batch."""
     steps.windows.fetch()
     text = ", ".join(f"{key} {number(value)}" for key, value in steps.windows.means().items())
     if steps.windows.not_finite:
@@ -106,13 +105,11 @@ def _check_resume(steps: Steps, begun: dict[str, Any]) -> None:
 
 
 def _state(steps: Steps) -> dict[str, Any]:
-    """Return the state as a checkpoint gives it back."""
     scaler = steps.scaler.state_dict()
     return stored({**steps.parts.state_dict(), "scaler": scaler, "step": steps.step})
 
 
 def draw_schedule(parts: Parts, path: Path) -> None:
-    """Draw the learning rate of every parameter group over the run."""
     stride = max(1, parts.total_steps // 2000)  # enough points for 840 pixels
     steps = list(range(0, parts.total_steps, stride))
     lrs = [parts.scheduler.lrs(step) for step in steps]

@@ -169,7 +169,6 @@ def check_formats(formats: Sequence[str]) -> None:
 
 
 def tensors_in(values: Any) -> list[Tensor]:
-    """Return all tensors of nested values, in order."""
     found: list[Tensor] = []
     map_tensors(found.append, values)
     return found

@@ -26,8 +26,6 @@ _MEMORY = 0.9  # share of the past in the smoothed loss, which is a mean over ab
 
 
 class Row(NamedTuple):
-    """One optimizer step of the test."""
-
     step: int
     lr: float
     loss: float
@@ -121,7 +119,6 @@ def steepest(rows: Sequence[Row]) -> Row | None:
 
 
 def draw_range_test(rows: Sequence[Row], found: Row | None, path: Path) -> None:
-    """Draw the loss and the smoothed loss over the rate."""
     figure, (axes,) = new_figure()
     rates = [row.lr for row in rows]
     axes.plot(rates, [row.loss for row in rows], color="0.75", label="loss of a step")

@@ -26,7 +26,6 @@ def runs_below(folder: Path) -> list[Path]:
 
 
 def one_run(folder: Path) -> Path:
-    """Return `folder` if it is a run. Raises `UserError`."""
     found = runs_below(folder)
     if found != [folder]:
         raise UserError(f"{shown(folder)} is not a run. Name one below it: {shown(found[-1])}.")

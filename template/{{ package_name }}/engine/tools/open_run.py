@@ -52,8 +52,7 @@ class Opened:
 def open_run(folder: Path, which: str = "best", **replaced: Any) -> Opened:
     """Build what the run's config says and load its weights: the averaged ones if there are any.
 
-    which: "best", "last" or the path of a checkpoint. replaced: values of config keys. Raises
-    `UserError`.
+    which: "best", "last" or a checkpoint's path. replaced: config values. Raises `UserError`.
     """
     config = replace(read_config(folder), **replaced)
     path, state = find_weights(folder, which)
@@ -68,10 +67,7 @@ def open_run(folder: Path, which: str = "best", **replaced: Any) -> Opened:
 
 
 def find_weights(folder: Path, which: str) -> tuple[Path, dict[str, Any]]:
-    """Return the checkpoint that `which` names and its state. Raises `UserError`.
-
-    If the best or the last checkpoint cannot be used, the next newest is taken.
-    """
+    """Return the checkpoint `which`, or the next newest that can be used. Raises `UserError`."""
     checkpoints = folder / "checkpoints"
     numbered, best = checkpoint.newest_first(checkpoints), list(checkpoints.glob(BEST))
     known = {"best": [*best, *numbered], "last": [*numbered, *best]}

@@ -94,10 +94,7 @@ def write_csv(rows: Iterable[Mapping[str, Any]], file: TextIO) -> None:
 
 
 def table_cells(row: Mapping[str, Any]) -> dict[str, Any]:
-    """Give the entries of a nested dict columns of their own, named by their keys alone.
-
-    {"label": "a", "p": {"a": 1.0}} becomes {"label": "a", "a": 1.0}; "p.a" if "a" is taken.
-    """
+    """Turn {"label": "a", "p": {"a": 1.0}} into {"label": "a", "a": 1.0}; "p.a" if "a" is taken."""
     cells = {key: value for key, value in row.items() if not isinstance(value, Mapping)}
     for key, nested in row.items():
         if isinstance(nested, Mapping):

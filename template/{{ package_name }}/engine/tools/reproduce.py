@@ -99,7 +99,6 @@ def _logged(folder: Path) -> dict[tuple[int, str, int], float]:
 
 
 def _reasons(old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[str]:
-    """Yield what else differs between two runs, from their manifests."""
     yield from fingerprint_differences(old["fingerprint"], new["fingerprint"])
     for resumed in old.get("resumed", []):
         extended = [f"{key}={value}" for key, value in resumed["extended"].items()]
