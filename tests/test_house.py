@@ -72,7 +72,7 @@ ROOMS = (
     ("build",),
     ("log",),
     ("setup",),
-    ("hooks", "loop", "validation"),
+    ("loop", "validation"),
     ("launch",),
     ("failures",),
     ("train",),

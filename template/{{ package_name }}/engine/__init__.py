@@ -15,8 +15,7 @@ Read the trunk first, in this order. It takes an evening:
 Beside it:
 
     progress.py     the best value, patience, time limit, stop requests
-    validation.py   each sample of a split once
-    hooks.py        what a task does after steps and validations
+    validation.py   each sample of a split once, and what a task does after steps and validations
     failures.py     how a failed run ends
     predictions.py  predicted classes as rows and pictures
     sink.py         the interface of loggers, which api.py offers
@@ -39,6 +38,6 @@ The rooms:
     tools/     the verbs, dry run, learning-rate test, curves
 
 Imports go one way: errors, paths, text, rng, signals → config → schedule → api → machine → run,
-batches → build → log → setup → validation, hooks, loop → train → tools. Built-in choices import only the
+batches → build → log → setup → validation, loop → train → tools. Built-in choices import only the
 first of these, config and api. The core never imports tools/, except for the curves at the end of a run.
 """

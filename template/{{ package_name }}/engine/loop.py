@@ -16,7 +16,6 @@ from .build.optimizer import groups_except
 from .build.parts import Parts
 from .config.stored import to_yaml
 from .errors import NO_SPACE, Stopped
-from .hooks import Hooks
 from .log.media import Media
 from .log.report import Report, profiled
 from .log.statistics import Statistics
@@ -30,7 +29,7 @@ from .rng import Domain
 from .run import checkpoint
 from .run.folder import Run
 from .run.saver import Saver, bad_places
-from .validation import evaluate_split
+from .validation import Hooks, evaluate_split
 
 
 class Steps:

@@ -53,10 +53,7 @@ class Progress:
         """Take the values of a validation, by tag. Return whether the monitored value is the best of
         the run, and whether its weights are to be saved as best.pt. Raises `UserError`."""
         if self.monitor not in results:
-            raise UserError(
-                f"monitor={self.monitor} is not among the validation values {', '.join(results)}. "
-                "Set monitor to one of them."
-            )
+            raise UserError(f"monitor={self.monitor} is none of the values {', '.join(results)}.")
         value = results[self.monitor]
         self.last = value if math.isfinite(value) else None
         is_best = is_better(value, self.best, self.mode)

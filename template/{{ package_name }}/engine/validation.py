@@ -1,19 +1,20 @@
-"""Evaluate each sample of a split once."""
+"""Evaluate each sample of a split once. Call what a task does after steps and validations."""
 
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
 from . import rng
-from .api import Context, recording
+from .api import Context, Task, recording
 from .batches.loader import Loader
-from .build.parts import Built
+from .build.parts import Built, Parts
 from .log.statistics import Statistics
 from .machine import distributed
 from .machine.device import autocast, ended, to_device
-from .machine.distributed import WORLD_SIZE
+from .machine.distributed import WORLD_SIZE, is_main
 from .means import parts_of_whole
 from .rng import Domain
 
@@ -64,3 +65,33 @@ def evaluate_split(
             if not isinstance(one, torch.Tensor) or one.numel() == 1:
                 found[f"{name}/{part}" if part else name] = float(one)
     return found
+
+
+class Hooks:
+    """Calls what the task overrides: in each process, with the same random draws."""
+
+    def __init__(self, parts: Parts, folder: Path | None) -> None:
+        """folder: that of the run. None: there is no run."""
+        self.parts, self.folder = parts, folder if is_main() else None
+        task = type(parts.task)
+        self.has_after_step = task.after_step is not Task.after_step
+        self.has_after_validation = task.after_validation is not Task.after_validation
+
+    @torch.no_grad()
+    def after_step(self, step: int) -> None:
+        p = self.parts
+        p.task.after_step(p.model, p.optimizer, self._begin(step, training=True))
+        if not p.model.training:  # it may have drawn a sample
+            p.model.train()
+
+    @torch.no_grad()
+    def after_validation(self, step: int, model: nn.Module, values: Mapping[str, float]) -> None:
+        """Call `after_validation`. `model` is the one that was validated, in eval mode."""
+        if self.has_after_validation:
+            self.parts.task.after_validation(model, values, self._begin(step, training=False))
+
+    def _begin(self, step: int, training: bool) -> Context:
+        p, plan = self.parts, self.parts.train.plan
+        rng.seed_all(rng.make_key(p.config.seed, Domain.HOOK, step, training))
+        ends = step % plan.steps == 0
+        return Context(step, plan.epoch(step), training, p.device, p.metrics, ends, self.folder)

@@ -113,8 +113,6 @@ class Built:
 
 @dataclass
 class Parts(Built):
-    """Everything that takes part in a run."""
-
     averaged: Averaged | None
     mix: Callable[..., Any] | None
     parameters: dict[str, nn.Parameter]

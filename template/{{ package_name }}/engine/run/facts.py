@@ -37,14 +37,13 @@ _FORMS = (
 
 def describe_start(overrides: list[str]) -> dict[str, Any]:
     """Return what a manifest says at the start of a run, without the fingerprint and secrets."""
-    told = without_secrets(
-        {
-            "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
-            "overrides": overrides,
-            "template": _template_version(),
-            "git": _git(),
-        }
-    )
+    told = {
+        "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
+        "overrides": overrides,
+        "template": _template_version(),
+        "git": _git(),
+    }
+    told = without_secrets(told)
     if found := str(told).count(LEFT_OUT):
         logger.warning(f"manifest.json leaves out {found} texts that look like passwords or keys.")
     return {"status": "running", "started": timestamp(), **told}

@@ -60,7 +60,6 @@ class Run:
         return values
 
     def update_manifest(self, **values: Any) -> None:
-        """Set keys of the manifest, in the main process."""
         if is_main():
             write_json(self.folder / "manifest.json", {**self.manifest(), **values})
 

@@ -15,8 +15,6 @@ from .folder import Run, read_metrics
 
 @dataclass
 class Outcome:
-    """How a job ended: a row of the table."""
-
     overrides: list[str]
     number: int = 0
     folder_name: str | None = None  # of a new run in a sweep

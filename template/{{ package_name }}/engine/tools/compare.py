@@ -65,7 +65,6 @@ def compare_runs(folders: Sequence[Path], out: Path, tag: str | None) -> None:
 
 
 def differing_keys(runs: Sequence[Summary]) -> list[str]:
-    """Return the config keys in which the runs differ, without the ignored ones."""
     keys = dict.fromkeys(key for run in runs for key in run.config)
     return [
         key
