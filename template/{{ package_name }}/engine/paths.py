@@ -81,12 +81,9 @@ def refuse_links(folder: Path) -> None:
 
 
 def files_below(folder: str | Path, endings: tuple[str, ...]) -> list[str]:
-    """Return the sorted paths of all files below a folder with one of the endings.
-
-    Follows links, but enters each folder once. Raises `UserError` for a broken link.
-    """
+    """Return the sorted paths of files below a folder with one of the endings. Raises `UserError`."""
     found: list[str] = []
-    seen: set[str] = set()
+    seen: set[str] = set()  # each folder is entered once, links are followed
     for parent, folders, files in os.walk(folder, followlinks=True):
         real = os.path.realpath(parent)
         if real in seen:

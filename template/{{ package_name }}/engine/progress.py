@@ -1,7 +1,4 @@
-"""How far a run has come: its best value, its patience, its time limit, requests to stop.
-
-This file answers questions. The loop acts on the answers.
-"""
+"""A run's best value, patience, time limit and requests to stop. The loop acts on the answers."""
 
 import math
 import time

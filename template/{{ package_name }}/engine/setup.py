@@ -15,15 +15,7 @@ from .batches.plan import Plan, check_size
 from .build.first_batch import materialise
 from .build.init_from import init_from
 from .build.optimizer import build_optimizer, named_parameters
-from .build.parts import (
-    Built,
-    Parts,
-    build_averaged,
-    build_mix,
-    check_loggers,
-    fixed_subset,
-    steps_between,
-)
+from .build.parts import Built, Parts, build_averaged, build_mix, check_loggers, fixed_subset
 from .build.scheduler import build_schedule
 from .build.target import build
 from .config.schema import Config
@@ -162,7 +154,7 @@ def build_parts(config: Config, initialise: bool = True) -> Parts:
     if config.compile == "false":
         leave_compiler_out()
     optimizer = build_optimizer(config.optimizer, config.lr, model, parameters, allowed)
-    val_interval = config.val_every_steps or steps_between(config.val_every_epochs, steps_per_epoch)
+    val_interval = config.val_every_steps or train.plan.interval(config.val_every_epochs)
     validates = val is not None and 0 < val_interval < total_steps
     horizon = Horizon(total_steps, steps_per_epoch, config.lr, config.monitor_mode, validates)
     return Parts(

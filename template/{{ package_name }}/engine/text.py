@@ -18,11 +18,9 @@ def printable(text: str) -> str:
 
 
 def say(sentence: str) -> None:
-    """Print to stderr. Escapes unprintable characters, except line breaks before two spaces.
-
-    Lines of a table begin with two spaces. Words of more than 400 characters are cut.
-    """
+    """Print to stderr, without unprintable characters. Cut words of more than 400 characters."""
     sentence = re.sub(r"\S{400,}", lambda word: f"{word[0][:100]}…", sentence)
+    # Lines of a table begin with two spaces.
     print(printable(sentence).replace("\\n  ", "\n  "), file=sys.stderr, flush=True)
 
 

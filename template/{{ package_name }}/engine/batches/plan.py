@@ -1,6 +1,7 @@
 """Which samples make up which batch: it depends on (seed, epoch, number) alone."""
 
 from collections.abc import Callable, Iterator
+from fractions import Fraction
 from itertools import chain
 from typing import NamedTuple
 
@@ -78,6 +79,14 @@ class Plan:
     def epoch(self, steps: int) -> int:
         """Return the epoch of the last of so many steps, from 1. It is 0 before the first step."""
         return -(-steps // self.steps)
+
+    def interval(self, epochs: int | float) -> int | Fraction:
+        """Return the optimizer steps of so many epochs, at least 1; 0 for 0. They may be no integer:
+        a validation follows the first step at or after each multiple, so 0.25 gives four an epoch.
+        """
+        steps = Fraction(str(epochs)) * self.steps  # as written: 0.1 is a tenth
+        steps = max(steps, Fraction(1)) if steps else steps
+        return int(steps) if steps.denominator == 1 else steps
 
     def total(self, step: int) -> int:
         """How many samples optimizer step `step` has, over all processes."""

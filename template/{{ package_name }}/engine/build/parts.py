@@ -287,13 +287,3 @@ def fixed_subset(config: Config, data: Data, size: int) -> np.ndarray | None:
         raise UserError("data.subset and the data's own order(…) exclude each other. Remove one.")
     count = max(1, round(wanted * size)) if isinstance(wanted, float) else wanted
     return np.sort(Permutation(size, rng.make_key(0, Domain.INIT, 5)).slice(0, count))
-
-
-def steps_between(epochs: int | float, steps_per_epoch: int) -> int | Fraction:
-    """Return the optimizer steps between validations. 0: only at the end.
-
-    A validation follows the first step at or after each multiple: 0.25 gives four an epoch.
-    """
-    steps = Fraction(str(epochs)) * steps_per_epoch  # as written: 0.1 is a tenth
-    steps = max(steps, Fraction(1)) if steps else steps
-    return int(steps) if steps.denominator == 1 else steps
