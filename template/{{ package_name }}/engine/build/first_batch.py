@@ -36,7 +36,11 @@ def check_one_batch(parts: Parts, is_new: bool = True) -> None:
     tried = copied(parts)
     before = tensor_shapes(tried.model, tried.loss)
     values = one_pass(tried, batch, "first batch", training=False)
-    _check_monitor(parts, values)
+    # A metric may give several values.
+    monitor, several = parts.config.monitor, tuple(f"val/{key}/" for key in parts.metrics)
+    names = [f"val/{key}" for key in (*values, *parts.metrics)]
+    if parts.val is not None and monitor not in names and not monitor.startswith(several):
+        raise UserError(f"monitor={monitor} is not one of the values {', '.join(names)}.")
     if is_new:
         _check_mean(tried, loader, values["loss"])
         for smallest in _smallest(parts.val):
@@ -53,15 +57,6 @@ def check_one_batch(parts: Parts, is_new: bool = True) -> None:
         check_repeats(parts, tried, first, batch)
     parts.load_own_state(own_state)
     from_all(None)  # there is no run folder before all processes have come here
-
-
-def _check_monitor(parts: Parts, values: dict[str, Any]) -> None:
-    """Refuse a `monitor` that is no value of the validation. A metric may give several values."""
-    monitor = parts.config.monitor
-    names = [f"val/{key}" for key in (*values, *parts.metrics)]
-    several = tuple(f"val/{key}/" for key in parts.metrics)
-    if parts.val is not None and monitor not in names and not monitor.startswith(several):
-        raise UserError(f"monitor={monitor} is not one of the values {', '.join(names)}.")
 
 
 def _check_mean(parts: Parts, loader: Loader, loss: Any) -> None:

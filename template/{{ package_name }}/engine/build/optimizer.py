@@ -170,7 +170,6 @@ def groups_except(optimizer: Optimizer, names: Iterable[str]) -> Groups:
 
 
 def group_table(optimizer: Optimizer) -> list[str]:
-    """Return a table of the groups as lines: name, parameters, tensors, lr, weight decay."""
     rows = [("group", "parameters", "tensors", "lr", "decay")]
     for group in optimizer.param_groups:
         sizes = [p.numel() for p in group["params"]]

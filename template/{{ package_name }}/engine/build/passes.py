@@ -1,8 +1,7 @@
 """Trial passes of single batches through copies of model and task, before a new run.
 
-They also look for state that no checkpoint holds. A resumed run has what its checkpoint holds, and
-everything else as it was built. So does a copy of model and task here, after a step: if its next
-step is another one, the run could not be resumed.
+A resumed run has what its checkpoint holds, and everything else as it was built. So does a copy here
+after a step: if its next step is another one, the run has state that no checkpoint holds.
 """
 
 import contextlib
@@ -61,8 +60,7 @@ def one_pass(
 ) -> dict[str, Any]:
     """Send a micro-batch forward, and in training also backward. Return the values by key.
 
-    what: the batch in words, for messages. step: whose random draws it takes. Weights stay as they
-    are, without gradients. Raises `UserError`.
+    what: the batch in words, for messages. step: whose random draws it takes. Raises `UserError`.
     """
     config, device, task = parts.config, parts.device, parts.task
     batch = to_device(map_tensors(Tensor.clone, batch), device, config.channels_last)

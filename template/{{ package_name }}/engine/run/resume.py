@@ -16,11 +16,8 @@ from .facts import fingerprint_differences, timestamp
 from .folder import Run
 
 
-def find_checkpoint(run: Run, config: Config) -> dict[str, Any] | None:
-    """Return the newest state that can be used, in every process; None if nothing was saved yet.
-
-    config: the stored one. Renames damaged checkpoints to `….damaged`. Raises `Failed`.
-    """
+def find_checkpoint(run: Run, stored: Config) -> dict[str, Any] | None:
+    """Return the newest usable state, in every process; None: nothing is saved. Raises `Failed`."""
     found, has_any, has_best, folder = None, False, False, run.checkpoints
     if distributed.is_main():
         delete_temporary_files(run.folder)
@@ -30,10 +27,10 @@ def find_checkpoint(run: Run, config: Config) -> dict[str, Any] | None:
         delete_temporary_files(folder)
         paths, best = [*checkpoint.newest_first(folder), *folder.glob(BEST)], folder / BEST
         has_any = bool(paths) or any(folder.glob("*.damaged"))
-        found = first_usable(paths, _pass_over, config)
+        found = first_usable(paths, _pass_over, stored)
         if found is not None and best.exists():  # it may be the file that was just read
             has_best = best.samefile(found[0]) or bool(
-                first_usable([best], _pass_over, config, mapped=True)
+                first_usable([best], _pass_over, stored, mapped=True)
             )
     path, has_any, has_best = distributed.from_main((found and found[0], has_any, has_best))
     if path is None and has_any:
@@ -97,10 +94,7 @@ def _pass_over(error: Unusable) -> None:
 
 
 def refuse_changes(changed: set[str], can_be_extended: bool, reader: str | None) -> None:
-    """Refuse changed keys that would change the steps so far. Raises `UserError`.
-
-    can_be_extended: by the schedule. reader: what in the training depends on validations, if any.
-    """
+    """Refuse changed keys that would change the steps so far. Raises `UserError`."""
     if not can_be_extended and (keys := ", ".join(sorted(changed & LENGTH))):
         raise UserError(f"{keys} cannot be changed: the schedule is one cycle. Start a new run.")
     for key in sorted(changed & {"val_every_epochs", "val_every_steps"}):

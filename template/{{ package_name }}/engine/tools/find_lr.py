@@ -103,13 +103,12 @@ def range_test(parts: Parts) -> list[Row]:
 def steepest(rows: Sequence[Row]) -> Row | None:
     """Return the row where the smoothed loss falls fastest per decade; None if it hardly falls.
 
-    Only rows up to the lowest loss count. A slope is taken over a quarter of a decade on each side.
     A tenth of the rate with the lowest loss is too high if the loss stays near zero over decades.
     """
     bottom = min(range(len(rows)), key=lambda i: rows[i].smoothed)
     if len(rows) < 3 or rows[bottom].smoothed > 0.95 * rows[0].smoothed:
         return None
-    half = max(1, round(0.25 / math.log10(rows[1].lr / rows[0].lr)))
+    half = max(1, round(0.25 / math.log10(rows[1].lr / rows[0].lr)))  # a quarter of a decade
 
     def slope(i: int) -> float:
         low, high = rows[max(0, i - half)], rows[min(len(rows) - 1, i + half)]
