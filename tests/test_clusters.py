@@ -26,7 +26,7 @@ def test_verbs_ignore_variables_that_a_shell_has_kept(server, workspace):
 
 
 def test_find_lr_ignores_them_too(server, workspace):
-    done = server.run(workspace / "find_lr.py", *SMALL[:2], "find_lr.steps=20", **LEFT_OVER)
+    done = server.run(workspace / "find_lr.py", "model=mlp", "find_lr.steps=60", **LEFT_OVER)
     assert done.code == 0, done.out
 
 

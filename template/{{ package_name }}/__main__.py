@@ -87,10 +87,12 @@ def _open(options: argparse.Namespace, **replaced: Any) -> tuple[Path, Any]:
 
 def _machine(options: argparse.Namespace) -> dict[str, Any]:
     """Return the config keys that the options and the project replace."""
-    from .engine.config.stored import allowed_by_project
+    from .engine.config.stored import allowed_by_project, read_config
 
     given = {"device": options.device, "workers": options.workers}
     given |= {"allowed_packages": [*allowed_by_project(), *options.allow]}
+    if getattr(options, "moved", None) is not None:
+        given["data"] = {**read_config(options.run).data, "root": options.moved}
     return {key: value for key, value in given.items() if value is not None}
 
 
@@ -114,6 +116,10 @@ def _parser() -> argparse.ArgumentParser:
         own.add_argument("--allow", type=lambda text: text.split(","), default=[], metavar="PACKAGE,…",
                          help="packages whose code you trust, besides allowed_packages in configs/")  # fmt: skip
 
+    def takes_data(own: argparse.ArgumentParser) -> None:
+        own.add_argument("moved", type=_moved, nargs="?", metavar="data.root=PATH",
+                         help="where the run's data are now")  # fmt: skip
+
     def takes_model(own: argparse.ArgumentParser, device: str | None = None) -> None:
         own.add_argument("--checkpoint", type=_checkpoint, default="best", metavar="best|last|PATH",
                          help="which weights (default: best)")  # fmt: skip
@@ -122,6 +128,7 @@ def _parser() -> argparse.ArgumentParser:
         takes_packages(own)
 
     one = verb(evaluate, "Compute the values of a split, a confusion matrix and class scores.")
+    takes_data(one)
     one.add_argument("--split", choices=("val", "test"), default="val")
     one.add_argument("--out", type=_path, metavar="DIR", help="where to write (default: RUN)")
     one.add_argument("--batch-size", type=_from(1), help="samples at a time")
@@ -148,6 +155,7 @@ def _parser() -> argparse.ArgumentParser:
     one.add_argument("--key", metavar="TAG", help="what to draw (default: the monitor)")
 
     one = verb(reproduce, "Train a finished run again and compare every logged value and weight.")
+    takes_data(one)
     one.add_argument("--stop-at", type=_steps, default=[], metavar="STEP,…",
                      help="stop and resume after these steps, by SIGKILL and SIGTERM in turn")  # fmt: skip
     one.add_argument("--device", help="auto, cpu, cuda, cuda:1 … (default: as the run)")
@@ -159,6 +167,13 @@ def _parser() -> argparse.ArgumentParser:
 def _path(text: str) -> Path:
     """Paths on the command line start at the current directory; paths in a config, at the project."""
     return Path(os.path.expanduser(text)).absolute()
+
+
+def _moved(text: str) -> str:
+    key, _, path = text.partition("=")
+    if key != "data.root":
+        raise argparse.ArgumentTypeError(f"{text!r} is not data.root=PATH")
+    return str(_path(path))
 
 
 def _shown_path(text: str) -> str:

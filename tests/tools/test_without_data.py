@@ -80,6 +80,30 @@ def test_data_that_contradict_the_run_are_not_evaluated(trained, verb):
     assert "does not exist" in done.out
 
 
+def test_data_that_moved(trained, verb, server, tmp_path):
+    """`data.root=NEW` is enough if the data are the same, for verbs and for resuming, also twice."""
+    run = shutil.copytree(the_run(trained), trained / "runs/moved/run")
+    for epochs, (before, moved) in enumerate(
+        ((trained / "data/pets", tmp_path / "first"), (tmp_path / "first", tmp_path / "second")), start=13
+    ):
+        shutil.move(before, moved)
+        done = verb("evaluate", f"data.root={moved}", "--out", tmp_path)
+        assert done.code == 0, done.out
+        assert "have changed" not in done.out
+        done = server.run(trained / "train.py", f"resume={run}", f"data.root={moved}", f"epochs={epochs}")
+        assert done.code == 0, done.out
+        assert "not used" not in done.out
+        assert f"root: {moved}" in (run / "config.yaml").read_text()
+    (moved / "cat/0.png").unlink()
+    done = server.run(trained / "train.py", f"resume={run}", f"data.root={moved}", "epochs=15")
+    assert done.code == 2
+    assert "data have changed" in done.last
+    done = verb("evaluate", "data.size=3")
+    assert (done.code, done.out.count("\n")) == (2, 1)
+    assert "data.root=PATH" in done.out
+    shutil.rmtree(trained / "runs/moved")
+
+
 def test_a_checkpoint_of_an_older_release_has_no_info(trained, verb, server, tmp_path):
     """Then today's data say it."""
     run = shutil.copytree(the_run(trained), tmp_path / "old")

@@ -50,7 +50,8 @@ class Progress:
         """Take the values of a validation, by tag. Return whether the monitored value is the best of
         the run, and whether its weights are to be saved as best.pt. Raises `UserError`."""
         if self.monitor not in results:
-            raise UserError(f"monitor={self.monitor} is none of the values {', '.join(results)}.")
+            known = ", ".join(results)
+            raise UserError(f"monitor={self.monitor} is not one of the values {known}.")
         value = results[self.monitor]
         self.last = value if math.isfinite(value) else None
         is_best = is_better(value, self.best, self.mode)

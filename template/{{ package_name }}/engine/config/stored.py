@@ -87,8 +87,12 @@ def allowed_by_project() -> list[str]:
 
 
 def changed_keys(stored: Config, new: Config) -> set[str]:
-    """Return the top-level keys in which two configs differ. NaN equals itself."""
+    """Return the top-level keys in which two configs differ. NaN equals itself.
+
+    Where the data lie (`data.root`) does not count: their fingerprint tells whether they differ.
+    """
     pairs = {key: (getattr(stored, key), getattr(new, key)) for key in vars(stored)}
+    pairs["data"] = {**stored.data, "root": None}, {**new.data, "root": None}
     return {key for key, (a, b) in pairs.items() if a != b and repr(a) != repr(b)}
 
 
@@ -100,7 +104,8 @@ def is_shorter(stored: Config, new: Config) -> bool:
 
 def merge_configs(folder: Path, stored: Config, new: Config, overrides: list[str]) -> Config:
     """Return the stored config with overrides that may change. Raises `UserError` for others."""
-    named = {re.split("[=.@]", override.lstrip("+~"))[0] for override in overrides}
+    has_moved = [o for o in overrides if o.lstrip("+").startswith("data.root=")]
+    named = {re.split("[=.@]", o.lstrip("+~"))[0] for o in overrides if o not in has_moved}
     keys = changed_keys(stored, new)
     # Else an experiment may set any key, or `auto` has found a run whose other keys are equal.
     if new.resume != "auto" and named <= vars(stored).keys() | RETIRED.keys():
@@ -117,6 +122,8 @@ def merge_configs(folder: Path, stored: Config, new: Config, overrides: list[str
             raise UserError(f"{now} is below {old}. A resumed run can only become longer.")
     taken = {key: getattr(new, key) for key in keys}
     taken["allowed_packages"] = new.allowed_packages  # of the project, never of the run
+    if has_moved:
+        taken["data"] = {**stored.data, "root": new.data["root"]}
     return dataclasses.replace(stored, **taken)
 
 

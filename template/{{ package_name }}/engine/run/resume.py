@@ -119,7 +119,7 @@ def record_resumed(
     extended = sorted(changed_keys(stored, config) & EXTENDING)
     if is_main and (length := ", ".join(key for key in extended if key in LENGTH)):
         logger.warning(f"{length} changed: the schedule becomes that of the longer run.")
-    if extended and is_main:
+    if (extended or config.data != stored.data) and is_main:
         write_whole(run.folder / "config.yaml", to_yaml(config))
     resumed = {
         "step": 0 if state is None else state["step"],

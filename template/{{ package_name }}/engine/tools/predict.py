@@ -61,7 +61,12 @@ def predictions(run: Opened, files: Sequence[str], size: int | None) -> Iterator
         dataset = built.data.files(files)
     except (OSError, ValueError) as error:
         raise UserError(f"The files cannot be read: {describe_error(error)}") from error
-    names = getattr(dataset, "names", None) or files
+    names, samples = getattr(dataset, "names", None) or files, len(dataset)  # type: ignore[arg-type]
+    if len(names) != samples:
+        raise UserError(
+            f"{type(dataset).__name__} has {samples} samples, but {len(names)} `names` or files. Its "
+            "`names` must hold one text for each sample (see Data.files in engine/api.py)."
+        )
     size = size or config.batch_size
     plan = Plan(len(names), size, config.seed, shuffle=False, drop_last=False)
     workers = 0 if plan.steps == 1 else config.workers  # workers start slower than a batch is read
