@@ -70,7 +70,7 @@ def one_pass(
     parts.model.train(training)
     with _weights_kept(parts), goes_through(parts, batch, what), torch.set_grad_enabled(training):
         if training and parts.mix is not None:
-            rng.seed_all(rng.make_key(config.seed, Domain.BATCH, number))
+            rng.seed_all(rng.make_key(config.seed, Domain.BATCH, RANK))
             batch = to_device(parts.mix(*batch), device, config.channels_last)
         rng.seed_all(rng.make_key(config.seed, domain, number))
         with autocast(parts.precision, device), recording() as recorded:
