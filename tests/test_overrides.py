@@ -95,8 +95,9 @@ class Project:
     def is_refused(self, done: Result, overrides: list[str]) -> None:
         assert done.code == 2, f"exit code {done.code}:\n{done.out}"
         *before, last = done.out.removesuffix("\n").split("\n")
-        for line in before:  # what init_from found, and warnings of torch
-            assert line.startswith(("init_from=", "  ")) or "Warning: " in line, done.out
+        for line in before:  # what init_from found, warnings of torch, and keys that are given twice
+            known = "Warning: " in line or " is given twice. " in line
+            assert known or line.startswith(("init_from=", "  ")), done.out
         assert last.endswith((".", "?", '".')), done.out
         assert len(last) < 800 + 2 * len(" ".join(overrides)), done.out
         assert not (self.folder / "runs").exists(), done.out
