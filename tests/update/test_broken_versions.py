@@ -101,7 +101,7 @@ BROKEN: dict[str, tuple[str, Change | None, str]] = {
     ),
     "schedule a step late": (
         f"{ENGINE}/schedule.py",
-        replaced("done = self.done(step) * self.cycles", "done = self.done(step + 1) * self.cycles"),
+        replaced("done = (step - self.warmup) /", "done = (step + 1 - self.warmup) /"),
         "trains differently",
     ),
     "other random numbers": (
