@@ -129,8 +129,9 @@ def explain(error: BaseException, arguments: Sequence[str]) -> str:
         return str(error)
     if isinstance(error, ModuleNotFoundError):
         return f"The package '{error.name}' is not installed. Use `uv run` or `pip install -e .`."
-    if isinstance(error, OSError):  # such as a word that is longer than any file name
-        return f"An override names a file that cannot be read: {error.strerror}. Write KEY=VALUE."
+    if getattr(error, "errno", None):  # such as a word that is longer than any file name
+        why = getattr(error, "strerror", None)
+        return f"An override names a file that cannot be read: {why}. Write KEY=VALUE."
     chain = [error]
     while chain[-1].__cause__ is not None:
         chain.append(chain[-1].__cause__)
