@@ -74,7 +74,7 @@ class Project:
         return done.code == 0
 
     def obey(self, command: Command) -> Result:
-        """Run a command. Fail if it neither does something nor says in one sentence why not."""
+        """Run a command. It must do something, or say in one sentence why it cannot."""
         shutil.rmtree(self.folder / "runs", ignore_errors=True)
         done = self.server.run(self.folder / command.script, *command.arguments, cwd=self.folder)
         told = f"{command} ended with {done.code}:\n{done.out[-3000:]}"

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 MISSING = [name for name in ("munged", "slurmctld", "slurmd", "srun") if shutil.which(name) is None]
-"""The programs without which there is no Slurm."""
+"""The programs that Slurm needs and this machine lacks."""
 CAN_START = os.name == "posix" and os.geteuid() == 0 and not MISSING
 
 CONFIG = """

@@ -71,7 +71,7 @@ class Hooks:
     """Calls what the task overrides: in each process, with the same random draws."""
 
     def __init__(self, parts: Parts, folder: Path | None) -> None:
-        """folder: that of the run. None: there is no run."""
+        """folder: that of the run. None if there is no run."""
         self.parts, self.folder = parts, folder if is_main() else None
         task = type(parts.task)
         self.has_after_step = task.after_step is not Task.after_step

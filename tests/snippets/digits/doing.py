@@ -42,7 +42,7 @@ def fill_for_long(folder):
         with replacing(path) as temporary:
             try:
                 yield temporary
-            except BaseException:
+            except BaseException:  # whatever ended the save: it is raised again
                 time.sleep(1)
                 raise
 

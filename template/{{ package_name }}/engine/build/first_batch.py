@@ -56,7 +56,7 @@ def check_one_batch(parts: Parts, is_new: bool = True) -> None:
     if is_new and parts.config.deterministic != "false":
         check_repeats(parts, tried, first, batch)
     parts.load_own_state(own_state)
-    from_all(None)  # there is no run folder before all processes have come here
+    from_all(None)  # a run folder is made once all processes have passed
 
 
 def _check_mean(parts: Parts, loader: Loader, loss: Any) -> None:

@@ -158,7 +158,7 @@ def _without_decay(groups: Groups, parameters: Mapping[str, nn.Parameter]) -> Gr
 
 
 def groups_except(optimizer: Optimizer, names: Iterable[str]) -> Groups:
-    """Return the groups that are neither among `names` nor split from one. Raises `UserError`."""
+    """Return all groups except those in `names` and the parts that those were split into. Raises `UserError`."""
     left = list(optimizer.param_groups)
     for name in names:
         kept = [g for g in left if g["name"] != name and not g["name"].startswith(f"{name}/")]

@@ -98,7 +98,7 @@ def _check_windows(windows: list[Any]) -> None:
 def usual_mode(monitor: str, loss: Mapping[str, Any]) -> str | None:
     """Return "min" or "max" if the name is a usual one, such as val/loss or val/class_acc.
 
-    loss: the config's section. A term of `loss=terms` is a loss, whatever its name.
+    loss: the config's section. Each term of `loss=terms` counts as a loss.
     """
     name = monitor.removeprefix("val/")
     if isinstance(terms := loss.get("terms"), Mapping) and name in terms:

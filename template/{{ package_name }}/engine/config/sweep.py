@@ -24,8 +24,8 @@ from .schema import Config
 def hydras_main(job: Callable[..., float | None], check: Callable[[Config], None]) -> None:
     """Let Hydra read the command line, and call `job(composed, overrides, number, folder_name)`.
 
-    Outside a sweep there is no number, and no name of the new run's folder. check: refuses a job's
-    config if it cannot work; called for every job before the first one. Raises what Hydra raises.
+    Only a job of a sweep has a number and the name of its run folder. check: called with the config of
+    each job before the first one begins; raises `UserError`. Raises what Hydra raises.
     """
 
     def task(composed: Any) -> float | None:

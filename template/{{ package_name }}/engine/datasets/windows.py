@@ -70,7 +70,10 @@ class Windows(Dataset[Any]):
         return PictureFiles(samples, self.shape, (0, 0), False, self.offset, self.scale)
 
     def cut(self, indices: np.ndarray, down: np.ndarray, right: np.ndarray) -> np.ndarray:
-        """Return the window of each picture at row `down` and column `right`: uint8 [B, C, H, W]."""
+        """Return the window of each picture at row `down` and column `right`: uint8 [B, C, H, W].
+
+        A subclass defines this, or `batch` itself.
+        """
         raise NotImplementedError
 
 
@@ -112,7 +115,7 @@ class PictureData(Data):
 
     splits: Mapping[str, Windows]
     still: Windows
-    """Pictures as in validation, of which there may be none."""
+    """An example of how validation prepares pictures. It may hold none."""
 
     def split(self, name: str) -> Dataset[Any] | None:
         return self.splits.get(name)
