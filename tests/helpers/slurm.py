@@ -4,9 +4,10 @@ import os
 import shutil
 import socket
 import subprocess
+import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 MISSING = [name for name in ("munged", "slurmctld", "slurmd", "srun") if shutil.which(name) is None]
@@ -19,6 +20,7 @@ SlurmctldHost={host}
 SlurmUser=root
 SlurmdUser=root
 AuthType=auth/munge
+AuthInfo=socket={socket}
 StateSaveLocation={folder}/state
 SlurmdSpoolDir={folder}/spool
 SlurmctldPidFile={folder}/slurmctld.pid
@@ -50,39 +52,62 @@ def _free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def _start_munge() -> None:
-    key = Path("/etc/munge/munge.key")
-    if not key.exists():
-        key.write_bytes(os.urandom(1024))
-    for folder in ("/run/munge", "/var/log/munge", "/var/lib/munge", "/etc/munge"):
-        Path(folder).mkdir(exist_ok=True)
-        subprocess.run(["chown", "-R", "munge:", folder], check=True)
-    os.chmod(key, 0o400)
-    os.chmod("/run/munge", 0o755)
-    subprocess.run(["setpriv", "--reuid=munge", "--regid=munge", "--clear-groups", "munged"], check=True)
+@contextmanager
+def _daemon(command: list[str], folder: Path, env: dict[str, str] | None = None) -> Iterator[None]:
+    """Run a daemon in the foreground with its output in `folder`; end it at the end."""
+    with open(folder / f"{command[0]}.out", "w") as out:
+        process = subprocess.Popen(command, env=env, stdin=subprocess.DEVNULL, stdout=out, stderr=out)
+    try:
+        yield
+    finally:
+        process.terminate()
+        try:
+            process.wait(timeout=10)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
 
 
 @contextmanager
 def running(folder: Path) -> Iterator[dict[str, str]]:
-    """Start Slurm with its files in `folder`; yield the variables that its commands need."""
+    """Start Slurm with its files in `folder`; yield the variables that its commands need.
+
+    Munge is started too, with a key and a socket of its own: what a munge daemon of the machine, alive or
+    dead, left behind is neither used nor touched.
+    """
     for name in ("state", "spool"):
         (folder / name).mkdir(parents=True)
-    if not Path("/run/munge/munge.socket.2").exists():
-        _start_munge()
-    names = {"host": socket.gethostname().split(".")[0], "folder": folder}
-    names |= {"control": _free_port(), "daemon": _free_port()}
-    config = folder / "slurm.conf"
-    config.write_text((CONFIG + NODE).format(**names))
-    env = {**os.environ, "SLURM_CONF": str(config)}
-    try:
-        for daemon in ("slurmctld", "slurmd"):
-            subprocess.run([daemon], env=env, check=True, capture_output=True)
-        for _ in range(200):
-            if "idle" in subprocess.run(["sinfo", "-h", "-o", "%T"], env=env, text=True, capture_output=True).stdout:
-                break
-            time.sleep(0.1)
+    # A socket's path has at most 107 bytes, which a test's folder can exceed.
+    with tempfile.TemporaryDirectory() as munge, ExitStack() as daemons:
+        os.chmod(munge, 0o755)
+        key = Path(munge, "key")
+        key.touch(0o600)
+        key.write_bytes(os.urandom(1024))
+        files = {"socket": "socket", "key-file": "key", "pid-file": "pid", "log-file": "log", "seed-file": "seed"}
+        options = [f"--{option}={munge}/{name}" for option, name in files.items()]
+        names = {"host": socket.gethostname().split(".")[0], "folder": folder, "socket": f"{munge}/socket"}
+        names |= {"control": _free_port(), "daemon": _free_port()}
+        config = folder / "slurm.conf"
+        config.write_text((CONFIG + NODE).format(**names))
+        env = {**os.environ, "SLURM_CONF": str(config)}
+        daemons.enter_context(_daemon(["munged", "--foreground", "--force", *options], folder))
+        _wait_for(["munge", "--no-input", f"--socket={munge}/socket"], "MUNGE", None)
+        daemons.enter_context(_daemon(["slurmctld", "-D"], folder, env))
+        daemons.enter_context(_daemon(["slurmd", "-D"], folder, env))
+        _wait_for(["sinfo", "--noheader", "--format=%T"], "idle", env)
         yield env
-    finally:
-        for daemon in ("slurmd", "slurmctld"):
-            if (folder / f"{daemon}.pid").exists():
-                os.kill(int((folder / f"{daemon}.pid").read_text()), 15)
+
+
+def _wait_for(command: list[str], answer: str, env: dict[str, str] | None) -> None:
+    """Ask until the answer comes, for at most a minute."""
+    end, said = time.monotonic() + 60, ""
+    while time.monotonic() < end:
+        try:
+            done = subprocess.run(command, env=env, text=True, capture_output=True, timeout=10)
+        except subprocess.TimeoutExpired:
+            continue
+        said = done.stdout + done.stderr
+        if answer in said:
+            return
+        time.sleep(0.1)
+    raise RuntimeError(f"{command[0]} did not answer {answer!r} within a minute: {said}")
