@@ -3,6 +3,7 @@
 import argparse
 import io
 import os
+import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,9 +14,10 @@ from . import update
 from .check import Checks
 from .errors import Refused, Stopped
 from .git import GitFailed, forget_environment
+from .render import ANSWERS
 
 DONE, STOPPED, REFUSED = 0, 1, 2
-UNCHANGED = "The project is unchanged, or the next update or --abort restores it."
+UNCHANGED = "The project is unchanged, or `ostinato update --abort` restores it."
 
 
 def parser() -> argparse.ArgumentParser:
@@ -29,6 +31,8 @@ def parser() -> argparse.ArgumentParser:
     one.add_argument(
         "--data", action="append", default=[], metavar="KEY=VALUE", help="change an answer, such as ci=gitlab"
     )
+    one.add_argument("--source", metavar="ADDRESS", help="where the template lies now; the project records it")
+    one.add_argument("--answers-file", metavar="PATH", default=ANSWERS, help=f"default: {ANSWERS}")
     one.add_argument("--python", metavar="PATH", help="the Python for the tests; default: the project's .venv")
     what = one.add_mutually_exclusive_group()
     what.add_argument("--dry-run", action="store_true", help="try everything, change nothing")
@@ -49,13 +53,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.default_int_handler)
     given = parser().parse_args(arguments)
     try:
         if given.command == "new":
             _new(given.source, given.folder, given.to, given.defaults)
             return DONE
         forget_environment()
-        project = update.find_project(Path.cwd())
+        project = update.find_project(Path.cwd(), given.answers_file)
         if given.abort:
             update.abort(project)
             return DONE
@@ -63,14 +69,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for text in given.overrides:
             _pair(text)
         checks = Checks(project, given.python, given.overrides)
-        update.update(project, to=given.to, data=data, dry_run=given.dry_run, check=checks)
+        asked = update.Asked(given.to, data, _absolute(given.source), given.answers_file, given.dry_run)
+        update.update(project, asked, checks)
     except Refused as error:
         print(error, file=sys.stderr)
         return REFUSED
-    except (Stopped, GitFailed) as error:
+    except Stopped as error:
         print(error, file=sys.stderr)
         return STOPPED
-    except OSError as error:
+    except (GitFailed, OSError) as error:
         print(f"{error}. {UNCHANGED}", file=sys.stderr)
         return STOPPED
     except KeyboardInterrupt:
@@ -81,10 +88,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _new(source: str, folder: Path, version: str | None, defaults: bool) -> None:
     try:
-        copier.run_copy(source, folder, vcs_ref=version, defaults=defaults)
+        copier.run_copy(_absolute(source) or source, folder, vcs_ref=version, defaults=defaults)
     except Exception as error:  # an address or an answer can make Copier raise anything
         why = " ".join(str(error).split()) or type(error).__name__
         raise Refused(f"Cannot create a project from {source} in {folder}: {why}") from error
+
+
+def _absolute(source: str | None) -> str | None:
+    """Return a folder's whole path, so that the project finds it from everywhere. Leave an address as it is."""
+    return os.path.abspath(source) if source and os.path.isdir(source) else source
 
 
 def _pair(text: str) -> tuple[str, str]:

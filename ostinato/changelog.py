@@ -12,7 +12,12 @@ announces a change if it begins in one of these ways. An update stops at such a 
 import re
 from dataclasses import dataclass
 
-from packaging.version import InvalidVersion, Version
+from packaging.version import Version
+
+from .render import as_version
+
+ITEM = re.compile(r"^(?=[-*] |#)", re.MULTILINE)
+"""Where an item of a list, or a section, begins."""
 
 
 @dataclass(frozen=True)
@@ -24,20 +29,15 @@ class Changes:
     removed: frozenset[str]
 
 
-def between(changelog: str, old: Version | None, new: Version | None) -> Changes:
-    """Return the changes after `old` up to `new`. `new` is None for a commit without a version."""
+def between(changelog: str, old: Version | None, before: str = "") -> Changes:
+    """Return the changes that come after the version `old` and that an older changelog, `before`, does not list."""
     parts = re.split(r"^## +(.+)$", changelog, flags=re.MULTILINE)[1:]
-    kept = []
+    known, kept = {item.strip() for item in re.split(ITEM, before)}, []
     for title, body in zip(parts[::2], parts[1::2], strict=True):
-        name = title.split()[0].strip("[]")
-        try:
-            version = Version(name)
-        except InvalidVersion:
-            is_wanted = new is None or new.is_postrelease
-        else:
-            is_wanted = (old is None or version > old) and (new is None or version <= new)
-        if is_wanted and body.strip():
-            kept.append(f"## {title}\n\n{body.strip()}\n")
+        version = as_version(title.split()[0].strip("[]"))
+        items = [item for item in re.split(ITEM, body) if item.strip() not in known | {""}]
+        if items and (old is None or version is None or version > old):
+            kept.append(f"## {title}\n\n{''.join(items).strip()}\n")
     text = "\n".join(kept)
     return Changes(
         text,

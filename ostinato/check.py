@@ -4,20 +4,23 @@ The first failure ends the checks. They run in two copies of the project in temp
 the update. The project itself is not touched.
 """
 
+import contextlib
 import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import time
 import tomllib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import yaml
+from packaging.requirements import Requirement
 
 from .changelog import Changes
 from .errors import Refused, Stopped
@@ -39,6 +42,12 @@ SHORT = (
 NAME = "ostinato-check"
 PATIENCE = 600
 """The time limit of a command after the update: these seconds, and ten times its time before."""
+LONGEST = 1800
+"""Seconds for the tests before the update."""
+NEW_ENVIRONMENT = (
+    "\nThe checks ran in a new environment with the packages of pyproject.toml. Add packages that you installed by "
+    "hand there and commit, or name an environment that has all packages with --python PATH."
+)
 
 
 @dataclass
@@ -51,6 +60,8 @@ class Trees:
     """The paths of files that differ."""
     changes: Changes
     """The changes that the changelog announces."""
+    home: Path = Path()
+    """The folder that the package lies in, such as `src`."""
 
 
 Say = Callable[[str], None]
@@ -69,6 +80,10 @@ class Done:
         return "\n".join((self.errors.strip() or self.out.strip()).splitlines()[-lines:])
 
 
+class TooSlow(Stopped):
+    """A command reached its time limit."""
+
+
 class Checks:
     """All checks of an update, in order."""
 
@@ -76,14 +91,18 @@ class Checks:
         """`python` runs the project's code, see `find_python`. `overrides` go to the short training."""
         self.project, self.python, self.overrides = project, python, list(overrides)
         self.command: list[str] = []
+        self.home, self.note = Path(), ""
 
     def __call__(self, trees: Trees, say: Say) -> None:
         needs = [_dependencies(folder) for folder in (trees.before, trees.after)]
-        command = find_python(self.project, self.python, trees.after, needs[0] != needs[1])
-        self.command = command
-        done = self.run(trees.after, "-c", "")
+        self.home = trees.home
+        self.command = find_python(self.project, self.python, trees.after, needs[1] - needs[0])
+        done = self.run(trees.after, "-c", "import sys; print(sys.prefix)")
         if done.code != 0:
-            raise Stopped(f"No Python environment can run the updated project: {done.tail(6)}")
+            raise Stopped(f"No Python environment can run the project: {done.tail(6)}\nName one with --python PATH.")
+        say(f"  they run in {done.out.strip()}")
+        if "run" in self.command:
+            self.note = NEW_ENVIRONMENT
         if needs[0] != needs[1]:
             say("  the dependencies change: run `uv sync` after the update")
         self._compile(trees)
@@ -91,12 +110,11 @@ class Checks:
         old_values = self._configs(trees)
         say("  every config key and choice is there, with its old default or an announced one")
         self._train(trees, old_values, say)
-        self._test(trees)
-        say("  the project's tests pass as before")
+        self._test(trees, say)
 
     def run(self, folder: Path, *arguments: str, text: str = "", seconds: float = 0) -> Done:
         """Run `python ARGUMENTS` in one of the two projects."""
-        return _run(self.command, folder, *arguments, text=text, seconds=seconds)
+        return _run(self.command, folder, *arguments, text=text, seconds=seconds, home=self.home)
 
     def _compile(self, trees: Trees) -> None:
         files = [path for path in trees.changed if path.endswith(".py") and (trees.after / path).is_file()]
@@ -149,7 +167,7 @@ class Checks:
             values = None
         if done.code != 0 or not isinstance(values, dict):
             when = "before" if folder.name == "before" else "after"
-            raise Stopped(f"The config cannot be composed {when} the update: {done.tail(3)}")
+            raise Stopped(f"The config cannot be composed {when} the update: {done.tail(3)}{self.note}")
         return _flat(values, "")
 
     def _train(self, trees: Trees, old_values: Mapping[str, Any], say: Say) -> None:
@@ -165,7 +183,7 @@ class Checks:
                 if folder is trees.before:
                     raise Stopped(
                         f"The project does not train before the update: {done.tail(3)}\n"
-                        "Repair it, or change the short training: `ostinato update KEY=VALUE …`."
+                        f"Repair it, or change the short training: `ostinato update KEY=VALUE …`.{self.note}"
                     )
                 raise Stopped(f"The updated project does not train: {done.tail(6)}")
             seconds = PATIENCE + 10 * done.seconds
@@ -200,76 +218,98 @@ class Checks:
         if not trees.changes.numbers:
             _compare_results(whole, _result(half), "ends a run from before the update differently")
 
-    def _test(self, trees: Trees) -> None:
+    def _test(self, trees: Trees, say: Say) -> None:
         arguments = "-m", "pytest", "-q", "-rfE", "-p", "no:cacheprovider", "--continue-on-collection-errors"
-        done = self.run(trees.after, *arguments, seconds=6 * PATIENCE)
-        if done.code in (0, 5):  # 5: there are no tests
+        try:
+            before = self.run(trees.before, *arguments, seconds=LONGEST)
+        except TooSlow as slow:
+            say(f"  the project's tests are not compared. {slow}")
             return
-        failed = _failed(done.out)
-        if done.code == 1 and failed:
-            before = _failed(self.run(trees.before, *arguments).out)
-            if not failed - before:
-                return
-            failed -= before
-        first = f"{min(failed)} fails" if failed else f"pytest ends with exit code {done.code}"
-        more = f" (and {len(failed) - 1} more)" if len(failed) > 1 else ""
-        raise Stopped(f"The tests of the updated project do not pass: {first}{more}.\n{done.tail(12)}")
+        done = self.run(trees.after, *arguments, seconds=PATIENCE + 10 * before.seconds)
+        known, failed = _failed(before.out), _failed(done.out)
+        is_as_before = done.code in (0, 5) or (done.code == before.code and bool(known) == bool(failed))
+        if failed - known or not is_as_before:  # 5: there are no tests
+            first = f"{min(failed - known)} fails" if failed - known else f"pytest ends with exit code {done.code}"
+            more = f" (and {len(failed - known) - 1} more)" if len(failed - known) > 1 else ""
+            raise Stopped(f"The tests of the updated project do not pass: {first}{more}.\n{done.tail(12)}")
+        if failed:
+            say(f"  the project's tests end as before the update: {len(failed)} fail, such as {min(failed)}{self.note}")
+        elif done.code not in (0, 5):
+            say(f"  the project's tests cannot run, as before the update: {done.tail(1)}{self.note}")
+        else:
+            say("  the project's tests pass")
 
 
 NO_VARIABLES = ("PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV", "UV_PROJECT_ENVIRONMENT")
 """With these variables uv would change another environment, and Python would import from other places."""
 
 
-def _run(command: Sequence[str], folder: Path, *arguments: str, text: str = "", seconds: float = 0) -> Done:
+def _run(
+    command: Sequence[str], folder: Path, *arguments: str, text: str = "", seconds: float = 0, home: Path = Path()
+) -> Done:
+    """Run a command. It and all its processes end with this one, or after `seconds`. Raises `TooSlow`."""
     env = {key: value for key, value in os.environ.items() if key not in NO_VARIABLES}
+    if home != Path():  # before a package of this name that is installed
+        env["PYTHONPATH"] = str(folder / home)
     started = time.monotonic()
-    try:
-        done = subprocess.run(
-            [*command, *arguments],
-            cwd=folder,
-            env=env,
-            input=text,
-            text=True,
-            errors="replace",
-            capture_output=True,
-            timeout=seconds or None,
-        )
-    except subprocess.TimeoutExpired:
-        raise Stopped(f"`python {' '.join(arguments[:2])}` takes more than {seconds:.0f} s after the update.") from None
-    return Done(done.returncode, done.stdout, done.stderr, time.monotonic() - started)
+    with subprocess.Popen(
+        [*command, *arguments],
+        cwd=folder,
+        env=env,
+        text=True,
+        errors="replace",
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        start_new_session=True,
+    ) as process:
+        try:
+            out, errors = process.communicate(text, timeout=seconds or None)
+        except subprocess.TimeoutExpired:
+            what = f"`python {' '.join(arguments[:2])}`"
+            raise TooSlow(f"{what} takes more than {seconds:.0f} s {folder.name} the update.") from None
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+    return Done(process.returncode, out, errors, time.monotonic() - started)
 
 
-def find_python(project: Path, asked: str | None, updated: Path, needs_other: bool) -> list[str]:
+def find_python(project: Path, asked: str | None, updated: Path, new: Iterable[str]) -> list[str]:
     """Return the command that runs the project's code: `asked`, the project's .venv, the active environment, or uv's.
 
-    `needs_other`: the dependencies change, so uv makes an environment. It does so in `updated`, because it writes a
-    lock file. Raises `Refused` if `asked` is not a program.
+    `new` are requirements that the update adds. If the environment lacks one, uv makes another environment. It does so
+    in `updated`, because it writes a lock file. Raises `Refused` if `asked` is not a program.
     """
     if asked is not None:
         if (found := shutil.which(asked)) is None:
             raise Refused(f"--python {asked} is not a program. Name a Python, such as .venv/bin/python.")
         return [os.path.abspath(found)]
     uv = os.environ.get("UV") or shutil.which("uv")
-    with_uv = [uv, "run", "--quiet", "--project", str(updated), "python"] if uv else None
-    if needs_other and with_uv:
-        return with_uv
     named = [v for k in ("UV_PROJECT_ENVIRONMENT", "VIRTUAL_ENV", "CONDA_PREFIX") if (v := os.environ.get(k))]
-    environments = [project / ".venv", *(project / name for name in named)]
-    for environment in environments:
-        if (environment / "bin" / "python").exists():
-            return [str(environment / "bin" / "python")]
-    if with_uv:
-        return with_uv
-    return [sys.executable]
+    for environment in (project / ".venv", *(project / name for name in named)):
+        python = str(environment / "bin" / "python")
+        if os.path.exists(python) and (uv is None or not any(_lacks([python], updated, text) for text in new)):
+            return [python]
+    return [uv, "run", "--quiet", "--project", str(updated), "python"] if uv else [sys.executable]
 
 
-def _dependencies(folder: Path) -> Any:
+def _lacks(command: Sequence[str], folder: Path, text: str) -> bool:
+    """True if an environment does not satisfy a requirement."""
+    need = Requirement(text)
+    if need.marker is not None and not need.marker.evaluate():
+        return False
+    script = f"from importlib.metadata import version; print(version({need.name!r}))"
+    done = _run(command, folder, "-c", script)
+    return done.code != 0 or not need.specifier.contains(done.out.strip(), prereleases=True)
+
+
+def _dependencies(folder: Path) -> set[str]:
     try:
         values = tomllib.loads((folder / "pyproject.toml").read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise Stopped(f"pyproject.toml cannot be read {folder.name} the update: {error}") from error
-    project = values.get("project", {})
-    return [project.get("dependencies"), project.get("optional-dependencies"), values.get("dependency-groups")]
+    lists = [values.get("project", {}).get("dependencies", []), *values.get("dependency-groups", {}).values()]
+    return {text for needs in lists for text in needs if isinstance(text, str)}
 
 
 def _flat(values: Any, prefix: str) -> dict[str, Any]:

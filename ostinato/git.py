@@ -85,7 +85,7 @@ class Git:
         git = Git(self.folder, **self.env, GIT_INDEX_FILE=str(index))
         rows = "".join(f"{mode} {oid}\t{path}\0" for path, (mode, oid) in files.items())
         git("update-index", "-z", "--index-info", data=rows.encode(errors="surrogateescape"))
-        return git("write-tree")
+        return git("write-tree", "--missing-ok")  # of a partial clone
 
     def tree_of_folder(self, folder: Path, index: Path) -> Tree:
         """Store the files of a folder, ignored ones too. Line endings follow the folder's .gitattributes."""

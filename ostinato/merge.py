@@ -12,6 +12,7 @@ from pathlib import Path
 
 from .adjacent import merge_adjacent
 from .git import Git, GitFailed, Tree
+from .layout import moved_folders, placed
 from .render import ANSWERS
 
 SIMILAR = "--find-renames=60%"
@@ -34,6 +35,9 @@ class Merge:
     template: str
     """A commit with the new version as rendered."""
     files: Tree
+    package: str
+    """Where the package lies."""
+    answers_file: str
     conflicts: dict[str, str] = field(default_factory=dict)
     """A sentence for each path that stops the update."""
     notes: dict[str, str] = field(default_factory=dict)
@@ -75,12 +79,15 @@ def merge(
     scratch: Path,
     *,
     moved: Mapping[str, Sequence[str]],
+    package: str = "",
+    answers_file: str = ANSWERS,
     version: str = "new",
     message: str = "Update the template",
 ) -> Merge:
     """Merge what changed from `old` to `new` into the project's HEAD.
 
-    `moved` says where the template moved code: old path → new paths, the new name of the file first.
+    `moved` says where the template moved code: old path → new paths, the new name of the file first. The
+    `package` and a few other folders are followed if the owner moved them as a whole.
     """
     here = Git(project)
     head = here("rev-parse", "HEAD")
@@ -93,14 +100,18 @@ def merge(
         for folder in (old, new)
     )
     project_files = git.tree(f"{head}:{prefix}")
-    ours = {path: entry for path, entry in project_files.items() if not owned(path)}
-    result = Merge(scratch, "", "", "", {})
+    elsewhere = moved_folders(base.keys() | theirs.keys(), project_files.keys(), package)
+    base, theirs = ({placed(path, elsewhere): entry for path, entry in tree.items()} for tree in (base, theirs))
+    moved = {placed(old, elsewhere): [placed(path, elsewhere) for path in new] for old, new in moved.items()}
+    as_rendered = {place: folder for folder, place in elsewhere.items()}
+    ours = {path: entry for path, entry in project_files.items() if not owned(placed(path, as_rendered))}
+    result = Merge(scratch, "", "", "", {}, elsewhere.get(package, package), answers_file)
 
-    if theirs.get(ANSWERS) is None:
-        raise GitFailed(f"the new version renders no {ANSWERS}")
+    if theirs.get(answers_file) is None:
+        raise GitFailed(f"the new version renders no {answers_file}")
     rendered = dict(theirs)
-    answers = theirs.pop(ANSWERS)
-    _note_edited_answers(git, base.pop(ANSWERS, None), ours.pop(ANSWERS, None), answers, result)
+    answers = theirs.pop(answers_file)
+    _note_edited_answers(git, base.pop(answers_file, None), ours.pop(answers_file, None), answers, result)
 
     # Files that the template never had take no part. git could take them for renamed files.
     moved_by_user = _renames(git, base, ours, index, SIMILAR)
@@ -138,8 +149,8 @@ def merge(
         if places:
             result.conflicts[path] = f"{sentence} Code of {old_path} is now in {', '.join(places)}."
 
-    untouched = {path: entry for path, entry in project_files.items() if path not in ours and path != ANSWERS}
-    result.files = {**untouched, **files, ANSWERS: answers}
+    untouched = {path: entry for path, entry in project_files.items() if path not in ours and path != answers_file}
+    result.files = {**untouched, **files, answers_file: answers}
     _sort(base, project_files, result, renamed)
     result.tree = git.write_tree(result.files, index)
     whole = result.tree
@@ -164,6 +175,10 @@ def borrowing(project: Git, scratch: Path) -> Git:
     (scratch / "objects" / "info" / "alternates").write_text(f"{paths[0].resolve()}\n", encoding="utf-8")
     if paths[1].is_file():
         (scratch / "shallow").write_bytes(paths[1].read_bytes())
+    for key in (project.ask("config", "--name-only", "--get-regexp", r"^remote\..*\.promisor$") or "").split():
+        remote = key.removeprefix("remote.").removesuffix(".promisor")  # of a partial clone: it has the missing objects
+        git("config", key, "true")
+        git("config", f"remote.{remote}.url", project("remote", "get-url", remote))
     return git
 
 
@@ -267,7 +282,7 @@ def _note_edited_answers(git: Git, base: object, ours: object, new: object, resu
     before, mine, after = (set(git.blob(entry[1]).splitlines()) for entry in (base, ours, new))  # type: ignore[index]
     lost = [line.decode(errors="replace") for line in mine - before - after]
     if lost:
-        result.notes[ANSWERS] = f"Copier writes this file. Your own lines are dropped: {'; '.join(lost)}"
+        result.notes[result.answers_file] = f"Copier writes this file. Your own lines are dropped: {'; '.join(lost)}"
 
 
 def _is_crlf(content: bytes) -> bool:
@@ -364,5 +379,5 @@ def _sort(base: Tree, before: Tree, result: Merge, renamed: dict[str, str]) -> N
     result.arrived = sorted(come - {other for _, other in result.moved})
     result.removed = sorted(gone - {one for one, _ in result.moved})
     for path in sorted(before.keys() & after.keys()):
-        if before[path] != after[path] and path not in result.conflicts and path != ANSWERS:
+        if before[path] != after[path] and path not in result.conflicts and path != result.answers_file:
             (result.replaced if before[path] == base.get(path) else result.merged).append(path)

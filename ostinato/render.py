@@ -42,13 +42,13 @@ class Source:
             why = said.splitlines()[-1].removeprefix("fatal: ") if said else "git clone failed"
             raise Refused(
                 f"The template's source {url!r} cannot be reached: {why.rstrip('.')}. "
-                f"Correct _src_path in {ANSWERS}, commit, and update again."
+                "Check the network, or name the template's present address with --source."
             )
         self.git = Git(folder)
         if self.git.ask("cat-file", "-e", "HEAD:copier.yml") is None:
             raise Refused(
                 f"The template's source {url!r} is not the template: it has no copier.yml. "
-                f"Correct _src_path in {ANSWERS}, commit, and update again."
+                "Name the template's address with --source."
             )
 
     def versions(self) -> list[str]:
@@ -90,6 +90,8 @@ class Source:
 
 def as_version(name: str) -> Version | None:
     """Return a tag, or a name such as 0.2.0-3-gabcdef1, as a version that can be compared; else None."""
+    if re.fullmatch(r"[0-9a-f]{7,40}", name):  # a commit, in a repository without tags
+        return None
     steps = re.fullmatch(r"(.+)-(\d+)-g[0-9a-f]+", name)
     try:
         return Version(f"{steps[1]}.post{steps[2]}" if steps else name)
@@ -97,7 +99,7 @@ def as_version(name: str) -> Version | None:
         return None
 
 
-def rendered(source: str, version: str, answers: Answers, dst: Path) -> Path:
+def rendered(source: str, version: str, answers: Answers, dst: Path, answers_file: str = ANSWERS) -> Path:
     """Render a version of the template with these answers into `dst`. New questions take their defaults.
 
     Raises `Refused`.
@@ -111,6 +113,7 @@ def rendered(source: str, version: str, answers: Answers, dst: Path) -> Path:
                 source,
                 dst,
                 data=data,
+                answers_file=answers_file,
                 defaults=True,
                 quiet=True,
                 settings=copier.Settings(),  # not the user's own
@@ -119,18 +122,22 @@ def rendered(source: str, version: str, answers: Answers, dst: Path) -> Path:
             )
     except Exception as error:  # a template or an answer can make Copier raise anything
         why = " ".join(str(error).split()) or type(error).__name__
-        raise Refused(f"The template at {version} cannot be rendered with the answers in {ANSWERS}: {why}") from error
+        if asked := re.search(r"(?:question|choice for) '(\w+)'", why):
+            why = f"{why.rstrip('.')}. Give another answer with --data {asked[1]}=…"
+        raise Refused(
+            f"The template at {version} cannot be rendered with the answers in {answers_file}: {why}"
+        ) from error
     return dst
 
 
-def answers_in(text: str) -> dict[str, Any]:
+def answers_in(text: str, name: str) -> dict[str, Any]:
     """Return the content of an answers file. Raises `Refused`."""
     try:
         found = yaml.safe_load(text)
     except yaml.YAMLError as error:
-        raise Refused(f"{ANSWERS} cannot be read: {' '.join(str(error).split())}.") from error
+        raise Refused(f"{name} cannot be read: {' '.join(str(error).split())}.") from error
     if not isinstance(found, dict):
-        raise Refused(f"{ANSWERS} holds no answers. Restore it from git's history.")
+        raise Refused(f"{name} holds no answers. Restore it from git's history.")
     return found
 
 

@@ -1,13 +1,16 @@
 """`ostinato update`: the steps, in order. Only the last step touches the project."""
 
 import contextlib
+import json
 import os
 import shutil
 import tempfile
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from importlib import metadata
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 from .changelog import Changes, between
 from .check import Check, Trees
@@ -35,6 +38,20 @@ FIXED = {
 Print = Callable[[str], None]
 
 
+@dataclass(frozen=True)
+class Asked:
+    """What the user asks for."""
+
+    to: str | None = None
+    """A version; the newest by default."""
+    data: Mapping[str, str] = field(default_factory=dict)
+    """Changed answers."""
+    source: str | None = None
+    """Where the template lies; by default where the answers file says."""
+    answers_file: str = ANSWERS
+    dry_run: bool = False
+
+
 @dataclass
 class Plan:
     """From which version to which."""
@@ -48,27 +65,21 @@ class Plan:
     """Before and after."""
 
 
-def find_project(folder: Path) -> Path:
+def find_project(folder: Path, answers_file: str) -> Path:
     """Return the project that holds the folder. Raises `Refused`."""
     for place in (folder, *folder.parents):
-        if (place / ANSWERS).is_file():
+        if (place / answers_file).is_file():
             return place
-    raise Refused(f"There is no {ANSWERS} here or in a folder above. Run this in a project made from the template.")
+    raise Refused(
+        f"There is no {answers_file} here or in a folder above. Run this in a project made from the template, or name "
+        "its answers file with --answers-file."
+    )
 
 
-def update(
-    project: Path,
-    *,
-    to: str | None = None,
-    data: Mapping[str, str] | None = None,
-    dry_run: bool = False,
-    check: Check,
-    say: Print = print,
-) -> None:
+def update(project: Path, asked: Asked, check: Check, say: Print = print) -> None:
     """Update the project, or raise `Refused` or `Stopped` and leave it unchanged.
 
-    `to` is a version, default the newest. `data` are changed answers. `check` raises `Stopped` if the updated project
-    is not good.
+    `check` raises `Stopped` if the updated project is not good.
     """
     git = _repository(project)
     with held(git) as state:
@@ -79,7 +90,11 @@ def update(
         head = git("rev-parse", "HEAD")
         try:
             state.write(Note(str(temporary), head))
-            _update(git, state, temporary, to, data or {}, dry_run, check, say)
+            _update(git, state, temporary, asked, check, say)
+        except Exception as error:
+            if _is_full(error):
+                raise Stopped(f"{error}\n{_no_space(temporary, project)}") from error
+            raise
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
             if (note := state.read()) is None or note.commit is None:
@@ -122,26 +137,37 @@ def _refuse_unclean(git: Git) -> None:
     for name, what in UNDER_WAY.items():
         if (git.folder / git("rev-parse", "--git-path", name)).exists():
             raise Refused(f"A git {what} is under way. Finish or abort it first.")
-    rows = git.names("status", "--porcelain", "-z", "--untracked-files=all", "--ignore-submodules=none")
-    if rows:
-        what = "is untracked" if rows[0].startswith("??") else "has changes that are not committed"
-        raise Refused(f"{rows[0][3:]} {what}. Commit, stash or delete such files, then update.")
+    top, prefix = Path(git("rev-parse", "--show-toplevel")), git("rev-parse", "--show-prefix")
+    for row in git.names("status", "--porcelain", "-z", "--untracked-files=all", "--ignore-submodules=none"):
+        path = row[3:]
+        if not row.startswith("??"):
+            raise Refused(
+                f"{path} has changes that are not committed. Commit, stash or delete such files, then update."
+            )
+        if path.startswith(prefix) and not (top / path).is_symlink():  # such as a link to a big disk
+            folder = path.removeprefix(prefix).split("/")[0]
+            ignore = f"Write /{folder} into .gitignore and commit" if folder in NOT_LINKED else "Commit or delete it"
+            raise Refused(f"{path} is untracked. {ignore}, then update.")
 
 
-def _update(
-    git: Git,
-    state: State,
-    temporary: Path,
-    to: str | None,
-    data: Mapping[str, str],
-    dry_run: bool,
-    check: Check,
-    say: Print,
-) -> None:
+def _is_full(error: Exception) -> bool:
+    return any(text in str(error) for text in ("No space left on device", "Disk quota exceeded"))
+
+
+def _no_space(temporary: Path, project: Path) -> str:
+    """Say what to do about the fuller of the two disks."""
+    if shutil.disk_usage(temporary).free < shutil.disk_usage(project).free:
+        return (
+            f"The folder for temporary files, {temporary.parent}, is full. Set TMPDIR to a larger one and update again."
+        )
+    return "Make room on the project's disk. Then `ostinato update --abort` restores the project."
+
+
+def _update(git: Git, state: State, temporary: Path, asked: Asked, check: Check, say: Print) -> None:
     project, head = git.folder, git("rev-parse", "HEAD")
-    answers = _recorded(git)
-    source = Source(answers[1]["_src_path"], project, temporary / "source")
-    plan = _plan(git, source, answers, to, data)
+    answers = _recorded(git, asked.answers_file)
+    source = _source(asked.source, answers[1]["_src_path"], project, temporary, say)
+    plan = _plan(git, source, answers, asked)
     if plan is None:
         say(f"The project is at {answers[1]['_commit']}, which is the newest version.")
         return
@@ -149,15 +175,15 @@ def _update(
     _refuse_branch(git, branch)
 
     checkouts = [source.checkout(commit, temporary / "checkouts" / str(n)) for n, commit in enumerate(plan.commits)]
-    changelog = checkouts[1] / "CHANGELOG.md"
-    text = changelog.read_text(encoding="utf-8") if changelog.is_file() else ""
-    changes = between(text, as_version(plan.old), as_version(plan.new))
+    before, text = (source.git.ask("show", f"{commit}:CHANGELOG.md") or "" for commit in plan.commits)
+    changes = between(text, as_version(plan.old), before)
     owned_old, owned_new = (ownership(*pair) for pair in zip(checkouts, plan.answers, strict=True))
     with contextlib.chdir(project):  # a relative path of the source begins here
         old, new = (
-            rendered(plan.url, commit, values, temporary / name)
+            rendered(plan.url, commit, values, temporary / name, asked.answers_file)
             for name, commit, values in zip(("old", "new"), plan.commits, plan.answers, strict=True)
         )
+    package = str(plan.answers[1]["package_name"])
     title = f"Update the template from {plan.old} to {plan.new}"
     merged = merge(
         project,
@@ -165,7 +191,9 @@ def _update(
         new,
         lambda path: owned_old(path) or owned_new(path),
         temporary / "scratch",
-        moved=moved_code(checkouts[1], str(plan.answers[1]["package_name"])),
+        moved=moved_code(checkouts[1], package),
+        package=package,
+        answers_file=asked.answers_file,
         version=plan.new,
         message=f"{title}\n\n{TRAILER} {plan.new}",
     )
@@ -185,20 +213,24 @@ def _update(
         check(trees, say)
         say("")
     except Stopped as stop:
-        if dry_run:
+        if _is_full(stop):
+            raise
+        if asked.dry_run:
             raise Stopped(f"{stop}\nNothing was changed: this was a dry run.") from None
-        _hand_over(git, merged)
-        for name in (TRIED, "refs/heads/"):
-            git("update-ref", f"{name}{branch}", merged.commit)
+        _keep(git, merged, branch)
         raise Stopped(f"{stop}\n{_what_to_do(branch)}") from None
-    if dry_run:
+    if asked.dry_run:
         say("The update would succeed. Nothing was changed: this was a dry run.")
         return
 
-    _refuse_unclean(git)
-    _refuse_in_the_way(project, merged)
-    if git("rev-parse", "HEAD") != head:
-        raise Refused("The project got a commit during the update. Update again.")
+    try:
+        _refuse_unclean(git)
+        _refuse_in_the_way(project, merged)
+        if git("rev-parse", "HEAD") != head:
+            raise Refused("The project got a commit during the update.")
+    except Refused as why:
+        _keep(git, merged, branch)
+        raise Refused(f"{why} The update passed its checks: `git merge {branch}` brings it without new ones.") from None
     _hand_over(git, merged)
     state.fast_forward(Note(str(temporary), head, merged.commit))
     state.clear()
@@ -208,24 +240,49 @@ def _update(
     say(f"Updated to {plan.new}, in one commit. `git show` shows it, `git reset --hard HEAD~1` undoes it.")
 
 
-def _recorded(git: Git) -> tuple[dict[str, Any], dict[str, Any]]:
+def _source(address: str | None, recorded: str, project: Path, temporary: Path, say: Print) -> Source:
+    """Return the template at an address, else at the recorded one, else where this updater comes from."""
+    try:
+        return Source(address or recorded, project, temporary / "source")
+    except Refused:
+        own = _installed_from()
+        if address or own is None:
+            raise
+        found = Source(own, project, temporary / "own-source")
+        say(f"The template is not at {recorded}, the recorded address. This update takes and records {own}.")
+        return found
+
+
+def _installed_from() -> str | None:
+    """Return the address after `uvx --from`."""
+    try:
+        text = metadata.distribution("ostinato").read_text("direct_url.json")
+    except metadata.PackageNotFoundError:
+        return None
+    url: str = json.loads(text or "{}").get("url", "")
+    return unquote(url.removeprefix("file://")) or None
+
+
+def _recorded(git: Git, name: str) -> tuple[dict[str, Any], dict[str, Any]]:
     """Return the answers at the last rendering or update, and the answers now. Raises `Refused`."""
-    if git.ask("ls-files", "--error-unmatch", ANSWERS) is None:
-        raise Refused(f"{ANSWERS} is not committed. Run git add --force {ANSWERS} and commit.")
-    now = answers_in((git.folder / ANSWERS).read_text(encoding="utf-8"))
+    if git.ask("ls-files", "--error-unmatch", name) is None:
+        raise Refused(f"{name} is not committed. Run git add --force {name} and commit.")
+    now = answers_in((git.folder / name).read_text(encoding="utf-8"), name)
     for key in ("_commit", "_src_path"):
         if not isinstance(now.get(key), str | int | float):
             raise Refused(
-                f"{ANSWERS} has no {key}, so the project's version is unknown. Write _commit (a version) and _src_path "
+                f"{name} has no {key}, so the project's version is unknown. Write _commit (a version) and _src_path "
                 "(the template's address) there, commit, and update again."
             )
         now[key] = str(now[key])
+    if not {"package_name", "starting_point"} <= now.keys():
+        raise Refused(f"{name} belongs to another template. Name the answers file of this one with --answers-file.")
     now.setdefault("rendered_as", {})  # without it, the template would take this for a new project
     commits = [
         found
         for found in (
-            git.ask("log", "-1", "--format=%H", "-G^_commit:", "--", ANSWERS),
-            git.ask("log", "-1", "--format=%H", f"--grep=^{TRAILER}", "--", ANSWERS),
+            git.ask("log", "-1", "--format=%H", "-G^_commit:", "--", name),
+            git.ask("log", "-1", "--format=%H", f"--grep=^{TRAILER}", "--", name),
         )
         if found
     ]
@@ -233,26 +290,24 @@ def _recorded(git: Git) -> tuple[dict[str, Any], dict[str, Any]]:
     if len(commits) == 2 and git.ask("merge-base", "--is-ancestor", *commits) is not None:
         last = commits[1]
     prefix = git("rev-parse", "--show-prefix")
-    text = git.ask("show", f"{last}:{prefix}{ANSWERS}") if last else None
-    then = answers_in(text) if text else {}
+    text = git.ask("show", f"{last}:{prefix}{name}") if last else None
+    then = answers_in(text, name) if text else {}
     return {**now, **{key: value for key, value in then.items() if not key.startswith("_")}}, now
 
 
-def _plan(
-    git: Git, source: Source, answers: tuple[dict[str, Any], dict[str, Any]], to: str | None, data: Mapping[str, str]
-) -> Plan | None:
+def _plan(git: Git, source: Source, answers: tuple[dict[str, Any], dict[str, Any]], asked: Asked) -> Plan | None:
     """Return what to update; None if there is nothing to do. Raises `Refused`."""
-    then, now = answers
+    (then, now), to, data = answers, asked.to, asked.data
     for key, why in FIXED.items():
         if key in data and data[key] != now.get(key):
             raise Refused(f"An update cannot change {key}, because {why}. See docs/ownership.md of the template.")
-    _refuse_renamed(git.folder, then, now)
+    _refuse_renamed(git, then, now)
     old_name = now["_commit"]
     old = source.commit(old_name)
     if old is None:
         raise Refused(
-            f"The template at {source.url} has no version {old_name}, the _commit in {ANSWERS}. "
-            "Write the nearest version there, commit, and update again."
+            f"The template at {source.url} has no version {old_name}, the recorded _commit. A fork may lack the "
+            "tags: name the template's own address with --source, or write the nearest version there and commit."
         )
     new_name = to if to is not None else source.newest()
     new = source.commit(new_name)
@@ -273,7 +328,7 @@ def _plan(
         if to is None:
             return None
         raise Refused(f"The project is at {old_name}, and {new_name} is older. An update only goes forward.")
-    return Plan(now["_src_path"], old_name, new_name, (old, new), (before, after))
+    return Plan(source.url, old_name, new_name, (old, new), (before, after))
 
 
 def _refuse_branch(git: Git, branch: str) -> None:
@@ -297,19 +352,19 @@ def _delete(git: Git, branch: str) -> None:
     git("update-ref", "-d", f"{TRIED}{branch}")
 
 
-def _refuse_renamed(project: Path, then: Answers, now: Answers) -> None:
+def _refuse_renamed(git: Git, then: Answers, now: Answers) -> None:
     """Refuse edited answers that an update cannot change."""
     point = (now["rendered_as"] or then).get("starting_point")
     if point != now.get("starting_point"):
         raise Refused(
-            f"starting_point in {ANSWERS} was changed to {now.get('starting_point')}, but "
+            f"starting_point in the answers file was changed to {now.get('starting_point')}, but "
             f"{FIXED['starting_point']}. Write {point} there again, commit, and update."
         )
-    name = str(now.get("package_name"))
-    if not (project / name).is_dir():
+    name = now.get("package_name")
+    if not any(f"/{name}/" in f"/{path}" for path in git.names("ls-files", "-z")):
         raise Refused(
-            f"package_name in {ANSWERS} is {name}, but the project has no folder of that name. Write the folder's name "
-            "there, or rename the package (docs/ownership.md of the template), commit, and update."
+            f"package_name in the answers file is {name}, but the project has no folder of that name. Write the "
+            "folder's name there, or rename the package (docs/ownership.md of the template), commit, and update."
         )
 
 
@@ -329,7 +384,14 @@ def _trees(git: Git, merged: Merge, temporary: Path, changes: Changes) -> Trees:
     trees = {"before": git("rev-parse", "HEAD:" + git("rev-parse", "--show-prefix")), "after": merged.tree}
     files = {name: scratch.tree(tree) for name, tree in trees.items()}
     before, after = (scratch.checkout(tree, temporary / "trees" / name, index) for name, tree in trees.items())
-    for name in git.names("ls-files", "-z", "--others", "--ignored", "--exclude-standard", "--directory", "."):
+    for folder, tree in zip((before, after), files.values(), strict=True):
+        for link in (folder / path for path, (mode, _) in tree.items() if mode == "120000"):
+            if link.name in NOT_LINKED:
+                link.unlink()  # the short training writes there
+            elif not link.exists():  # it leaves the project
+                link.unlink()
+                link.symlink_to(git.folder / link.relative_to(folder))
+    for name in git.names("ls-files", "-z", "--others", "--directory", "."):  # ignored files, and links
         path = Path(name)
         if any(part in NOT_LINKED or part[0] in "._" or part.endswith((".pyc", ".egg-info")) for part in path.parts):
             continue
@@ -339,7 +401,7 @@ def _trees(git: Git, merged: Merge, temporary: Path, changes: Changes) -> Trees:
                 (folder / path).symlink_to(git.folder / path)
     paths = files["before"].keys() | files["after"].keys()
     changed = sorted(path for path in paths if files["before"].get(path) != files["after"].get(path))
-    return Trees(before, after, changed, changes)
+    return Trees(before, after, changed, changes, Path(merged.package).parent)
 
 
 def _hand_over(git: Git, merged: Merge) -> None:
@@ -348,6 +410,13 @@ def _hand_over(git: Git, merged: Merge) -> None:
     objects = scratch("rev-list", "--objects", merged.commit, merged.template, f"^{merged.commit}^")
     pack = scratch.output("pack-objects", "--stdout", "-q", data=objects.encode(errors="surrogateescape") + b"\n")
     git("unpack-objects", "-q", data=pack)
+
+
+def _keep(git: Git, merged: Merge, branch: str) -> None:
+    """Keep the update on a branch."""
+    _hand_over(git, merged)
+    for name in (TRIED, "refs/heads/"):
+        git("update-ref", f"{name}{branch}", merged.commit)
 
 
 def _what_to_do(branch: str) -> str:

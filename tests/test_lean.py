@@ -133,7 +133,7 @@ def updated(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch) -> Call
         commit(project)
 
     def checked(project: Path, version: str) -> None:
-        update.update(project, to=version, check=lambda trees, say: None)
+        update.update(project, update.Asked(to=version), lambda trees, say: None)
 
     return plain if request.param == "plain" else checked
 
@@ -187,5 +187,5 @@ def test_an_answers_file_without_rendered_as_is_from_before(further: Path, tmp_p
     lines = answers.read_text(encoding="utf-8").splitlines(keepends=True)
     answers.write_text("".join(line for line in lines if not line.startswith("rendered_as")), encoding="utf-8")
     commit(project)
-    update.update(project, to=NEWEST, check=lambda trees, say: None)
+    update.update(project, update.Asked(to=NEWEST), lambda trees, say: None)
     assert {"datasets/arrays.py", "models/mlp.py"} <= choices(project)

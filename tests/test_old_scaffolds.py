@@ -71,7 +71,7 @@ def projects(rendered: Versions, template: Path, tmp_path: Path) -> Callable[...
 
 def numbers_change(version: str) -> bool:
     """Whether the changelog says so for a release after `version`."""
-    return between((ROOT / "CHANGELOG.md").read_text(encoding="utf-8"), Version(version), None).numbers
+    return between((ROOT / "CHANGELOG.md").read_text(encoding="utf-8"), Version(version)).numbers
 
 
 @pytest.mark.parametrize(("version", "point"), SCAFFOLDS)

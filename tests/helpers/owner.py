@@ -31,6 +31,7 @@ class Owner:
     """Lines taken out of a file, none of which occurs in it twice."""
     deleted: set[str] = field(default_factory=set)
     moved: dict[str, str] = field(default_factory=dict)
+    is_sparse: bool = False
     did: list[str] = field(default_factory=list)
 
     def work(self) -> None:
@@ -190,6 +191,21 @@ class Owner:
             file = self.project / path
             file.write_bytes(file.read_bytes().replace(b"\r\n", b"\n").replace(b"\n", b"\r\n"))
 
+    def link_folders(self) -> None:
+        """To another disk. The links are committed, and the template ignores folders of these names."""
+        for name in self.draw.sample(["runs", "data", "outputs"], 2):
+            (self.project / name).symlink_to(f"../disk/{name}")
+        self.new_file("links.txt")
+
+    def move_into_src(self) -> None:
+        """What this owner remembers keeps the old paths."""
+        (self.project / "src").mkdir()
+        (self.project / "digits").rename(self.project / "src/digits")
+
+    def check_out_a_part(self) -> None:
+        """A sparse checkout, which holds few files on the disk, and all in git."""
+        self.is_sparse = True
+
 
 EDITS = [
     Owner.change_config_values,
@@ -208,4 +224,7 @@ EDITS = [
     Owner.move_files,
     Owner.delete_files,
     Owner.turn_lines_into_crlf,
+    Owner.link_folders,
+    Owner.move_into_src,
+    Owner.check_out_a_part,
 ]

@@ -55,8 +55,10 @@ def checked_update(project: Path, versions: Versions, scratch: Path, version: st
     """Merge as the checked update does, without running its checks."""
     answers = answers_of(project)
     (old, in_old), (new, in_new) = (versions.get(name, answers) for name in (answers["_commit"], version))
-    moved = moved_code(versions.templates[version], answers["package_name"])
-    return merge(project, old, new, lambda path: in_old(path) or in_new(path), scratch, moved=moved, version=version)
+    package = answers["package_name"]
+    moved = moved_code(versions.templates[version], package)
+    owned = lambda path: in_old(path) or in_new(path)  # noqa: E731
+    return merge(project, old, new, owned, scratch, moved=moved, package=package, version=version)
 
 
 def apply(merged: Merge, project: Path) -> None:

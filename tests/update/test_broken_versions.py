@@ -164,7 +164,7 @@ def source(template: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def quickly_rendered(render, source: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
     """`rendered` without Copier's clones, which take most of the time."""
 
-    def quickly_rendered(url, version, answers, dst):
+    def quickly_rendered(url, version, answers, dst, answers_file=update.ANSWERS):
         checkout = tmp_path_factory.mktemp("checkouts")
         subprocess.run(["tar", "-x", "-C", checkout], input=git_bytes(source, "archive", version), check=True)
         questions = {key: value for key, value in answers.items() if not key.startswith("_")}
@@ -235,7 +235,7 @@ def tried(started, source, server, before, quickly_rendered, tmp_path, tmp_path_
 
     def tried(version: str, *overrides: str, project: Path = project) -> list[str]:
         said: list[str] = []
-        update.update(project, to=version, check=Checks(project, sys.executable, overrides), say=said.append)
+        update.update(project, update.Asked(to=version), Checks(project, sys.executable, overrides), said.append)
         return said
 
     tried.project = project

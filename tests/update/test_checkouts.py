@@ -1,7 +1,9 @@
 """Where a project can lie: in a worktree, a bigger repository, a shallow clone, under any settings of git."""
 
 import shutil
+from pathlib import Path
 
+import pytest
 from helpers import snippets
 from helpers.releases import commit, git
 from helpers.small_template import OLD, PACKAGE, changed
@@ -41,6 +43,92 @@ def test_a_shallow_clone_with_a_detached_head(project, ostinato, tmp_path):
     git(tmp_path / "shallow", "switch", "--quiet", "--detach")
     assert ostinato("update", cwd=tmp_path / "shallow").code == 0
     assert git(tmp_path / "shallow", "status", "--porcelain") == ""
+
+
+def test_a_package_that_moved_into_src(project, ostinato):
+    """New, changed, renamed and deleted files of the template follow. The owner's files are still the owner's."""
+    (project / "src").mkdir()
+    git(project, "mv", "digits", "src/digits")
+    edit(project, {"src/digits/engine/loop.py": changed(OLD[f"{PACKAGE}/engine/loop.py"], 3, "line_3 = 'mine'")})
+    edit(project, {"src/digits/task.py": "mine\n"})
+    homes = []
+    assert ostinato("update", check=lambda trees, say: homes.append(trees.home)).code == 0
+    assert homes == [Path("src")]
+    assert not (project / "digits").exists()
+    package = project / "src/digits"
+    text = (package / "engine/loop.py").read_text()
+    assert ("line_3 = 'mine'" in text, "line_20 = 'new'" in text) == (True, True)
+    assert (package / "engine/folder/added.py").exists()
+    assert (package / "engine/new_name.py").exists()
+    assert not (package / "engine/gone.py").exists()
+    assert (package / "task.py").read_text() == "mine\n"
+    assert not (package / "models/another.py").exists()
+    assert (project / "configs/scheduler/new.yaml").exists()
+
+
+def test_an_engine_that_moved(project, ostinato):
+    (project / "vendored").mkdir()
+    git(project, "mv", "digits/engine", "vendored/core")
+    commit(project)
+    assert ostinato("update").code == 0
+    assert not (project / "digits/engine").exists()
+    assert "line_20 = 'new'" in (project / "vendored/core/loop.py").read_text()
+    assert (project / "vendored/core/folder/added.py").exists()
+
+
+def test_links_for_data_and_runs(project, ostinato, tmp_path):
+    """Ignored, or not because a pattern such as `/runs/` matches no link, or committed."""
+    for name in ("data", "runs", "more", "outputs"):
+        write(tmp_path / "disk" / name, {"file.txt": name})
+    edit(project, {".gitignore": "/runs/\n/data/\n"})
+    (project / "data").symlink_to(tmp_path / "disk/data")
+    (project / "runs").symlink_to("../disk/runs")
+    (project / "more").symlink_to("../disk/more")
+    (project / "outputs").symlink_to(tmp_path / "disk/outputs")
+    git(project, "add", "more", "outputs")
+    git(project, "commit", "--quiet", "--message=Links")
+    seen = []
+
+    def look(trees, say):
+        for folder in (trees.before, trees.after):
+            seen.append([(folder / name / "file.txt").is_file() for name in ("data", "more", "runs", "outputs")])
+
+    before = state(project)
+    assert ostinato("update", "--dry-run", check=look).code == 0
+    assert state(project) == before
+    assert ostinato("update", check=look).code == 0
+    assert seen == 4 * [[True, True, False, False]]
+    assert (project / "data/file.txt").read_text() == "data"
+    assert (project / "runs").is_symlink()
+
+
+def test_others_work_in_a_bigger_repository_is_no_obstacle(project, ostinato, tmp_path):
+    whole = tmp_path / "whole"
+    shutil.copytree(project, whole / "digits", ignore=shutil.ignore_patterns(".git"))
+    git(whole, "init", "--quiet", "--initial-branch=main")
+    commit(whole)
+    write(whole, {"notes.txt": "a colleague's"})
+    assert ostinato("update", cwd=whole / "digits").code == 0
+    assert git(whole, "status", "--porcelain") == "?? notes.txt\n"
+
+
+@pytest.mark.parametrize("filtered", [[], ["--filter=blob:none"], ["--filter=tree:0"]])
+def test_a_sparse_and_partial_clone(project, ostinato, tmp_path, filtered):
+    whole = tmp_path / "whole"
+    shutil.copytree(project, whole / "digits", ignore=shutil.ignore_patterns(".git"))
+    write(whole, {"other/large.txt": "not wanted\n", "other/deep/file.txt": "not wanted\n"})
+    git(whole, "init", "--quiet", "--initial-branch=main")
+    git(whole, "config", "uploadpack.allowFilter", "true")
+    commit(whole)
+    git(tmp_path, "clone", "--quiet", "--sparse", "--no-local", *filtered, whole.as_uri(), "clone")
+    clone = tmp_path / "clone"
+    git(clone, "sparse-checkout", "set", "digits")
+    result = ostinato("update", cwd=clone / "digits")
+    assert result.code == 0, result
+    assert "line_20 = 'new'" in (clone / "digits/digits/engine/loop.py").read_text()
+    assert not (clone / "other").exists()
+    assert git(clone, "status", "--porcelain") == ""
+    assert git(clone, "diff", "--name-only", "HEAD~1", "--", "other") == ""
 
 
 def test_the_users_git_settings_do_not_matter(project, ostinato, tmp_path, monkeypatch):

@@ -5,6 +5,7 @@ import shutil
 import signal
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from helpers import snippets
@@ -13,6 +14,7 @@ from helpers.small_template import LINES
 from helpers.updating import state, write
 
 from ostinato import update
+from ostinato.errors import Stopped
 
 
 @pytest.fixture
@@ -122,12 +124,30 @@ def test_what_changed_meanwhile_is_not_overwritten(project, ostinato):
     assert "has changes that are not committed" in ostinato("update", check=somebody_writes)
     assert (project / "digits/engine/loop.py").read_text() == "mine\n"
     git(project, "checkout", "--", ".")
+    assert "Deleted the branch" in ostinato("update", "--abort")
     assert "got a commit during the update" in ostinato("update", check=somebody_commits)
     result = ostinato("update", check=something_comes)
     assert result.code == 2
     assert "configs/scheduler/new.yaml, but something that git ignores lies there" in result
     assert (project / "configs/scheduler/new.yaml").read_text() == "precious"
     assert git(project, "status", "--porcelain") == ""
+
+
+def test_a_tested_update_is_kept_if_the_project_changed_meanwhile(project, ostinato):
+    def somebody_works(trees, say):
+        write(project, {"digits/task.py": "mine\n"})
+        git(project, "commit", "--quiet", "--all", "--message=Work")
+        write(project, {"digits/losses.py": "mine, too\n"})
+
+    result = ostinato("update", check=somebody_works)
+    assert result.code == 2
+    assert "digits/losses.py has changes that are not committed" in result
+    assert "`git merge ostinato-update-0.2.0` brings it without new ones" in result
+    git(project, "commit", "--quiet", "--all", "--message=More work")
+    git(project, "merge", "--quiet", "--no-edit", "ostinato-update-0.2.0")
+    assert "line_20 = 'new'" in (project / "digits/engine/loop.py").read_text()
+    assert (project / "digits/task.py").read_text() == "mine\n"
+    assert "newest version" in ostinato("update")
 
 
 def test_git_itself_overwrites_no_ignored_file(project, ostinato, monkeypatch):
@@ -138,3 +158,21 @@ def test_git_itself_overwrites_no_ignored_file(project, ostinato, monkeypatch):
     assert result.code == 1
     assert "git could not fast-forward" in result
     assert state(project) == before
+
+
+@pytest.mark.parametrize(("full", "sentence"), [("temporary", "Set TMPDIR to a larger one"), ("project", "--abort")])
+def test_a_full_disk_is_told(project, ostinato, monkeypatch, tmp_path, full, sentence):
+    def fill(trees, say):
+        raise Stopped("The project does not train before the update: [Errno 28] No space left on device: 'x.pt'")
+
+    def usage(path):
+        return SimpleNamespace(free=0 if str(path).startswith(str(tmp_path / full)) else 1)
+
+    monkeypatch.setattr(update.shutil, "disk_usage", usage)
+    before = state(project)
+    result = ostinato("update", check=fill)
+    assert result.code == 1
+    assert sentence in result.splitlines()[-1]
+    assert state(project) == before
+    assert git(project, "branch", "--list", "ostinato*") == ""
+    assert not list((tmp_path / "temporary").iterdir())

@@ -59,12 +59,18 @@ REFUSALS = {
     ),
     "an option as a version": (lambda p: None, ["--to=--help"], "has no version --help"),
     "unreachable": (lambda p: answer(p, "_src_path", "/nowhere/at/all"), [], "cannot be reached"),
+    "relative": (lambda p: answer(p, "_src_path", "../ostinato"), [], "template's present address with --source"),
+    "offline": (
+        lambda p: answer(p, "_src_path", "https://no.such.host.invalid/x"),
+        [],
+        "Check the network, or name the template's present address with --source",
+    ),
     "not the template": (lambda p: answer(p, "_src_path", str(p)), [], "is not the template"),
     "package renamed": (lambda p: None, ["--data", "package_name=x"], "cannot change package_name"),
     "package renamed in the answers": (
         lambda p: answer(p, "package_name", "x"),
         [],
-        "package_name in .copier-answers.yml is x",
+        "package_name in the answers file is x",
     ),
     "point changed": (lambda p: None, ["--data", "starting_point=regression"], "cannot change starting_point"),
     "point changed in the answers": (
@@ -75,6 +81,18 @@ REFUSALS = {
     "no such answer": (lambda p: None, ["--data", "cii=none"], "does not ask for cii"),
     "not an answer": (lambda p: None, ["--data", "ci"], "'ci' is not of the form KEY=VALUE"),
     "refused answer": (lambda p: None, ["--data", "ci=nothing"], "cannot be rendered with the answers"),
+    "removed choice": (lambda p: answer(p, "ci", "gone"), [], "Give another answer with --data ci=…"),
+    "another template's answers": (
+        lambda p: edit(p, {".copier-answers.x.yml": "_commit: 1.0.0\n_src_path: gh:a/b\nname: x\n"}),
+        ["--answers-file", ".copier-answers.x.yml"],
+        ".copier-answers.x.yml belongs to another template. Name the answers file of this one with --answers-file",
+    ),
+    "no such answers file": (lambda p: None, ["--answers-file", "x.yml"], "name its answers file with --answers-file"),
+    "runs that are not ignored": (
+        lambda p: [edit(p, {".gitignore": ""}), write(p, {"runs/default/x.pt": ""})],
+        [],
+        "runs/default/x.pt is untracked. Write /runs into .gitignore and commit, then update.",
+    ),
     "not a config value": (lambda p: None, ["lr"], "'lr' is not of the form KEY=VALUE"),
     "ignored file in the way": (
         lambda p: write(p, {".git/info/exclude": "added.py\n", "digits/engine/folder/added.py": "precious"}),

@@ -16,17 +16,24 @@ def test_to_a_pre_release_to_head_and_on(project, ostinato):
 
 
 @pytest.mark.parametrize(
-    ("old", "new", "sections", "numbers", "defaults", "removed"),
+    ("old", "sections", "numbers", "defaults", "removed"),
     [
-        ("0.1.0", "0.2.0", ["0.2.0"], False, {"keep_last", "lr"}, set()),
-        ("0.1.0", "0.3.0", ["0.3.0", "0.2.0"], True, {"keep_last", "lr"}, set()),
-        ("0.2.0", "0.3.0", ["0.3.0"], True, set(), set()),
-        ("0.3.0", "0.3.0-2-gabcdef0", ["Unreleased"], False, set(), {"a.b", "optimizer=sgd"}),
-        ("0.3.0", "0.3.0", [], False, set(), set()),
+        ("0.1.0", ["Unreleased", "0.3.0", "0.2.0"], True, {"keep_last", "lr"}, {"a.b", "optimizer=sgd"}),
+        ("0.2.0", ["Unreleased", "0.3.0"], True, set(), {"a.b", "optimizer=sgd"}),
+        ("0.3.0-2-gabcdef0", ["Unreleased"], False, set(), {"a.b", "optimizer=sgd"}),
+        ("1234567", ["Unreleased", "0.3.0", "0.2.0", "0.1.0"], True, {"keep_last", "lr"}, {"a.b", "optimizer=sgd"}),
     ],
 )
-def test_the_changelog_between_two_versions(old, new, sections, numbers, defaults, removed):
-    found = changelog.between(snippets.text("changelog.md"), as_version(old), as_version(new))
+def test_the_changelog_after_a_version(old, sections, numbers, defaults, removed):
+    found = changelog.between(snippets.text("changelog.md"), as_version(old))
     assert [line.split()[1] for line in found.text.splitlines() if line.startswith("## ")] == sections
     assert (found.numbers, found.checkpoints) == (numbers, numbers)
     assert (found.defaults, found.removed) == (defaults, removed)
+
+
+def test_without_tags_the_old_changelog_says_what_is_old():
+    text = snippets.text("changelog.md")
+    before = text.replace("## 0.3.0 (2030-03-01)", "").replace("- **Numbers change**: a better sum.\n", "")
+    found = changelog.between(text, as_version("1234567"), before)
+    assert found.text == "## 0.3.0 (2030-03-01)\n\n- **Numbers change**: a better sum.\n"
+    assert (found.numbers, found.checkpoints, found.removed) == (True, False, frozenset())

@@ -14,9 +14,10 @@ from .errors import NO_SPACE, SaveError, UserError
 
 ROOT = Path(__file__).resolve().parents[2]
 """The project's root. It becomes the working directory: relative paths start there."""
+if not (ROOT / "configs").is_dir():  # the package was moved, such as into src/
+    ROOT = next((folder for folder in ROOT.parents if (folder / "configs").is_dir()), ROOT)
 
 CONFIGS = ROOT / "configs"
-
 RUNS = ROOT / "runs"
 
 
@@ -72,9 +73,8 @@ def delete_temporary_files(folder: Path) -> None:
 
 def refuse_links(folder: Path) -> None:
     """Refuse a run folder with a link out of it: writing or reading would leave the folder."""
-    inside = folder.resolve()
     for path in folder.rglob("*"):
-        leaves = path.is_symlink() and not path.resolve().is_relative_to(inside)
+        leaves = path.is_symlink() and not path.resolve().is_relative_to(folder.resolve())
         # No code here reads or writes the folder of Weights & Biases, which holds such links.
         if leaves and "wandb" not in path.relative_to(folder).parts[:-1]:
             raise UserError(f"{shown(path)} is a link out of the run folder. Replace it by a copy.")
