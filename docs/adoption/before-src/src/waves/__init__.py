@@ -1,0 +1,3 @@
+"""Predict the next value of a wave."""
+
+__version__ = "1.2.0"
