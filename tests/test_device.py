@@ -1,5 +1,7 @@
 """Device, memory layout and determinism are as the config says."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 
@@ -48,13 +50,28 @@ def test_each_process_needs_a_gpu(engine, monkeypatch, name, processes, gpus, to
     monkeypatch.setattr(device, "WORLD_SIZE", processes)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: gpus > 0)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda index: SimpleNamespace(uuid=index))
+    monkeypatch.setattr(device, "from_all", lambda own: [own] * processes)  # the other sees the same one
     with pytest.raises(errors.DeviceError, match=told):
         device.choose_device(name)
 
 
+def test_srun_may_show_each_process_its_own_gpu(engine, monkeypatch):
+    """`--gpus-per-task=1`: the second process of a host sees one GPU, which only it has."""
+    device = engine("machine.device")
+    monkeypatch.setattr(engine("machine.distributed"), "LOCAL_RANK", 1)
+    monkeypatch.setattr(device, "WORLD_SIZE", 2)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    monkeypatch.setattr(torch.cuda, "set_device", lambda device: None)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda index: SimpleNamespace(uuid="second"))
+    monkeypatch.setattr(device, "from_all", lambda own: [own.replace("second", "first"), own])
+    assert device.choose_device("auto") == torch.device("cuda", 0)
+
+
 def test_another_host_may_lack_a_gpu(engine, monkeypatch):
     device, errors = engine("machine.device"), engine("errors")
-    monkeypatch.setattr(device, "from_all", lambda own: [own, True])
+    monkeypatch.setattr(device, "from_all", lambda own: [own, None])
     monkeypatch.setattr(device, "WORLD_SIZE", 2)
     with pytest.raises(errors.DeviceError, match="on every host"):
         device.choose_device("cpu")

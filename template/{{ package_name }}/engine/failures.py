@@ -11,10 +11,11 @@ from . import signals
 from .build.passes import too_large
 from .config.schema import Config
 from .errors import NO_SPACE, Exit, Failed, SaveError, Stopped, UserError, of_device, own_words
+from .machine import distributed
 from .paths import not_written
 from .run.facts import timestamp
 from .run.folder import Run
-from .text import logger
+from .text import logger, say
 
 
 @contextlib.contextmanager
@@ -55,6 +56,10 @@ def _tell(error: Exception, run: Run, config: Config) -> Exit:
             "A loader worker was killed. Most likely memory or shared memory (/dev/shm) ran out. "
             f"Lower workers. {run.resume_hint}"
         )
+    if others := distributed.of_others(error):
+        if distributed.LOCAL_RANK == 0 and not distributed.is_main():
+            say(others)  # the main process may be cut off from this host
+        return Failed(f"{others} {run.resume_hint}")
     told = of_device(error)
     with contextlib.suppress(OSError):
         logger.error(f"The run failed: {error}", exc_info=error, extra={"file_only": bool(told)})

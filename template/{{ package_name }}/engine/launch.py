@@ -65,11 +65,9 @@ def launch(work: Work, alone: bool = False) -> int:
         signals.restore()
         with contextlib.suppress(Exception):  # there may be none; the mistake is told already
             distributed.start(seconds=30)
-            distributed.from_main(None)
             distributed.finish()
     signals.ignore()  # everything is recorded: a late signal must not change the exit code
     if code in (FINISHED, STOPPED):  # after a failure the other processes wait somewhere else
-        distributed.from_main(None)
         distributed.finish()
     return code
 
@@ -151,20 +149,21 @@ def _plan(outcome: Outcome, config: Config) -> Job | None:
 
 def _follow(work: Work) -> int:
     """Do the jobs that the main process sends."""
-    distributed.start()
-    signals.install_once()
     code = FINISHED
-    while (job := distributed.from_main(None)) is not None:
-        try:
-            work(job)
-        except Stopped as error:
-            code = error.code
-        except Exit as error:  # the main process says the same
-            return error.code
-        except Exception as error:
-            if "Connection" not in str(error):  # else the main process has ended and said why
-                traceback.print_exc()
-            return FAILED
+    try:
+        distributed.start()
+        signals.install_once()
+        while (job := distributed.from_main(None)) is not None:
+            try:
+                work(job)
+            except Stopped as error:
+                code = error.code
+    except Exit as error:  # the main process says the same
+        return error.code
+    except Exception as error:
+        if not distributed.of_others(error):  # else it has ended and said why
+            traceback.print_exc()
+        return FAILED
     signals.ignore()
     distributed.finish()
     return code

@@ -18,7 +18,7 @@ from torch import nn
 
 from ..config.schema import Config
 from ..errors import DeviceError, UserError
-from .distributed import LOCAL_RANK, LOCAL_WORLD_SIZE, WORLD_SIZE, from_all
+from .distributed import LOCAL_WORLD_SIZE, RANK, WORLD_SIZE, from_all, own_gpu
 from .torch_internals import set_deterministic
 
 
@@ -31,9 +31,14 @@ def choose_device(name: str) -> torch.device:
     device = torch.device(name)
     on_gpu = device.type == "cuda"
     count = torch.cuda.device_count() if on_gpu and torch.cuda.is_available() else 0
-    index = LOCAL_RANK if device.index is None else device.index
-    is_short = index >= count or (count if device.index is None else 1) < LOCAL_WORLD_SIZE
-    if any(from_all(on_gpu and is_short)):
+    index = own_gpu() if device.index is None else device.index
+    own: str | None = f"rank {RANK}"  # what no other process has
+    if on_gpu and (index is None or index >= count):
+        own = None
+    elif on_gpu and WORLD_SIZE > 1:
+        own = f"{platform.node()} {torch.cuda.get_device_properties(index).uuid}"
+    owned = from_all(own)
+    if None in owned or len(set(owned)) < WORLD_SIZE:
         told = f"device={name} does not exist. This machine has {count} usable GPUs"
         several = f" for {LOCAL_WORLD_SIZE} processes. Each needs its own, on every host"
         raise DeviceError(f"{told}{several if WORLD_SIZE > 1 else ''}.")

@@ -6,12 +6,15 @@ With a single process, each function returns at once.
 import contextlib
 import os
 import re
+import secrets
+import socket
 import time
 from collections.abc import Iterator, MutableMapping
 from datetime import timedelta
 from typing import Any
 
 from ..errors import DeviceError, Failed, UserError, of_device
+from ..paths import RUNS, shown
 from ..text import say
 
 _PLACE = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")
@@ -37,8 +40,14 @@ WORLD_SIZE = int(os.environ.get("WORLD_SIZE", "1"))
 LOCAL_RANK = int(os.environ.get("LOCAL_RANK", "0"))
 LOCAL_WORLD_SIZE = min(WORLD_SIZE, int(os.environ.get("LOCAL_WORLD_SIZE", WORLD_SIZE)))
 
+_PATIENCE = os.environ.get("COLLECTIVE_TIMEOUT", "300")
+"""Seconds that a process waits for the gradients or the vote of another."""
+
 _hosts: Any = None
-"""A gloo group for Python objects and votes. Gradients go through another group."""
+"""A gloo group for Python objects. Its members wait long: for the main process while it downloads."""
+
+_voters: Any = None
+"""A gloo group for votes. Gradients go through a third group."""
 
 _dist: Any = None
 """The module torch.distributed, once `start` was called. A single process needs no import of it."""
@@ -63,6 +72,8 @@ def stay_alone() -> None:
 
 def expect_others() -> None:
     """Raise `UserError` if a shell's variables speak of processes that nothing started."""
+    if not _PATIENCE.isdecimal() or _PATIENCE == "0":
+        raise UserError(f"COLLECTIVE_TIMEOUT={_PATIENCE} is not possible. Give it whole seconds.")
     if WORLD_SIZE > 1 and "MASTER_ADDR" not in os.environ:
         raise UserError(
             f"The environment says WORLD_SIZE={WORLD_SIZE} but no MASTER_ADDR, where the processes "
@@ -76,9 +87,9 @@ def explained() -> Iterator[None]:
     try:
         yield
     except (RuntimeError, DeviceError) as error:
-        if re.search("Connection (closed|reset) by peer", text := str(error)):
-            raise Failed("Another process has ended. Its last message says why.") from error
-        told = text if isinstance(error, DeviceError) else of_device(error)
+        if told := of_others(error):
+            raise Failed(told) from error
+        told = str(error) if isinstance(error, DeviceError) else of_device(error)
         if not told:
             raise
         if not is_main():
@@ -86,21 +97,65 @@ def explained() -> Iterator[None]:
         raise DeviceError(told) from error
 
 
-def start(seconds: float | None = None) -> None:
-    """Join the other processes: NCCL between GPUs, gloo between CPUs.
+def of_others(error: BaseException) -> str:
+    """Return a sentence for an error that another process or its host causes; or ""."""
+    if WORLD_SIZE == 1 or not isinstance(error, RuntimeError):
+        return ""
+    if re.search("Connection (closed|reset) by peer", str(error)):
+        return "Another process has ended. Its last message says why."
+    if re.search("(?i)timed out|timeout", str(error)):
+        told = f"Another process did not answer within {_PATIENCE} seconds. Its host or network failed,"
+        return f"{told} or it was slow, such as while it saved: then raise COLLECTIVE_TIMEOUT."
+    return ""
 
-    seconds: how long to wait for them. None: torch's default.
+
+def own_gpu() -> int | None:
+    """Return the index of this process's GPU, or None. `srun --gpus-per-task=1` shows it one only."""
+    import torch
+
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    return 0 if count == 1 else LOCAL_RANK if count > LOCAL_RANK else None
+
+
+def start(seconds: float | None = None) -> None:
+    """Join the other processes: NCCL between GPUs, gloo between CPUs. Raises `UserError`.
+
+    seconds: how long to wait for them.
     """
-    global _hosts, _dist
+    global _hosts, _voters, _dist
     if WORLD_SIZE == 1 or _hosts is not None:
         return
     import torch
 
     _dist = torch.distributed
-    on_gpu = torch.cuda.is_available() and torch.cuda.device_count() > LOCAL_RANK
-    timeout = None if seconds is None else timedelta(seconds=seconds)
-    _dist.init_process_group("cpu:gloo,cuda:nccl" if on_gpu else "gloo", timeout=timeout)
-    _hosts = _dist.new_group(backend="gloo")
+    backend = "gloo" if own_gpu() is None else "cpu:gloo,cuda:nccl"
+    patience = timedelta(seconds=seconds or int(_PATIENCE))
+    _dist.init_process_group(backend, timeout=patience)
+    _hosts = _dist.new_group(backend="gloo", timeout=timedelta(minutes=30))
+    _voters = _dist.new_group(backend="gloo", timeout=patience)
+    if WORLD_SIZE > LOCAL_WORLD_SIZE:
+        _refuse_separate_disks()
+
+
+def _refuse_separate_disks() -> None:
+    """Raise `UserError` if a host does not see the runs/ folder of the main process."""
+    mark = RUNS / f".{secrets.token_hex(8)}.tmp"
+    with contextlib.suppress(OSError):  # what makes the run folder tells it
+        if is_main():
+            RUNS.mkdir(exist_ok=True)
+            mark.touch()
+    mark = RUNS / from_main(mark.name)
+    seen = from_all((mark.exists(), socket.gethostname()))
+    with contextlib.suppress(OSError):
+        if is_main():
+            mark.unlink()
+            RUNS.rmdir()  # unless it holds runs
+    blind = [host for sees, host in seen if not sees]
+    if blind and seen[0][0]:
+        told = (
+            f"The host {blind[0]} does not see {shown(RUNS)}/ of {seen[0][1]}. Put the project on"
+        )
+        raise UserError(f"{told} a file system that all hosts share.")
 
 
 def is_awaited() -> bool:
@@ -113,6 +168,8 @@ def finish() -> None:
     global _hosts
     if _hosts is None:
         return
+    if is_main():
+        from_main(None)  # in place of a job
     _dist.barrier(group=_hosts)
     _dist.destroy_process_group()
     _hosts = None
@@ -183,5 +240,5 @@ class Vote:
         now = time.perf_counter()
         self._ballot = torch.tensor([float(wish), (now - self._since) / self._calls])
         self._calls, self._since = 0, now
-        self._work = _dist.all_reduce(self._ballot, _dist.ReduceOp.MAX, _hosts, async_op=True)
+        self._work = _dist.all_reduce(self._ballot, _dist.ReduceOp.MAX, _voters, async_op=True)
         return agreed

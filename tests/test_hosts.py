@@ -1,0 +1,65 @@
+"""Runs on several hosts: a host that is lost, and hosts that do not share their files."""
+
+import os
+import shutil
+import socket
+import sys
+import time
+
+import pytest
+from helpers import hosts, snippets
+from helpers.launched import TASK, wait_for_step
+from helpers.runs import result, the_run
+
+SMALL = ("model=mlp", "model.hidden=[8]", "logger=none", "log.curves=false", "workers=0")
+
+
+@pytest.mark.skipif(not hosts.CAN_START, reason="needs root and iproute2")
+def test_all_processes_end_when_a_host_is_lost(train, workspace, tmp_path):
+    snippets.add(workspace, "digits/launched.py")
+    env = {k: v for k, v in os.environ.items() if k != "PYTHONDONTWRITEBYTECODE"}
+    env |= {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "COLLECTIVE_TIMEOUT": "5", "NOTES": str(tmp_path)}
+    options = (*SMALL, "save_every_steps=4", "max_steps=400", "epochs=400", TASK)
+    with hosts.two_hosts() as names:
+        command = [sys.executable, "-m", "torch.distributed.run", "--nnodes=2", "--nproc-per-node=1"]
+        command += ["--rdzv-backend=c10d", f"--rdzv-endpoint={names[0]}:29400", "train.py", *options, "task.ends=slow"]
+        logs = [tmp_path / f"{name}.log" for name in names]
+        both = [hosts.start(name, command, workspace, env, log) for name, log in zip(names, logs, strict=True)]
+
+        def said() -> str:
+            return "\n".join(log.read_text(errors="replace") for log in logs)
+
+        wait_for_step(tmp_path, 40, said)
+        hosts.cut()
+        deadline = time.monotonic() + 60
+        while not all("did not answer within 5 seconds" in log.read_text() for log in logs):
+            assert time.monotonic() < deadline, said()
+            time.sleep(0.1)
+        assert both[0].wait(timeout=60) != 0, said()
+        both[1].kill()  # torchrun itself waits some minutes for the other host
+    run = the_run(workspace)
+    done = train(f"resume={run}", "max_steps=400")
+    assert done.code == 0, done.out
+    assert result(run)["steps"] == 400
+
+
+def test_hosts_that_do_not_share_files_are_refused(server, workspace, tmp_path):
+    other = shutil.copytree(workspace, tmp_path / "other")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    env = {
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": port,
+        "WORLD_SIZE": "2",
+        "LOCAL_RANK": "0",
+        "LOCAL_WORLD_SIZE": "1",
+    }
+    both = [server.start(f / "train.py", *SMALL, **env, RANK=str(n)) for n, f in enumerate((workspace, other))]
+    results = [command.result() for command in both]
+    assert [done.code for done in results] == [2, 2], results
+    assert "".join(done.out for done in results).count("\n") == 1, results
+    assert f"The host {socket.gethostname()} does not see runs/ of" in results[0].out
+    assert not any((f / "runs").exists() for f in (workspace, other))
+    both = [server.start(workspace / "train.py", *SMALL, "max_steps=2", **env, RANK=str(n)) for n in range(2)]
+    assert [command.result().code for command in both] == [0, 0]
