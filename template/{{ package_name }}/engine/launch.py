@@ -26,6 +26,7 @@ from .machine import distributed
 from .paths import ROOT
 from .run.find import find_run
 from .run.folder import Run, lock_run
+from .run.jobs import Jobs
 from .run.outcomes import Outcome, report
 from .text import say
 
@@ -89,7 +90,7 @@ def _lead(work: Work) -> int:
         else:  # a sweep, or what a flag such as --cfg asks for
             from .config.sweep import hydras_main
 
-            hydras_main(job, check_sections)
+            hydras_main(job, check_sections, Jobs(outcomes))
     except SystemExit as error:  # of your code, of a flag, or of a sweep with a mistake
         if outcomes:
             raise
@@ -99,7 +100,7 @@ def _lead(work: Work) -> int:
             say(explain(error, sys.argv[1:]))
             return MISTAKE
         say(f"The sweep ended early: {first_line(error)}")  # such as a search without any value
-    if any(outcome.folder_name for outcome in outcomes):  # of a sweep
+    if any(o.folder_name for o in outcomes) and "hydra.mode=RUN" not in sys.argv:  # a sweep
         report(outcomes)
     codes = [outcome.code for outcome in outcomes]
     return STOPPED if STOPPED in codes else max(codes, default=FINISHED)

@@ -1,4 +1,4 @@
-"""How a run is stopped: SIGTERM, SIGINT (Ctrl-C) or SIGUSR1.
+"""How a run is stopped: SIGTERM, SIGINT (Ctrl-C), SIGUSR1 or SIGUSR2.
 
 The first signal asks the loop to finish its step, save and exit with 75. A second signal n ends the
 process at once with 128+n. This module is imported first, before Hydra and torch.
@@ -11,14 +11,15 @@ import threading
 from collections.abc import Iterator
 from types import FrameType
 
-SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
+SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2)
 
 pending: int | None = None  # the number of the signal that asked the run to stop
 
 _owner = os.getpid()
 
 
-def _handle(number: int, frame: FrameType | None) -> None:
+def handle(number: int, frame: FrameType | None) -> None:
+    """Note the request to stop. End at once if it is the second one."""
     global pending
     is_forked = os.getpid() != _owner  # it has the handler, but nothing to save
     if is_forked or pending is not None:
@@ -32,12 +33,13 @@ def install() -> None:
     pending, _owner = None, os.getpid()
     if threading.current_thread() is threading.main_thread():
         for number in SIGNALS:
-            signal.signal(number, _handle)
+            signal.signal(number, handle)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})  # run/jobs.py has blocked it
 
 
 def install_once() -> None:
     """Do the same, but keep a request that came since `install`."""
-    if _owner != os.getpid() or signal.getsignal(signal.SIGTERM) is not _handle:
+    if _owner != os.getpid() or signal.getsignal(signal.SIGTERM) is not handle:
         install()
 
 
@@ -73,7 +75,8 @@ def in_worker(worker: int) -> None:
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
     signal.signal(signal.SIGTERM, lambda *_: signal.alarm(120))
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGUSR1, signal.SIG_IGN)
+    for number in (signal.SIGUSR1, signal.SIGUSR2):
+        signal.signal(number, signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
 
 

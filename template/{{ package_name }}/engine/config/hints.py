@@ -93,9 +93,10 @@ def choices(group: str) -> list[str]:
 
 def unknown_choice(group: str, choice: str) -> str:
     """Return the message for a choice that has no file in configs/`group`."""
-    if group == "hydra/sweeper":
-        plugin = f"hydra-{choice.replace('_', '-')}-sweeper"
-        return f"The sweeper '{choice}' needs the package '{plugin}'. Install it: uv add {plugin}"
+    if group in ("hydra/sweeper", "hydra/launcher"):
+        kind = group.removeprefix("hydra/")
+        plugin = f"hydra-{choice.split('_')[0]}-{kind}"  # one for submitit_local and submitit_slurm
+        return f"The {kind} '{choice}' needs the package '{plugin}'. Install it: uv add {plugin}"
     known = choices(group)
     if not known:
         return f"configs/{group}/{choice}.yaml does not exist."

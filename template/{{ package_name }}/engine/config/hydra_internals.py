@@ -5,7 +5,7 @@ friendly, with the same runs.
 """
 
 import re
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from ..errors import UserError, nearest
 
@@ -52,3 +52,25 @@ def check_flags(arguments: list[str]) -> None:
 
     parser.error = refuse  # type: ignore[method-assign]
     parser.parse_args([a for a in arguments if a != "--version"])  # it would print and exit
+
+
+def do_without_lost_jobs() -> None:
+    """Let submitit's launcher wait for all jobs, also if the process of one was killed.
+
+    Reason: it raises at the first such job, while others train. Public path: the sweep ends early.
+    """
+    try:
+        from hydra.core.utils import JobReturn, JobStatus
+        from submitit import Job
+
+        wait = Job.results
+    except (ImportError, AttributeError):
+        return
+
+    def results(job: Any) -> list[Any]:
+        try:
+            return wait(job)
+        except Exception:
+            return [JobReturn(_return_value=None, status=JobStatus.COMPLETED)]
+
+    Job.results = results  # type: ignore[method-assign, assignment]

@@ -1,5 +1,6 @@
 """Hydra's own main, for sweeps (`-m`, `sweep=`). Every job is checked before the first starts."""
 
+import copy
 import math
 import os
 from collections.abc import Callable
@@ -8,7 +9,6 @@ from typing import Any
 import hydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.experimental.callback import Callback
-from hydra.types import RunMode
 from omegaconf import OmegaConf
 
 from ..errors import MISTAKE, UserError
@@ -17,37 +17,54 @@ from ..text import say
 from .check import refuse_doubtful_mode
 from .compose import DIRECTIONS, composed, register, to_config
 from .hints import explain
-from .hydra_internals import jobs_of
+from .hydra_internals import do_without_lost_jobs, jobs_of
 from .schema import Config
 
 
-def hydras_main(job: Callable[..., float | None], check: Callable[[Config], None]) -> None:
+def hydras_main(
+    job: Callable[..., float | None], check: Callable[[Config], None], elsewhere: Any
+) -> None:
     """Let Hydra read the command line, and call `job(composed, overrides, number, folder_name)`.
 
     Only a job of a sweep has a number and the name of its run folder. check: called with the config of
-    each job before the first one begins; raises `UserError`. Raises what Hydra raises.
+    each job before the first one begins; raises `UserError`. elsewhere: `Jobs` of run/jobs.py, for
+    launchers. Raises what Hydra raises.
     """
+    register()
+    CheckEveryJob.check, CheckEveryJob.elsewhere = staticmethod(check), elsewhere  # Hydra makes it
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises instead of printing and exiting with 1
+    main = hydra.main(version_base="1.3", config_path=str(CONFIGS), config_name="train")
+    try:
+        main(_Task(job, elsewhere))()
+    finally:
+        elsewhere.collect()
 
-    def task(composed: Any) -> float | None:
+
+class _Task:
+    """What Hydra calls for a job. If a launcher sends it to another process, `elsewhere` arrives."""
+
+    def __init__(self, job: Callable[..., float | None], elsewhere: Any) -> None:
+        self.job, self.elsewhere = job, elsewhere
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return copy.copy, (self.elsewhere,)
+
+    def __call__(self, composed: Any) -> float | None:
         settings = HydraConfig.get()
         # As typed: an interpolation may be a mistake, which `to_config` tells.
         place: list[Any] = [OmegaConf.to_container(settings.overrides.task, resolve=False)]
-        if settings.mode == RunMode.MULTIRUN:
+        if not OmegaConf.is_missing(settings.job, "num"):  # in a sweep, or started by `Jobs`
             number = settings.job.num
             place += [number, f"{os.path.basename(settings.sweep.dir)}_{number}"]
-        value = job(composed, *place)
+        value = self.job(composed, *place)
         return value if value is not None and math.isfinite(value) else None  # then it is no trial
-
-    register()
-    CheckEveryJob.check = staticmethod(check)  # Hydra makes the object
-    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises instead of printing and exiting with 1
-    hydra.main(version_base="1.3", config_path=str(CONFIGS), config_name="train")(task)()
 
 
 class CheckEveryJob(Callback):
     """A Hydra callback that refuses a whole sweep if one of its jobs cannot work."""
 
     check: Callable[[Config], None]
+    elsewhere: Any
 
     def on_multirun_start(self, config: Any, **_: Any) -> None:
         sweeper = config.hydra.sweeper
@@ -71,6 +88,10 @@ class CheckEveryJob(Callback):
                     raise UserError(f"{wrong}={own.monitor_mode}. Set it to {wanted}.")
             for where in configs:
                 type(self).check(configs[where])  # imports torch: so it comes last
+            where = ""
+            if not config.hydra.launcher._target_.endswith(".BasicLauncher"):
+                self.elsewhere.begin(config.hydra.sweep.dir, (jobs or []) if is_grid else [])
+                do_without_lost_jobs()
         except Exception as error:
             say(f"{where}{explain(error, overrides)} No job was started.")
             raise SystemExit(MISTAKE) from None  # Hydra swallows other exceptions of callbacks

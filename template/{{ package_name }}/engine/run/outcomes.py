@@ -19,7 +19,7 @@ class Outcome:
     number: int = 0
     folder_name: str | None = None  # of a new run in a sweep
     config: Config | None = None
-    resumed: Path | None = None  # the folder of the run that the job went on with
+    resumed: Path | None = None  # the folder of the run, if the job did not begin it
     code: int = FAILED
 
     def result(self) -> dict[str, Any]:
@@ -37,7 +37,9 @@ class Outcome:
             rows = read_metrics(folder)
             result["last"] = next((r[m] for r in rows[::-1] if (m := result["monitor"]) in r), None)
         result = {k: v for k, v in result.items() if v is not None}
-        return {"status": manifest["status"], "run": shown(folder), **result}
+        is_lost = manifest["status"] == "running" and self.code == FAILED
+        status = "killed" if is_lost or self.code > 128 else manifest["status"]
+        return {"status": status, "run": shown(folder), **result}
 
 
 def report(outcomes: Sequence[Outcome]) -> None:
