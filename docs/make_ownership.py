@@ -13,7 +13,7 @@ TEMPLATES = {
     "configs/": "the other files in `configs/`, so that new choices arrive",
     PACKAGE: f"`{PACKAGE}engine/`, `__init__.py`, `__main__.py`",
     "tests/": "",
-    "": "`train.py`, `find_lr.py`, `pyproject.toml`, CI, editor and lint files",
+    "": "`train.py`, `find_lr.py`, `slurm.sh`, `pyproject.toml`, CI, editor and lint files",
 }
 """The template's files of each row, by folder."""
 MARKS = ("<!-- ownership -->\n", "<!-- end of ownership -->\n")

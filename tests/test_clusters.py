@@ -4,10 +4,12 @@ import json
 import os
 import subprocess
 import sys
+import time
 
 import pytest
-from helpers import slurm
-from helpers.runs import rows, the_run
+from helpers import slurm, snippets
+from helpers.launched import TASK, wait_for_step
+from helpers.runs import result, rows, the_run
 
 SMALL = ("model=mlp", "model.hidden=[8]", "max_steps=4", "logger=none", "log.curves=false", "workers=0")
 LEFT_OVER = {"RANK": "1", "WORLD_SIZE": "4", "LOCAL_RANK": "1"}
@@ -76,16 +78,50 @@ def test_a_step_of_one_task_or_of_torchrun_stays_as_it_is(engine, more):
     assert env == before
 
 
-@pytest.mark.skipif(not slurm.CAN_START, reason="needs root and Slurm's programs (munge, slurm-wlm)")
-def test_srun_starts_one_run_on_several_processes(workspace, tmp_path):
-    with slurm.running(tmp_path / "slurm") as env:
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory):
+    """The variables with which commands of Slurm reach a cluster of one node."""
+    if not slurm.CAN_START:
+        pytest.skip("needs root and Slurm's programs (munge, slurm-wlm)")
+    with slurm.running(tmp_path_factory.mktemp("cluster") / "slurm") as env:
         quiet = {k: v for k, v in env.items() if k not in ("RANK", "WORLD_SIZE", "LOCAL_RANK")}
-        quiet |= {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
-        command = ["srun", "-n2", "--overcommit", sys.executable, "train.py", *SMALL, "name=together"]
-        done = subprocess.run(command, cwd=workspace, env=quiet, text=True, capture_output=True, timeout=300)
-        assert done.returncode == 0, done.stdout + done.stderr
-        assert len(os.listdir(workspace / "runs/together")) == 1
-        manifest = json.loads((the_run(workspace, "together") / "manifest.json").read_text())
-        assert manifest["fingerprint"]["world_size"] == 2
-        verb = [sys.executable, "-m", "digits", "evaluate", str(the_run(workspace, "together"))]
-        assert subprocess.run(["srun", "-n1", *verb], cwd=workspace, env=quiet).returncode == 0
+        yield quiet | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "PYTHON": sys.executable}
+
+
+def test_srun_starts_one_run_on_several_processes(cluster, workspace):
+    command = ["srun", "-n2", "--overcommit", sys.executable, "train.py", *SMALL, "name=together"]
+    done = subprocess.run(command, cwd=workspace, env=cluster, text=True, capture_output=True, timeout=300)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert len(os.listdir(workspace / "runs/together")) == 1
+    manifest = json.loads((the_run(workspace, "together") / "manifest.json").read_text())
+    assert manifest["fingerprint"]["world_size"] == 2
+    verb = [sys.executable, "-m", "digits", "evaluate", str(the_run(workspace, "together"))]
+    assert subprocess.run(["srun", "-n1", *verb], cwd=workspace, env=cluster).returncode == 0
+
+
+def test_slurm_sh_stops_in_time_and_goes_on(cluster, train, workspace, tmp_path):
+    """USR1 comes as --signal sends it, because limits of Slurm have whole minutes."""
+    snippets.add(workspace, "digits/launched.py")
+    options = (*SMALL, "max_steps=8", TASK, "task.ends=wait")
+
+    def ask(*command: str) -> str:
+        return subprocess.check_output(command, cwd=workspace, env={**cluster, "NOTES": str(tmp_path)}, text=True)
+
+    def said() -> str:
+        return "".join(path.read_text() for path in workspace.glob("slurm-*.log"))
+
+    place = ("--gpus-per-task=0", "--cpus-per-task=1")
+    job = ask("sbatch", "--parsable", *place, "slurm.sh", *options, "name=stopped").strip()
+    wait_for_step(tmp_path, 5, said)
+    ask("scancel", "--signal=USR1", job)
+    deadline = time.monotonic() + 100
+    while "JobState=COMPLETED" not in (state := ask("scontrol", "show", "job", job)):
+        assert time.monotonic() < deadline, state + said()
+        if "JobState=PENDING" in state:  # queued again: Slurm itself would wait two minutes
+            ask("scontrol", "update", f"JobId={job}", "StartTime=now")
+        time.sleep(0.2)
+    assert "Restarts=1" in state
+    (resumed,) = json.loads((the_run(workspace, "stopped") / "manifest.json").read_text())["resumed"]
+    assert resumed["step"] == 6
+    assert train(*SMALL, "max_steps=8", "name=whole", OMP_NUM_THREADS="1").code == 0
+    assert result(the_run(workspace, "stopped")) == result(the_run(workspace, "whole"))
