@@ -269,7 +269,7 @@ def _run(
             what = f"`python {' '.join(arguments[:2])}`"
             raise TooSlow(f"{what} takes more than {seconds:.0f} s {folder.name} the update.") from None
         finally:
-            with contextlib.suppress(ProcessLookupError):
+            with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.killpg(process.pid, signal.SIGKILL)
     return Done(process.returncode, out, errors, time.monotonic() - started)
 

@@ -129,7 +129,8 @@ class State:
             for parent in path.parents:
                 if parent not in kept and (top / parent).is_dir() and not any((top / parent).iterdir()):
                     (top / parent).rmdir()
-        names = "".join(f"{path}\0" for path in changed if path in before)
+        skipped = {row[2:] for row in Git(top).names("ls-files", "-z", "-t") if row.startswith("S ")}  # not on the disk
+        names = "".join(f"{path}\0" for path in changed if path in before and path not in skipped)
         Git(top)("checkout-index", "--force", "--index", "-z", "--stdin", data=names.encode(errors="surrogateescape"))
         git.ask("update-index", "--refresh", "-q")
         return "The killed update is undone."

@@ -145,9 +145,8 @@ def _refuse_unclean(git: Git) -> None:
                 f"{path} has changes that are not committed. Commit, stash or delete such files, then update."
             )
         if path.startswith(prefix) and not (top / path).is_symlink():  # such as a link to a big disk
-            folder = path.removeprefix(prefix).split("/")[0]
-            ignore = f"Write /{folder} into .gitignore and commit" if folder in NOT_LINKED else "Commit or delete it"
-            raise Refused(f"{path} is untracked. {ignore}, then update.")
+            name = path.removeprefix(prefix).split("/")[0]
+            raise Refused(f"{path} is untracked. Commit it, delete it, or write /{name} into .gitignore, then update.")
 
 
 def _is_full(error: Exception) -> bool:

@@ -1,5 +1,6 @@
 """Where a project can lie: in a worktree, a bigger repository, a shallow clone, under any settings of git."""
 
+import json
 import shutil
 from pathlib import Path
 
@@ -140,3 +141,17 @@ def test_the_users_git_settings_do_not_matter(project, ostinato, tmp_path, monke
     assert ostinato("update").code == 0
     assert "name_3 = 'mine'" in (project / "digits/engine/new_name.py").read_text()
     assert b"\r" not in (project / "digits/engine/loop.py").read_bytes()
+
+
+def test_a_killed_update_of_a_sparse_checkout_is_undone(project, ostinato, tmp_path):
+    git(project, "status")  # after the copy of the project
+    git(project, "sparse-checkout", "set", "digits")
+    assert not (project / "configs").exists()
+    head = git(project, "rev-parse", "HEAD").strip()
+    before = state(project)
+    assert ostinato("update").code == 0
+    note = {"temporary": str(tmp_path / "gone"), "head": head, "commit": git(project, "rev-parse", "HEAD").strip()}
+    git(project, "update-ref", "HEAD", head)  # the last that git does, and it was killed before
+    write(project, {".git/ostinato-update.json": json.dumps(note)})
+    assert "The killed update is undone" in ostinato("update", "--abort")
+    assert state(project) == before

@@ -91,7 +91,7 @@ REFUSALS = {
     "runs that are not ignored": (
         lambda p: [edit(p, {".gitignore": ""}), write(p, {"runs/default/x.pt": ""})],
         [],
-        "runs/default/x.pt is untracked. Write /runs into .gitignore and commit, then update.",
+        "runs/default/x.pt is untracked. Commit it, delete it, or write /runs into .gitignore, then update.",
     ),
     "not a config value": (lambda p: None, ["lr"], "'lr' is not of the form KEY=VALUE"),
     "ignored file in the way": (
