@@ -18,17 +18,13 @@ SETTINGS = {
     "core.quotePath": "false",
     "core.autocrlf": "false",
     "core.safecrlf": "false",
-    "diff.renames": "true",
     "diff.renameLimit": "0",
-    "merge.renames": "true",
-    "merge.renameLimit": "0",
-    "merge.directoryRenames": "false",  # true would move a user's new file together with its folder
     "merge.verifySignatures": "false",
     "log.showSignature": "false",
     "safe.bareRepository": "all",
     "gc.auto": "0",
 }
-AT_LEAST = (2, 38)  # for merge-tree --write-tree
+AT_LEAST = (2, 38)  # no older one was tried
 
 
 class GitFailed(Exception):
@@ -90,7 +86,8 @@ class Git:
     def tree_of_folder(self, folder: Path, index: Path) -> Tree:
         """Store the files of a folder, ignored ones too. Line endings follow the folder's .gitattributes."""
         index.unlink(missing_ok=True)
-        git = Git(folder, **self.env, GIT_DIR=str(self.folder), GIT_WORK_TREE=str(folder), GIT_INDEX_FILE=str(index))
+        place = {"GIT_DIR": str(self.folder), "GIT_WORK_TREE": str(folder), "GIT_INDEX_FILE": str(index)}
+        git = Git(folder, **self.env, **place, GIT_ATTR_NOSYSTEM="1")
         git("-c", f"core.attributesFile={os.devnull}", "-c", "core.fileMode=true", "add", "--force", "--all", ".")
         return self.tree(git("write-tree"))
 

@@ -1,25 +1,57 @@
-"""The three-way merge of an update: old version, new version and project, as git trees.
+"""The three-way merge of an update: old version, new version and project, file by file.
 
 `merge` reads only the project's HEAD commit and writes nothing to the project. The user's files take no part in it,
 so they stay as they are. The result is a commit on top of HEAD, in a repository of its own.
 """
 
-import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from .adjacent import merge_adjacent
-from .git import Git, GitFailed, Tree
+from . import style
+from .git import Entry, Git, GitFailed, Tree
 from .layout import moved_folders, placed
 from .render import ANSWERS
+from .text import carried, changes, halves, merge_text
 
 SIMILAR = "--find-renames=60%"
 """How alike a file must stay that a user moves and changes, so that git recognises it."""
-COMMENT = re.compile(rb"^(.*?\S)([ \t]+#.*)$", re.MULTILINE)
-"""A line that ends in a comment: its code and the comment."""
-NOBODY = {f"GIT_{who}_{what}": "ostinato" for who in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")}
+GONE = "you changed it, and the new version does not have it. Move your changes elsewhere."
+MARKED = "you and the template changed the same lines. Choose between the markers."
+YOURS_STAYS = "you have your own, and the new version brings one. Yours stays."
+
+
+@dataclass(frozen=True)
+class File:
+    """A file of the old version: its path there, in the project, in the new version, and in the result."""
+
+    old: str
+    mine: str
+    new: str
+    result: str
+
+
+@dataclass
+class Sides:
+    """What takes part in a merge: the old version, the project and the new version, without the user's files."""
+
+    git: Git
+    base: Tree
+    ours: Tree
+    theirs: Tree
+    arriving: Tree
+    """The files of the new version that the old version does not have."""
+
+    def of(self, file: File) -> tuple[Entry, Entry | None, Entry | None]:
+        return self.base[file.old], self.ours.get(file.mine), self.theirs.get(file.new)
+
+    def texts(self, file: File) -> list[bytes | None]:
+        """Return the three texts of a file, the project's second. None for a missing file, a link or a binary file."""
+        found = [
+            self.git.blob(entry[1]) if entry and not entry[0].startswith("12") else None for entry in self.of(file)
+        ]
+        return [None if text is None or b"\0" in text else text for text in found]
 
 
 @dataclass
@@ -95,73 +127,45 @@ def merge(
     git = borrowing(here, scratch)
     index = scratch / "merge-index"
 
-    base, theirs = (
-        {path: entry for path, entry in git.tree_of_folder(folder, index).items() if not owned(path)}
-        for folder in (old, new)
-    )
-    project_files = git.tree(f"{head}:{prefix}")
-    elsewhere = moved_folders(base.keys() | theirs.keys(), project_files.keys(), package)
+    rendered = [git.tree_of_folder(folder, index) for folder in (old, new)]
+    base, theirs = ({path: entry for path, entry in tree.items() if not owned(path)} for tree in rendered)
+    repository = git.tree(head)
+    before = {path.removeprefix(prefix): entry for path, entry in repository.items() if path.startswith(prefix)}
+    elsewhere = moved_folders(base.keys() | theirs.keys(), before.keys(), package)
     base, theirs = ({placed(path, elsewhere): entry for path, entry in tree.items()} for tree in (base, theirs))
-    moved = {placed(old, elsewhere): [placed(path, elsewhere) for path in new] for old, new in moved.items()}
+    moved = {placed(path, elsewhere): [placed(place, elsewhere) for place in to] for path, to in moved.items()}
     as_rendered = {place: folder for folder, place in elsewhere.items()}
-    ours = {path: entry for path, entry in project_files.items() if not owned(placed(path, as_rendered))}
-    result = Merge(scratch, "", "", "", {}, elsewhere.get(package, package), answers_file)
+    ours = {path: entry for path, entry in before.items() if not owned(placed(path, as_rendered))}
+    result = Merge(scratch, "", "", "", dict(before), elsewhere.get(package, package), answers_file)
 
     if theirs.get(answers_file) is None:
         raise GitFailed(f"the new version renders no {answers_file}")
-    rendered = dict(theirs)
-    answers = theirs.pop(answers_file)
+    result.files[answers_file] = answers = theirs.pop(answers_file)
     _note_edited_answers(git, base.pop(answers_file, None), ours.pop(answers_file, None), answers, result)
 
-    # Files that the template never had take no part. git could take them for renamed files.
-    moved_by_user = _renames(git, base, ours, index, SIMILAR)
-    renamed = _renamed_by_template(git, base, theirs, moved, index)
-    for path in moved_by_user.keys() & renamed.keys():
-        mine, new = moved_by_user[path], renamed[path]
-        if mine != new and mine not in theirs:
-            theirs[mine] = theirs.pop(new)
-            renamed[path] = mine
-            result.notes[mine] = f"you moved {path} here, and the new version moved it to {new}. Yours stays here."
-    taking_part = base.keys() | theirs.keys() | set(moved_by_user.values()) | _folders(theirs)
-    ours = {p: entry for p, entry in ours.items() if p in taking_part or _folders([p]) & theirs.keys()}
-    for path in sorted(ours.keys() & theirs.keys() - base.keys() - set(moved_by_user.values())):
-        if ours[path] != theirs[path]:
-            result.notes[path] = "you have your own, and the new version brings one. Yours stays."
-            del ours[path], theirs[path]
+    files = list(_files(git, base, ours, theirs, moved, index))
+    arriving = {path: theirs[path] for path in theirs.keys() - {file.new for file in files}}
+    sides = Sides(git, base, ours, theirs, arriving)
+    _restyle(sides, files, here.folder, prefix, repository)
+    others = before.keys() - {file.mine for file in files}
+    unmerged = [file for file in files if not _settle(sides, file, others, f"template-{version}", result)]
+    for path, entry in sorted(arriving.items()):
+        if path not in before:
+            _place(path, entry, others, result)
+        elif before[path] != entry:
+            result.notes[path] = YOURS_STAYS
+    for file in unmerged:
+        _carry(sides, file, moved.get(file.old, ()), result)
+    _sort(base, before, files, result)
 
-    origin = {other: one for one, other in moved_by_user.items()}
-    crlf = _without_crlf(git, base, ours, origin)
-    _reword_comments(git, base, ours, theirs, moved_by_user, renamed)
-    # git is shown old files under their new names. So it merges edits however much of a file changed.
-    new_name = {path: new for path, new in renamed.items() if new in theirs and not (path in ours and new in ours)}
-    old_trees = ({new_name.get(path, path): entry for path, entry in tree.items()} for tree in (base, ours))
-    files, stages, told = _merge_trees(git, *old_trees, theirs, index, version)
-    old_name = {new: path for path, new in renamed.items()}
-    _settle(files, stages, told, old_name, result)
-    for path in crlf:
-        _with_crlf(git, files, {path, renamed.get(origin.get(path, path), path)})
-    _audit(git, base, ours, theirs, files, moved_by_user, renamed, result)
-    origin |= old_name
-    for path, sentence in result.conflicts.items():
-        old_path = origin.get(path, path)
-        is_gone = old_path not in theirs
-        places = [p for p in moved.get(old_path, ()) if p != path and p in theirs and (is_gone or p not in base)]
-        if places:
-            result.conflicts[path] = f"{sentence} Code of {old_path} is now in {', '.join(places)}."
-
-    untouched = {path: entry for path, entry in project_files.items() if path not in ours and path != answers_file}
-    result.files = {**untouched, **files, answers_file: answers}
-    _sort(base, project_files, result, renamed)
     result.tree = git.write_tree(result.files, index)
-    whole = result.tree
-    if prefix:
-        rest = {p: e for p, e in git.tree(head).items() if not p.startswith(prefix)}
-        whole = git.write_tree(rest | {prefix + p: e for p, e in result.files.items()}, index)
+    rest = {path: entry for path, entry in repository.items() if not path.startswith(prefix)}
+    whole = git.write_tree(rest | {prefix + p: e for p, e in result.files.items()}, index) if prefix else result.tree
     author = {f"GIT_{who}_{what}": value for who in ("AUTHOR", "COMMITTER") for what, value in _me(here).items()}
-    result.commit = Git(scratch, **author)("commit-tree", whole, "-p", head, "-m", message)
-    result.template = Git(scratch, **author)(
-        "commit-tree", git.write_tree(rendered, index), "-m", f"The template's files of {version}"
-    )
+    commit = Git(scratch, **author)
+    result.commit = commit("commit-tree", whole, "-p", head, "-m", message)
+    template = git.write_tree(rendered[1], index)
+    result.template = commit("commit-tree", template, "-m", f"The template's files of {version}")
     return result
 
 
@@ -190,91 +194,6 @@ def _me(project: Git) -> dict[str, str]:
     return {"NAME": name, "EMAIL": rest.partition(">")[0]}
 
 
-def _folders(paths: Iterable[str]) -> set[str]:
-    """Return every folder above the paths."""
-    return {str(parent) for path in paths for parent in Path(path).parents} - {"."}
-
-
-def _renames(git: Git, one: Tree, other: Tree, index: Path, similar: str) -> dict[str, str]:
-    trees = [git.write_tree(files, index) for files in (one, other)]
-    words = git.names("diff-tree", "-r", "-z", "--no-ext-diff", "--diff-filter=R", "--name-status", similar, *trees)
-    return dict(zip(words[1::3], words[2::3], strict=True))
-
-
-def _renamed_by_template(
-    git: Git, base: Tree, theirs: Tree, moved: Mapping[str, Sequence[str]], index: Path
-) -> dict[str, str]:
-    """Return the new name of each renamed file: as the template says, else by likeness."""
-    renamed: dict[str, str] = {}
-    for path, places in moved.items():
-        for first in places[:1]:
-            if path in base and path not in theirs and first in theirs and first not in {*base, *renamed.values()}:
-                renamed[path] = first
-    rest = (
-        {path: entry for path, entry in tree.items() if path not in known}
-        for tree, known in ((base, renamed.keys()), (theirs, set(renamed.values())))
-    )
-    return renamed | _renames(git, *rest, index, "--find-renames=50%")
-
-
-def _merge_trees(
-    git: Git, base: Tree, ours: Tree, theirs: Tree, index: Path, version: str
-) -> tuple[Tree, dict[str, dict[int, str]], dict[str, str]]:
-    """Return the merged files and, by path in conflict, the blobs (1 base, 2 ours, 3 theirs) and git's message."""
-    writer = Git(git.folder, **NOBODY)
-    root = writer("commit-tree", git.write_tree(base, index), "-m", "base")
-    names = "yours", f"template-{version}"
-    for name, files in zip(names, (ours, theirs), strict=True):
-        commit = writer("commit-tree", git.write_tree(files, index), "-p", root, "-m", name)
-        git("update-ref", f"refs/heads/{name}", commit)
-    code, out, said = git.run("merge-tree", "--write-tree", "-z", "--messages", *names)
-    if code not in (0, 1):
-        raise GitFailed(f"git merge-tree: {said}")
-    tree, *words = out.decode(errors="surrogateescape").split("\0")
-    stages: dict[str, dict[int, str]] = {}
-    while words and words[0]:
-        about, path = words.pop(0).split("\t", 1)
-        _, oid, stage = about.split(" ")
-        stages.setdefault(path, {})[int(stage)] = oid
-    del words[:1]
-    told: dict[str, str] = {}
-    while words and words[0]:
-        count = int(words.pop(0))
-        paths, (kind, text), words = words[:count], words[count : count + 2], words[count + 2 :]
-        if kind.startswith("CONFLICT"):
-            told |= dict.fromkeys(set(paths) & stages.keys() or paths[:1], " ".join(text.split()))
-    files = git.tree(tree)
-    for path, have in list(stages.items()):
-        if have.keys() == {1, 2, 3} and "(content)" in told.get(path, ""):
-            text = merge_adjacent(git, *(git.blob(have[stage]) for stage in (2, 1, 3)))
-            if text is not None:
-                files[path] = files[path][0], git.write_blob(text)
-                del stages[path], told[path]
-    return files, stages, told
-
-
-def _settle(
-    files: Tree, stages: dict[str, dict[int, str]], told: dict[str, str], old_name: dict[str, str], result: Merge
-) -> None:
-    """Say what the user must do about each path that git could not merge."""
-    for path, blobs in stages.items():
-        have = set(blobs)
-        if have == {1, 3}:
-            files.pop(path, None)
-            what = old_name.get(path, "it")
-            result.notes[path] = f"you deleted or moved {what}, and the template changed it. It stays as you left it."
-        elif have == {1, 2}:
-            result.conflicts[path] = (
-                "you changed it, and the new version does not have it. Move your changes elsewhere."
-            )
-        elif have == {1, 2, 3}:
-            result.conflicts[path] = "you and the template changed the same lines. Choose between the markers."
-        else:
-            result.conflicts[path] = f"{told.get(path, 'git cannot merge it').rstrip('.')}."
-    for path in told.keys() - stages.keys():
-        result.conflicts.setdefault(path, f"{told[path].rstrip('.')}.")
-
-
 def _note_edited_answers(git: Git, base: object, ours: object, new: object, result: Merge) -> None:
     """Note the user's own lines in the answers file: Copier writes it anew."""
     if ours in (base, new) or base is None or ours is None:
@@ -285,99 +204,180 @@ def _note_edited_answers(git: Git, base: object, ours: object, new: object, resu
         result.notes[result.answers_file] = f"Copier writes this file. Your own lines are dropped: {'; '.join(lost)}"
 
 
-def _is_crlf(content: bytes) -> bool:
-    return b"\r\n" in content and content.count(b"\r\n") == content.count(b"\n")
+def _files(
+    git: Git, base: Tree, ours: Tree, theirs: Tree, moved: Mapping[str, Sequence[str]], index: Path
+) -> Iterator[File]:
+    """Find each file of the old version: where the user moved it, and where the template says that it moved.
 
-
-def _without_crlf(git: Git, base: Tree, ours: Tree, origin: dict[str, str]) -> list[str]:
-    """Write LF in files that the user converted to CRLF, or every line would conflict. Return their paths."""
-    found = []
-    for path, (mode, oid) in list(ours.items()):
-        before = base.get(origin.get(path, path))
-        if before is None or before[1] == oid or mode.startswith("12"):
-            continue
-        content = git.blob(oid)
-        if _is_crlf(content) and not _is_crlf(git.blob(before[1])):
-            ours[path] = mode, git.write_blob(content.replace(b"\r\n", b"\n"))
-            found.append(path)
-    return found
-
-
-def _reword_comments(
-    git: Git, base: Tree, ours: Tree, theirs: Tree, moved_by_user: dict[str, str], renamed: dict[str, str]
-) -> None:
-    """If the template changed only the comment at a line's end, and the user kept it, change it in `base` and `ours`.
-
-    So a value that the user set in this line, or beside it, does not conflict with the new comment.
+    Where nobody says so, likeness decides.
     """
-    for path, entry in base.items():
-        mine, new = moved_by_user.get(path, path), renamed.get(path, path)
-        if mine in ours and new in theirs and entry[1] not in (ours[mine][1], theirs[new][1]):
-            texts = [git.blob(tree[place][1]) for tree, place in ((base, path), (ours, mine), (theirs, new))]
-            comments = _reworded(*texts)
-            for tree, place, text in ((base, path, texts[0]), (ours, mine, texts[1])):
-                tree[place] = tree[place][0], git.write_blob(_with_comments(text, comments))
-
-
-def _reworded(base: bytes, ours: bytes, theirs: bytes) -> dict[bytes, bytes]:
-    """Return the template's new comment for each old one that the user kept."""
-    old, kept, new = ([found.groups() for found in COMMENT.finditer(text)] for text in (base, ours, theirs))
-    still, now = {comment for _, comment in kept}, dict(new)
-    pairs = {(comment, now.get(code, comment)) for code, comment in old if comment in still}
-    counts = Counter(comment for comment, _ in pairs)
-    return {comment: other for comment, other in pairs if counts[comment] == 1}
-
-
-def _with_comments(text: bytes, comments: Mapping[bytes, bytes]) -> bytes:
-    return COMMENT.sub(lambda found: found[1] + comments.get(found[2], found[2]), text)
-
-
-def _with_crlf(git: Git, files: Tree, paths: set[str]) -> None:
-    for path in paths & files.keys():
-        mode, oid = files[path]
-        content = git.blob(oid).replace(b"\r\n", b"\n").replace(b"\n", b"\r\n")
-        files[path] = mode, git.write_blob(content)
-
-
-def _audit(
-    git: Git,
-    base: Tree,
-    ours: Tree,
-    theirs: Tree,
-    files: Tree,
-    moved_by_user: dict[str, str],
-    renamed: dict[str, str],
-    result: Merge,
-) -> None:
-    """Count lines, so that no change of the user is lost, however git merged."""
-
-    def lines(tree: Tree, *paths: str) -> Counter[bytes]:
-        found: Counter[bytes] = Counter()
-        for path in {path for path in paths if path in tree}:
-            found.update(line.rstrip() for line in git.blob(tree[path][1]).splitlines())
-        return found
-
+    by_user = _renames(git, base, ours, index, SIMILAR)
+    by_template: dict[str, str] = {}
+    for path, places in moved.items():
+        for first in places[:1]:
+            if path in base and path not in theirs and first in theirs.keys() - {*base, *by_template.values()}:
+                by_template[path] = first
+    gone = {path: entry for path, entry in base.items() if path not in by_template}
+    come = {path: entry for path, entry in theirs.items() if path not in by_template.values()}
+    by_template |= _renames(git, gone, come, index, "--find-renames=50%")
     for path in base:
-        mine, new = moved_by_user.get(path, path), renamed.get(path, path)
-        told = {path, mine, new} & (result.conflicts.keys() | result.notes.keys())
-        if told or mine not in ours or ours[mine] == base[path]:
-            continue
-        before, after, yours = lines(base, path), lines(theirs, new), lines(ours, mine)
-        now = lines(files, path, mine, new)
-        added = yours - (before - after) - now
-        deleted = now - (yours + (after - before))
-        if added or deleted:
-            line = next(iter(added or deleted)).decode(errors="replace").strip()
-            result.conflicts[mine] = f"your change of the line {line!r} would be lost. Make it again by hand."
+        new = by_template.get(path, path)
+        yield File(path, by_user.get(path, path), new, by_user.get(path, new))
 
 
-def _sort(base: Tree, before: Tree, result: Merge, renamed: dict[str, str]) -> None:
+def _renames(git: Git, one: Tree, other: Tree, index: Path, similar: str) -> dict[str, str]:
+    trees = [git.write_tree(files, index) for files in (one, other)]
+    words = git.names("diff-tree", "-r", "-z", "--no-ext-diff", "--diff-filter=R", "--name-status", similar, *trees)
+    return dict(zip(words[1::3], words[2::3], strict=True))
+
+
+def _restyle(sides: Sides, files: Iterable[File], project: Path, prefix: str, repository: Tree) -> None:
+    """Format the template's versions of edited files, and arriving files, as the owner formats files."""
+    git, base, theirs = sides.git, sides.base, sides.theirs
+    found = {path: entry for path, entry in repository.items() if Path(path).name in style.SETTINGS}
+    is_changed = found != {f"{prefix}{name}": base[name] for name in style.SETTINGS if name in base}
+    settings = {path: git.blob(oid) for path, (_, oid) in found.items()} if is_changed else {}
+    known: dict[str, File] = {}
+    old: dict[str, bytes] = {}
+    mine: dict[str, bytes] = {}
+    new: dict[str, bytes] = {}
+    for file in files:
+        before, now, _ = sides.of(file)
+        if now is not None and (now != before or (settings and file.result.endswith(".py"))):
+            path, texts = f"{prefix}{file.result}", sides.texts(file)
+            if texts[0] is not None and texts[1] is not None:
+                known[path], old[path], mine[path] = file, texts[0], texts[1]
+                if texts[2] is not None:
+                    new[path] = texts[2]
+    if settings:
+        new |= {f"{prefix}{path}": git.blob(oid) for path, (_, oid) in sides.arriving.items()}
+    old, new = style.as_the_owner_writes(project, settings, mine, old, new, git.folder / "style")
+    for path, file in known.items():
+        base[file.old] = base[file.old][0], git.write_blob(old[path])
+        if path in new:
+            theirs[file.new] = theirs[file.new][0], git.write_blob(new.pop(path))
+    for path, text in new.items():
+        name = path.removeprefix(prefix)
+        sides.arriving[name] = sides.arriving[name][0], git.write_blob(text)
+
+
+def _settle(sides: Sides, file: File, others: Collection[str], name: str, result: Merge) -> bool:
+    """Put a file of the old version into the result. Return False if changes of the user are left over."""
+    base, mine, new = sides.of(file)
+    if mine is None:
+        if new not in (base, None):
+            what = "it" if file.old == file.new else file.old
+            result.notes[file.new] = (
+                f"you deleted or moved {what}, and the template changed it. It stays as you left it."
+            )
+    elif new is None:
+        if file.mine != file.old:
+            result.notes[file.mine] = f"you moved {file.old} here, and the new version does not have it. Yours stays."
+        elif mine != base:
+            result.conflicts[file.mine] = GONE
+            return False
+        else:
+            del result.files[file.mine]
+    elif mine == base and file.result in others:
+        del result.files[file.mine]
+        result.notes[file.result] = YOURS_STAYS
+    else:
+        mode = new[0] if mine[0] == base[0] else mine[0]
+        if mine[1] == base[1]:
+            entry = mode, new[1]
+        elif new[1] in (base[1], mine[1]):
+            entry = mode, mine[1]
+        else:
+            entry = mode, _merged(sides, file, name, result)
+        if file.old not in (file.mine, file.new) and file.mine != file.new:
+            result.notes[file.mine] = (
+                f"you moved {file.old} here, and the new version moved it to {file.new}. Yours stays here."
+            )
+        if file.result == file.mine:
+            result.files[file.mine] = entry
+        elif _place(file.result, entry, others, result):
+            del result.files[file.mine]
+        return result.conflicts.get(file.result) != MARKED
+    return True
+
+
+def _merged(sides: Sides, file: File, name: str, result: Merge) -> str:
+    """Merge the texts of a file and return the new blob."""
+    old, yours, others = sides.texts(file)
+    if old is None or yours is None or others is None:
+        result.conflicts[file.result] = "you and the template changed it, and it is no text. Choose one of them."
+        return sides.ours[file.mine][1]
+    merged = merge_text(yours, old, others, name)
+    if merged.left:
+        result.conflicts[file.result] = MARKED
+    elif (line := _lost(old, yours, others, merged.text)) is not None:
+        result.conflicts[file.result] = f"your change of the line {line!r} would be lost. Make it again by hand."
+    elif (line := _lost(old, others, yours, merged.text)) is not None:
+        result.notes[file.result] = f"the template's change of the line {line!r} did not arrive."
+    return sides.git.write_blob(merged.text)
+
+
+def _lost(base: bytes, one: bytes, other: bytes, merged: bytes) -> str | None:
+    """Return a line that one side changed and `merged` does not show, whoever merged it. None if there is none."""
+    before, mine, theirs, now = (Counter(_parts(text)) for text in (base, one, other, merged))
+    lost = (mine - (before - theirs) - now) + (now - (mine + (theirs - before)))
+    return next(iter(lost)).decode(errors="replace").strip() if lost else None
+
+
+def _parts(text: bytes) -> Iterator[bytes]:
+    """Yield code and comment of each line: they may be merged apart."""
+    for line in text.splitlines(keepends=True):
+        yield from (part.strip() for part in halves(line)[:2] if part.strip())
+
+
+def _place(path: str, entry: Entry, others: Collection[str], result: Merge) -> bool:
+    """Put a file into the result, unless another file of the user lies there, above it or below it."""
+    if path in others or _folders([path]) & set(others) or path in _folders(others):
+        result.conflicts[path] = "the new version brings it, and something of yours lies there. Move yours."
+        return False
+    result.files[path] = entry
+    return True
+
+
+def _folders(paths: Iterable[str]) -> set[str]:
+    """Return every folder above the paths."""
+    return {str(parent) for path in paths for parent in Path(path).parents} - {"."}
+
+
+def _carry(sides: Sides, file: File, moved: Sequence[str], result: Merge) -> None:
+    """Make the user's changes that are left over where the code is now, or name all places of the code."""
+    git, is_gone = sides.git, file.new not in sides.theirs
+    path = file.mine if is_gone else file.result
+    has_moved = file.old not in sides.theirs
+    places = [p for p in moved if p != path and p in sides.theirs and (has_moved or p not in sides.base)]
+    found = {p: git.blob(result.files[p][1]) for p in places if p in result.files and p not in result.conflicts}
+    now = None
+    old, yours, others = sides.texts(file)
+    if old is not None and yours is not None and others is not None:
+        merged = merge_text(yours, old, others, "")
+        now = carried(merged.left, old, {path: merged.without, **found}, path)
+    elif old is not None and yours is not None:
+        now = carried(changes(old, yours), old, found, path)
+    if now is None:
+        if places:
+            result.conflicts[path] += f" Code of {file.old} is now in {', '.join(places)}."
+        return
+    del result.conflicts[path]
+    if is_gone:
+        del result.files[path]
+    for place, text in now.items():
+        if text != found.get(place):
+            result.files[place] = result.files[place][0], git.write_blob(text)
+            result.notes.setdefault(place, f"your change of {file.old} is here, where its code is now. Look at it.")
+
+
+def _sort(base: Tree, before: Tree, files: Iterable[File], result: Merge) -> None:
     """Sort the changed paths into the lists of the result."""
     after = result.files
     gone, come = before.keys() - after.keys(), after.keys() - before.keys()
-    result.moved = [(one, other) for one, other in renamed.items() if one in gone and other in come]
+    result.moved = [(file.mine, file.result) for file in files if file.mine in gone and file.result in come]
     result.arrived = sorted(come - {other for _, other in result.moved})
     result.removed = sorted(gone - {one for one, _ in result.moved})
     for path in sorted(before.keys() & after.keys()):
-        if before[path] != after[path] and path not in result.conflicts and path != result.answers_file:
+        if before[path] != after[path] and path not in (result.answers_file, *result.conflicts):
             (result.replaced if before[path] == base.get(path) else result.merged).append(path)

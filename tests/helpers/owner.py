@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from helpers.formatting import SETTINGS, format_with
 from helpers.releases import files
 
 MARK = r"owner-\d+-\d+"
@@ -101,6 +102,16 @@ class Owner:
         return self.draw.sample(found, min(len(found), self.draw.randint(1, 3)))
 
     # --- What owners do
+
+    def format_everything(self) -> None:
+        """With other settings than the template's."""
+        format_with(f"{self.draw.choice(SETTINGS)} # {self.mark('pyproject.toml')}", self.project)
+
+    def choose_merge_drivers(self) -> None:
+        """Which git would follow in every merge."""
+        drivers = self.draw.choice(["* merge=ours\n", "*.py -merge\n*.yaml merge=union\n", "* merge=binary\n"])
+        with open(self.project / ".gitattributes", "a", encoding="utf-8") as file:
+            file.write(f"# {self.mark('.gitattributes')}\n{drivers}")
 
     def change_config_values(self) -> None:
         for path in self.some(r"^configs/.*\.yaml$"):
@@ -208,6 +219,8 @@ class Owner:
 
 
 EDITS = [
+    Owner.format_everything,
+    Owner.choose_merge_drivers,
     Owner.change_config_values,
     Owner.add_a_model,
     Owner.add_a_loss,

@@ -7,12 +7,12 @@ from helpers.updating import edit, state
 
 
 def test_a_conflict_names_where_code_of_the_file_went(project, ostinato):
-    edit(project, {"digits/engine/rewritten.py": changed(LINES.replace("line", "part"), 25, "part_25 = 'mine'")})
+    edit(project, {"digits/engine/rewritten.py": changed(LINES.replace("line", "part"), 15, "part_15 = 'mine'")})
     said = ostinato("update")
     assert said.code == 1
     (line,) = (line for line in said.splitlines() if line.startswith("  digits/engine/folder/first.py: "))
     assert line.endswith("Code of digits/engine/rewritten.py is now in digits/engine/folder/second.py.")
-    assert "part_25 = 'mine'" in git(project, "show", "ostinato-update-0.2.0:digits/engine/folder/first.py")
+    assert "part_15 = 'mine'" in git(project, "show", "ostinato-update-0.2.0:digits/engine/folder/first.py")
 
 
 @pytest.mark.parametrize(

@@ -104,6 +104,15 @@ def test_an_edit_of_a_file_that_git_does_not_recognise_is_merged(project, ostina
     assert not (project / "digits/engine/rewritten.py").exists()
 
 
+def test_an_edit_of_code_that_went_to_another_file_is_merged_there(project, ostinato):
+    edit(project, {"digits/engine/rewritten.py": changed(LINES.replace("line", "part"), 25, "part_25 = 'mine'")})
+    said = ostinato("update")
+    assert said.code == 0, said
+    assert "digits/engine/folder/second.py: your change of digits/engine/rewritten.py is here" in said
+    assert "part_24 = 24\npart_25 = 'mine'\npart_26 = 26\n" in (project / "digits/engine/folder/second.py").read_text()
+    assert "mine" not in (project / "digits/engine/folder/first.py").read_text()
+
+
 def test_a_value_beside_a_reworded_comment_is_merged(project, ostinato):
     edit(project, {"configs/model/net.yaml": "width: 64 # channels\ndepth: 2 # blocks\n"})
     assert ostinato("update").code == 0
