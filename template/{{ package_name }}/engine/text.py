@@ -45,6 +45,16 @@ def number(value: float) -> str:
     return next((text for text in texts if len(text) <= NUMBER_WIDTH), texts[-1])
 
 
+def spread(values: Sequence[float], digits: int = DIGITS) -> str:
+    """Return the mean ± the standard deviation, the only value, or ""."""
+    from statistics import fmean, stdev  # here: few commands need it
+
+    if not values:
+        return ""
+    mean = f"{fmean(values):.{digits}g}"
+    return f"{mean} ± {stdev(values):.2g}" if len(values) > 1 else mean
+
+
 def typed(value: object) -> str:
     """Return a config value as on the command line."""
     return {"None": "null", "True": "true", "False": "false"}.get(str(value), str(value))

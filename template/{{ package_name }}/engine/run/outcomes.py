@@ -1,5 +1,6 @@
 """How the jobs of a sweep ended: the table at its end."""
 
+import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,7 +10,7 @@ from typing import Any
 from ..config.schema import Config
 from ..errors import FAILED, FINISHED, MISTAKE, STOPPED
 from ..paths import RUNS, shown
-from ..text import align, tell
+from ..text import align, spread, tell
 from .folder import Run, read_metrics
 
 
@@ -27,7 +28,9 @@ class Outcome:
         folder = self.resumed
         if folder is None and self.config is not None:
             own = RUNS / self.config.name / str(self.folder_name)
-            folder = next((p for p in (*own.parent.glob(f"{own.name}-*"), own) if p.is_dir()), None)
+            # Another sweep may have begun in the same second.
+            folders = [p for p in (*own.parent.glob(f"{own.name}-*"), own) if p.is_dir()]
+            folder = next((p for p in folders if self._began(p)), None)
         if folder is None:
             ended = {FINISHED: "finished", MISTAKE: "mistake", STOPPED: "stopped"}
             return {"status": ended.get(self.code, "failed")}
@@ -41,27 +44,65 @@ class Outcome:
         status = "killed" if is_lost or self.code > 128 else manifest["status"]
         return {"status": status, "run": shown(folder), **result}
 
+    def _began(self, folder: Path) -> bool:
+        from .facts import without_secrets  # here: a start does not need it
+
+        return Run(folder, None).manifest().get("overrides") == without_secrets(self.overrides)
+
+
+def is_repeat(key: str) -> bool:
+    """Return True for a key that repeats a setting: with another seed, or on another fold."""
+    return key == "seed" or key.rpartition(".")[2] == "fold"
+
 
 def report(outcomes: Sequence[Outcome]) -> None:
-    """Print how the jobs of a sweep ended. Print nothing if no job has a run."""
+    """Print how the jobs of a sweep ended, and the best of them. Print nothing if no job has a run.
+
+    Jobs that differ only in `seed` or a fold have one setting. Settings compete by their means.
+    """
     rows = [(outcome, outcome.result()) for outcome in outcomes]
     if not any("run" in result for _, result in rows):
         return
     shared = set.intersection(*(set(outcome.overrides) for outcome in outcomes))
+    judged = [
+        (o.config.monitor, o.config.monitor_mode) for o, r in rows if o.config and "best" in r
+    ]
+    monitor, mode = judged[0] if len(set(judged)) == 1 else ("", "")
+    sign = -1 if mode == "max" else 1
+    if monitor:
+        rows.sort(key=lambda row: sign * row[1]["best"] if "best" in row[1] else math.inf)
+    settings: dict[str, list[dict[str, Any]]] = {}
     lines = [["job", "overrides", "status", "steps", "best", "last", "run"]]
     for outcome, result in rows:
         own = [o for o in outcome.overrides if o not in shared or len(outcomes) == 1]
+        setting = " ".join(o for o in own if not is_repeat(o.lstrip("+").partition("=")[0]))
+        settings.setdefault(setting, []).append(result)
         status = result["status"] + (f" ({outcome.code})" if outcome.code else "")
         values = [str(result.get(column, "")) for column in ("steps", "best", "last")]
         cells = [str(outcome.number), " ".join(own), status, *values]
         lines.append([*map(_short, cells), result.get("run", "")])
     tell(*align(lines, left=len(lines[0])))
-    judged = [(result["best"], outcome) for outcome, result in rows if "best" in result]
-    monitors = {(o.config.monitor, o.config.monitor_mode) for _, o in judged if o.config}
-    if len(monitors) == 1:
-        ((monitor, mode),) = monitors
-        best, outcome = (max if mode == "max" else min)(judged, key=lambda one: one[0])
-        tell(f"Best: job {outcome.number} with {monitor} {best:.4g}.")
+    if monitor and len(rows) == len(settings):
+        tell(f"Best: job {rows[0][0].number} with {monitor} {rows[0][1]['best']:.4g}.")
+    elif monitor:
+        _report_means(settings, monitor, sign)
+
+
+def _report_means(settings: dict[str, list[dict[str, Any]]], monitor: str, sign: int) -> None:
+    """Print the means over the runs of each setting, the best setting first."""
+    from statistics import fmean
+
+    found = {s: [r["best"] for r in results if "best" in r] for s, results in settings.items()}
+    lines = [["setting", "runs", "best", "last"]]
+    order = sorted(found, key=lambda s: sign * fmean(found[s]) if found[s] else math.inf)
+    for setting in order:
+        results = settings[setting]
+        last = [r["last"] for r in results if "last" in r]
+        count = f"{len(found[setting])} of {len(results)}"
+        lines.append([_short(setting) or "all", count, spread(found[setting]), spread(last)])
+    tell("", *align(lines, left=2))
+    best = f"{monitor} {spread(found[order[0]])}"
+    tell(f"Best: {_short(order[0]) or 'all'} with {best} (mean ± standard deviation).")
 
 
 def _short(text: str) -> str:

@@ -1,6 +1,7 @@
 """`compare RUN…`: a table of runs, means over seeds, and curves. Without torch."""
 
 import math
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from statistics import fmean, stdev
@@ -13,7 +14,8 @@ from ..config.stored import flat, refuse_aliases
 from ..errors import UserError, one_line
 from ..paths import RUNS, refuse_links, shown
 from ..run.folder import Run, read_metrics
-from ..text import align, tell
+from ..run.outcomes import is_repeat
+from ..text import align, spread, tell
 from .curves import plot
 from .folders import new_figure, runs_below, save_figure
 
@@ -44,21 +46,31 @@ class Summary:
         self.weights = (result.get("ema_sha256") or result.get("weights_sha256") or "")[:12]
 
 
-def compare_runs(folders: Sequence[Path], out: Path, tag: str | None) -> None:
-    """Print a table and the means over seeds; draw the curves. Raises `UserError`."""
+def compare_runs(
+    folders: Sequence[Path], out: Path, tag: str | None, word: str | None = None
+) -> None:
+    """Print a table and the means over seeds; draw the curves. Raises `UserError`.
+
+    tag: what to draw; None: the monitored value. word: only runs that have it among their `tags`.
+    """
     found = dict.fromkeys(run for folder in folders for run in runs_below(folder))
-    runs = [Summary(folder) for folder in found]
+    runs = [run for run in map(Summary, found) if not word or word in run.config.get("tags", ())]
+    if not runs:
+        raise UserError(f"None of the runs has the tag '{word}'. Set tags=[{word}] in a run.")
     drawn = tag or next((run.monitor for run in runs if run.best is not None), None)
     if tag and not any(tag in row for run in runs for row in run.rows):
         raise UserError(f"None of the runs has logged '{tag}'. Name another tag with --key.")
     keys = differing_keys(runs)
+    columns = [*keys, *(["tags"] if any(run.config.get("tags") for run in runs) else [])]
     monitor = f" {runs[0].monitor}" if len({run.monitor for run in runs}) == 1 else ""
-    table = [["run", *keys, "status", "steps", f"last{monitor}", f"best{monitor}", "weights"]]
+    table = [["run", *columns, "status", "steps", f"last{monitor}", f"best{monitor}", "weights"]]
     for run in runs:
         steps = max((row["step"] for row in run.rows), default=0)
         ends = ("-" if value is None else f"{value:.5g}" for value in (run.last, run.best))
-        table.append([run.shown, *_values(run, keys), run.status, str(steps), *ends, run.weights])
-    tell(*align(table), *means_over_seeds(runs))
+        table.append(
+            [run.shown, *_values(run, columns), run.status, str(steps), *ends, run.weights]
+        )
+    tell(*align(table), *means_over_repeats(runs))
     if drawn:
         draw_comparison(runs, keys, drawn, out)
         tell(f"The curves: {shown(out)}")
@@ -82,34 +94,56 @@ def _settings(run: Summary, keys: Sequence[str]) -> str:
     return ", ".join(map("=".join, zip(keys, _values(run, keys), strict=True)))
 
 
-def means_over_seeds(runs: Sequence[Summary]) -> Iterator[str]:
-    """Average finished runs whose configs differ only in `seed`; each seed counts once."""
+def means_over_repeats(runs: Sequence[Summary]) -> Iterator[str]:
+    """Average finished runs whose configs differ only in `seed` or a fold; each counts once."""
     finished = [run for run in runs if run.status == "finished" and run.last is not None]
-    keys = [key for key in differing_keys(finished) if key != "seed"]
-    groups: dict[str, dict[Any, Summary]] = {}
+    keys = differing_keys(finished)
+    repeats, settings = [k for k in keys if is_repeat(k)], [k for k in keys if not is_repeat(k)]
+    groups: dict[str, dict[str, Summary]] = {}
     for run in finished:
-        groups.setdefault(_settings(run, keys), {})[run.config.get("seed")] = run
-    for name, by_seed in groups.items():
-        if len(by_seed) > 1:
-            group = list(by_seed.values())
-            last, best = zip(*((run.last, run.best) for run in group), strict=True)
-            seeds = ", ".join(map(str, sorted(by_seed))) + (f" with {name}" if name else "")
+        groups.setdefault(_settings(run, settings), {})[_settings(run, repeats)] = run
+    for name, by_repeat in groups.items():
+        group, over = list(by_repeat.values()), []
+        for key in repeats:
+            values = sorted({str(run.config.get(key)) for run in group}, key=lambda v: (len(v), v))
+            over += [f"{key.rpartition('.')[2]}s {', '.join(values)}"] if len(values) > 1 else []
+        if len(group) > 1:
+            last, best = ([getattr(run, what) for run in group] for what in ("last", "best"))
             yield (
-                f"{group[0].monitor} over seeds {seeds}: last {_spread(last)}, best {_spread(best)} "
+                f"{group[0].monitor} over {' and '.join(over)}{f' with {name}' if name else ''}: "
+                f"last {spread(last, 5)}, best {spread(best, 5)} "
                 f"(mean ± standard deviation of {len(group)} runs)"
             )
 
 
-def _spread(values: Sequence[float]) -> str:
-    return f"{fmean(values):.5g} ± {stdev(values):.2g}"
-
-
 def draw_comparison(runs: Sequence[Summary], keys: Sequence[str], tag: str, path: Path) -> None:
+    """Draw a tag over the steps in one colour for each setting: its mean over seeds and folds."""
     figure, (axes,) = new_figure()
-    names = [_settings(run, keys) for run in runs]
-    if not keys or max(map(len, names)) > 60:  # would be wider than the picture
-        names = [run.shown for run in runs]
-    for run, name in zip(runs, names, strict=True):
-        plot(axes, run.rows, tag, name, markers=29)
+    runs = [run for run in runs if any(tag in row for row in run.rows)]
+    count = Counter(_settings(run, keys) for run in runs)
+    groups: dict[str, list[Summary]] = {}
+    for run in runs:
+        setting = _settings(run, [key for key in keys if not is_repeat(key)])
+        is_again = count[_settings(run, keys)] > 1  # the code may have changed: a line of its own
+        groups.setdefault(run.shown if is_again else setting, []).append(run)
+    is_wide = max(map(len, groups)) > 60  # names would be wider than the picture
+    for number, (name, group) in enumerate(groups.items()):
+        mean = f"mean of {len(group)} runs" if len(group) > 1 else ""
+        shown = group[0].shown if is_wide or not (name or mean) else name
+        _draw_mean(axes, group, tag, ", ".join(filter(None, (shown, mean))), f"C{number}")
     axes.set(xlabel="optimizer step", ylabel=tag)
     save_figure(figure, path)
+
+
+def _draw_mean(axes: Any, runs: Sequence[Summary], tag: str, label: str, color: str) -> None:
+    """Draw the mean at the steps that all runs have logged, and a band of ± one deviation."""
+    logged = [{row["step"]: row[tag] for row in run.rows if tag in row} for run in runs]
+    steps = sorted(set.intersection(*map(set, logged)))
+    points = [(step, [values[step] for values in logged]) for step in steps]
+    rows = [{"step": step, tag: fmean(values)} for step, values in points]
+    plot(axes, rows, tag, label, markers=29, color=color)
+    if len(logged) > 1:
+        points = [(step, values) for step, values in points if all(map(math.isfinite, values))]
+        means = [(step, fmean(values), stdev(values)) for step, values in points]
+        low, high = ([m + sign * d for _, m, d in means] for sign in (-1, 1))
+        axes.fill_between([step for step, *_ in means], low, high, color=color, alpha=0.2, lw=0)
