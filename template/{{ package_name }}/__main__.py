@@ -12,22 +12,32 @@ from typing import Any, NoReturn
 
 from .engine.errors import FAILED, FINISHED, Exit, UserError, own_words
 from .engine.machine import distributed
-from .engine.paths import ROOT
+from .engine.paths import ROOT, RUNS, shown
 from .engine.text import say
 
 # Each function imports what it needs, so that --help and mistakes answer before torch is loaded.
 
 
 class _Parser(argparse.ArgumentParser):
+    is_mixing = False
+
     def error(self, message: str) -> NoReturn:
         raise UserError(f"{message[:1].upper()}{message[1:]}. See {self.prog} --help.")
 
+    def parse_known_args(self, *arguments: Any) -> Any:  # type: ignore[override]
+        """Let options stand between the words of a verb, as in `predict RUN --out FILE PATH`."""
+        if self._subparsers is not None or self.is_mixing:
+            return super().parse_known_args(*arguments)
+        self.is_mixing = True  # the next line calls this method
+        return self.parse_known_intermixed_args(*arguments)
+
 
 def evaluate(options: argparse.Namespace) -> None:
-    folder, run = _open(options)
+    _find(options)
+    run = _open(options)
     from .engine.tools.evaluate import evaluate_run
 
-    evaluate_run(run, options.split, options.batch_size, options.out or folder)
+    evaluate_run(run, options.split, options.batch_size, options.out or options.run)
 
 
 def predict(options: argparse.Namespace) -> None:
@@ -35,54 +45,66 @@ def predict(options: argparse.Namespace) -> None:
         raise UserError(
             f"--out {options.out.name} is not a table. Name a file that ends in .csv or .jsonl."
         )
+    _find(options)
     for path in options.paths:
         if not os.path.exists(path):
             raise UserError(f"There is no file or folder {path}. Name one that exists.")
-    _, run = _open(options)
+    run = _open(options)
     from .engine.tools.predict import predict_files
 
     predict_files(run, options.paths, options.batch_size, options.out)
 
 
 def export(options: argparse.Namespace) -> None:
-    from .engine.tools.folders import one_run
-
-    one_run(options.run)
+    _find(options)
     from .engine.tools.export import check_formats, export_run
 
     formats = options.format.split(",")
     check_formats(formats)
     # Other machines expect the usual memory layout.
-    folder, run = _open(options, channels_last=False)
-    export_run(run, formats, options.out or folder)
+    run = _open(options, channels_last=False)
+    export_run(run, formats, options.out or options.run)
 
 
 def compare(options: argparse.Namespace) -> None:
     endings = (".png", ".pdf", ".svg", ".eps", ".jpg", ".jpeg", ".webp")
     if options.out is not None and options.out.suffix.lower() not in endings:
         raise UserError(f"--out {options.out.name} is not a picture. Let it end in .png or .pdf.")
+    from .engine.tools.chosen import newest_run
     from .engine.tools.compare import compare_runs
 
-    compare_runs(options.run, options.out or ROOT / "runs/compare.png", options.key)
+    folders = options.run or [newest_run().parent]
+    compare_runs(folders, options.out or RUNS / "compare.png", options.key, options.tagged)
 
 
 def reproduce(options: argparse.Namespace) -> None:
-    from .engine.tools.folders import one_run
+    _find(options)
     from .engine.tools.reproduce import reproduce_run
 
-    reproduce_run(one_run(options.run), options.stop_at, **_machine(options))
+    reproduce_run(options.run, options.stop_at, **_machine(options))
 
 
-def _open(options: argparse.Namespace, **replaced: Any) -> tuple[Path, Any]:
-    """Return the run's folder and the opened run."""
+def _find(options: argparse.Namespace) -> None:
+    """Put the folder of the run in the place of the word that names it. Raises `UserError`."""
+    from .engine.tools.chosen import holds_runs, one_run
+
+    word = options.run
+    if word is not None and word.startswith("data.root="):  # RUN is left out
+        options.moved, word = word.removeprefix("data.root="), None
+    elif word is not None and options.work is predict and not holds_runs(Path(word)):
+        options.paths.insert(0, shown(Path(word)))
+        word = None
+    options.run = one_run(None if word is None else Path(word))
+
+
+def _open(options: argparse.Namespace, **replaced: Any) -> Any:
+    """Return the opened run."""
     from .engine.config.stored import read_config
-    from .engine.tools.folders import one_run
 
-    folder = one_run(options.run)
-    read_config(folder)  # reports a mistake before torch is loaded
+    read_config(options.run)  # reports a mistake before torch is loaded
     from .engine.tools.open_run import open_run
 
-    return folder, open_run(folder, options.checkpoint, **_machine(options), **replaced)
+    return open_run(options.run, options.checkpoint, **_machine(options), **replaced)
 
 
 def _machine(options: argparse.Namespace) -> dict[str, Any]:
@@ -104,12 +126,14 @@ def _parser() -> argparse.ArgumentParser:
     def verb(
         work: Callable[[argparse.Namespace], None],
         text: str,
-        runs: str = "a run folder, such as runs/NAME/TIME",
-        nargs: str | None = None,
+        **run: Any,
     ) -> argparse.ArgumentParser:
         own = verbs.add_parser(work.__name__, help=text, description=text)
         own.set_defaults(work=work)
-        own.add_argument("run", type=_path, metavar="RUN", nargs=nargs, help=runs)
+        said = "runs/NAME/TIME, or runs/NAME for its best run (default: the newest run)"
+        own.add_argument(
+            "run", **{"metavar": "RUN", "nargs": "?", "type": _word, "help": said, **run}
+        )
         return own
 
     def takes_packages(own: argparse.ArgumentParser) -> None:
@@ -149,10 +173,12 @@ def _parser() -> argparse.ArgumentParser:
     takes_model(one, device="cpu")
 
     one = verb(compare, "Show a table of runs, mean ± deviation over seeds, and their curves.",
-               "run folders, or folders of them, such as runs/NAME", nargs="+")  # fmt: skip
+               nargs="*", type=_path, help="run folders, or folders of them, such as runs/NAME "
+               "(default: that of the newest run)")  # fmt: skip
     one.add_argument("--out", type=_path, metavar="FILE",
                      help="the picture of the curves (default: runs/compare.png)")  # fmt: skip
     one.add_argument("--key", metavar="TAG", help="what to draw (default: the monitor)")
+    one.add_argument("--tagged", metavar="WORD", help="only runs with this word in their `tags`")
 
     one = verb(reproduce, "Train a finished run again and compare every logged value and weight.")
     takes_data(one)
@@ -167,6 +193,11 @@ def _parser() -> argparse.ArgumentParser:
 def _path(text: str) -> Path:
     """Paths on the command line start at the current directory; paths in a config, at the project."""
     return Path(os.path.expanduser(text)).absolute()
+
+
+def _word(text: str) -> str:
+    """The word in the place of RUN, which may be left out."""
+    return f"data.root={_moved(text)}" if text.startswith("data.root=") else str(_path(text))
 
 
 def _moved(text: str) -> str:

@@ -19,9 +19,8 @@ def refused(done: Result, *words: str) -> None:
 
 def test_mistakes_are_one_sentence(tool, digits, run, tmp_path):
     refused(tool("evaluate", "runs/nothing"), "runs/nothing")
-    refused(tool("evaluate", "runs/seeds"), "is not a run", str(runs(digits, "seeds")[-1].name))
     refused(tool("evaluate", run, "--split", "dev"), "dev", "'val', 'test'")
-    refused(tool("evaluate"), "RUN")
+    refused(tool("predict"), "required: PATH")
     refused(tool("evaluate", run, "--batch-size", "0"), "'0'")
     refused(tool("evaluate", run, "--checkpoint", "step-1.pt"), "step-1.pt", "best.pt")
     torch.save({"weights": 1}, tmp_path / "other.pt")
@@ -44,7 +43,7 @@ def test_mistakes_are_one_sentence(tool, digits, run, tmp_path):
 
 @pytest.mark.parametrize(
     ("arguments", "code"),
-    [(["--help"], 0), (["compare", "runs/seeds"], 0), (["evaluate", "runs/seeds"], 2)],
+    [(["--help"], 0), (["compare", "runs/seeds"], 0), (["evaluate", "runs/nothing"], 2)],
     ids=["help", "compare", "mistake"],
 )
 def test_help_compare_and_mistakes_do_not_import_torch(digits, arguments, code):

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import UserError
-from ..paths import refuse_links, replacing, shown
+from ..paths import replacing, shown
 from ..run.find import is_run
 
 _FONTS = ("Noto Sans CJK SC", "Noto Sans CJK JP", "WenQuanYi Zen Hei", "PingFang SC")
@@ -23,14 +23,6 @@ def runs_below(folder: Path) -> list[Path]:
     if not found:
         raise UserError(f"No run is in {shown(folder)}. Name a run folder, such as runs/NAME/TIME.")
     return found
-
-
-def one_run(folder: Path) -> Path:
-    found = runs_below(folder)
-    if found != [folder]:
-        raise UserError(f"{shown(folder)} is not a run. Name one below it: {shown(found[-1])}.")
-    refuse_links(folder)
-    return folder
 
 
 @contextlib.contextmanager

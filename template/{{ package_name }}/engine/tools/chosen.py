@@ -1,0 +1,59 @@
+"""Which run a command means: the one that it names, the best of a folder, or the newest."""
+
+import contextlib
+from pathlib import Path
+
+from ..errors import UserError
+from ..paths import RUNS, refuse_links, shown
+from ..run.find import started
+from ..text import number, say
+from .compare import Summary
+from .folders import runs_below
+
+
+def one_run(folder: Path | None) -> Path:
+    """Return `folder` if it is a run, else the best run in it. None: the newest of all runs.
+
+    Says which run it is, if the command does not. Raises `UserError`.
+    """
+    if folder is None:
+        run = newest_run()
+        say(f"{shown(run)} is the newest run.")
+    elif (found := runs_below(folder)) == [folder]:
+        run = folder
+    else:
+        run = _best(folder, found)
+    refuse_links(run)
+    return run
+
+
+def holds_runs(path: Path) -> bool:
+    """Return True if a word of a command names a run, or a folder of runs, or a place for them."""
+    with contextlib.suppress(UserError):
+        return bool(runs_below(path))
+    return not path.exists() or path.is_relative_to(RUNS)
+
+
+def newest_run() -> Path:
+    """Return the run that began last. What `reproduce` trained again does not count."""
+    return max((run for run in runs_below(RUNS) if "reproduced" not in run.parts), key=started)
+
+
+def _best(folder: Path, found: list[Path]) -> Path:
+    if len(found) == 1:
+        say(f"{shown(found[0])} is the only run in {shown(folder)}.")
+        return found[0]
+    runs = {run: Summary(run) for run in found}
+    values = {run: summary.best for run, summary in runs.items() if summary.best is not None}
+    if not values:
+        raise UserError(f"No run in {shown(folder)} was validated. Name one: {shown(found[-1])}.")
+    kinds = {(runs[run].monitor, runs[run].config.get("monitor_mode")) for run in values}
+    if len(kinds) > 1:
+        raise UserError(
+            f"The runs in {shown(folder)} monitor different values: "
+            f"{', '.join(sorted(f'{monitor} ({mode})' for monitor, mode in kinds))}. Name one run."
+        )
+    ((monitor, mode),) = kinds
+    run = (max if mode == "max" else min)(values, key=lambda run: values[run])
+    say(f"{shown(run)} is the best of {len(values)} runs: {monitor} {number(values[run])}.")
+    return run
