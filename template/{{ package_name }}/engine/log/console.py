@@ -74,8 +74,10 @@ class Console(logging.Handler):
                 os.dup2(nowhere.fileno(), sys.stdout.fileno())
 
     def format(self, record: logging.LogRecord) -> str:
-        """Return a message without characters that a terminal obeys, except line breaks."""
-        return "\n".join(map(printable, super().format(record).split("\n")))
+        """Return a message without characters that a terminal obeys, except line breaks. A hash of
+        weights is cut to its first 16 characters."""
+        text = re.sub(r"(sha256 \w{16})\w{48}\b", r"\1…", super().format(record))
+        return "\n".join(map(printable, text.split("\n")))
 
     def _coloured(self, record: logging.LogRecord) -> str:
         if hasattr(record, "line"):

@@ -52,7 +52,7 @@ def reproduce_run(folder: Path, stops: Sequence[int], **replaced: Any) -> None:
         reasons = list(_reasons(manifest, new.manifest())) or ["No reason is known."]
         raise Failed("\n  ".join([difference, *reasons]))
     equal = f"{result['steps']} steps, every value that both logged, and weights_sha256"
-    tell(f"identical: {equal} {result['weights_sha256']}")
+    tell(f"identical: {equal} {result['weights_sha256'][:16]}…")
 
 
 def _run_child(run: Run, config: Config, manifest: Mapping[str, Any], *stop: str) -> None:
@@ -81,7 +81,7 @@ def first_difference(old: Run, new: Run) -> str | None:
     for key in ("steps", "last", "best", "weights_sha256", "ema_sha256"):
         a, b = (run.manifest()["result"].get(key) for run in (old, new))
         if a != b:
-            return f"different: {key} at the end: {a}, and again {b}."
+            return f"different: {key} at the end: {a!s:.24}, and again {b!s:.24}."
     return None
 
 
