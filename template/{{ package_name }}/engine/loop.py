@@ -29,7 +29,7 @@ from .rng import Domain
 from .run import checkpoint
 from .run.folder import Run
 from .run.saver import Saver, bad_places
-from .validation import Hooks, evaluate_split
+from .validation import Hooks, evaluate_split, test_best
 
 
 class Steps:
@@ -216,6 +216,7 @@ class Loop(Steps):
             if self.saved_at != self.step:
                 self.save()
             self.saver.wait()
+            test_best(p, self.run, self.report, self.step)
             self.media.finish(self.step, self.progress.best)
         except OSError as error:
             if error.errno in NO_SPACE:  # a failed save knows how much room it needs: let it speak

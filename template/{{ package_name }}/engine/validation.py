@@ -1,6 +1,8 @@
 """Evaluate each sample of a split once. Call what a task does after steps and validations."""
 
+import copy
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +13,17 @@ from . import rng
 from .api import Context, Task, recording
 from .batches.loader import Loader
 from .build.parts import Built, Parts
+from .log.report import Report
 from .log.statistics import Statistics
 from .machine import distributed
 from .machine.device import autocast, ended, to_device
 from .machine.distributed import WORLD_SIZE, is_main
 from .means import parts_of_whole
 from .rng import Domain
+from .run.folder import Run
+from .run.resume import find_weights
+from .setup import held_out
+from .text import logger, number
 
 
 @torch.no_grad()
@@ -65,6 +72,27 @@ def evaluate_split(
             if not isinstance(one, torch.Tensor) or one.numel() == 1:
                 found[f"{name}/{part}" if part else name] = float(one)
     return found
+
+
+def test_best(parts: Parts, run: Run, report: Report, step: int) -> None:
+    """If the config says `test`: evaluate the best checkpoint on the test split.
+
+    Logs the values at `step`, the last of the run, and notes them in the manifest.
+    """
+    if not parts.config.test:
+        return
+    path, state = find_weights(run.folder, "best")
+    weights = state["model"] if state["ema"] is None else state["ema"]
+    built = replace(parts, model=copy.deepcopy(parts.model))  # the run's result needs the last ones
+    built.load_built({**state, "model": weights})
+    loader = held_out(built, "test")
+    assert loader is not None  # else `check_one_batch` has refused the config
+    values = evaluate_split(built, built.model, loader, state["step"], state["epoch"])
+    values = {f"test/{key}": value for key, value in values.items()}
+    report.write(step, values)
+    run.update_manifest(test={"checkpoint": path.name, "step": state["step"], "values": values})
+    shown = "  ".join(f"{tag} {number(value)}" for tag, value in values.items())
+    logger.info(f"{path.name} of step {state['step']} on the test split: {shown}")
 
 
 class Hooks:

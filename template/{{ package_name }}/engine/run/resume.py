@@ -1,5 +1,6 @@
 """Going on with a run: find a checkpoint that can be used, and check that it is the same run."""
 
+import os
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -8,8 +9,8 @@ from ..config.schema import EXTENDING, LENGTH, OPERATIONAL, Config
 from ..config.stored import changed_keys, parse_config, to_yaml
 from ..errors import Failed, UserError
 from ..machine import distributed
-from ..paths import delete_temporary_files, write_whole
-from ..text import logger
+from ..paths import delete_temporary_files, shown, write_whole
+from ..text import logger, say
 from . import checkpoint
 from .checkpoint import BEST, Damaged, Unusable, path_of
 from .facts import fingerprint_differences, timestamp
@@ -70,6 +71,29 @@ def first_usable(
         except OSError as error:
             raise Failed(f"The checkpoint {path} cannot be read: {error}.") from error
     return None
+
+
+def find_weights(folder: Path, which: str) -> tuple[Path, dict[str, Any]]:
+    """Return the checkpoint `which`, or the next newest that can be used. Raises `UserError`."""
+    checkpoints = folder / "checkpoints"
+    numbered, best = checkpoint.newest_first(checkpoints), list(checkpoints.glob(BEST))
+    known = {"best": [*best, *numbered], "last": [*numbered, *best]}
+    files = (path for path in (Path(which), checkpoints / which) if os.path.isfile(path))
+    paths = known[which] if which in known else list(files)[:1]
+    if not paths:
+        names = ", ".join(path.name for path in (*best, *numbered))
+        advice = f"Name one of {names}." if names else "Train until the run has saved one."
+        raise UserError(f"There is no checkpoint '{which}' in {shown(folder)}. {advice}")
+    if which == "best" and not best:
+        say(f"The run has no {BEST} because it was not validated yet. {paths[0].name} is used.")
+    errors: list[Unusable] = []
+    found = first_usable(paths, errors.append)
+    reasons = "; ".join(map(str, errors))
+    if found is None:
+        raise UserError(f"No checkpoint of {shown(folder)} can be used: {reasons}.")
+    if errors:
+        say(f"{reasons}. {found[0].name} is used.")
+    return found
 
 
 def _check_origin(path: Path, state: dict[str, Any], config: Config) -> None:

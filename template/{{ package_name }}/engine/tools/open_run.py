@@ -5,18 +5,18 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from torch import nn
+
 from .. import rng
-from ..api import Context
+from ..api import Context, Data
 from ..build.parts import Built
-from ..config.stored import read_config
-from ..errors import UserError
+from ..config.schema import Config
+from ..config.stored import allowed_by_project, read_config
 from ..machine.device import autocast, choose_device
-from ..paths import shown
-from ..run import checkpoint
-from ..run.checkpoint import BEST, Unusable
-from ..run.resume import first_usable
+from ..paths import ROOT
+from ..run.resume import find_weights
 from ..setup import build_model
-from ..text import say
+from .chosen import one_run
 
 
 @dataclass(frozen=True)
@@ -66,24 +66,17 @@ def open_run(folder: Path, which: str = "best", **replaced: Any) -> Opened:
     return Opened(folder, path, built, state["step"], state["epoch"], averaged, fingerprint)
 
 
-def find_weights(folder: Path, which: str) -> tuple[Path, dict[str, Any]]:
-    """Return the checkpoint `which`, or the next newest that can be used. Raises `UserError`."""
-    checkpoints = folder / "checkpoints"
-    numbered, best = checkpoint.newest_first(checkpoints), list(checkpoints.glob(BEST))
-    known = {"best": [*best, *numbered], "last": [*numbered, *best]}
-    files = (path for path in (Path(which), checkpoints / which) if os.path.isfile(path))
-    paths = known[which] if which in known else list(files)[:1]
-    if not paths:
-        names = ", ".join(path.name for path in (*best, *numbered))
-        advice = f"Name one of {names}." if names else "Train until the run has saved one."
-        raise UserError(f"There is no checkpoint '{which}' in {shown(folder)}. {advice}")
-    if which == "best" and not best:
-        say(f"The run has no {BEST} because it was not validated yet. {paths[0].name} is used.")
-    errors: list[Unusable] = []
-    found = first_usable(paths, errors.append)
-    reasons = "; ".join(map(str, errors))
-    if found is None:
-        raise UserError(f"No checkpoint of {shown(folder)} can be used: {reasons}.")
-    if errors:
-        say(f"{reasons}. {found[0].name} is used.")
-    return found
+def load_run(
+    run: str | Path | None = None, checkpoint: str = "best", **replaced: Any
+) -> tuple[nn.Module, Data, Config]:
+    """Return the trained model in eval mode, the data and the config of a run. Raises `UserError`.
+
+    run: a run folder, or `runs/NAME` for its best run; None: the newest. checkpoint: "best", "last"
+    or a path. replaced: config values, such as device="cpu". The project's root becomes the working
+    directory, because relative paths of runs and configs start there.
+    """
+    os.chdir(ROOT)
+    folder = one_run(None if run is None else ROOT / Path(run).expanduser())
+    replaced = {"allowed_packages": allowed_by_project(), **replaced}
+    built = open_run(folder, checkpoint, **replaced).built
+    return built.model, built.data, built.config
