@@ -13,7 +13,7 @@ TEMPLATES = {
     "configs/": "the other files in `configs/`, so that new choices arrive",
     PACKAGE: f"`{PACKAGE}engine/`, `__init__.py`, `__main__.py`",
     "tests/": "",
-    "": "`train.py`, `find_lr.py`, `slurm.sh`, `pyproject.toml`, CI, editor and lint files",
+    "": "`train.py`, `find_lr.py`, `slurm.sh`, `pyproject.toml`, `.editorconfig`, CI and lint files",
 }
 """The template's files of each row, by folder."""
 MARKS = ("<!-- ownership -->\n", "<!-- end of ownership -->\n")
@@ -33,7 +33,8 @@ def table(package: str = PACKAGE) -> str:
     templates = {folder: [text] if text else [] for folder, text in TEMPLATES.items()}
     for pattern in patterns():
         path = pattern.removeprefix("!").removeprefix("/").removesuffix("/**")
-        path += "" if "." in path.rpartition("/")[2] else "/"
+        is_file = "." in path.rpartition("/")[2][1:] or (ROOT / "template" / path).is_file()
+        path += "" if is_file else "/"
         folder = next(folder for folder in TEMPLATES if path.startswith(folder))
         cell = (templates if pattern.startswith("!") else yours)[folder]
         cell.append(f"`{path.removeprefix(folder) if cell and folder == PACKAGE else path}`")

@@ -65,7 +65,7 @@ def test_the_readme_of_a_project_tells_them_apart_as_an_update_does(template: Pa
     project = render(tmp_path / "new", **answers)
     owned = ownership(template, answers)
     yours, templates = cells((project / "README.md").read_text(encoding="utf-8"))
-    assert len(yours) == 9
+    assert len(yours) == 13
     assert len(templates) >= 7
 
     def matching(names: list[str]) -> set[str]:
