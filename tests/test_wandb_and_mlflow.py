@@ -68,7 +68,7 @@ def same(mine: dict, other: dict) -> bool:
 
 
 def test_wandb_offline(train, workspace, stopping):
-    options = (*stopping, "logger=wandb", "logger.wandb.mode=offline")
+    options = (*stopping, "logger=wandb", "logger.wandb.mode=offline", "tags=[paper,small]")
     assert train(*options, AT="35", WITH="SIGTERM").code == 75
     folder = the_run(workspace)
     done = train(*options, f"resume={folder}")
@@ -84,6 +84,7 @@ def test_wandb_offline(train, workspace, stopping):
         update.key: json.loads(update.value_json) for record in wandb_records(folder) for update in record.config.update
     }
     assert config["optimizer"]["_target_"] == "torch.optim.AdamW"
+    assert {tag for record in wandb_records(folder) for tag in record.run.tags} == {"paper", "small"}
 
 
 def test_wandb_has_every_step_after_a_kill(train, start, workspace, stopping):
@@ -119,7 +120,7 @@ def test_wandb_mistakes(train, workspace, options, said):
 def test_mlflow_with_its_local_store(train, workspace, stopping):
     from mlflow.tracking import MlflowClient
 
-    options = (*stopping, "logger=[tensorboard,mlflow]", "save_every_steps=20", "lr=0.002")
+    options = (*stopping, "logger=[tensorboard,mlflow]", "save_every_steps=20", "lr=0.002", "tags=[paper]")
     assert train(*options, AT="31", WITH="SIGKILL").code == 137
     done = train(*options, "resume=auto")
     assert done.code == 0, done.out
@@ -132,6 +133,7 @@ def test_mlflow_with_its_local_store(train, workspace, stopping):
     assert found.info.run_name == folder.name
     assert found.info.status == "FINISHED"
     assert found.data.params["lr"] == "0.002"
+    assert found.data.tags["paper"] == "true"
     assert found.data.metrics["best/acc"] == result(folder)["best"]
     for tag in {tag for row in rows(folder) for tag in row} - {"step", "epoch"}:
         history = sorted((m.step, m.value) for m in client.get_metric_history(found.info.run_id, tag))

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from . import signals
+from . import errors, signals
 from .build.passes import too_large
 from .config.schema import Config
 from .errors import NO_SPACE, Exit, Failed, SaveError, Stopped, UserError, of_device, own_words
@@ -60,6 +60,10 @@ def _tell(error: Exception, run: Run, config: Config) -> Exit:
         if distributed.LOCAL_RANK == 0 and not distributed.is_main():
             say(others)  # the main process may be cut off from this host
         return Failed(f"{others} {run.resume_hint}")
+    if config.detect_anomaly and "returned nan values" in text:
+        return errors.NotFiniteError(
+            f"{text} The warning before it shows its line in the forward pass."
+        )
     told = of_device(error)
     with contextlib.suppress(OSError):
         logger.error(f"The run failed: {error}", exc_info=error, extra={"file_only": bool(told)})

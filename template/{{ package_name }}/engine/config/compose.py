@@ -64,7 +64,7 @@ _EMPTY = {"logger": "none", "mix": "none", "scheduler": "constant"}  # the choic
 def accept(arguments: Iterable[str]) -> list[str]:
     """Return overrides as Hydra takes them.
 
-    A retired key begins with `++`. `logger=null` becomes the choice for none. A class in place of a
+    A retired key begins with `++`, and `debug` with `+`. `logger=null` becomes the choice for none. A class in place of a
     choice, as in `scheduler=.schedules.Sawtooth`, becomes the `_target_` of an empty section.
     """
     accepted: list[str] = []
@@ -72,6 +72,8 @@ def accept(arguments: Iterable[str]) -> list[str]:
         key, _, value = argument.partition("=")
         if key.lstrip("+") in RETIRED:
             argument = f"++{argument.lstrip('+')}"
+        elif key == "debug":  # no train.yaml lists it. Hydra reads a bare nan as a number.
+            argument = re.sub(r"\bnan\b", "'nan'", f"+{argument}")
         elif key in GROUPS and value not in choices(key):
             if value in ("null", "none"):
                 argument = f"{key}={_EMPTY.get(key, value)}"

@@ -75,7 +75,7 @@ def refuse_other_spellings(arguments: Sequence[str]) -> None:
         if not is_flag and (equals or before.startswith("-")):  # an override, or a flag's value
             continue
         meant = _meant(name)
-        is_key = meant in RULES or meant.split(".")[0] in (*GROUPS, "experiment")
+        is_key = meant in RULES or meant.split(".")[0] in (*GROUPS, "experiment", "debug")
         if not is_key and not meant.endswith("."):
             continue
         if not equals:

@@ -136,6 +136,12 @@ class Config:
     max_steps: int | None = key(
         None, "End after so many optimizer steps at the latest.", at_least=1
     )
+    tags: list[str] = key(
+        list,
+        "Words to find the run by, such as [baseline, paper].",
+        fits=lambda tags: all(type(tag) is str and tag.strip() for tag in tags),
+        must_be="a list of words",
+    )
     vars: dict[str, Any] = key(dict, "Your own keys, for `${vars.NAME}` in other keys.")
 
     batch_size: int = key(
@@ -207,6 +213,7 @@ class Config:
     early_stopping_patience: int | None = key(
         None, "End when more validations in a row than this do not improve `monitor`.", at_least=0
     )
+    test: bool = key(False, "At the end, evaluate `best.pt` on the test split.")
     max_minutes: float | None = key(None, "Stop, save and exit with 75 after this time.", above=0)
     limit_train_batches: int | float | None = key(
         None, "Use only so many batches of an epoch, or this share of them.", **_SHARE
@@ -221,6 +228,9 @@ class Config:
         heading="Start",
     )
     allow_changed_data: bool = key(False, "Go on although the data have changed meanwhile.")
+    detect_anomaly: bool = key(
+        False, "Name the operation that makes a gradient NaN. Steps take longer."
+    )
     profile: bool = key(False, "Trace a few steps into the run folder; a table in train.log.")
     dry_run: bool = key(False, "Build everything, do two steps, try a resume, and leave no run.")
     init_from: str | None = key(
@@ -256,16 +266,27 @@ SECTIONS: dict[str, Any] = {"log": Log, "find_lr": FindLr}
 GROUPS = ("data", "model", "loss", "mix", "optimizer", "scheduler", "logger", "task")
 
 OWN_KEYS = {
-    "data": ("subset",),
-    "optimizer": ("groups", "layer_decay", "no_decay_norm_bias"),
-    "scheduler": ("warmup_steps", "warmup_epochs", "warmup_fraction", "interval"),
+    "data": {
+        "subset": "Train on a fixed part of the data: a number of samples, or a share of them."
+    },
+    "optimizer": {
+        "groups": "Parameter groups, such as [{name: head, match: 'fc.*'}, {name: rest, match: '*'}].",
+        "layer_decay": "Each layer's learning rate as a share of the next layer's, such as 0.75.",
+        "no_decay_norm_bias": "Apply no weight decay to biases and norms.",
+    },
+    "scheduler": {
+        "warmup_steps": "Length of the linear warm-up in steps.",
+        "warmup_epochs": "Length of the linear warm-up in epochs.",
+        "warmup_fraction": "Length of the linear warm-up as a share of the run.",
+        "interval": "How often the learning rate changes: step or epoch.",
+    },
 }
-"""Keys of a group that the engine reads itself."""
+"""Keys of a group that the engine reads itself, with their meaning."""
 
 _OPERATIONAL = """
     device workers data_on_device val_every_epochs val_every_steps save_every_epochs
     save_every_steps keep_last max_minutes resume allow_changed_data allowed_packages profile dry_run
-    log find_lr logger
+    log find_lr logger tags test detect_anomaly
 """
 OPERATIONAL = frozenset(_OPERATIONAL.split())
 """Top-level keys that a resumed run may change, because they do not change the result."""

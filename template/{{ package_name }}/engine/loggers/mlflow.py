@@ -73,6 +73,8 @@ class MLflow(Logger):
         self.client.log_batch(self.run_id, metrics=metrics)
 
     def begin(self, step: int, config: Mapping[str, Any], manifest: Mapping[str, Any]) -> None:
+        for tag in config["tags"]:
+            self.client.set_tag(self.run_id, tag, "true")
         if self.client.get_run(self.run_id).data.params:  # the run began before it was resumed
             return
         params = [Param(key, str(value)[:6000]) for key, value in hyperparameters(config).items()]

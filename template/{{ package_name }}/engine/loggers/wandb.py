@@ -72,6 +72,7 @@ class Wandb(Logger):
 
     def begin(self, step: int, config: Mapping[str, Any], manifest: Mapping[str, Any]) -> None:
         self.run.config.update(dict(config), allow_val_change=True)
+        self.run.tags = tuple({*(self.run.tags or ()), *config["tags"]})
 
     def images(self, step: int, images: Mapping[str, np.ndarray]) -> None:
         self.run.log({"step": step, **{tag: wandb.Image(pixels) for tag, pixels in images.items()}})

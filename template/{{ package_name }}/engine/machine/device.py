@@ -69,6 +69,7 @@ def set_flags(config: Config, precision: str) -> None:
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     torch.backends.cudnn.deterministic = strict
     torch.backends.cudnn.benchmark = not strict
+    torch.autograd.set_detect_anomaly(config.detect_anomaly)
     tf32 = precision in ("tf32", "bf16", "fp16")
     torch.backends.cuda.matmul.allow_tf32 = tf32
     torch.backends.cudnn.allow_tf32 = tf32
