@@ -1,19 +1,27 @@
-"""Writes docs/config.md from the schema: `python docs/make_config.py`. A test keeps it current."""
+"""Write the page of all config keys, for the docs and for projects, and the JSON schema of the config files.
+
+`python docs/make_config.py` makes them from engine/config/schema.py and the comments of the config files. A test keeps
+them current.
+"""
 
 import dataclasses
 import importlib
 import importlib.util
+import json
+import math
+import re
 import sys
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 DOCS = Path(__file__).parent
-ENGINE = DOCS.parent / "template/{{ package_name }}/engine"
+TEMPLATE = DOCS.parent / "template"
+ENGINE = TEMPLATE / "{{ package_name }}/engine"
 HEAD = """# Config keys
 
 For people who look up a key. Set a key in `configs/train.yaml`, in an experiment, or as `KEY=VALUE` on the command
-line.
+line. `python train.py --help KEY` says the same about one key.
 
 The config groups `data`, `model`, `loss`, `mix`, `optimizer`, `scheduler` and `logger` have a folder each in
 `configs/`. Each file there explains its own keys. This page is made from `engine/config/schema.py`.
@@ -73,5 +81,80 @@ def page() -> str:
     return "\n".join(lines).replace("\n\n\n", "\n\n") + "\n"
 
 
+TYPES = {"int": "integer", "float": "number", "bool": "boolean", "str": "string", "None": "null"}
+TYPES |= {"list": "array", "dict": "object"}
+COMPUTED = {"type": "string", "pattern": r"\$\{"}
+"""A value that is computed from other keys, such as ${epochs}."""
+
+
+def key_schema(rule: Any, default: Any = None) -> dict[str, Any]:
+    """Return the JSON schema of a key from its rule."""
+    kinds = re.sub(r"\[.*?\]", "", rule.kind).split(" | ")
+    one: dict[str, Any] = {"type": [TYPES[kind] for kind in kinds if kind in TYPES]}
+    if rule.one_of:  # YAML reads a bare true as a bool
+        bools = [value == "true" for value in rule.one_of if value in ("true", "false")]
+        one = {"enum": [*rule.one_of, *bools]}
+    limits = {"minimum": rule.at_least, "exclusiveMinimum": rule.above}
+    limits |= {"maximum": rule.at_most, "exclusiveMaximum": rule.below}
+    one |= {word: bound for word, bound in limits.items() if math.isfinite(bound)}
+    return {"description": rule.meaning, "default": default, "anyOf": [one, COMPUTED]}
+
+
+def section(fields: dict[str, Any]) -> dict[str, Any]:
+    """Return the schema of a section that holds these keys and no others."""
+    return {"type": "object", "additionalProperties": False, "properties": fields}
+
+
+def fields_of(kind: Any, rules: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Return the schema of each key of a dataclass."""
+    defaults = dataclasses.asdict(kind())
+    return {
+        name: key_schema(rules[f"{prefix}{name}"], defaults[name]) for name in defaults if f"{prefix}{name}" in rules
+    }
+
+
+def group_schema(group: str, own_keys: dict[str, str]) -> dict[str, Any]:
+    """Return the schema of a group: the keys of its files with their comments, and any other key."""
+    keys: dict[str, Any] = {"_target_": {"type": "string", "description": "The class. A leading dot is the package."}}
+    meanings: dict[str, dict[str, None]] = {}
+    for path in sorted(TEMPLATE.glob(f"**/configs/{group}/*.yaml")):
+        for key, meaning in re.findall(r"(?m)^(\w+):(?: .*?)?(?: # (.+))?$", path.read_text(encoding="utf-8")):
+            meanings.setdefault(key, {})[f"{path.stem}: {meaning}" if meaning else ""] = None
+    keys |= {key: {"description": "; ".join(filter(None, found))} for key, found in meanings.items() if key not in keys}
+    keys |= {key: {"description": meaning} for key, meaning in own_keys.items()}
+    return {"type": "object", "properties": keys}
+
+
+def json_schema() -> str:
+    """Return the JSON schema of the config files: of whole configs, and of each group in `definitions`."""
+    schema, retired = module("config.schema"), module("config.check").RETIRED
+    top = fields_of(schema.Config, schema.RULES)
+    for name, kind in schema.SECTIONS.items():
+        top[name] = section(fields_of(kind, schema.RULES, f"{name}."))
+        top[name]["description"] = schema.FIELDS[name].metadata["rule"].meaning
+    for name, one in retired.items():
+        place, _, key = name.rpartition(".")
+        holder = top[place]["properties"] if place else top
+        holder[key] = {"description": f"Ignored since {one.version}. {one.sentence}", "deprecated": True}
+    groups = {name: group_schema(name, schema.OWN_KEYS.get(name, {})) for name in schema.GROUPS}
+    top |= {
+        name: {"description": schema.RULES[name].meaning, "anyOf": [{"$ref": f"#/definitions/{name}"}, COMPUTED]}
+        for name in groups
+    }
+    own = {
+        "defaults": {"type": "array", "description": "The chosen files, read in this order."},
+        "hydra": {"type": "object"},
+    }
+    whole = {"$schema": "http://json-schema.org/draft-07/schema#", **section(own | top), "definitions": groups}
+    return json.dumps(whole, indent=1, ensure_ascii=False) + "\n"
+
+
+def files() -> dict[Path, str]:
+    """Return the files that are made here, and their right content."""
+    configs = TEMPLATE / "configs"
+    return {DOCS / "config.md": page(), configs / "README.md": page(), configs / "schema.json": json_schema()}
+
+
 if __name__ == "__main__":
-    (DOCS / "config.md").write_text(page())
+    for path, text in files().items():
+        path.write_text(text, encoding="utf-8")

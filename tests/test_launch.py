@@ -180,6 +180,8 @@ def imported(project: Path, *arguments: str) -> tuple[int, set[str]]:
     ("arguments", "code"),
     [
         (["--help"], 0),
+        (["--help", "optimizer"], 0),
+        (["--help", "lrr"], 2),
         (["lrr=1"], 2),
         (["epochs=0"], 2),
         (["data=image_folder"], 2),

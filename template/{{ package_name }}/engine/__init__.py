@@ -15,7 +15,7 @@ Read the trunk first, in this order. It takes an evening:
 Beside it:
 
     progress.py     the best value, patience, time limit, stop requests
-    validation.py   each sample of a split once, and what a task does after steps and validations
+    validation.py   each sample of a split once, the test at the end, the hooks of a task
     failures.py     how a failed run ends
     predictions.py  predicted classes as rows and pictures
     sink.py         the interface of loggers, which api.py offers

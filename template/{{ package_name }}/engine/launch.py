@@ -17,7 +17,7 @@ from . import signals
 from .build.sections import check_sections
 from .config import help
 from .config.check import refuse_doubtful_mode
-from .config.compose import compose, composed, read_flags, single_run, to_config
+from .config.compose import compose, read_flags, single_run, to_config
 from .config.hints import explain, first_line
 from .config.schema import EXTENDING, Config
 from .config.stored import changed_keys, follow_length, merge_configs, read_config
@@ -84,7 +84,7 @@ def _lead(work: Work) -> int:
     try:
         sys.argv[1:] = arguments = read_flags(sys.argv[1:])
         if {"--help", "-h"} & set(arguments):
-            print(help.text(composed([a for a in arguments if a[:1] != "-"])), end="")
+            print(help.text(arguments), end="")
         elif (config := single_run(arguments)) is not None:
             job(config, arguments)
         else:  # a sweep, or what a flag such as --cfg asks for
