@@ -2,7 +2,7 @@
 
 import io
 import re
-import subprocess
+import tarfile
 import warnings
 from collections.abc import Callable, Mapping
 from contextlib import redirect_stderr
@@ -83,8 +83,8 @@ class Source:
     def checkout(self, commit: str, folder: Path) -> Path:
         """Write the template's files at a commit into a new folder, without git."""
         folder.mkdir(parents=True)
-        archive = self.git.output("archive", commit)
-        subprocess.run(["tar", "-x", "-C", str(folder)], input=archive, check=True)
+        with tarfile.open(fileobj=io.BytesIO(self.git.output("archive", commit))) as archive:
+            archive.extractall(folder, filter="data")
         return folder
 
 

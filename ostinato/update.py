@@ -150,7 +150,8 @@ def _refuse_unclean(git: Git) -> None:
 
 
 def _is_full(error: Exception) -> bool:
-    return any(text in str(error) for text in ("No space left on device", "Disk quota exceeded"))
+    signs = ("No space left on device", "Disk quota exceeded", "unable to write file")
+    return any(sign in str(error) for sign in signs)
 
 
 def _no_space(temporary: Path, project: Path) -> str:
