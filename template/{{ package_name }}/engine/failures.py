@@ -56,17 +56,18 @@ def _tell(error: Exception, run: Run, config: Config) -> Exit:
             "A loader worker was killed. Most likely memory or shared memory (/dev/shm) ran out. "
             f"Lower workers. {run.resume_hint}"
         )
-    if others := distributed.of_others(error):
-        if distributed.LOCAL_RANK == 0 and not distributed.is_main():
-            say(others)  # the main process may be cut off from this host
-        return Failed(f"{others} {run.resume_hint}")
     if config.detect_anomaly and "returned nan values" in text:
         return errors.NotFiniteError(
             f"{text} The warning before it shows its line in the forward pass."
         )
-    told = of_device(error)
+    others = distributed.of_others(error)
+    told = others or of_device(error)
     with contextlib.suppress(OSError):
         logger.error(f"The run failed: {error}", exc_info=error, extra={"file_only": bool(told)})
+    if others and distributed.LOCAL_RANK == 0 and not distributed.is_main():
+        say(others)  # the main process may be cut off from this host
+    if others:
+        return Failed(f"{others} {run.resume_hint}")
     if told:
         return Failed(f"{told} {run.shown}/train.log says where.")
     return Failed(f"The run failed. Its folder is {run.shown}.")

@@ -103,7 +103,7 @@ def of_others(error: BaseException) -> str:
         return ""
     if re.search("Connection (closed|reset) by peer", str(error)):
         return "Another process has ended. Its last message says why."
-    if re.search("(?i)timed out|timeout", str(error)):
+    if re.search("(?i)timed out (waiting|after)|operation (timed out|timeout)", str(error)):
         told = f"Another process did not answer within {_PATIENCE} seconds. Its host or network failed,"
         return f"{told} or it was slow, such as while it saved: then raise COLLECTIVE_TIMEOUT."
     return ""
@@ -117,6 +117,7 @@ def own_gpu() -> int | None:
     return 0 if count == 1 else LOCAL_RANK if count > LOCAL_RANK else None
 
 
+@explained()
 def start(seconds: float | None = None) -> None:
     """Join the other processes: NCCL between GPUs, gloo between CPUs. Raises `UserError`.
 
