@@ -1,8 +1,10 @@
 """Runs on several hosts: a host that is lost, and hosts that do not share their files."""
 
+import json
 import os
 import shutil
 import socket
+import subprocess
 import sys
 import time
 
@@ -63,3 +65,26 @@ def test_hosts_that_do_not_share_files_are_refused(server, workspace, tmp_path):
     assert not any((f / "runs").exists() for f in (workspace, other))
     both = [server.start(workspace / "train.py", *SMALL, "max_steps=2", **env, RANK=str(n)) for n in range(2)]
     assert [command.result().code for command in both] == [0, 0]
+
+
+@pytest.mark.skipif("RESTARTS" not in os.environ, reason="takes a minute: RESTARTS=1")
+def test_torchrun_restarts_a_run_whose_process_is_killed(train_together, workspace):
+    (workspace / "digits/dying.py").write_text(
+        "import os, signal\nfrom .task import Classification\n\nclass Dying(Classification):\n"
+        "    def training_step(self, model, batch, ctx):\n"
+        "        at = {'0': 12, '1': 23}.get(os.environ.get('TORCHELASTIC_RESTART_COUNT'))\n"
+        "        if os.environ['RANK'] == '1' and ctx.training and ctx.step == at:\n"
+        "            os.kill(os.getpid(), signal.SIGKILL)\n"
+        "        return super().training_step(model, batch, ctx)\n"
+    )
+    options = (*SMALL, "save_every_steps=5", "max_steps=40", "resume=auto")
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "--max-restarts=3"]
+    env = {k: v for k, v in os.environ.items() if k != "PYTHONDONTWRITEBYTECODE"}
+    env |= {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1"}
+    dying = [*command, "train.py", *options, "task._target_=.dying.Dying", "name=restarted"]
+    done = subprocess.run(dying, cwd=workspace, env=env, text=True, capture_output=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert train_together(*options, "name=whole").code == 0
+    assert result(the_run(workspace, "restarted")) == result(the_run(workspace, "whole"))
+    manifest = json.loads((the_run(workspace, "restarted") / "manifest.json").read_text())
+    assert [resumed["step"] for resumed in manifest["resumed"]] == [10, 20]
