@@ -30,6 +30,20 @@ def test_the_newest_run_is_found_by_the_instant_of_its_start(train, workspace):
     assert "resume=auto goes on with runs/default/second." in done.out
 
 
+def test_auto_goes_on_where_the_data_have_moved(train, workspace, pictures, tmp_path):
+    """As on a cluster, which gives each job another scratch disk."""
+    options = (*QUICK[:2], *QUICK[3:], "data=image_folder", "data.size=8", "data.val_fraction=0.2", "batch_size=8")
+    first, second, third = (tmp_path / name for name in ("first", "second", "third"))
+    pictures.rename(first)
+    assert train(*options, "max_steps=2", f"data.root={first}").code == 0
+    first.rename(second)
+    done = train(*options, "max_steps=3", f"data.root={second}", "resume=auto")
+    assert (done.code, "resume=auto goes on with" in done.out) == (0, True), done.out
+    shutil.copytree(second, third)
+    done = train(*options, "max_steps=4", f"data.root={third}", "resume=auto")
+    assert (done.code, "differs in data. A new run begins" in done.out) == (0, True), done.out
+
+
 def test_auto_says_what_the_nearest_run_differs_in(train, workspace):
     assert train(*QUICK).code == 0
     run = the_run(workspace)

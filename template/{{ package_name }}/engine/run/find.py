@@ -80,9 +80,13 @@ def _differences(folder: Path, config: Config, wanted: dict[str, str]) -> set[st
         stored = _blocks(text)
         lines = {key for key in wanted if wanted[key] != stored.get(key)} - OPERATIONAL - EXTENDING
         # Reading a whole config takes a hundred times as long as these lines.
-        if any(_value(wanted[key]) != _value(stored[key]) for key in lines & stored.keys()):
+        differing = {k for k in lines & stored.keys() if _value(wanted[k]) != _value(stored[k])}
+        if differing - {"data"}:
             return lines
         own = read_config(folder)  # newer keys have their defaults
+        root = own.data.get("root")
+        if differing and (root is None or (ROOT / os.path.expanduser(root)).exists()):
+            return {"data"}  # else the data may have moved
     except (OSError, UserError):  # a version with other keys made it, or it is damaged
         return {"config.yaml, which cannot be read"}
     keys = changed_keys(own, config) - OPERATIONAL
