@@ -52,7 +52,8 @@ class Jobs:
             self.folder.mkdir(parents=True)
         except FileExistsError:
             name = shown(self.folder.parent)
-            raise UserError(f"{name} belongs to another sweep. Start this one again.") from None
+            told = f"{name} belongs to another sweep. Start again, or set another hydra.sweep.dir."
+            raise UserError(told) from None
         self.script, self.gpus, self.host = os.path.abspath(sys.argv[0]), _gpus(), _host()
         # The launcher's processes inherit the mask. Else a Ctrl-C would end them between two jobs.
         signal.pthread_sigmask(signal.SIG_BLOCK, signals.SIGNALS)
@@ -105,12 +106,13 @@ class Jobs:
         outcome.code = self._run(command, config.device, heard)
         if config.resume is not None:
             with contextlib.redirect_stderr(None):  # the job has told which run
-                outcome.resumed = find_run(config) or run
+                run = outcome.resumed = find_run(config) or run
         self._write(note, outcome)
         for asked in heard if outcome.code == STOPPED else ():
             if asked in (signal.SIGUSR1, signal.SIGUSR2) and callable(again := own[asked]):
                 again(asked, None)  # of submitit: it queues the job again
-        value = outcome.result().get("last") if outcome.code == FINISHED else None
+        has_value = outcome.code == FINISHED and is_run(run)  # not of a dry run
+        value = outcome.result().get("last") if has_value else None
         return value if value is not None and math.isfinite(value) else None
 
     def _write(self, note: Path, outcome: Outcome) -> None:
