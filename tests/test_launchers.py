@@ -74,6 +74,14 @@ def test_submitit_starts_a_stopped_job_again(train, workspace, tmp_path):
     assert resumed["step"] == 6
 
 
+def test_a_launcher_does_dry_runs(train, workspace):
+    done = train(*JOBLIB, "dry_run=true", "lr=0.1", **QUIET)
+    assert done.code == 0, done.out
+    assert "ended early" not in done.out
+    assert (workspace / "runs/default/dry_run_0.png").exists()
+    assert list((workspace / "runs/default").glob("2*")) == []
+
+
 def test_a_missing_launcher_is_said_with_how_to_install_it(train, workspace):
     done = train("-m", "hydra/launcher=rq", "lr=0.1")
     assert (done.code, done.out.count("\n")) == (2, 1), done.out
