@@ -26,9 +26,10 @@ BUILT_IN = {
     "segmentation": {"datasets/__init__.py", "datasets/pictures.py"},
     "language_model": set(),
     "regression": set(),
+    "tabular": set(),
 }
 """What a starting point holds of the built-in data sets and models; None: all."""
-ON_DEMAND = {"mlflow", "onnx", "onnxruntime", "optuna", "timm", "wandb"}
+ON_DEMAND = {"mlflow", "onnx", "onnxruntime", "optuna", "submitit", "timm", "wandb"}
 """The code that imports these packages says in a sentence that one is missing. A model of timm brings timm along."""
 DISTRIBUTIONS = {
     "hydra": "hydra-core",
@@ -55,7 +56,8 @@ def test_it_holds_what_it_uses_and_no_more(scaffold, point: str):
     wanted = BUILT_IN[point]
     assert choices(project) == (everything if wanted is None else wanted)
     assert ("torchvision" in dependencies(project)) == (point in ("image_classification", "dense_prediction"))
-    assert ("scikit-learn" in dependencies(project)) == (point == "image_classification")
+    assert ("scikit-learn" in dependencies(project)) == (point in ("image_classification", "tabular"))
+    assert ("pandas" in dependencies(project)) == (point == "tabular")
 
 
 @pytest.mark.parametrize("point", POINTS)

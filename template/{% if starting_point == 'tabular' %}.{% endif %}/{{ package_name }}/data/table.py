@@ -1,0 +1,261 @@
+"""Tables: numbers and categories in, a class or a number out."""
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from ..engine.api import Data, UserError
+from ..engine.errors import nearest
+from ..engine.rng import Permutation
+
+MANY = 20
+"""A column of whole numbers has at most so many different values if they are classes."""
+
+
+class Table(Data):
+    """One sample per row of a CSV or Parquet file. What is not `target` or in `ignore` is an input.
+
+    Columns of numbers are scaled to mean 0 and deviation 1; a missing value becomes 0, and a column
+    that has some gets a second input: 1 where it is missing. Other columns are categories. All of it
+    is fitted on the training rows and kept in `info`, which a run stores: `predict` uses it.
+
+    `kind`: "classification", "regression", or "auto", which looks at the target. `val_fraction` and
+    `test_fraction` of the rows are held out. With `folds`, the rows that are not for the test are cut
+    into so many parts, and part `fold` (from 0) is held out for validation. For classes, each part
+    has the same share of each class.
+    """
+
+    endings = (".csv", ".tsv", ".parquet")
+
+    def __init__(
+        self,
+        path: str | None,
+        target: str,
+        kind: str = "auto",
+        ignore: Sequence[str] = (),
+        val_fraction: float = 0.2,
+        test_fraction: float = 0.2,
+        folds: int | None = None,
+        fold: int = 0,
+        info: Mapping[str, Any] | None = None,
+    ) -> None:
+        self.path, self.target, self.kind, self.ignore = path, target, kind, list(ignore)
+        self.shares, self.folds, self.fold = (val_fraction, test_fraction), folds, fold
+        if kind not in ("auto", "classification", "regression"):
+            raise UserError(f"data.kind={kind} must be auto, classification or regression.")
+        if not (val_fraction > 0 and test_fraction >= 0 and val_fraction + test_fraction < 1):
+            both = f"data.val_fraction={val_fraction} and data.test_fraction={test_fraction}"
+            raise UserError(f"{both} must be above 0, and below 1 together.")
+        if folds is not None and not (folds >= 2 and 0 <= fold < folds):
+            most = f"from 0 to {folds - 1}" if folds >= 2 else "of at least 2 folds"
+            raise UserError(f"data.fold={fold} of data.folds={folds} must be {most}.")
+        self.info = dict(self.fitted() if info is None else info)
+
+    def load(self) -> pd.DataFrame:
+        """Return the whole table. Raises `UserError`."""
+        assert self.path is not None
+        return read_table(self.path)
+
+    @cached_property
+    def frame(self) -> pd.DataFrame:
+        """The rows that have a target. Raises `UserError`."""
+        frame = self.load()
+        for name in (self.target, *self.ignore):
+            if name not in frame.columns:
+                key = "target" if name == self.target else "ignore"
+                columns = list(map(str, frame.columns))
+                hint = nearest(name, columns) or f" It has: {', '.join(columns[:20])}."
+                raise UserError(f"data.{key}: the table has no column '{name}'.{hint}")
+        return frame[frame[self.target].notna()].reset_index(drop=True)
+
+    @cached_property
+    def parts(self) -> dict[str, np.ndarray]:
+        """The rows of each split: the same in every run, because their key is a constant."""
+        values = self.frame[self.target]
+        groups = (
+            values.groupby(values).indices
+            if self._is_classes(values)
+            else {0: np.arange(len(values))}
+        )
+        if len(groups) > max(1, len(values) / 2):
+            many = f"{len(groups)} different values in {len(values)} rows"
+            raise UserError(f"data.target: {many} are no classes. Set data.kind=regression.")
+        parts: dict[str, list[np.ndarray]] = {"train": [], "val": [], "test": []}
+        for number, rows in enumerate(groups.values()):
+            order = rows[Permutation(len(rows), key=number).slice(0, len(rows))]
+            test = round(self.shares[1] * len(rows))
+            rest, count = order[test:], len(rows) - test
+            if self.folds is None:
+                begin, end = 0, round(self.shares[0] * len(rows))
+            else:
+                begin, end = (count * k // self.folds for k in (self.fold, self.fold + 1))
+            parts["test"].append(order[:test])
+            parts["val"].append(rest[begin:end])
+            parts["train"].append(np.concatenate([rest[:begin], rest[end:]]))
+        found = {name: np.sort(np.concatenate(own)) for name, own in parts.items()}
+        for name in ("train", "val"):
+            if not len(found[name]):
+                raise UserError(
+                    f"{len(values)} rows leave none for {name}. Change data.val_fraction."
+                )
+        return found
+
+    def _is_classes(self, values: pd.Series) -> bool:
+        if self.kind != "auto":
+            return self.kind == "classification"
+        is_float = pd.api.types.is_float_dtype(values) and (values % 1 != 0).any()
+        is_number = pd.api.types.is_numeric_dtype(values) and not pd.api.types.is_bool_dtype(values)
+        return not is_number or (not is_float and values.nunique() <= MANY)
+
+    def fitted(self) -> dict[str, Any]:
+        """Return what the training rows say about the columns: plain values. Raises `UserError`."""
+        rows = self.frame.iloc[self.parts["train"]]
+        numbers: dict[str, list[float]] = {}
+        categories: dict[str, list[str]] = {}
+        for name in rows.columns.difference([self.target, *self.ignore], sort=False):
+            column = rows[name]
+            if pd.api.types.is_numeric_dtype(column):
+                values = column.astype("float64").replace([np.inf, -np.inf], np.nan)
+                if values.notna().any():
+                    spread = values.std(ddof=0)
+                    numbers[name] = [
+                        values.mean(),
+                        spread if spread > 0 else 1.0,
+                        values.isna().any(),
+                    ]
+                continue
+            texts = column.dropna().astype(str)
+            if len(texts) > 100 and texts.nunique() > len(texts) / 2:
+                raise UserError(
+                    f"Column '{name}' has {texts.nunique()} different texts in {len(texts)} rows. Leave "
+                    f"it out: data.ignore=[{name}]."
+                )
+            categories[name] = sorted(texts.unique())
+        if not numbers and not categories:
+            raise UserError("The table has no column besides the target and data.ignore.")
+        info: dict[str, Any] = {
+            "numbers": {
+                key: [float(mean), float(std), bool(gap)]
+                for key, (mean, std, gap) in numbers.items()
+            },
+            "categories": categories,
+        }
+        target = rows[self.target]
+        if self._is_classes(target):
+            names = sorted(self.frame[self.target].unique().tolist())
+            return {**info, "classes": len(names), "class_names": list(map(str, names))}
+        if not pd.api.types.is_numeric_dtype(target):
+            raise UserError(
+                f"data.kind=regression, but the column '{self.target}' is not of numbers."
+            )
+        spread = float(target.std(ddof=0))
+        return {**info, "target": [float(target.mean()), spread if spread > 0 else 1.0]}
+
+    def rows(self, frame: pd.DataFrame, labelled: bool = True) -> "Rows":
+        """Return rows as samples. Raises `UserError` for a column that is missing."""
+        lacking = [
+            name
+            for name in (*self.info["numbers"], *self.info["categories"])
+            if name not in frame.columns
+        ]
+        if lacking:
+            raise UserError(f"The table lacks {', '.join(lacking[:5])}, which the model needs.")
+        inputs, places = [], []
+        for name, (mean, spread, has_gaps) in self.info["numbers"].items():
+            values = pd.to_numeric(frame[name], errors="coerce").astype("float64").to_numpy()
+            is_missing = ~np.isfinite(values)
+            inputs.append(np.where(is_missing, 0.0, (values - mean) / spread))
+            inputs += [is_missing] if has_gaps else []
+        for name, known in self.info["categories"].items():
+            # 0 stands for a missing value, and for one that no training row has.
+            texts = frame[name].where(frame[name].isna(), frame[name].astype(str))
+            places.append(pd.Categorical(texts, categories=known).codes + 1)
+        count = len(frame)
+        numbers = np.stack(inputs, axis=1) if inputs else np.empty((count, 0))
+        codes = np.stack(places, axis=1) if places else np.empty((count, 0))
+        return Rows(
+            torch.from_numpy(numbers.astype(np.float32)),
+            torch.from_numpy(codes.astype(np.int64)),
+            self._targets(frame[self.target]) if labelled else self._unknown(count),
+        )
+
+    def _targets(self, values: pd.Series) -> Tensor:
+        if "target" in self.info:
+            mean, spread = self.info["target"]
+            return torch.from_numpy(
+                ((values.astype("float64") - mean) / spread).to_numpy(np.float32)
+            )
+        known = self.info["class_names"]
+        codes = pd.Categorical(values.astype(str), categories=known).codes
+        if (codes < 0).any():
+            other = values[codes < 0].iloc[0]
+            raise UserError(f"The table has the class '{other}', which the run does not know.")
+        return torch.from_numpy(codes.astype(np.int64))
+
+    def _unknown(self, count: int) -> Tensor:
+        return (
+            torch.full((count,), torch.nan) if "target" in self.info else torch.full((count,), -1)
+        )
+
+    def split(self, name: str) -> Dataset | None:
+        part = self.parts.get(name)
+        return None if part is None or not len(part) else self.rows(self.frame.iloc[part])
+
+    def files(self, paths: Sequence[str]) -> Dataset:
+        frames = [read_table(path) for path in paths]
+        rows = self.rows(pd.concat(frames, ignore_index=True), labelled=False)
+        pairs = zip(paths, frames, strict=True)
+        rows.names = [f"{path}:{line + 1}" for path, frame in pairs for line in range(len(frame))]
+        return rows
+
+    def fingerprint(self) -> str:
+        hashes = pd.util.hash_pandas_object(self.frame, index=False).to_numpy()
+        return hashlib.sha256(hashes.tobytes()).hexdigest()[:16]
+
+
+class Rows(Dataset):
+    """Rows in memory. A sample is (numbers float32 [N], categories int64 [C], target)."""
+
+    names: list[str]
+
+    def __init__(self, numbers: Tensor, categories: Tensor, targets: Tensor) -> None:
+        self.tensors = numbers, categories, targets
+        self.sample_bytes = 4 * numbers.shape[1] + 8 * categories.shape[1] + 8
+
+    def __len__(self) -> int:
+        return len(self.tensors[0])
+
+    def __getitem__(self, index: int) -> tuple[Tensor, ...]:
+        return tuple(tensor[index] for tensor in self.tensors)
+
+    def batch(self, indices: np.ndarray, keys: np.ndarray) -> tuple[Tensor, ...]:
+        """Return whole batches at once, which the engine prefers (see api.BatchDataset)."""
+        chosen = torch.from_numpy(indices)
+        return tuple(tensor[chosen] for tensor in self.tensors)
+
+
+def read_table(path: str) -> pd.DataFrame:
+    """Return the table of a CSV, TSV or Parquet file. Raises `UserError`."""
+    place = Path(path).expanduser().absolute()
+    try:
+        if place.suffix == ".parquet":
+            return pd.read_parquet(place)
+        return pd.read_csv(
+            place, sep="\t" if ".tsv" in place.suffixes else ",", encoding="utf-8-sig"
+        )
+    except FileNotFoundError:
+        raise UserError(f"{place} does not exist. Set data.path=FILE.") from None
+    except ImportError:
+        raise UserError("Parquet files need pyarrow. Install it: uv add pyarrow") from None
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f"{place} cannot be read as a table: {str(error).splitlines()[0]}"
+        ) from error

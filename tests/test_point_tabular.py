@@ -1,0 +1,127 @@
+"""The starting point `tabular`: what it reaches, reads, refuses and repeats."""
+
+import json
+
+import numpy as np
+import pytest
+from helpers.runs import result, rows
+from helpers.starting_points import assert_nothing_of_others, point_fixture
+
+pandas = pytest.importorskip("pandas")
+
+SHORT = ("epochs=2", "batch_size=16", "limit_train_batches=5", "model.width=16", "model.dropout=0")
+
+point = point_fixture("tabular", *SHORT)
+
+
+def test_it_tells_benign_from_malignant(point):
+    run = point.default_run()
+    assert result(run)["best"] < 0.15
+    assert [row for row in rows(run) if "val/acc" in row][-1]["val/acc"] > 0.93
+
+
+def test_nothing_of_other_starting_points(point):
+    configs = {"data/table", "data/breast_cancer", "data/diabetes", "model/net", "experiment/diabetes"}
+    code = {"digits/data/table.py", "digits/data/examples.py", "digits/models/net.py"}
+    assert_nothing_of_others(point.project, {f"configs/{name}.yaml" for name in configs} | code)
+
+
+def test_exact(point):
+    point.assert_exact()
+
+
+def test_in_parts(point):
+    point.assert_equal_in_parts()
+
+
+@pytest.fixture(scope="module")
+def houses(point, tmp_path_factory):
+    """Prices that follow from the area and the town, in files of every kind; the validation data are in them."""
+    draw, count = np.random.default_rng(0), 400
+    area, town = draw.uniform(30, 200, count), draw.choice(["Bern", "Genf", "Zug"], count)
+    price = 1000 * area + 50_000 * (town == "Zug") + draw.normal(0, 2000, count)
+    frame = pandas.DataFrame({"id": range(count), "area": area, "town": town, "price": price})
+    frame.loc[::17, "area"] = None
+    frame.loc[::19, "town"] = None
+    frame.loc[::40, "price"] = None
+    path = tmp_path_factory.mktemp("houses") / "houses.csv"
+    frame.to_csv(path, index=False)
+    frame.to_csv(path.with_suffix(".tsv"), index=False, sep="\t")
+    return path
+
+
+def own(path, *more):
+    return ("data=table", f"data.path={path}", "data.target=price", "data.ignore=[id]", *more)
+
+
+def test_a_table_of_numbers_categories_and_gaps(point, houses, tmp_path):
+    done = point.train(*own(houses), "epochs=20", "model.width=32", "name=houses")
+    assert done.code == 0, done.out
+    run = point.run("houses")
+    last = [row for row in rows(run) if "val/rmse" in row][-1]
+    spread = last["val/rmse"] / last["val/mse"] ** 0.5
+    known = pandas.read_csv(houses).dropna(subset="price")
+    assert spread == pytest.approx(known.price.std(), rel=0.05), "in the units of the target"
+    assert last["val/r2"] > 0.7
+    # Predictions undo the scaling of the training rows. A new town, a gap and another order of columns are fine.
+    new = pandas.DataFrame({"town": ["Zug", "Bern", "Paris", None], "area": [100.0, 100.0, 100.0, None], "x": 1})
+    new.to_csv(tmp_path / "new.csv", index=False)
+    out = tmp_path / "said.jsonl"
+    done = point.tool("predict", run, tmp_path / "new.csv", "--out", out)
+    assert done.code == 0, done.out
+    said = [json.loads(line) for line in out.read_text().splitlines()]
+    assert [row["path"].rsplit(":", 1)[1] for row in said] == ["1", "2", "3", "4"]
+    assert said[0]["value"] == pytest.approx(150_000, rel=0.2)
+    assert said[1]["value"] == pytest.approx(100_000, rel=0.2)
+    assert all(np.isfinite(row["value"]) for row in said)
+    new.drop(columns="area").to_csv(tmp_path / "less.csv", index=False)
+    done = point.tool("predict", run, tmp_path / "less.csv")
+    assert done.code == 2
+    assert "lacks area" in done.last
+
+
+def test_every_kind_of_file_gives_the_same_rows(point, houses):
+    hashes = set()
+    for path in (houses, houses.with_suffix(".tsv")):
+        done = point.train(*own(path), *SHORT, f"name={path.suffix[1:]}")
+        assert done.code == 0, done.out
+        hashes.add(result(point.run(path.suffix[1:]))["weights_sha256"])
+    if pytest.importorskip("pyarrow", reason="Parquet needs pyarrow"):
+        pandas.read_csv(houses).to_parquet(houses.with_suffix(".parquet"))
+        done = point.train(*own(houses.with_suffix(".parquet")), *SHORT, "name=parquet")
+        assert done.code == 0, done.out
+        hashes.add(result(point.run("parquet"))["weights_sha256"])
+    assert len(hashes) == 1
+
+
+@pytest.mark.parametrize(
+    ("overrides", "said"),
+    [
+        (("data.target=prize",), "Did you mean 'price'?"),
+        (
+            ("data.ignore=[]", "data.target=area", "data.kind=classification"),
+            "are no classes",
+        ),
+        (("data.path=missing.csv",), "does not exist"),
+        (("data.folds=3", "data.fold=3"), "data.fold=3 of data.folds=3 must be from 0 to 2"),
+        (("data.val_fraction=0.6", "data.test_fraction=0.5"), "below 1 together"),
+        (("data.kind=regression", "data.target=town"), "not of numbers"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, tuple) else None,
+)
+def test_mistakes(point, houses, overrides, said):
+    done = point.train(*own(houses), *overrides, "name=wrong", "max_steps=2")
+    assert done.code == 2, done.out
+    assert said in done.last
+    assert "Traceback" not in done.out
+    assert not (point.project / "runs/wrong").exists()
+
+
+def test_texts_that_tell_rows_apart_are_no_categories(point, tmp_path):
+    frame = pandas.DataFrame({"name": [f"n{i}" for i in range(200)], "x": range(200), "y": [i % 2 for i in range(200)]})
+    frame.to_csv(tmp_path / "t.csv", index=False)
+    command = ("data=table", f"data.path={tmp_path / 't.csv'}", "data.target=y", "name=wrong", "max_steps=2")
+    done = point.train(*command)
+    assert done.code == 2
+    assert "data.ignore=[name]" in done.last
+    assert point.train(*command, "data.ignore=[name]", "batch_size=8").code == 0
