@@ -79,7 +79,7 @@ def test_mistakes(train, reproduce, workspace):
     for arguments, words in (
         ((folder, "--stop-at", "16"), "Name steps from 1 to 15"),
         ((folder, "--stop-at", "3,x"), "'x' is not a whole number"),
-        ((workspace / "runs",), "is not a run"),
+        ((workspace / "nothing",), "Name a run folder"),
     ):
         done = reproduce(*arguments)
         assert done.code == 2
