@@ -31,7 +31,8 @@ def test_jobs_of_joblib_train_as_alone_and_share_no_gpu(train, workspace, tmp_pa
     done = train(*JOBLIB, ends, NOTES=str(tmp_path), CUDA_VISIBLE_DEVICES="3,5", **QUIET)
     assert done.code == 137, done.out
     rows = table(done.out)
-    assert [status for status, _ in rows.values()] == ["finished", "failed (1)", "killed (137)", "finished"]
+    statuses = {ends.removeprefix("task.ends="): status for ends, (status, _) in rows.items()}
+    assert statuses == {"ok": "finished", "fail": "failed (1)", "kill": "killed (137)", "fine": "finished"}
     assert all((workspace / run / "manifest.json").exists() for _, run in rows.values())
 
     jobs: dict[int, list[dict]] = {}
@@ -68,10 +69,18 @@ def test_submitit_starts_a_stopped_job_again(train, workspace, tmp_path):
     assert done.code == 0, done.out
     rows = table(done.out)
     assert [status for status, _ in rows.values()] == ["finished"] * 2
-    again, whole = (workspace / run for _, run in rows.values())
+    again, whole = (workspace / rows[f"task.ends={ends}"][1] for ends in ("again", "ok"))
     assert result(again)["weights_sha256"] == result(whole)["weights_sha256"]
     (resumed,) = json.loads((again / "manifest.json").read_text())["resumed"]
     assert resumed["step"] == 6
+
+
+def test_a_launcher_does_dry_runs(train, workspace):
+    done = train(*JOBLIB, "dry_run=true", "lr=0.1", **QUIET)
+    assert done.code == 0, done.out
+    assert "ended early" not in done.out
+    assert (workspace / "runs/default/dry_run_0.png").exists()
+    assert list((workspace / "runs/default").glob("2*")) == []
 
 
 def test_a_missing_launcher_is_said_with_how_to_install_it(train, workspace):

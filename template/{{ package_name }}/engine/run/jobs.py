@@ -6,6 +6,7 @@ on, and notes in the sweep's folder how the job ended. So a job trains like a ru
 
 import contextlib
 import fcntl
+import io
 import json
 import math
 import os
@@ -105,7 +106,7 @@ class Jobs:
         command = [sys.executable, self.script, *overrides, *more]
         outcome.code = self._run(command, config.device, heard)
         if config.resume is not None:
-            with contextlib.redirect_stderr(None):  # the job has told which run
+            with contextlib.redirect_stderr(io.StringIO()):  # the job has told which run
                 run = outcome.resumed = find_run(config) or run
         self._write(note, outcome)
         for asked in heard if outcome.code == STOPPED else ():
