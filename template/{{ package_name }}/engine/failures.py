@@ -56,6 +56,9 @@ def _tell(error: Exception, run: Run, config: Config) -> Exit:
             "A loader worker was killed. Most likely memory or shared memory (/dev/shm) ran out. "
             f"Lower workers. {run.resume_hint}"
         )
+    if "Too many open files" in text or "received 0 items of ancdata" in text:
+        why = "Too many files are open. Raise the limit with ulimit -n 65536, or lower workers."
+        return Failed(f"{why} {run.resume_hint}")
     if config.detect_anomaly and "returned nan values" in text:
         return errors.NotFiniteError(
             f"{text} The warning before it shows its line in the forward pass."

@@ -94,9 +94,8 @@ def held_out(built: Built, split: str, batch_size: int | None = None) -> Loader 
         accumulate=1 if batch_size else config.accumulate,
         limit=config.limit_val_batches if split == "val" else None,
     )
-    return Loader(
-        dataset, plan, built.data.collate, Domain.VALIDATION, config.workers, built.device
-    )
+    options = config.workers, built.device, config.is_nchw
+    return Loader(dataset, plan, built.data.collate, Domain.VALIDATION, *options)
 
 
 def training_loader(built: Built) -> Loader:
@@ -127,7 +126,8 @@ def training_loader(built: Built) -> Loader:
         order=order,
         subset=subset,
     )
-    return Loader(dataset, plan, data.collate, Domain.SAMPLE, config.workers, built.device)
+    options = config.workers, built.device, config.is_nchw
+    return Loader(dataset, plan, data.collate, Domain.SAMPLE, *options)
 
 
 def build_parts(config: Config, initialise: bool = True) -> Parts:

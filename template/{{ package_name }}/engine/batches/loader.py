@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch.utils.data import DataLoader, Dataset, Subset, default_collate
+from torch.utils.data import DataLoader, Dataset, Subset
 
 from .. import rng, signals
 from ..api import BatchDataset
@@ -20,16 +20,23 @@ from ..machine.distributed import LOCAL_WORLD_SIZE, WORLD_SIZE
 from ..machine.torch_internals import split_rows
 from ..rng import Domain
 from ..text import logger
+from .joining import joined
 from .plan import Batch, Plan
+from .sending import check_sendable, received, sent, starting
 
 
 class _Reader(Dataset[Any]):
     """Reads whole micro-batches, with all randomness keyed. Runs in loader workers, too."""
 
     def __init__(
-        self, dataset: Any, collate: Callable[[list[Any]], Any] | None, seed: int, domain: Domain
+        self,
+        dataset: Any,
+        collate: Callable[[list[Any]], Any] | None,
+        seed: int,
+        domain: Domain,
+        contiguous: bool,
     ) -> None:
-        self.dataset, self.collate = dataset, collate or default_collate
+        self.dataset, self.collate, self.contiguous = dataset, collate, contiguous
         self.seed, self.domain = seed, domain
         self.takes_keys = isinstance(dataset, BatchDataset)
         while isinstance(dataset, Subset):
@@ -40,6 +47,10 @@ class _Reader(Dataset[Any]):
         self.fetches = own and hasattr(dataset, "__getitems__")
 
     def __getitem__(self, batch: Batch) -> Any:
+        read = self.read(batch)
+        return map_tensors(usual_strides, read) if self.contiguous else read
+
+    def read(self, batch: Batch) -> Any:
         if self.set_epoch is not None:  # from 1; it is 0 outside of training
             self.set_epoch(batch.epoch + 1 if self.domain == Domain.SAMPLE else 0)
         key = rng.make_key(self.seed, self.domain, batch.epoch)
@@ -55,7 +66,7 @@ class _Reader(Dataset[Any]):
                 rng.seed_all(rng.fold_in(key, index))
                 samples.append(self.dataset[index])
         rng.seed_all(rng.make_key(self.seed, Domain.BATCH, self.domain, batch.epoch, batch.number))
-        return self.collate(samples)
+        return joined(samples, indices) if self.collate is None else self.collate(samples)
 
     def together(self, batches: list[Batch]) -> Iterable[Any]:
         """Read micro-batches of one epoch in one call of a `BatchDataset` with `sample_bytes`."""
@@ -80,8 +91,9 @@ class _Reader(Dataset[Any]):
         return iter([p if p.storage_offset() * p.itemsize % 256 == 0 else p.clone() for p in parts])
 
 
-def _itself(batch: Any) -> Any:
-    return batch
+def usual_strides(images: torch.Tensor) -> torch.Tensor:
+    """Return 4-dimensional tensors as NCHW in memory. Strides of one channel may say NHWC as well."""
+    return images.contiguous().flatten().view(images.shape) if images.ndim == 4 else images
 
 
 def on_device(dataset: Any, device: torch.device) -> Any:
@@ -132,9 +144,11 @@ class Loader:
         domain: Domain,
         workers: int | None,
         device: torch.device,
+        contiguous: bool = True,
     ) -> None:
+        """contiguous: whether to lay out images as NCHW. Else they stay as the data return them."""
         self.plan, self.device, self.workers = plan, device, workers
-        self.reader = _Reader(dataset, collate, plan.seed, domain)
+        self.reader = _Reader(dataset, collate, plan.seed, domain, contiguous)
         self.ahead = getattr(dataset, "reads_ahead", True)
         self.in_workers = self.ahead and getattr(dataset, "in_workers", not self.reader.takes_keys)
         self.seconds: float | None = None  # that `first` took to read a micro-batch
@@ -152,6 +166,8 @@ class Loader:
 
     def first(self) -> Any:
         """Read the first micro-batch in this process, and note how long it takes."""
+        if self.in_workers and self.workers:
+            check_sendable(self.reader)
         began = time.perf_counter()
         batch = self.read_here(self.plan.batches(0)[0])
         self.seconds = time.perf_counter() - began
@@ -207,17 +223,17 @@ class Loader:
             self.reader,
             batch_size=None,
             sampler=self.plan.span(start, stop),
-            collate_fn=_itself,
+            collate_fn=sent,
             num_workers=workers,
             worker_init_fn=signals.in_worker,
             pin_memory=self.device.type == "cuda",
             # Otherwise the iterator draws from the global generator.
             generator=torch.Generator(),
         )
-        with signals.held_back():
+        with signals.held_back(), starting():
             batches = iter(loader)
         try:
-            yield from batches
+            yield from map(received, batches)
         except (ConnectionError, EOFError) as error:
             if "in DataLoader worker process" in str(error):  # raised by the data set
                 raise

@@ -172,6 +172,9 @@ class Config:
         one_of=("true", "warn", "false"),
     )
     channels_last: bool = key(False, "Lay out images and convolutions as NHWC in memory.")
+    contiguous: bool | None = key(
+        True, "Else, images are contiguous, as NCHW. null: as the data return them."
+    )
     sync_batchnorm: bool = key(
         False, "With several processes, batch norm takes its statistics over all of them."
     )
@@ -257,6 +260,11 @@ class Config:
     optimizer: dict[str, Any] = key(dict, "The optimizer and its parameter groups.")
     scheduler: dict[str, Any] = key(dict, "The learning rate as a function of the step.")
     logger: dict[str, Any] = key(dict, "Where logged values go.")
+
+    @property
+    def is_nchw(self) -> bool:
+        """Whether batches of images are contiguous in memory."""
+        return bool(self.contiguous) and not self.channels_last
 
 
 FIELDS = {f.name: f for f in dataclasses.fields(Config)}

@@ -14,6 +14,15 @@ from .check import RETIRED, from_dict
 from .compose import compose
 from .schema import EXTENDING, OPERATIONAL, Config
 
+_MOVABLE = ("root", "leave_out")
+"""Keys of `data` that a resumed run may change: the fingerprint tells whether the data differ."""
+
+_NEWER = frozenset(
+    {"contiguous", "data.test_fraction", "data.skip", "data.colour_share", "data.range"}
+    | {"data.background"}
+)
+"""Keys that runs of earlier releases lack. Such a run goes on without them, as it began."""
+
 
 def flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """Return a nested mapping's values by dotted key. An empty mapping counts as a value."""
@@ -52,7 +61,7 @@ def parse_config(text: str, source: str) -> Config:
         values = OmegaConf.to_container(OmegaConf.create(text))
         if not isinstance(values, dict) or not values:
             raise UserError("It holds no config.")
-        return from_dict({str(key): value for key, value in values.items()})
+        return from_dict({"contiguous": None, **{str(key): v for key, v in values.items()}})
     except UserError as error:
         raise UserError(f"{source} has a mistake. {error}") from None
     except Exception as error:  # broken text and values of a wrong type raise many kinds of errors
@@ -89,10 +98,18 @@ def allowed_by_project() -> list[str]:
 def changed_keys(stored: Config, new: Config) -> set[str]:
     """Return the top-level keys in which two configs differ. NaN equals itself.
 
-    Where the data lie (`data.root`) does not count: their fingerprint tells whether they differ.
+    Neither where the data lie nor a key that one of them lacks counts (see above).
     """
     pairs = {key: (getattr(stored, key), getattr(new, key)) for key in vars(stored)}
-    pairs["data"] = {**stored.data, "root": None}, {**new.data, "root": None}
+    if None in pairs["contiguous"]:
+        del pairs["contiguous"]
+    lacking = {f"data.{key}" for key in stored.data.keys() ^ new.data.keys()} & _NEWER
+    dropped = {*_MOVABLE, *(key.removeprefix("data.") for key in lacking)}
+    stored_data, new_data = (
+        {key: value for key, value in config.data.items() if key not in dropped}
+        for config in (stored, new)
+    )
+    pairs["data"] = stored_data, new_data
     return {key for key, (a, b) in pairs.items() if a != b and repr(a) != repr(b)}
 
 
@@ -104,12 +121,15 @@ def is_shorter(stored: Config, new: Config) -> bool:
 
 def merge_configs(folder: Path, stored: Config, new: Config, overrides: list[str]) -> Config:
     """Return the stored config with overrides that may change. Raises `UserError` for others."""
-    has_moved = [o for o in overrides if o.lstrip("+").startswith("data.root=")]
-    named = {re.split("[=.@]", o.lstrip("+~"))[0] for o in overrides if o not in has_moved}
+    given = {override.lstrip("+~").split("=")[0] for override in overrides}
+    moved = [key for key in _MOVABLE if f"data.{key}" in given]
+    named = {re.split("[.@]", key)[0] for key in given - {f"data.{key}" for key in moved}}
     keys = changed_keys(stored, new)
     # Else an experiment may set any key, or `auto` has found a run whose other keys are equal.
     if new.resume != "auto" and named <= vars(stored).keys() | RETIRED.keys():
         keys &= named
+    if stored.contiguous is None:  # an earlier release began it
+        keys |= {key.split(".")[0] for key in given & _NEWER - flat({"data": stored.data}).keys()}
     for key in sorted(keys - OPERATIONAL):
         old, now = (f"{key}={typed(getattr(config, key))}" for config in (stored, new))
         if key not in EXTENDING:
@@ -122,8 +142,8 @@ def merge_configs(folder: Path, stored: Config, new: Config, overrides: list[str
             raise UserError(f"{now} is below {old}. A resumed run can only become longer.")
     taken = {key: getattr(new, key) for key in keys}
     taken["allowed_packages"] = new.allowed_packages  # of the project, never of the run
-    if has_moved:
-        taken["data"] = {**stored.data, "root": new.data["root"]}
+    if moved:
+        taken["data"] = {**stored.data, **{key: new.data[key] for key in moved}}
     return dataclasses.replace(stored, **taken)
 
 

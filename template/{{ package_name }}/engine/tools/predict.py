@@ -4,11 +4,14 @@ import csv
 import io
 import os
 import sys
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
+import numpy as np
 import torch
+from PIL import Image
 
 from ..api import Context
 from ..batches.loader import Loader
@@ -34,7 +37,7 @@ def predict_files(run: Opened, paths: Sequence[str], size: int | None, out: Path
         if not found:
             raise UserError(f"No file below {path} ends in {', '.join(endings)}. Name other paths.")
         files += found
-    rows = predictions(run, files, size)
+    rows = with_pictures(predictions(run, files, size), out and out.with_suffix(""))
     if out is None:
         if isinstance(sys.stdout, io.TextIOWrapper):  # file names may be any bytes
             sys.stdout.reconfigure(errors="surrogateescape")
@@ -70,13 +73,37 @@ def predictions(run: Opened, files: Sequence[str], size: int | None) -> Iterator
     size = size or config.batch_size
     plan = Plan(len(names), size, config.seed, shuffle=False, drop_last=False)
     workers = 0 if plan.steps == 1 else config.workers  # workers start slower than a batch is read
-    loader = Loader(dataset, plan, built.data.collate, Domain.PREDICTION, workers, device)
+    options = workers, device, config.is_nchw
+    loader = Loader(dataset, plan, built.data.collate, Domain.PREDICTION, *options)
     ctx = Context(run.step, run.epoch, training=False, device=device)
     done = 0
     for batch in loader.read(0, plan.steps):
         for row in run.predict_batch(to_device(batch, device, config.channels_last), ctx, done):
             yield {"path": names[done], **row}
             done += 1
+
+
+def with_pictures(
+    rows: Iterable[Mapping[str, Any]], folder: Path | None
+) -> Iterator[dict[str, Any]]:
+    """Write tensors [H, W] in rows as PNG files into `folder` and replace them by their paths.
+
+    Without a folder, leave them out.
+    """
+    names = Counter[str]()
+    for row in rows:
+        plain = {key: value for key, value in row.items() if not isinstance(value, torch.Tensor)}
+        for key in row.keys() - plain.keys():
+            if folder is None:
+                continue
+            name = f"{Path(row['path']).stem}_{key}"
+            names[name] += 1
+            path = folder / f"{name}{f'-{names[name]}' if names[name] > 1 else ''}.png"
+            kind = np.uint8 if row[key].max() < 256 else np.uint16
+            path.parent.mkdir(exist_ok=True)
+            Image.fromarray(row[key].cpu().numpy().astype(kind)).save(path)
+            plain[key] = str(path)
+        yield plain
 
 
 def write_csv(rows: Iterable[Mapping[str, Any]], file: TextIO) -> None:
