@@ -70,7 +70,7 @@ IMPORT = re.compile(r"^\s*from (?:\.+|[\w{} ]+\.)engine(?:\.([\w.]+))? import ([
 TARGET = re.compile(r"_target_(?:: *|=)(\.engine\.[\w.]+)")
 ENGINES_OWN = re.compile(r"/engine/|__main__\.py")
 """Files that an update renews together with the engine."""
-GIVEN_BY_THE_ENGINE = {"horizon", "folder", "next_step", "info"}
+GIVEN_BY_THE_ENGINE = {"horizon", "folder", "next_step", "info", "forgiving"}
 """Arguments that no config may give: the engine passes them."""
 
 

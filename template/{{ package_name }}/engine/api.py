@@ -16,6 +16,7 @@ from torch.utils.data import Dataset
 
 from .errors import UserError
 from .means import Mean, parts_of_whole
+from .paths import PICTURES
 from .predictions import Pictures, class_pictures, class_predictions
 from .schedule import Schedule, bounded
 from .sink import Logger
@@ -43,10 +44,6 @@ __all__ = [
     "record",
     "recording",
 ]
-
-
-PICTURES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".ppm", ".pgm", ".tif", ".tiff", ".webp")
-"""The file name endings of pictures."""
 
 
 class Share:

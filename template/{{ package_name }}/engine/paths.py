@@ -2,11 +2,14 @@
 
 import contextlib
 import errno
+import fnmatch
 import json
 import os
+import re
 import secrets
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -80,21 +83,51 @@ def refuse_links(folder: Path) -> None:
             raise UserError(f"{shown(path)} is a link out of the run folder. Replace it by a copy.")
 
 
-def files_below(folder: str | Path, endings: tuple[str, ...]) -> list[str]:
-    """Return the sorted paths of files below a folder with one of the endings. Raises `UserError`."""
+PICTURES = (
+    *(".png", ".jpg", ".jpeg", ".bmp", ".gif", ".ppm", ".pgm", ".tif", ".tiff", ".webp"),
+    *(".jfif", ".jpe", ".pnm", ".avif"),  # from release 0.3.0 on
+)
+"""The file name endings of pictures."""
+
+OF_TOOLS = (
+    *(".*", "@*", "__MACOSX", "__pycache__", "$RECYCLE.BIN", "lost+found"),
+    *("Thumbs.db", "desktop.ini"),
+)
+"""Patterns of files and folders that tools leave among data."""
+
+
+def files_below(
+    folder: str | Path,
+    endings: tuple[str, ...],
+    skip: Sequence[str] | None = OF_TOOLS,
+    others: Counter[str] | None = None,
+) -> list[str]:
+    """Return the sorted paths of files below a folder with one of the endings. Raises `UserError`.
+
+    Files and folders whose names fit a pattern of `skip` do not count. None: only hidden files do not.
+    others: counts the endings of all other files.
+    """
     found: list[str] = []
     seen: set[str] = set()  # each folder is entered once, links are followed
+    skipped = re.compile("|".join(map(fnmatch.translate, skip or ["."])))
     for parent, folders, files in os.walk(folder, followlinks=True):
         real = os.path.realpath(parent)
         if real in seen:
             folders.clear()
             continue
         seen.add(real)
-        named = [f for f in files if f.lower().endswith(endings) and not f.startswith(".")]
-        for path in (os.path.join(parent, file) for file in named):
-            if not os.path.isfile(path):
+        folders[:] = [name for name in folders if not skipped.match(name)]
+        for name in files:
+            path = os.path.join(parent, name)
+            if name.startswith(".") or skipped.match(name):
+                continue
+            if not name.lower().endswith(endings):
+                if others is not None:
+                    others[os.path.splitext(name)[1].lower() or "without ending"] += 1
+            elif os.path.isfile(path):
+                found.append(path)
+            else:
                 raise UserError(f"{path} is not a file (a broken link?). Repair or remove it.")
-            found.append(path)
     return sorted(found)
 
 

@@ -19,7 +19,7 @@ from .windows import Windows, normalisation, normalise
 class Canvases(Windows):
     """Pictures in memory, each in the middle of a canvas, which is larger by the shift."""
 
-    canvases: np.ndarray  # uint8, [N, C, H + 2·down, W + 2·right]
+    canvases: np.ndarray  # uint8 or float32, [N, C, H + 2·down, W + 2·right]
 
     def __post_init__(self) -> None:
         self.sample_bytes = 4 * math.prod(self.shape)
@@ -33,11 +33,11 @@ class Canvases(Windows):
         # rows, not bytes. Each batch makes the view anew, because pickle would write it out in full.
         windows = np.ndarray(
             (len(self), 2 * self.shift[0] + 1, 2 * self.shift[1] + 1, channels, height),
-            np.dtype((np.void, width)),
+            np.dtype((np.void, width * pixel)),
             self.canvases,
             strides=(sample, row, pixel, channel, row),
         )
-        rows = windows[indices, down, right].view(np.uint8)
+        rows = windows[indices, down, right].view(self.canvases.dtype)
         return rows.reshape(-1, channels, height, width)
 
     def to(self, device: torch.device) -> OnDevice:

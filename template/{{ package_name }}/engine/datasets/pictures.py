@@ -1,12 +1,29 @@
 """Read a picture file as pixels."""
 
 import contextlib
+import errno
 from collections.abc import Iterator
+from typing import NamedTuple
 
 import numpy as np
 from PIL import Image, ImageOps
 
 from ..errors import UserError
+
+_PACKAGE = __name__.split(".")[0]
+
+
+class Decoding(NamedTuple):
+    """How the values of a file become pixels."""
+
+    range: tuple[float, float] | None = None
+    """The values of more than 8 bits that become 0 and 255. Pixels are floats then. None: pixels are
+    bytes, and 255 stands for 65535, for the largest value above it, or for 1.0 in a file of floats."""
+    background: str | None = None
+    """The colour behind transparent pixels. None: black."""
+
+
+PLAIN = Decoding()
 
 
 @contextlib.contextmanager
@@ -16,9 +33,21 @@ def opened(path: str) -> Iterator[Image.Image]:
         with Image.open(path) as image:
             yield image
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        if getattr(error, "errno", None) in (errno.EMFILE, errno.ENFILE):  # not the picture's fault
+            raise
         raise UserError(
-            f"The picture {path} cannot be read ({error}). Repair or remove it."
+            f"The picture {path} cannot be read ({error}). Repair or remove it, then go on with "
+            f"allow_changed_data=true. python -m {_PACKAGE} check-data finds all such files."
         ) from error
+
+
+def is_deep(image: Image.Image) -> bool:
+    """Return True for one channel of more than 8 bits."""
+    return image.mode.startswith(("I", "F"))
+
+
+def is_transparent(image: Image.Image) -> bool:
+    return image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info
 
 
 def read(path: str, channels: int, height: int, width: int) -> np.ndarray:
@@ -30,27 +59,59 @@ def read(path: str, channels: int, height: int, width: int) -> np.ndarray:
     return np.asarray(image).reshape(image.height, image.width, channels)
 
 
-def covering(path: str, channels: int, height: int, width: int) -> Image.Image:
+def covering(
+    path: str, channels: int, height: int, width: int, decoding: Decoding = PLAIN
+) -> Image.Image:
     """Return a picture, scaled to cover `height` by `width`, as 8-bit grey or RGB.
 
-    It is turned as its camera says, with black for transparency. A JPEG file is decoded at a half, a
-    quarter or an eighth of its size if that suffices, which saves most of the time.
+    It is turned as its camera says. A JPEG file is decoded at a half, a quarter or an eighth of its
+    size if that suffices, which saves most of the time. With a `decoding.range`, a picture of more
+    than 8 bits is grey, float32.
     """
     mode, least = "L" if channels == 1 else "RGB", max(height, width)
     with opened(path) as file:
         if file.format == "JPEG":
             file.draft(mode, (least, least))
         image = ImageOps.exif_transpose(file)
-        if image.mode.startswith(("I", "F")):  # 16 bits or more: PIL would clip
-            values = np.asarray(image, dtype=np.float64)
-            most = 1 if image.mode == "F" else max(65535, values.max(initial=0))
-            image = Image.fromarray((255 * np.clip(values / most, 0, 1)).astype(np.uint8))
-        if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
+        if is_deep(image):  # PIL would clip
+            image = Image.fromarray(_scaled(_values(image, file), decoding, image.mode))
+        if is_transparent(image):
             image = image.convert("RGBA")
-            image = Image.alpha_composite(Image.new("RGBA", image.size, "black"), image)
-        image = image.convert(mode)
+            ground = Image.new("RGBA", image.size, decoding.background or "black")
+            image = Image.alpha_composite(ground, image)
+        image = image if image.mode == "F" else image.convert(mode)
     scale = max(height / image.height, width / image.width)
     if scale != 1:
         sides = max(width, round(image.width * scale)), max(height, round(image.height * scale))
         image = image.resize(sides, Image.Resampling.BILINEAR, reducing_gap=2.0)
     return image
+
+
+def extent(path: str) -> tuple[float, float] | None:
+    """Return the smallest and the largest value of a picture, or None if it has 8 bits.
+
+    NaN and infinite values do not count. Raises `UserError` for a damaged file.
+    """
+    with opened(path) as file:
+        values = _values(file, file) if is_deep(file) else np.empty(0)
+    values = values[np.isfinite(values)]
+    return (float(values.min()), float(values.max())) if len(values) else None
+
+
+def _values(image: Image.Image, file: Image.Image) -> np.ndarray:
+    """Return the values of a deep picture, float64 [H, W]. image: of `file`, perhaps turned."""
+    values = np.asarray(image)
+    tags = getattr(file, "tag_v2", {})  # of a TIFF file: bits, and the kind of numbers
+    if image.mode == "I" and tags.get(258) == (32,) and tags.get(339, (1,)) == (1,):
+        values = values.view(np.uint32)  # PIL takes them for signed numbers
+    return values.astype(np.float64)
+
+
+def _scaled(values: np.ndarray, decoding: Decoding, mode: str) -> np.ndarray:
+    """Return values from 0 to 255: float32 if there is a range, else uint8. NaN becomes 0."""
+    if decoding.range is None:
+        most = 1 if mode == "F" else max(65535, values.max(initial=0))
+        return (255 * np.clip(values / most, 0, 1)).astype(np.uint8)
+    low, high = decoding.range
+    shares = (np.nan_to_num(values, nan=low) - low) / (high - low)
+    return (255 * np.clip(shares, 0, 1)).astype(np.float32)

@@ -16,7 +16,8 @@ from ..errors import UserError, one_line
 from ..rng import Permutation
 from . import SPLIT_KEY
 from .arrays import ArrayImages
-from .windows import PictureData, PictureFiles, normalisation
+from .pictures import PLAIN
+from .windows import NO_SAMPLES, PictureData, PictureFiles, normalisation
 
 _NAMES = ("MNIST", "FashionMNIST", "CIFAR10", "CIFAR100")
 
@@ -59,7 +60,8 @@ class TorchvisionImages(PictureData):
             shape = (images.shape[3], *images.shape[1:3])
             info = {"shape": shape, "classes": len(names), "class_names": names}
         self.info, shape = dict(info), info["shape"]
-        self.still = PictureFiles([], shape, (0, 0), False, *normalisation(mean, std, shape[0]))
+        options = (shape, (0, 0), False, *normalisation(mean, std, shape[0]))
+        self.still = PictureFiles(NO_SAMPLES, PLAIN, *options)
 
     @cached_property
     def training(self) -> tuple[np.ndarray, np.ndarray, list[str]]:

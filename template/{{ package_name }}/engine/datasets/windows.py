@@ -1,5 +1,6 @@
 """Windows cut from pictures: what a sample looks like follows from its key alone."""
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -11,10 +12,39 @@ from torch.utils.data import Dataset
 
 from ..api import Data
 from ..errors import UserError
-from .pictures import covering
+from .pictures import PLAIN, Decoding, covering
 
-Sample = tuple[str, int]
-"""Path and class number; -1 if the class is unknown."""
+
+class Samples(Sequence[str]):
+    """The paths of pictures, in one text, which loader workers share.
+
+    labels: int64 [N], -1 for an unknown class; or float32 [N, classes] of 0 and 1.
+    """
+
+    def __init__(self, folder: str, names: Sequence[str], labels: Tensor) -> None:
+        """names: paths, from `folder` on."""
+        encoded = [os.fsencode(name) for name in names]
+        ends = np.cumsum([0, *map(len, encoded)], dtype=np.int64)
+        small = ends[-1] < 1 << 31
+        self.folder, self.labels = folder, labels
+        self.text = torch.frombuffer(
+            bytearray(b"".join(encoded)) or bytearray(1), dtype=torch.uint8
+        )
+        self.ends = torch.from_numpy(ends.astype(np.int32) if small else ends)
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitem__(self, index: int) -> str:  # type: ignore[override]
+        """Return the path of a picture. Raises `IndexError` from N on."""
+        return os.path.join(self.folder, self.name(index))
+
+    def name(self, index: int) -> str:
+        begin, end = int(self.ends[index]), int(self.ends[index + 1])
+        return os.fsdecode(self.text[begin:end].numpy().tobytes())
+
+
+NO_SAMPLES = Samples("", (), torch.empty(0, dtype=torch.int64))
 
 
 @dataclass(eq=False, repr=False)
@@ -25,26 +55,29 @@ class Windows(Dataset[Any]):
     the sample, so no generator needs a seed.
     """
 
-    labels: Tensor  # int64, [N]
+    labels: Tensor  # int64 [N], or float32 [N, classes] if a picture has several
     shape: tuple[int, int, int]  # channels, height and width of a window
     shift: tuple[int, int]  # pixels that a window may lie beside the middle, down and right
     flip: bool  # mirror half of the pictures left to right
     offset: Tensor  # see `normalisation`
     scale: Tensor
 
+    decoding = PLAIN
+    """How `files` reads pictures."""
+
     def __len__(self) -> int:
         return len(self.labels)
 
-    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+    def __getitem__(self, index: int) -> tuple[Tensor, int | Tensor]:
         """Return the image, float32 [C, H, W], and the label. torch's generator gives the key."""
         key = np.zeros(1, np.uint64)
         if self.flip or self.shift != (0, 0):
             key = torch.randint(-(1 << 63), (1 << 63) - 1, (1,)).numpy().view(np.uint64)
         images, labels = self.batch(np.array([index]), key)
-        return images[0], int(labels[0])
+        return images[0], int(labels[0]) if labels.ndim == 1 else labels[0]
 
     def batch(self, indices: np.ndarray, keys: np.ndarray) -> tuple[Tensor, Tensor]:
-        """Return images, float32 [B, C, H, W], and labels, int64 [B]."""
+        """Return images, float32 [B, C, H, W], and labels, int64 [B] or float32 [B, classes]."""
         down, right, mirrored = self.draw(keys)
         images = self.cut(indices, down, right)
         chosen = np.flatnonzero(mirrored)
@@ -66,11 +99,13 @@ class Windows(Dataset[Any]):
 
     def files(self, paths: Sequence[str]) -> Dataset[Any]:
         """Return pictures from files, scaled and normalised like these, with the label -1."""
-        samples = [(path, -1) for path in paths]
-        return PictureFiles(samples, self.shape, (0, 0), False, self.offset, self.scale)
+        samples = Samples("", paths, torch.full((len(paths),), -1))
+        options = (self.shape, (0, 0), False, self.offset, self.scale)
+        return PictureFiles(samples, self.decoding, *options)
 
     def cut(self, indices: np.ndarray, down: np.ndarray, right: np.ndarray) -> np.ndarray:
-        """Return the window of each picture at row `down` and column `right`: uint8 [B, C, H, W].
+        """Return the window of each picture at row `down` and column `right`: [B, C, H, W], uint8 or
+        float32 from 0 to 255.
 
         A subclass defines this, or `batch` itself.
         """
@@ -86,28 +121,29 @@ class PictureFiles(Windows):
     in_workers = True
     interpolation = "bilinear"
 
-    def __init__(self, samples: Sequence[Sample], *options: Any) -> None:
+    def __init__(self, samples: Samples, decoding: Decoding, *options: Any) -> None:
         """`options`: those of `Windows`, from `shape` on."""
-        super().__init__(torch.tensor([label for _, label in samples], dtype=torch.int64), *options)
-        self.samples = samples
+        super().__init__(samples.labels, *options)
+        self.samples, self.decoding = samples, decoding
+        self.dtype = np.uint8 if decoding.range is None else np.float32
 
     def cut(self, indices: np.ndarray, down: np.ndarray, right: np.ndarray) -> np.ndarray:
         _, height, width = self.shape
-        images = np.empty((len(indices), *self.shape), np.uint8)
+        images = np.empty((len(indices), *self.shape), self.dtype)
         places = zip(indices.tolist(), down.tolist(), right.tolist(), strict=True)
         for image, (index, y, x) in zip(images, places, strict=True):
             image[:] = self.canvas(index)[:, y : y + height, x : x + width]
         return images
 
     def canvas(self, index: int) -> np.ndarray:
-        """Return the part of a picture that windows can show: uint8 [C, H + 2·down, W + 2·right]."""
+        """Return the part of a picture that windows can show: [C or 1, H + 2·down, W + 2·right]."""
         channels, height, width = self.shape
-        image = covering(self.samples[index][0], channels, height, width)
+        image = covering(self.samples[index], channels, height, width, self.decoding)
         height, width = height + 2 * self.shift[0], width + 2 * self.shift[1]
         top, left = int((image.height - height) / 2), int((image.width - width) / 2)
         # Around a smaller picture, the canvas is black.
         image = image.crop((left, top, left + width, top + height))
-        return np.asarray(image).reshape(height, width, channels).transpose(2, 0, 1)
+        return np.asarray(image).reshape(height, width, -1).transpose(2, 0, 1)
 
 
 class PictureData(Data):
@@ -125,7 +161,8 @@ class PictureData(Data):
 
 
 def normalise(images: Tensor, offset: Tensor, scale: Tensor) -> Tensor:
-    """Return (byte - offset) * scale of uint8 [B, C, H, W], as float32 of the same shape."""
+    """Return (pixel - offset) * scale of [B, C, H, W], uint8 or float32, as float32. It may change
+    `images` in place."""
     if images.shape[1] == 1:  # with strides that mean NHWC too, which convolutions may choose
         images = images[:, 0, :, :, None].permute(0, 3, 1, 2)
     # Two roundings: a fused multiply-add, which torch uses for some places of a batch only, would

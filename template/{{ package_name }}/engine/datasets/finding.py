@@ -1,0 +1,118 @@
+"""Find the pictures of each split in a folder for each class."""
+
+import importlib.util
+import os
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from fnmatch import fnmatchcase
+from functools import partial
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from ..errors import UserError
+from ..paths import PICTURES, files_below
+from ..rng import Permutation
+from ..text import logger
+from . import SPLIT_KEY
+
+_NAMES = {
+    "train": ("training", "train"),
+    "val": ("validation", "valid", "val"),
+    "test": ("testing", "test"),
+}
+"""The names that the folder of a split may have."""
+
+Found = tuple[list[str], dict[str, tuple[list[str], Tensor]]]
+"""The class names, and for each split the paths of its pictures and their labels. Paths start at
+`root`. Labels are int64 [N], or float32 [N, classes] if pictures have several."""
+
+
+def hold_out(count: int, key: int, shares: Mapping[str, float]) -> dict[int, str]:
+    """Return the split of each sample of a class that is held out, at least one for each of `shares`
+    if one stays in training."""
+    held, order = dict[int, str](), Permutation(count, key).slice(0, count).tolist()
+    for split, share in shares.items():
+        taken = min(max(1, round(share * count)), len(order) - 1)
+        held |= dict.fromkeys(order[:taken], split)
+        order = order[taken:]
+    return held
+
+
+def by_folders(folder: Path, shares: Mapping[str, float], skip: Sequence[str] | None) -> Found:
+    """Find pictures in a folder for each class. Raises `UserError`.
+
+    shares: of each class that are held out, by split, unless the split has a folder. skip: patterns
+    of names that are no data. None: as the releases before 0.3.0.
+    """
+    if not folder.is_dir():
+        raise UserError(f"The folder {folder} does not exist. Set data.root=PATH.")
+    others = Counter[str]()
+    has_avif = importlib.util.find_spec("PIL._avif") is not None
+    endings = PICTURES[:10] if skip is None else PICTURES[: len(PICTURES) - (not has_avif)]
+    below = partial(files_below, endings=endings, skip=skip, others=others)
+    folders = partial(_folders, skip=skip or ())
+    places = {name.lower(): folder / name for name in folders(folder)}
+    found = {split: places[n] for split, names in _NAMES.items() for n in names if n in places}
+    is_class = "train" not in places and len(found) == 1  # `training` alone may be a class
+    if "train" not in found or is_class:
+        if "val" in found and folders(found["val"]):
+            raise UserError(f"{folder} has a folder '{found['val'].name}', but no 'train'.")
+        found = {"train": folder}
+    if "test" in found and not folders(found["test"]) and below(found["test"]):
+        logger.warning(f"{found.pop('test')} has no folders of classes. Its pictures are not read.")
+    classes, start = folders(found["train"]), len(os.path.join(folder, ""))
+    paths: dict[str, list[str]] = {split: [] for split in (*found, *shares)}
+    labels: dict[str, list[int]] = {split: [] for split in paths}
+    shares = {split: share for split, share in shares.items() if split not in found}
+    for split, place in found.items():
+        present, least = folders(place), 2 if split == "train" else 1
+        if len(present) < least:
+            text = f"{place} has {len(present)} folders. It needs one for each class"
+            raise UserError(f"{text}, at least {least}.")
+        for name in present:
+            if name not in classes:
+                raise UserError(f"Class '{name}' is in {place}, but not in {found['train']}.")
+            own, number = below(place / name), classes.index(name)
+            if not own:
+                raise UserError(f"{place / name} has no pictures: {', '.join(endings)}.")
+            held = hold_out(len(own), SPLIT_KEY + number, shares) if split == "train" else {}
+            for index, path in enumerate(own):
+                paths[held.get(index, split)].append(path[start:])
+                labels[held.get(index, split)].append(number)
+    if not paths["val"]:
+        raise UserError("Every class has only one picture: none can be held out for validation.")
+    if others and skip is not None:
+        counted = ", ".join(f"{count:,} {ending}" for ending, count in sorted(others.items()))
+        logger.warning(
+            f"{folder} has files that are not read: {counted}. If they are pictures, convert them to "
+            "PNG or JPEG. Else add their names to data.skip."
+        )
+    return classes, {k: (own, torch.tensor(labels[k])) for k, own in paths.items() if own}
+
+
+def _folders(folder: Path, skip: Sequence[str]) -> list[str]:
+    names = (path.name for path in folder.iterdir() if path.is_dir())
+    return sorted(n for n in names if n[0] != "." and not any(fnmatchcase(n, s) for s in skip))
+
+
+def without(found: Found, folder: Path, listed: Path) -> Found:
+    """Leave out the pictures that a text file lists, one path in each line. Raises `UserError`."""
+    try:
+        lines = listed.expanduser().read_text("utf-8", "surrogateescape").splitlines()
+    except OSError as error:
+        raise UserError(f"data.leave_out={listed} cannot be read: {error.strerror}.") from None
+    start, bad, kept = os.path.join(folder, ""), {line.strip() for line in lines} - {""}, {}
+    bad = {line.removeprefix(start) for line in bad}
+    for split, (paths, labels) in found[1].items():
+        stay = [index for index, path in enumerate(paths) if path not in bad]
+        bad -= {*paths} if len(stay) < len(paths) else set()
+        if not stay:
+            raise UserError(f"data.leave_out={listed} leaves no picture of {split}. Shorten it.")
+        kept[split] = [paths[index] for index in stay], labels[stay]
+    for path in bad:
+        raise UserError(
+            f"data.leave_out={listed} names {path}, which is not in the data. Delete it."
+        )
+    return found[0], kept

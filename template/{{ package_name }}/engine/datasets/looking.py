@@ -1,0 +1,118 @@
+"""Look at training pictures: their size, channels, range and transparency."""
+
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from ..errors import UserError
+from ..text import logger
+from .pictures import Decoding, covering, extent, is_deep, is_transparent, opened
+from .windows import Samples
+
+_LOOKED_AT = 500  # pictures whose headers decide size and channels
+_DECODED = 32  # of these, how many are decoded to judge a range or a background
+
+
+def look(
+    samples: Samples,
+    max_size: int,
+    colour_share: float,
+    wanted: Sequence[float] | str | None,
+    background: str | None,
+    forgiving: bool,
+) -> tuple[int, int, int, list[float] | None]:
+    """Return channels, height, width and range for all pictures, from the headers of some.
+
+    All but the first argument are as `ImageFolder` takes them. Raises `UserError`.
+    """
+    sizes, deep, transparent, colours, cut = [], list[str](), list[str](), 0, 0
+    for index in np.linspace(0, len(samples) - 1, min(len(samples), _LOOKED_AT)).astype(int):
+        path = samples[index]
+        with contextlib.suppress(*[UserError] * forgiving), opened(path) as image:
+            # For a PNG, this would decode the whole file.
+            exif = image.getexif() if image.format in ("JPEG", "MPO", "TIFF") else {}
+            turned = exif.get(0x0112, 1) in (5, 6, 7, 8)  # orientation
+            sizes.append(image.size if turned else image.size[::-1])
+            colours += _has_colour(image)
+            cut += not is_deep(image) and ";16" in str(
+                [tile[3] for tile in getattr(image, "tile", ())]
+            )
+            deep += [path] if is_deep(image) else []
+            transparent += [path] if is_transparent(image) else []
+    middle = np.median(np.array(sizes or [(1, 1)]), axis=0)
+    middle *= min(1.0, max_size / middle.max())
+    has_colour = colours > 0 and colours >= colour_share * len(sizes)
+    if colours and not has_colour:
+        logger.warning(
+            f"{colours} of {len(sizes)} pictures have colour. They become grey, like the others. "
+            "data.channels=3 keeps colours."
+        )
+    if cut:
+        logger.warning(
+            f"{cut} of {len(sizes)} pictures have colours of 16 bits, of which Pillow reads the upper 8. "
+            "Save each colour as a grey picture to keep all bits."
+        )
+    if transparent and not forgiving:
+        _judge_background(transparent[:_DECODED], background or "black")
+    found = None if wanted is None or forgiving else _measured(samples, deep, wanted)
+    return 3 if has_colour else 1, max(1, round(middle[0])), max(1, round(middle[1])), found
+
+
+def _has_colour(image: Image.Image) -> bool:
+    if image.mode in ("P", "PA"):
+        palette = np.array(image.getpalette("RGB") or [0, 0, 0]).reshape(-1, 3)
+        return bool((palette != palette[:, :1]).any())
+    return image.mode not in ("1", "L", "LA", "La", "F") and not image.mode.startswith("I")
+
+
+def _judge_background(paths: Sequence[str], background: str) -> None:
+    """Warn if transparent pictures become one colour."""
+    decoding = Decoding(background=background)
+    flat = [path for path in paths if _is_flat(covering(path, 3, 64, 64, decoding))]
+    if flat:
+        logger.warning(
+            f"{len(flat)} of {len(paths)} transparent pictures become one colour, such as {flat[0]}. "
+            f"Set another colour than data.background={background}."
+        )
+
+
+def _is_flat(image: Image.Image) -> bool:
+    return all(low == high for low, high in image.getextrema())  # type: ignore[misc]
+
+
+def _measured(
+    samples: Samples, deep: Sequence[str], wanted: Sequence[float] | str
+) -> list[float] | None:
+    """Return the range of pictures of more than 8 bits; None if there are none."""
+    if not deep:
+        if wanted == "auto":
+            return None
+        raise UserError(
+            f"data.range={wanted} has no use: no picture has more than 8 bits. Set auto."
+        )
+    if wanted == "auto":
+        logger.info(f"Measuring data.range: {len(samples):,} pictures of more than 8 bits")
+    paths = samples if wanted == "auto" else deep[:_DECODED]
+    extents = np.array([found for found in in_threads(extent, paths) if found] or [(0.0, 1.0)])
+    lows, highs = extents.T
+    low, high = (lows.min(), highs.max()) if wanted == "auto" else map(float, wanted)
+    used = highs.clip(low, high) - lows.clip(low, high)
+    if np.median(used) < (high - low) / 8:
+        usual = f"{np.median(lows):g} to {np.median(highs):g}"
+        logger.warning(
+            f"Most pictures use less than an eighth of data.range=[{low:g},{high:g}]: they hold about "
+            f"{usual}. Set data.range to what you need of it."
+        )
+    return [float(low), float(high if high > low else low + 1)]
+
+
+def in_threads(function: Callable[[Any], Any], items: Sequence[Any]) -> Iterator[Any]:
+    """Yield `function(item)` for each item, in order. Decoding and scaling let other threads run."""
+    with ThreadPoolExecutor() as pool:
+        for start in range(0, len(items), 1024):  # a few at a time, so that a million fit in memory
+            stop = min(start + 1024, len(items))
+            yield from pool.map(function, [items[index] for index in range(start, stop)])
