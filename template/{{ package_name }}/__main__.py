@@ -1,4 +1,5 @@
-"""Commands that read a finished run: `python -m PACKAGE evaluate|predict|export|compare|reproduce`."""
+"""Commands that read a finished run: `python -m PACKAGE evaluate|predict|export|compare|reproduce`;
+and `check-data`, which reads the data of a config."""
 
 from __future__ import annotations
 
@@ -84,6 +85,15 @@ def reproduce(options: argparse.Namespace) -> None:
     reproduce_run(options.run, options.stop_at, **_machine(options))
 
 
+def check_data(options: argparse.Namespace) -> None:
+    from .engine.config.compose import compose
+
+    config = compose(*options.run)
+    from .engine.tools.check_data import check_data
+
+    check_data(config, options.out)
+
+
 def _find(options: argparse.Namespace) -> None:
     """Put the folder of the run in the place of the word that names it. Raises `UserError`."""
     from .engine.tools.chosen import holds_runs, one_run
@@ -128,7 +138,7 @@ def _parser() -> argparse.ArgumentParser:
         text: str,
         **run: Any,
     ) -> argparse.ArgumentParser:
-        own = verbs.add_parser(work.__name__, help=text, description=text)
+        own = verbs.add_parser(work.__name__.replace("_", "-"), help=text, description=text)
         own.set_defaults(work=work)
         said = "runs/NAME/TIME, or runs/NAME for its best run (default: the newest run)"
         own.add_argument(
@@ -187,6 +197,12 @@ def _parser() -> argparse.ArgumentParser:
     one.add_argument("--device", help="auto, cpu, cuda, cuda:1 … (default: as the run)")
     one.add_argument("--workers", type=_from(0), help="loader workers (default: as the run)")
     takes_packages(one)
+
+    one = verb(check_data, "Read all samples of a config's data, and list the broken ones.",
+               nargs="*", type=str, metavar="KEY=VALUE",
+               help="as for train.py: data=image_folder data.root=PATH workers=4 …")  # fmt: skip
+    one.add_argument("--out", type=_path, metavar="FILE",
+                     help="a text file for their paths, which data.leave_out reads")  # fmt: skip
     return parser
 
 

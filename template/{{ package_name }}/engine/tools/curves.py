@@ -44,7 +44,8 @@ def draw_curves(folder: Path, monitor: str, best: float | None) -> Path:
     rates.set(ylim=(0, None), ylabel="lr", xlabel="optimizer step")
     rates.ticklabel_format(axis="y", style="sci", scilimits=(-2, 3))
     rates.xaxis.get_major_locator().set_params(integer=True)
-    axes[0].set_title(f"{folder.parent.name} · {folder.name}", loc="left", fontsize=10)
+    title = f"{folder.parent.name} · {folder.name}"
+    axes[0].set_title(title, loc="left", fontsize=10, parse_math=False)
     path = folder / "curves.png"
     save_figure(figure, path)
     return path

@@ -117,5 +117,5 @@ def draw_schedule(parts: Parts, path: Path) -> None:
     for name in lrs[0]:
         axes.plot(steps, [lr[name] for lr in lrs], label=name)
     axes.set(xlabel="optimizer step", ylabel="lr", ylim=(0, None))
-    axes.set_title(f"{parts.config.name}: the schedule")
+    axes.set_title(f"{parts.config.name}: the schedule", parse_math=False)
     save_figure(figure, path)

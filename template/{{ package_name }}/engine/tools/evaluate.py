@@ -106,8 +106,8 @@ def draw_confusion(matrix: np.ndarray, names: list[str], split: str, path: Path)
     shares = matrix / np.maximum(1, matrix.sum(axis=1, keepdims=True))
     axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
     if count <= 50:  # names and counts of more classes would be unreadable
-        axes.set_xticks(range(count), names, rotation=90)
-        axes.set_yticks(range(count), names)
+        axes.set_xticks(range(count), names, rotation=90, parse_math=False)
+        axes.set_yticks(range(count), names, parse_math=False)
         for (row, column), value in np.ndenumerate(matrix):
             if value:
                 colour = "white" if shares[row, column] > 0.5 else "black"

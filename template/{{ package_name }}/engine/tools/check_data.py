@@ -1,0 +1,73 @@
+"""`check-data KEY=VALUE…`: read each sample of each split, and list the broken ones."""
+
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+from torch.utils.data import DataLoader, Dataset
+from tqdm import tqdm
+
+from .. import rng
+from ..api import Data
+from ..build.target import build
+from ..config.schema import Config
+from ..errors import Failed, one_line
+from ..log.console import is_terminal
+from ..paths import shown, write_whole
+from ..rng import Domain
+from ..text import tell
+from .folders import writing_to
+
+_TOGETHER = 32  # samples that a loader worker reads in one call
+
+
+def check_data(config: Config, out: Path | None) -> None:
+    """Print the samples that cannot be read, and write their paths to `out`. Raises `Exit`."""
+    section = {**config.data, "in_memory": False} if "in_memory" in config.data else config.data
+    rng.seed_all(rng.make_key(config.seed, Domain.INIT, 0))
+    data = build(section, "data", Data, config.allowed_packages, {"forgiving": True})
+    workers = (os.cpu_count() or 1) if config.workers is None else config.workers
+    paths, samples = list[str](), 0
+    for split in ("train", "val", "test"):
+        dataset = data.split(split)
+        if dataset is None:
+            continue
+        size = len(dataset)
+        samples += size
+        names = getattr(dataset, "samples", None)
+        blocks = DataLoader(_Tried(dataset, size), batch_size=None, num_workers=workers)
+        with tqdm(total=size, desc=split, disable=not is_terminal(sys.stderr)) as bar:
+            for count, broken in blocks:
+                for index, reason in broken:
+                    paths.append(str(index) if names is None else names[index])
+                    tqdm.write(f"{split} {paths[-1]}: {reason}")
+                bar.update(count)
+    if out is not None:
+        with writing_to(out.parent):
+            write_whole(out, "".join(f"{path}\n" for path in paths))
+    if paths:
+        advice = (
+            f"data.leave_out={shown(out)} leaves them out." if out else "--out FILE lists them."
+        )
+        raise Failed(f"{len(paths):,} of {samples:,} samples cannot be read. {advice}")
+    tell(f"All {samples:,} samples can be read.")
+
+
+class _Tried(Dataset[Any]):
+    """Reads blocks of samples: how many, and the number and the error of each broken one."""
+
+    def __init__(self, dataset: Dataset[Any], size: int) -> None:
+        self.dataset, self.size = dataset, size
+
+    def __len__(self) -> int:
+        return -(-self.size // _TOGETHER)
+
+    def __getitem__(self, block: int) -> tuple[int, list[tuple[int, str]]]:
+        broken, start = [], block * _TOGETHER
+        for index in range(start, min(start + _TOGETHER, self.size)):
+            try:
+                self.dataset[index]
+            except Exception as error:
+                broken.append((index, one_line(error.__cause__ or error)))
+        return min(_TOGETHER, self.size - start), broken
