@@ -28,6 +28,7 @@ def test_it_learns_and_shows_masks(point):
 
 def test_nothing_of_other_starting_points(point):
     there = {"configs/data/shapes.yaml", "configs/model/unet.yaml", "configs/experiment/cross_entropy_only.yaml"}
+    there |= {"configs/data/folders.yaml", "digits/data/folders.py"}
     assert_nothing_of_others(
         point.project, there | {"digits/data/shapes.py", "digits/data/plots.py", "digits/models/unet.py"}
     )
@@ -50,7 +51,7 @@ def test_tools(point, tmp_path):
     assert done.code == 0, done.out
     for number in range(3):
         Image.new("RGB", (50 + number, 40), (40 * number, 90, 200)).save(tmp_path / f"{number}.png")
-    for row in point.assert_tools_work("tools", tmp_path, ["path", "shares"], 3):
+    for row in point.assert_tools_work("tools", tmp_path, ["path", "shares", "mask"], 3):
         assert list(row["shares"]) == ["background", "disc", "box", "triangle"]
         assert sum(row["shares"].values()) == pytest.approx(1)
 

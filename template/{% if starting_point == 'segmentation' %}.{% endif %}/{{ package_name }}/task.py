@@ -5,11 +5,12 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from .data.folders import in_file_sizes
 from .data.plots import draw_masks
 from .engine.api import Context, Mean, Pictures, Task
-from .metrics import pixel_accuracy
+from .metrics import class_shares, pixel_accuracy
 
-Batch = tuple[Tensor, Tensor]
+Batch = tuple[Tensor, ...]
 
 
 class Segmentation(Task):
@@ -37,17 +38,13 @@ class Segmentation(Task):
         # This import takes a second or more, so it is not at the top.
         from torchmetrics.classification import MulticlassJaccardIndex
 
-        return {"miou": MulticlassJaccardIndex(info["classes"], validate_args=False)}
+        miou = MulticlassJaccardIndex(info["classes"], ignore_index=-1, validate_args=False)
+        return {"miou": miou}
 
     def predict_step(self, model: nn.Module, batch: Batch, ctx: Context) -> list[dict[str, Any]]:
-        """Return for each picture the share of each class among its pixels."""
-        labels = model(batch[0]).argmax(dim=1).flatten(1)
-        classes = range(len(self.class_names))
-        counts = [(labels == number).float().mean(dim=1).tolist() for number in classes]
-        return [
-            {"shares": dict(zip(self.class_names, shares, strict=True))}
-            for shares in zip(*counts, strict=True)
-        ]
+        """Return for each picture the share of each class among its pixels, and its mask."""
+        masks = in_file_sizes(model(batch[0]).argmax(dim=1).cpu(), *batch[2:])
+        return [{"shares": class_shares(mask, self.class_names), "mask": mask} for mask in masks]
 
     def images(self, model: nn.Module, batch: Batch, ctx: Context) -> dict[str, Pictures]:
         """Show picture, target and prediction. "mistakes" shows those with most wrong pixels."""
@@ -56,5 +53,5 @@ class Segmentation(Task):
             return {"inputs": Pictures(draw_masks(images, masks))}
         labels = model(images).argmax(dim=1)
         shown = Pictures(draw_masks(images, masks, labels))
-        wrong = (labels != masks).float().mean(dim=(1, 2))
+        wrong = ((labels != masks) & (masks >= 0)).float().mean(dim=(1, 2))
         return {"predictions": shown, "mistakes": shown._replace(score=wrong)}

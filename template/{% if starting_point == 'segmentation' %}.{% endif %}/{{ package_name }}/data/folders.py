@@ -1,0 +1,239 @@
+"""Your own pictures and masks, in a pair of folders."""
+
+import hashlib
+import os
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.nn import functional
+from torch.utils.data import Dataset
+
+from ..engine.api import Data, UserError
+from ..engine.datasets.pictures import covering, opened
+from ..engine.paths import files_below
+from ..engine.rng import Permutation
+from .shapes import normalise
+
+UNKNOWN = -1
+"""The class of pixels that no loss and no metric counts: ignored ones, and those around a picture."""
+
+Pair = tuple[str, str]
+"""The paths of a picture and its mask."""
+
+
+class Folders(Data):
+    """Pictures in `root/images/` and masks of the same names in `root/masks/`. `val_fraction` of them
+    is held out. Or both folders in `root/train/`, `root/val/` and, if you have it, `root/test/`.
+
+    A mask is a grey or palette picture of class numbers from 0. `ignored` and negative numbers are
+    pixels without a class. A picture is scaled to fit into `size` (height, width); its mask is scaled
+    without mixing classes.
+
+    With the `info` of a run, the folders are read when a split is asked for.
+    """
+
+    def __init__(
+        self,
+        root: str,
+        size: int | list[int],
+        ignored: int | None,
+        class_names: list[str] | None,
+        val_fraction: float,
+        shift: int,
+        flip: bool,
+        info: Mapping[str, Any] | None = None,
+    ) -> None:
+        sides = [size, size] if isinstance(size, int) else size
+        if len(sides) != 2 or min(sides) < 1 or not 0 < val_fraction < 1 or shift < 0:
+            raise UserError(
+                f"data.size={size} must be pixels or [height, width], data.val_fraction="
+                f"{val_fraction} above 0 and below 1, and data.shift={shift} at least 0."
+            )
+        self.root, self.ignored, self.val_fraction = Path(root).absolute(), ignored, val_fraction
+        self.sides, self.shift, self.flip = (sides[0], sides[1]), shift, flip
+        self.found: dict[str, list[Pair]] | None = None
+        if info is None:
+            masks = [mask for _, mask in self.pairs["train"]]
+            with ThreadPoolExecutor() as pool:
+                classes = 1 + max(pool.map(lambda path: int(self.read_mask(path).max()), masks))
+            names = class_names or [str(number) for number in range(classes)]
+            if len(names) < classes:
+                raise UserError(
+                    f"The masks have class {classes - 1}, but data.class_names has {len(names)} names. "
+                    "Name all classes, or set data.ignored to the number that is none."
+                )
+            info = {"shape": (3, *self.sides), "classes": len(names), "class_names": names}
+        self.info = dict(info)
+
+    @property
+    def pairs(self) -> dict[str, list[Pair]]:
+        """The pictures and masks of each split. Raises `UserError`."""
+        if self.found is None:
+            splits = [split for split in ("train", "val", "test") if (self.root / split).is_dir()]
+            if "train" in splits:
+                self.found = {split: pairs_below(self.root / split) for split in splits}
+            else:
+                self.found = {"train": pairs_below(self.root)}
+            if "val" not in self.found:
+                train = self.found["train"]
+                count = min(max(1, round(self.val_fraction * len(train))), len(train) - 1)
+                # The same split in every run: its key is a constant, not the run's seed.
+                held = set(Permutation(len(train), key=0).slice(0, count).tolist())
+                self.found["val"] = [train[index] for index in sorted(held)]
+                self.found["train"] = [p for i, p in enumerate(train) if i not in held]
+            if not self.found["val"]:
+                raise UserError(f"{self.root} has no picture for validation. Give it at least 2.")
+        return self.found
+
+    def split(self, name: str) -> Dataset | None:
+        if name not in self.pairs:
+            return None
+        is_train = name == "train"
+        return Masks(self, self.pairs[name], self.shift if is_train else 0, is_train and self.flip)
+
+    def files(self, paths: Sequence[str]) -> Dataset:
+        return Pictures(self, paths)
+
+    def fingerprint(self) -> str:
+        """Hash the names and sizes of all files."""
+        digest = hashlib.sha256()
+        for path in (path for own in self.pairs.values() for pair in own for path in pair):
+            name = os.path.relpath(path, self.root)
+            digest.update(os.fsencode(f"{name}\0{os.path.getsize(path)}\n"))
+        return digest.hexdigest()[:16]
+
+    def read_mask(self, path: str) -> np.ndarray:
+        """Return class numbers, int64 [H, W], or UNKNOWN. Raises `UserError`."""
+        with opened(path) as file:
+            if file.mode not in ("1", "L", "P") and not file.mode.startswith("I"):
+                raise UserError(
+                    f"The mask {path} has colours ({file.mode}). Save class numbers as a grey or "
+                    "palette PNG."
+                )
+            numbers = np.array(file, dtype=np.int64)
+        numbers[(numbers < 0) | (numbers == self.ignored)] = UNKNOWN
+        return numbers
+
+
+class Masks(Dataset):
+    """Pictures and masks that loader workers read from files."""
+
+    def __init__(self, data: Folders, pairs: Sequence[Pair], shift: int, flip: bool) -> None:
+        self.data, self.pairs, self.shift, self.flip = data, pairs, shift, flip
+
+    def __len__(self) -> int:
+        return len(self.pairs)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
+        """Return image, float32 [3, H, W], and mask, int64 [H, W], moved and mirrored alike."""
+        path, mask_path = self.pairs[index]
+        image, (height, width) = fitting(path, self.data.sides)
+        numbers = self.data.read_mask(mask_path)
+        if numbers.max(initial=0) >= self.data.info["classes"]:
+            raise UserError(
+                f"The mask {mask_path} has class {numbers.max()}, which no training mask has. Repair "
+                "it, or name all classes in data.class_names."
+            )
+        small = Image.fromarray(numbers.astype(np.int32)).resize(
+            (width, height), Image.Resampling.NEAREST
+        )
+        mask = torch.full(self.data.sides, UNKNOWN)
+        mask[:height, :width] = torch.from_numpy(np.array(small))
+        if self.shift:  # the engine has set torch's generator to the key of this sample
+            down, right = torch.randint(-self.shift, self.shift + 1, (2,)).tolist()
+            image, mask = moved(image, down, right, 0), moved(mask, down, right, UNKNOWN)
+        if self.flip and torch.rand(()) < 0.5:
+            image, mask = image.flip(-1), mask.flip(-1)
+        return normalise(image), mask
+
+
+class Pictures(Dataset):
+    """Pictures without masks, and their sizes."""
+
+    def __init__(self, data: Folders, paths: Sequence[str]) -> None:
+        self.data, self.paths = data, paths
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Return image, float32 [3, H, W], mask, int64 [H, W], and height and width of the file."""
+        image, _ = fitting(self.paths[index], self.data.sides)
+        size = torch.tensor(size_of(self.paths[index]))
+        return normalise(image), torch.full(self.data.sides, UNKNOWN), size
+
+
+def pairs_below(folder: Path) -> list[Pair]:
+    """Return the pictures in `folder/images/` with their masks. Raises `UserError`."""
+    images, masks = folder / "images", folder / "masks"
+    for place in (images, masks):
+        if not place.is_dir():
+            raise UserError(f"The folder {place} does not exist. Set data.root=PATH.")
+    found = {stem(path, masks): path for path in files_below(masks, Data.endings)}
+    paths = files_below(images, Data.endings)
+    if not paths:
+        raise UserError(f"{images} has no pictures: {', '.join(Data.endings)}.")
+    for path in paths:
+        if stem(path, images) not in found:
+            raise UserError(
+                f"{path} has no mask of its name in {masks}. Add it, or move the picture."
+            )
+    return [(path, found[stem(path, images)]) for path in paths]
+
+
+def stem(path: str, folder: Path) -> str:
+    return os.path.splitext(os.path.relpath(path, folder))[0]
+
+
+def size_of(path: str) -> tuple[int, int]:
+    """Return height and width of a picture, turned as its camera says."""
+    with opened(path) as file:
+        width, height = file.size
+        turned = file.getexif().get(0x0112, 1) in (5, 6, 7, 8)
+    return (width, height) if turned else (height, width)
+
+
+def fitted(height: int, width: int, sides: tuple[int, int]) -> tuple[int, int]:
+    """Return the height and width of a picture that is scaled to fit into `sides`."""
+    scale = min(sides[0] / height, sides[1] / width)
+    return max(1, round(scale * height)), max(1, round(scale * width))
+
+
+def fitting(path: str, sides: tuple[int, int]) -> tuple[Tensor, tuple[int, int]]:
+    """Return a picture in the top left of a black canvas, uint8 [3, H, W], and its size there."""
+    height, width = fitted(*size_of(path), sides)
+    pixels = np.array(covering(path, 3, height, width))[:height, :width]
+    image = torch.zeros(3, *sides, dtype=torch.uint8)
+    image[:, :height, :width] = torch.from_numpy(pixels).movedim(-1, 0)
+    return image, (height, width)
+
+
+def moved(picture: Tensor, down: int, right: int, value: int) -> Tensor:
+    """Return [..., H, W] moved by so many pixels; `value` comes in from outside."""
+    height, width = picture.shape[-2:]
+    edges = (max(right, 0), max(-right, 0), max(down, 0), max(-down, 0))
+    padded = functional.pad(picture, edges, value=value)
+    top, left = max(-down, 0), max(-right, 0)
+    return padded[..., top : top + height, left : left + width]
+
+
+def in_file_sizes(masks: Tensor, sizes: Tensor | None = None) -> list[Tensor]:
+    """Return masks [B, H, W] of pictures from `fitting`, each [H, W] in the size of its file.
+
+    sizes: int64 [B, 2], height and width. None: the masks stay as they are.
+    """
+    if sizes is None:
+        return list(masks)
+    found = []
+    for mask, (height, width) in zip(masks, sizes.tolist(), strict=True):
+        own = fitted(height, width, (mask.shape[0], mask.shape[1]))
+        rows = ((torch.arange(height) + 0.5) * (own[0] / height)).long()
+        columns = ((torch.arange(width) + 0.5) * (own[1] / width)).long()
+        found.append(mask[rows][:, columns])
+    return found

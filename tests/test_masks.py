@@ -1,0 +1,149 @@
+"""The starting point `segmentation` with your own pictures and masks."""
+
+import csv
+import importlib
+import sys
+
+import numpy as np
+import pytest
+import torch
+from helpers.starting_points import point_fixture
+from PIL import Image
+
+point = point_fixture("segmentation", "data=folders", "data.size=[24,32]", "epochs=2", "batch_size=4", "model.depth=2")
+DRAW = np.random.default_rng(0)
+
+
+@pytest.fixture
+def module(point, monkeypatch):
+    """`module(name)`: a module of the project, as a package of its own name."""
+    monkeypatch.syspath_prepend(str(point.project.parent))
+    name = point.project.name
+    yield lambda part: importlib.import_module(f"{name}.digits.{part}")
+    for key in [key for key in sys.modules if key.split(".")[0] == name]:
+        del sys.modules[key]
+
+
+def save_mask(path, numbers, mode):
+    image = Image.fromarray(numbers.astype(np.int32 if mode == "I" else np.uint8))
+    if mode == "P":
+        image = image.convert("L")
+        image.putpalette([0, 0, 0, 200, 0, 0, 0, 200, 0] + [255] * 759)
+    image.save(path)
+
+
+def write(root, count=12, mode="L", scale=1, ignored=255, ending="png", size=(30, 50)):
+    """Pictures whose left half is dark and of class 1, whose right half is bright and of class 2, with an
+    ignored line between them, in a frame of class 0."""
+    for name in ("images", "masks"):
+        (root / name).mkdir(parents=True)
+    height, width = size
+    for number in range(count):
+        middle = width // 2 + number % 5
+        pixels = np.full((height, width, 3), 220, np.uint8)
+        pixels[:, :middle] = 40
+        pixels[:3] = 128
+        numbers = np.full((height, width), 2)
+        numbers[:, :middle] = 1
+        numbers[:3] = 0
+        numbers[:, middle - 1 : middle + 1] = ignored
+        noise = DRAW.integers(-9, 9, pixels.shape)
+        Image.fromarray((pixels + noise).clip(0, 255).astype(np.uint8)).save(root / f"images/{number}.jpg", quality=95)
+        save_mask(root / f"masks/{number}.{ending}", numbers[::scale, ::scale], mode)
+    return root
+
+
+@pytest.mark.parametrize(
+    ("mode", "ending", "ignored", "scale"), [("L", "png", 255, 1), ("P", "png", 255, 2), ("I", "tif", -1, 1)]
+)
+def test_masks_are_read_right(module, tmp_path, mode, ending, ignored, scale):
+    root = write(tmp_path / "data", mode=mode, ending=ending, ignored=ignored, scale=scale)
+    data = module("data.folders").Folders(str(root), [24, 40], 255, None, 0.25, 0, False)
+    assert data.info == {"shape": (3, 24, 40), "classes": 3, "class_names": ["0", "1", "2"]}
+    train, val = data.split("train"), data.split("val")
+    assert (len(train), len(val), data.split("test")) == (9, 3, None)
+    for image, mask in val:
+        assert image.shape == (3, 24, 40)
+        assert set(mask.unique().tolist()) == {-1, 0, 1, 2}, "no class between two others comes up"
+        pixels = image.mean(dim=0)
+        assert pixels[mask == 1].mean() < -1 < 1 < pixels[mask == 2].mean()
+    again = module("data.folders").Folders(str(root), [24, 40], 255, None, 0.25, 0, False)
+    assert again.split("val").pairs == val.pairs
+    assert again.fingerprint() == data.fingerprint()
+
+
+def test_a_picture_and_its_mask_are_augmented_alike(module, tmp_path):
+    root = write(tmp_path / "data")
+    data = module("data.folders").Folders(str(root), [30, 50], 255, None, 0.25, 6, True)
+    train, seen = data.split("train"), set()
+    for seed in range(40):
+        torch.manual_seed(seed)
+        image, mask = train[seed % len(train)]
+        pixels = image.mean(dim=0)
+        inside = pixels > -1.9  # what comes in from outside is black and counts nowhere
+        assert ((mask == 1) & (pixels > -0.5)).sum() == ((mask == 2) & (pixels < 0.5)).sum() == 0
+        assert (mask[~inside] <= 1).all()
+        seen.add(tuple(mask.flatten().tolist()))
+    assert len(seen) > 35
+
+
+def test_ignored_pixels_count_nowhere(module):
+    losses, metrics = module("losses"), module("metrics")
+    logits = torch.randn(3, 4, 6, 5, requires_grad=True)
+    masks = torch.randint(0, 4, (3, 6, 5))
+    masks[:, 2:4] = -1
+    kept = torch.cat([logits[:, :, :2], logits[:, :, 4:]], dim=2)
+    own = torch.cat([masks[:, :2], masks[:, 4:]], dim=1)
+    assert torch.allclose(losses.PixelCrossEntropy()(logits, masks), torch.nn.functional.cross_entropy(kept, own))
+    assert torch.allclose(losses.Dice()(logits, masks), losses.Dice()(kept, own))
+    value, n = metrics.pixel_accuracy(logits, masks)
+    assert n == 60
+    assert torch.isclose(value, (kept.argmax(1) == own).float().mean())
+    for loss in (losses.PixelCrossEntropy(), losses.Dice()):
+        loss(logits, masks).backward()
+        assert logits.grad[:, :, 2:4].abs().max() == 0
+        assert torch.isfinite(loss(logits, torch.full_like(masks, -1)))
+
+
+def test_training_and_masks_as_files(point, tmp_path):
+    root = write(tmp_path / "data", count=20)
+    options = ("data.size=[24,32]", "data.shift=2", "model.depth=2", "epochs=40", "batch_size=4", "workers=0")
+    done = point.train("data=folders", f"data.root={root}", *options, "name=own")
+    assert done.code == 0, done.out
+    done = point.tool("evaluate", point.run("own"))
+    assert done.code == 0, done.out
+    assert float(done.out.split("val/miou")[1].split()[0]) > 0.8, done.out
+    out = tmp_path / "said/them.csv"
+    out.parent.mkdir()
+    done = point.tool("predict", point.run("own"), root / "images", "--out", out)
+    assert done.code == 0, done.out
+    for row in csv.DictReader(out.open()):
+        with Image.open(row["mask"]) as file:
+            said = np.array(file)
+        stem = row["path"].rpartition("/")[2].removesuffix(".jpg")
+        assert row["mask"].endswith(f"{stem}_mask.png")
+        truth = np.array(Image.open(root / f"masks/{stem}.png"))
+        assert said.shape == truth.shape == (30, 50), "of the size of the picture"
+        assert (said == truth)[truth != 255].mean() > 0.9
+    done = point.tool("predict", point.run("own"), root / "images/0.jpg")
+    assert done.code == 0
+    assert "mask" not in done.out.splitlines()[0], "without --out there is no place for them"
+
+
+def test_mistakes_are_one_sentence(point, tmp_path):
+    root = write(tmp_path / "data")
+
+    def refused(sentence, *overrides):
+        done = point.train("data=folders", f"data.root={root}", *overrides)
+        assert (done.code, done.out.count("\n")) == (2, 1), done.out
+        assert sentence in done.last, done.last
+
+    refused("data.size=", "data.size=[1,2,3]")
+    refused("has 2 names", "data.class_names=[a,b]")
+    (root / "masks/3.png").rename(root / "masks/x.png")
+    refused("3.jpg has no mask")
+    (root / "masks/x.png").unlink()
+    Image.new("RGB", (50, 30)).save(root / "masks/3.png")
+    refused("3.png has colours (RGB)")
+    (root / "masks").rename(root / "labels")
+    refused("masks does not exist")
