@@ -51,10 +51,12 @@ def test_nothing_of_other_starting_points(point):
         {
             "configs/data/stories.yaml",
             "configs/data/text.yaml",
+            "configs/data/tokens.yaml",
             "configs/model/gpt.yaml",
             "configs/experiment/gpu.yaml",
             "digits/data/stories.py",
             "digits/data/text.py",
+            "digits/data/tokens.py",
             "digits/models/gpt.py",
             "digits/models/generate.py",
         },

@@ -1,5 +1,8 @@
 """Documents of any length as batches of bytes: an example of a data set with its own `collate`."""
 
+import codecs
+import re
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -10,7 +13,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from ..engine.api import Data, UserError
-from ..engine.paths import ROOT
+from ..engine.paths import files_below
 from ..engine.rng import Permutation
 
 END = 0
@@ -50,7 +53,7 @@ class Prompts(Dataset):
         return len(self.paths)
 
     def __getitem__(self, index: int) -> Document:
-        text = Path(self.paths[index]).read_bytes().rstrip(b"\n")
+        text = read_text(self.paths[index]).rstrip(b"\n")
         if len(text) >= self.context:
             raise UserError(
                 f"{self.paths[index]} has {len(text):,} bytes, but the model sees at most "
@@ -61,7 +64,9 @@ class Prompts(Dataset):
 
 
 class Text(Data):
-    """Documents. A tenth is held out for validation, and another tenth for test.
+    """Documents. A tenth is held out for validation, and another tenth for test. They are split whole;
+    fewer than ten documents by position: the last tenth of each is for test, the one before for
+    validation.
 
     `context` is the longest text that a model sees, in bytes. Longer documents are cut.
     Batches are padded to a multiple of `pad_to` bytes.
@@ -79,16 +84,15 @@ class Text(Data):
         self.info = {"vocabulary": 256, "context": context}
         # A document of `length` bytes gives length + 1 predictions: the last one is its end.
         length = context - 1
-        pieces = [d[i : i + length] for d in documents for i in range(0, len(d), length)]
-        if len(pieces) < 10:
+        self.splits = {
+            name: Documents([d[i : i + length] for d in own for i in range(0, len(d), length)])
+            for name, own in split_whole(documents).items()
+        }
+        if not all(map(len, self.splits.values())):
             raise UserError(
-                f"There are {len(pieces)} documents, too few to hold some out. Give at least 10."
+                f"There are {len(documents)} documents, too few or too short to hold some out. Give at "
+                "least 10, or a longer text."
             )
-        # The same split in every run: its key is a constant, not the run's seed.
-        order = Permutation(len(pieces), key=0).slice(0, len(pieces))
-        tenth = len(pieces) // 10
-        parts = zip(("val", "test", "train"), np.split(order, [tenth, 2 * tenth]), strict=True)
-        self.splits = {name: Documents([pieces[i] for i in part]) for name, part in parts}
 
     def split(self, name: str) -> Dataset | None:
         return self.splits.get(name)
@@ -109,12 +113,56 @@ class Text(Data):
 
 
 class TextFiles(Text):
-    """All .txt files below `root`. Empty lines separate documents."""
+    """All .txt files below `root`, or one file. Empty lines separate documents.
+
+    A document that comes again is left out, so that nothing of validation is in training.
+    """
 
     def __init__(self, root: str, context: int, pad_to: int) -> None:
-        paths = sorted((ROOT / root).rglob("*.txt"))
+        place = Path(root).expanduser()
+        paths = [str(place)] if place.is_file() else files_below(place, self.endings)
         if not paths:
             raise UserError(f"data.root={root} has no .txt file below it. Name another folder.")
-        texts = [path.read_bytes().replace(b"\r\n", b"\n") for path in paths]
-        documents = [part.strip() for text in texts for part in text.split(b"\n\n")]
-        super().__init__([part for part in documents if part], context, pad_to)
+        parts = [part.strip() for path in paths for part in re.split(rb"\n\s*\n", read_text(path))]
+        documents = list(dict.fromkeys(part for part in parts if part))
+        super().__init__(documents, context, pad_to)
+
+
+def split_whole(documents: Sequence[bytes]) -> dict[str, list[bytes]]:
+    """Return the documents of each split, or parts of them if they are fewer than ten."""
+    if len(documents) >= 10:
+        # The same split in every run: its key is a constant, not the run's seed.
+        order = Permutation(len(documents), key=0).slice(0, len(documents))
+        tenth = len(documents) // 10
+        parts = zip(("val", "test", "train"), np.split(order, [tenth, 2 * tenth]), strict=True)
+        return {name: [documents[i] for i in part] for name, part in parts}
+    places = {"train": (0, 8), "val": (8, 9), "test": (9, 10)}
+    return {
+        name: [d[len(d) * begin // 10 : len(d) * end // 10] for d in documents]
+        for name, (begin, end) in places.items()
+    }
+
+
+_MARKS = {
+    codecs.BOM_UTF8: "utf-8-sig",
+    codecs.BOM_UTF32_LE: "utf-32",  # before UTF-16, whose mark it begins with
+    codecs.BOM_UTF32_BE: "utf-32",
+    codecs.BOM_UTF16_LE: "utf-16",
+    codecs.BOM_UTF16_BE: "utf-16",
+}
+
+
+def read_text(path: str) -> bytes:
+    """Return a text file as UTF-8, with line breaks as on Unix. Raises `UserError`."""
+    text = Path(path).read_bytes()
+    encoding = next((name for mark, name in _MARKS.items() if text.startswith(mark)), "utf-8")
+    try:
+        text = text.decode(encoding).encode()
+    except UnicodeDecodeError as error:
+        if encoding != "utf-8":
+            raise UserError(f"{path} is damaged: {error}. Save it as UTF-8.") from None
+        told = f"{path} is not UTF-8 (byte {error.start}). Its bytes are read as they are."
+        warnings.warn(told, stacklevel=2)
+    if END in text:
+        raise UserError(f"{path} holds zero bytes, so it is no UTF-8 text. Save it as UTF-8.")
+    return text.replace(b"\r\n", b"\n")

@@ -1,0 +1,128 @@
+"""Files of token numbers, as nanoGPT writes them, and a tokenizer that turns text into them."""
+
+import hashlib
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils.data import Dataset
+
+from ..engine.api import Data, UserError
+from .text import UNKNOWN, Document, read_text
+
+
+class TokenFiles(Data):
+    """The tokens in `root/train.bin`, `root/val.bin` and, if you have it, `root/test.bin`: uint16.
+
+    A sample is `context` tokens and those that follow them. `vocabulary`: how many tokens there are;
+    null: as many as the tokenizer has, or as the training file uses. `tokenizer`: a file
+    tokenizer.json of Hugging Face, to read and write text.
+    """
+
+    endings = (".txt",)
+
+    def __init__(
+        self, root: str, context: int, vocabulary: int | None, tokenizer: str | None
+    ) -> None:
+        self.files_of = {name: Path(root) / f"{name}.bin" for name in ("train", "val", "test")}
+        if context < 2:
+            raise UserError(f"data.context={context} must be at least 2.")
+        for name in ("train", "val"):
+            path = self.files_of[name]
+            if not path.is_file() or path.stat().st_size < 2 * (context + 1):
+                raise UserError(f"{path} must have more than {context} tokens. Set data.root=PATH.")
+        if vocabulary is None and tokenizer is not None:
+            vocabulary = load_tokenizer(tokenizer).get_vocab_size()
+        elif vocabulary is None:
+            vocabulary = int(np.memmap(self.files_of["train"], "<u2", "r").max()) + 1
+        self.tokenizer = tokenizer
+        # A model or task gets these values if it has parameters with these names.
+        self.info = {"vocabulary": vocabulary, "context": context, "is_bytes": False}
+        self.info["tokenizer"] = tokenizer
+
+    def split(self, name: str) -> Dataset | None:
+        path = self.files_of[name]
+        if not path.is_file():
+            return None
+        return Spans(path, self.info["context"], self.info["vocabulary"])
+
+    def files(self, paths: Sequence[str]) -> Dataset:
+        if self.tokenizer is None:
+            raise UserError("Text needs a tokenizer. Set data.tokenizer=PATH, and train again.")
+        return TokenPrompts(paths, self.tokenizer, self.info["context"])
+
+    def collate(self, samples: list[Document]) -> Document:
+        """Return inputs and targets, int64 [B, length], padded on the right."""
+        length = max(len(sample.inputs) for sample in samples)
+        inputs = torch.zeros(len(samples), length, dtype=torch.int64)
+        targets = torch.full((len(samples), length), UNKNOWN)
+        for row, sample in enumerate(samples):
+            inputs[row, : len(sample.inputs)] = sample.inputs
+            targets[row, : len(sample.targets)] = sample.targets
+        return Document(inputs, targets)
+
+    def fingerprint(self) -> str:
+        """Hash the sizes of the files, and the begin of each."""
+        digest = hashlib.sha256()
+        for path in filter(Path.is_file, self.files_of.values()):
+            with open(path, "rb") as file:
+                digest.update(f"{path.name} {os.path.getsize(path)}".encode() + file.read(1 << 20))
+        return digest.hexdigest()[:16]
+
+
+class Spans(Dataset):
+    """Stretches of a file of tokens, one after the other."""
+
+    def __init__(self, path: Path, context: int, vocabulary: int) -> None:
+        self.path, self.context, self.vocabulary = path, context, vocabulary
+
+    def __len__(self) -> int:
+        return (self.path.stat().st_size // 2 - 1) // self.context
+
+    def __getitem__(self, index: int) -> Document:
+        start, count = 2 * index * self.context, self.context + 1
+        numbers = np.fromfile(self.path, "<u2", count, offset=start).astype(np.int64)
+        if numbers.max() >= self.vocabulary:
+            raise UserError(
+                f"{self.path} has the token {numbers.max()}, but there are {self.vocabulary}. Raise "
+                "data.vocabulary."
+            )
+        tokens = torch.from_numpy(numbers)
+        return Document(tokens[:-1], tokens[1:])
+
+
+class TokenPrompts(Dataset):
+    """Files whose text the model continues. Each token is its own target: padding has none."""
+
+    def __init__(self, paths: Sequence[str], tokenizer: str, context: int) -> None:
+        self.paths, self.context = paths, context
+        self.tokens = [load_tokenizer(tokenizer).encode(self.read(path)).ids for path in paths]
+
+    def read(self, path: str) -> str:
+        return read_text(path).rstrip(b"\n").decode(errors="replace")
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __getitem__(self, index: int) -> Document:
+        tokens = torch.tensor(self.tokens[index], dtype=torch.int64)
+        if not 0 < len(tokens) < self.context:
+            raise UserError(
+                f"{self.paths[index]} has {len(tokens):,} tokens. The model takes 1 to "
+                f"{self.context - 1}, and continues them."
+            )
+        return Document(tokens, tokens)
+
+
+def load_tokenizer(path: str) -> Any:
+    """Return the tokenizer of a file tokenizer.json. Raises `UserError`."""
+    try:
+        from tokenizers import Tokenizer
+    except ImportError:
+        raise UserError("data.tokenizer needs tokenizers. Install it: uv add tokenizers") from None
+    if not Path(path).is_file():
+        raise UserError(f"data.tokenizer={path} does not exist. Name a file tokenizer.json.")
+    return Tokenizer.from_file(str(path))

@@ -1,0 +1,101 @@
+"""The starting point `language_model` with your own text and tokens."""
+
+import importlib
+import sys
+
+import numpy as np
+import pytest
+from helpers.starting_points import point_fixture
+
+TINY = ("model.width=16", "model.depth=1", "batch_size=4", "epochs=1", "max_steps=4")
+point = point_fixture("language_model", *TINY)
+
+
+@pytest.fixture
+def text(point, monkeypatch):
+    """The project's module data.text."""
+    monkeypatch.syspath_prepend(str(point.project.parent))
+    name = point.project.name
+    yield importlib.import_module(f"{name}.digits.data.text")
+    for key in [key for key in sys.modules if key.split(".")[0] == name]:
+        del sys.modules[key]
+
+
+def test_documents_are_split_whole(text, tmp_path):
+    """No piece of a document of validation is in training, and none comes twice."""
+    documents = [f"{number:03} " + "x" * (10 + 17 * number % 400) for number in range(60)]
+    (tmp_path / "a.txt").write_text("\n\n".join([*documents, *documents[:20]]))
+    data = text.TextFiles(str(tmp_path), 32, 16)
+    seen = {name: b"".join(data.split(name).texts) for name in ("train", "val", "test")}
+    for document in documents:
+        assert sum(document.encode()[:4] in own for own in seen.values()) == 1
+        assert sum(document.encode() in own for own in seen.values()) == 1
+    assert sum(map(len, seen.values())) == sum(map(len, documents))
+    assert text.TextFiles(str(tmp_path), 32, 16).split("val").texts == data.split("val").texts
+
+
+def test_a_long_text_is_split_by_position(text, tmp_path):
+    whole = " ".join(map(str, range(3000)))
+    (tmp_path / "a.txt").write_text(whole)
+    data = text.TextFiles(str(tmp_path / "a.txt"), 64, 16)
+    parts = [b"".join(data.split(name).texts) for name in ("train", "val", "test")]
+    assert b"".join(parts) == whole.encode()
+    assert [round(10 * len(part) / len(whole)) for part in parts] == [8, 1, 1]
+
+
+def test_every_usual_encoding_is_read(text, tmp_path):
+    for number, encoding in enumerate(["utf-8", "utf-8-sig", "utf-16", "utf-16-be", "utf-32"]):
+        mark = "\ufeff" if encoding == "utf-16-be" else ""
+        (tmp_path / f"{number}.TXT").write_bytes(f"{mark}Zwölf Bären {number}\r\nhier".encode(encoding))
+        assert text.read_text(str(tmp_path / f"{number}.TXT")) == f"Zwölf Bären {number}\nhier".encode()
+    (tmp_path / "x.txt").write_bytes("no mark".encode("utf-16-le"))
+    with pytest.raises(Exception, match=r"x\.txt holds zero bytes"):
+        text.read_text(str(tmp_path / "x.txt"))
+    (tmp_path / "y.txt").write_bytes(b"caf\xe9")
+    assert text.read_text(str(tmp_path / "y.txt")) == b"caf\xe9"
+
+
+def test_linked_folders_and_odd_names(text, tmp_path):
+    (tmp_path / "elsewhere/ü \udcff").mkdir(parents=True)
+    (tmp_path / "elsewhere/ü \udcff/a.TXT").write_text("\n\n".join(f"line {number}" for number in range(20)))
+    (tmp_path / "root/.hidden").mkdir(parents=True)
+    (tmp_path / "root/.hidden/b.txt").write_text("hidden")
+    (tmp_path / "root/link").symlink_to(tmp_path / "elsewhere")
+    data = text.TextFiles(str(tmp_path / "root"), 32, 16)
+    assert sum(len(data.split(name)) for name in ("train", "val", "test")) == 20
+
+
+@pytest.fixture
+def tokenizer(tmp_path):
+    """A tokenizer.json of words."""
+    tokenizers = pytest.importorskip("tokenizers")
+    words = {word: number for number, word in enumerate(["[UNK]", "a", "b", "c", "d"])}
+    made = tokenizers.Tokenizer(tokenizers.models.WordLevel(words, unk_token="[UNK]"))
+    made.pre_tokenizer = tokenizers.pre_tokenizers.Whitespace()
+    made.save(str(tmp_path / "tokenizer.json"))
+    return tmp_path / "tokenizer.json"
+
+
+@pytest.mark.parametrize("with_tokenizer", [False, True])
+def test_files_of_tokens(point, tmp_path, request, with_tokenizer):
+    """Each window of the files is a sample, whose targets are its next tokens."""
+    for name, count in (("train", 1000), ("val", 200)):
+        (np.arange(count) % 5).astype(np.uint16).tofile(tmp_path / f"{name}.bin")
+    options = ["data=tokens", f"data.root={tmp_path}", "data.context=16", f"name=tokens{with_tokenizer}"]
+    if with_tokenizer:
+        options.append(f"data.tokenizer={request.getfixturevalue('tokenizer')}")
+    done = point.train(*TINY[:3], "epochs=8", "lr=0.01", *options)
+    assert done.code == 0, done.out
+    log = (point.run(f"tokens{with_tokenizer}") / "train.log").read_text()
+    assert "62 training and 12 validation samples" in log
+    (tmp_path / "prompt.txt").write_text("a b c d\n")
+    done = point.tool("predict", point.run(f"tokens{with_tokenizer}"), tmp_path / "prompt.txt")
+    if with_tokenizer:
+        assert done.code == 0, done.out
+        assert len(done.out.splitlines()[1].split(",", 1)[1].split()) <= 12
+    else:
+        assert (done.code, done.out.count("\n")) == (2, 1)
+        assert "data.tokenizer" in done.last
+    refused = point.train(*TINY, *options[:3], "data.vocabulary=3")
+    assert refused.code == 2
+    assert "Raise data.vocabulary" in refused.last
