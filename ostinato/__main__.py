@@ -1,4 +1,4 @@
-"""The command line: `ostinato update` and `ostinato new`."""
+"""The command line: `ostinato update`, `ostinato check` and `ostinato new`."""
 
 import argparse
 import io
@@ -15,6 +15,7 @@ from .check import Checks
 from .errors import Refused, Stopped
 from .git import GitFailed, forget_environment
 from .render import ANSWERS
+from .resolved import check_branch
 
 DONE, STOPPED, REFUSED = 0, 1, 2
 UNCHANGED = "The project is unchanged, or `ostinato update --abort` restores it."
@@ -31,9 +32,17 @@ def parser() -> argparse.ArgumentParser:
     one.add_argument(
         "--data", action="append", default=[], metavar="KEY=VALUE", help="change an answer, such as ci=gitlab"
     )
-    one.add_argument("--source", metavar="ADDRESS", help="where the template lies now; the project records it")
-    one.add_argument("--answers-file", metavar="PATH", default=ANSWERS, help=f"default: {ANSWERS}")
-    one.add_argument("--python", metavar="PATH", help="the Python for the tests; default: the project's .venv")
+    other = commands.add_parser("check", help="check an update that you resolved or merged by hand")
+    other.add_argument(
+        "words",
+        nargs="*",
+        metavar="BRANCH or KEY=VALUE",
+        help="the branch of the update, by default the one checked out; config values for the short training",
+    )
+    for command in (one, other):
+        command.add_argument("--source", metavar="ADDRESS", help="where the template lies now; an update records it")
+        command.add_argument("--answers-file", metavar="PATH", default=ANSWERS, help=f"default: {ANSWERS}")
+        command.add_argument("--python", metavar="PATH", help="the Python for the tests; default: the project's .venv")
     what = one.add_mutually_exclusive_group()
     what.add_argument("--dry-run", action="store_true", help="try everything, change nothing")
     what.add_argument(
@@ -62,6 +71,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return DONE
         forget_environment()
         project = update.find_project(Path.cwd(), given.answers_file)
+        if given.command == "check":
+            branches = [word for word in given.words if "=" not in word] or ["HEAD"]
+            if len(branches) > 1:
+                raise Refused(f"Two branches are named, {branches[0]} and {branches[1]}. Name one.")
+            checks = Checks(project, given.python, [word for word in given.words if "=" in word])
+            asked = update.Asked(source=_absolute(given.source), answers_file=given.answers_file)
+            check_branch(project, branches[0], asked, checks)
+            return DONE
         if given.abort:
             update.abort(project)
             return DONE

@@ -12,7 +12,7 @@ from pathlib import Path
 from . import style
 from .git import Entry, Git, GitFailed, Tree
 from .layout import moved_folders, placed
-from .render import ANSWERS
+from .render import ANSWERS, RENDERED, packed
 from .text import carried, changes, halves, merge_text
 
 SIMILAR = "--find-renames=60%"
@@ -156,6 +156,7 @@ def merge(
             result.notes[path] = YOURS_STAYS
     for file in unmerged:
         _carry(sides, file, moved.get(file.old, ()), result)
+    result.files[RENDERED] = "100644", git.write_blob(packed(new))
     _sort(base, before, files, result)
 
     result.tree = git.write_tree(result.files, index)
@@ -376,8 +377,8 @@ def _sort(base: Tree, before: Tree, files: Iterable[File], result: Merge) -> Non
     after = result.files
     gone, come = before.keys() - after.keys(), after.keys() - before.keys()
     result.moved = [(file.mine, file.result) for file in files if file.mine in gone and file.result in come]
-    result.arrived = sorted(come - {other for _, other in result.moved})
+    result.arrived = sorted(come - {RENDERED} - {other for _, other in result.moved})
     result.removed = sorted(gone - {one for one, _ in result.moved})
     for path in sorted(before.keys() & after.keys()):
-        if before[path] != after[path] and path not in (result.answers_file, *result.conflicts):
+        if before[path] != after[path] and path not in (RENDERED, result.answers_file, *result.conflicts):
             (result.replaced if before[path] == base.get(path) else result.merged).append(path)

@@ -20,6 +20,8 @@ from .errors import Refused
 from .git import Git
 
 ANSWERS = ".copier-answers.yml"
+RENDERED = ".ostinato-rendered.tar.xz"
+"""The file of a project that keeps what its last update rendered. The next update compares with it."""
 Answers = Mapping[str, Any]
 SHORT = {"gh": "https://github.com/", "gl": "https://gitlab.com/"}
 
@@ -37,14 +39,15 @@ class Source:
             self.reached = url.removeprefix("git+")
         elif (local := (project / Path(url).expanduser())).exists():
             self.reached = str(local.resolve())
-        code, _, said = Git(project).run("clone", "--quiet", "--no-checkout", "--", self.reached, str(folder))
+        self.folder = folder.with_suffix(".git")  # Copier takes a folder of this name for a repository
+        code, _, said = Git(project).run("clone", "--quiet", "--bare", "--", self.reached, str(self.folder))
         if code != 0:
             why = said.splitlines()[-1].removeprefix("fatal: ") if said else "git clone failed"
             raise Refused(
                 f"The template's source {url!r} cannot be reached: {why.rstrip('.')}. "
                 "Check the network, or name the template's present address with --source."
             )
-        self.git = Git(folder)
+        self.git = Git(self.folder)
         if self.git.ask("cat-file", "-e", "HEAD:copier.yml") is None:
             raise Refused(
                 f"The template's source {url!r} is not the template: it has no copier.yml. "
@@ -69,8 +72,12 @@ class Source:
         """Return the commit of a version (a tag, HEAD, a commit or a name from `git describe`), or None."""
         if version.startswith("-"):
             return None
-        found = self.git.ask("rev-parse", "--verify", "--quiet", f"{version}^{{commit}}")
-        return found or self.git.ask("rev-parse", "--verify", "--quiet", f"refs/remotes/origin/{version}^{{commit}}")
+        name = "rev-parse", "--verify", "--quiet", f"{version}^{{commit}}"
+        found = self.git.ask(*name)
+        if found is None and re.fullmatch("[0-9a-f]{40,64}", version):  # no branch or tag leads to it any more
+            self.git.run("fetch", "--quiet", "origin", version)
+            found = self.git.ask(*name)
+        return found
 
     def describe(self, commit: str) -> str:
         """Return the name that Copier records as `_commit`."""
@@ -99,27 +106,20 @@ def as_version(name: str) -> Version | None:
         return None
 
 
-def rendered(source: str, version: str, answers: Answers, dst: Path, answers_file: str = ANSWERS) -> Path:
+def rendered(
+    source: str, version: str, answers: Answers, dst: Path, address: str | None = None, answers_file: str = ANSWERS
+) -> Path:
     """Render a version of the template with these answers into `dst`. New questions take their defaults.
 
-    Raises `Refused`.
+    The result names `address` as the template's, by default `source`. Raises `Refused`.
     """
     data = {key: value for key, value in answers.items() if not key.startswith("_")}
     said = io.StringIO()  # takes Copier's warnings, such as about a local template
     try:
         with warnings.catch_warnings(), redirect_stderr(said):
             warnings.simplefilter("ignore")
-            copier.run_copy(
-                source,
-                dst,
-                data=data,
-                answers_file=answers_file,
-                defaults=True,
-                quiet=True,
-                settings=copier.Settings(),  # not the user's own
-                unsafe=False,
-                vcs_ref=version,
-            )
+            options = {"data": data, "answers_file": Path(answers_file), "defaults": True, "quiet": True}
+            _copy(source, address or source, dst, options | {"vcs_ref": version})
     except Exception as error:  # a template or an answer can make Copier raise anything
         why = " ".join(str(error).split()) or type(error).__name__
         if asked := re.search(r"(?:question|choice for) '(\w+)'", why):
@@ -128,6 +128,43 @@ def rendered(source: str, version: str, answers: Answers, dst: Path, answers_fil
             f"The template at {version} cannot be rendered with the answers in {answers_file}: {why}"
         ) from error
     return dst
+
+
+def _copy(source: str, address: str, dst: Path, options: dict[str, Any]) -> None:
+    """Run Copier without the user's own settings. Only its private class can name another address than `source`."""
+    try:
+        from copier._main import Worker
+    except ImportError:
+        copier.run_copy(address, dst, settings=copier.Settings(), **options)
+        return
+
+    class Renderer(Worker):
+        def _answers_to_remember(self) -> Mapping[str, Any]:
+            return {**super()._answers_to_remember(), "_src_path": address}
+
+    with Renderer(src_path=source, dst_path=dst, **options) as renderer:
+        renderer.run_copy()
+
+
+def packed(folder: Path) -> bytes:
+    """Return the files of a rendered folder as an archive: the same files give the same bytes."""
+
+    def without_owner(about: tarfile.TarInfo) -> tarfile.TarInfo:
+        mode = 0o755 if about.mode & 0o100 else 0o644
+        return about.replace(mtime=0, uid=0, gid=0, uname="", gname="", mode=mode, deep=False)
+
+    archive = io.BytesIO()
+    with tarfile.open(fileobj=archive, mode="w:xz") as files:
+        for path in sorted(path for path in folder.rglob("*") if path.is_symlink() or path.is_file()):
+            files.add(path, path.relative_to(folder), filter=without_owner)
+    return archive.getvalue()
+
+
+def unpacked(archive: bytes, folder: Path) -> Path:
+    """Write the files of an archive into a new folder. Raises `tarfile.TarError` or `lzma.LZMAError`."""
+    with tarfile.open(fileobj=io.BytesIO(archive), mode="r:xz") as files:
+        files.extractall(folder, filter="data")
+    return folder
 
 
 def answers_in(text: str, name: str) -> dict[str, Any]:

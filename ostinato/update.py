@@ -1,14 +1,15 @@
 """`ostinato update`: the steps, in order. Only the last step touches the project."""
 
-import contextlib
 import json
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import metadata
+from lzma import LZMAError
 from pathlib import Path
+from tarfile import TarError
 from typing import Any
 from urllib.parse import unquote
 
@@ -17,7 +18,18 @@ from .check import Check, Trees
 from .errors import Refused, Stopped
 from .git import Git, check_version
 from .merge import Merge, merge
-from .render import ANSWERS, Answers, Source, answers_in, as_version, moved_code, ownership, rendered
+from .render import (
+    ANSWERS,
+    RENDERED,
+    Answers,
+    Source,
+    answers_in,
+    as_version,
+    moved_code,
+    ownership,
+    rendered,
+    unpacked,
+)
 from .state import BRANCH, TEMPLATE, TRIED, Note, State, held
 
 TRAILER = "Ostinato-Update:"
@@ -56,11 +68,11 @@ class Asked:
 class Plan:
     """From which version to which."""
 
-    url: str
     old: str
     """The version in the answers file."""
     new: str
-    commits: tuple[str, str]
+    commits: tuple[str | None, str]
+    """The old one is None if the template does not have it."""
     answers: tuple[Answers, Answers]
     """Before and after."""
 
@@ -81,7 +93,7 @@ def update(project: Path, asked: Asked, check: Check, say: Print = print) -> Non
 
     `check` raises `Stopped` if the updated project is not good.
     """
-    git = _repository(project)
+    git = open_project(project)
     with held(git) as state:
         if (said := state.put_back()) is not None:
             say(said)
@@ -103,7 +115,7 @@ def update(project: Path, asked: Asked, check: Check, say: Print = print) -> Non
 
 def abort(project: Path, say: Print = print) -> None:
     """Restore the files after a killed update, and delete the branches of updates without commits of the user."""
-    git = _repository(project)
+    git = open_project(project)
     with held(git) as state:
         said = [text] if (text := state.put_back()) else []
         here = git.ask("symbolic-ref", "--short", "HEAD")
@@ -118,7 +130,7 @@ def abort(project: Path, say: Print = print) -> None:
     say("\n".join(said) or "There is no update to abort.")
 
 
-def _repository(project: Path) -> Git:
+def open_project(project: Path) -> Git:
     check_version()
     git = Git(project)
     code, out, said = git.run("rev-parse", "--is-inside-work-tree")
@@ -165,24 +177,26 @@ def _no_space(temporary: Path, project: Path) -> str:
 
 def _update(git: Git, state: State, temporary: Path, asked: Asked, check: Check, say: Print) -> None:
     project, head = git.folder, git("rev-parse", "HEAD")
-    answers = _recorded(git, asked.answers_file)
-    source = _source(asked.source, answers[1]["_src_path"], project, temporary, say)
-    plan = _plan(git, source, answers, asked)
+    now = _recorded(git, asked.answers_file)
+    kept = _kept(git, now, asked.answers_file, temporary / "kept")
+    then = _rendered_with(git, now, kept, asked.answers_file)
+    source = find_source(asked.source, now["_src_path"], project, temporary, say)
+    plan = _plan(git, source, (then, now), asked, kept is not None)
     if plan is None:
-        say(f"The project is at {answers[1]['_commit']}, which is the newest version.")
+        say(f"The project is at {now['_commit']}, which is the newest version.")
         return
     branch = BRANCH + plan.new
     _refuse_branch(git, branch)
+    if kept is None and plan.commits[0] != now.get("_commit_id", plan.commits[0]):
+        say(f"The template no longer has the commit {now['_commit_id']}. So {plan.old} is rendered as it is now.")
 
-    checkouts = [source.checkout(commit, temporary / "checkouts" / str(n)) for n, commit in enumerate(plan.commits)]
     before, text = (source.git.ask("show", f"{commit}:CHANGELOG.md") or "" for commit in plan.commits)
     changes = between(text, as_version(plan.old), before)
-    owned_old, owned_new = (ownership(*pair) for pair in zip(checkouts, plan.answers, strict=True))
-    with contextlib.chdir(project):  # a relative path of the source begins here
-        old, new = (
-            rendered(plan.url, commit, values, temporary / name, asked.answers_file)
-            for name, commit, values in zip(("old", "new"), plan.commits, plan.answers, strict=True)
-        )
+    new, owned_new = _render(source, plan.commits[1], plan.answers[1], temporary / "new", asked.answers_file)
+    old, owned_old = kept, owned_new
+    if old is None and plan.commits[0] is not None:
+        old, owned_old = _render(source, plan.commits[0], plan.answers[0], temporary / "old", asked.answers_file)
+    assert old is not None
     package = str(plan.answers[1]["package_name"])
     title = f"Update the template from {plan.old} to {plan.new}"
     merged = merge(
@@ -191,17 +205,18 @@ def _update(git: Git, state: State, temporary: Path, asked: Asked, check: Check,
         new,
         lambda path: owned_old(path) or owned_new(path),
         temporary / "scratch",
-        moved=moved_code(checkouts[1], package),
+        moved=moved_code(new.with_suffix(".template"), package),
         package=package,
         answers_file=asked.answers_file,
         version=plan.new,
         message=f"{title}\n\n{TRAILER} {plan.new}",
     )
-    if git("rev-parse", "HEAD:" + git("rev-parse", "--show-prefix")) == merged.tree:
+    before_tree = git("rev-parse", "HEAD:./")
+    if before_tree == merged.tree:
         say("Nothing changes.")
         return
     _refuse_in_the_way(project, merged)
-    say(f"{title}, from {plan.url}\n\n{changes.text}\nFiles:\n{merged.report()}\n")
+    say(f"{title}, from {source.url}\n\n{changes.text}\nFiles:\n{merged.report()}\n")
 
     try:
         if merged.conflicts:
@@ -209,8 +224,8 @@ def _update(git: Git, state: State, temporary: Path, asked: Asked, check: Check,
                 f"{len(merged.conflicts)} {'file' if len(merged.conflicts) == 1 else 'files'} could not be merged."
             )
         say("Checks:")
-        trees = _trees(git, merged, temporary, changes)
-        check(trees, say)
+        trees, home = (before_tree, merged.tree), Path(merged.package).parent
+        check(trees_to_check(git, Git(merged.scratch), trees, temporary, changes, home), say)
         say("")
     except Stopped as stop:
         if _is_full(stop):
@@ -240,7 +255,7 @@ def _update(git: Git, state: State, temporary: Path, asked: Asked, check: Check,
     say(f"Updated to {plan.new}, in one commit. `git show` shows it, `git reset --hard HEAD~1` undoes it.")
 
 
-def _source(address: str | None, recorded: str, project: Path, temporary: Path, say: Print) -> Source:
+def find_source(address: str | None, recorded: str, project: Path, temporary: Path, say: Print) -> Source:
     """Return the template at an address, else at the recorded one, else where this updater comes from."""
     try:
         return Source(address or recorded, project, temporary / "source")
@@ -263,8 +278,16 @@ def _installed_from() -> str | None:
     return unquote(url.removeprefix("file://")) or None
 
 
-def _recorded(git: Git, name: str) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Return the answers at the last rendering or update, and the answers now. Raises `Refused`."""
+def _render(
+    source: Source, commit: str, answers: Answers, folder: Path, answers_file: str
+) -> tuple[Path, Callable[[str], bool]]:
+    """Render a version. Return its folder, and a function that is true for the user's paths."""
+    rendered(str(source.folder), commit, answers, folder, str(answers["_src_path"]), answers_file)
+    return folder, ownership(source.checkout(commit, folder.with_suffix(".template")), answers)
+
+
+def _recorded(git: Git, name: str) -> dict[str, Any]:
+    """Return the answers of the project. Raises `Refused`."""
     if git.ask("ls-files", "--error-unmatch", name) is None:
         raise Refused(f"{name} is not committed. Run git add --force {name} and commit.")
     now = answers_in((git.folder / name).read_text(encoding="utf-8"), name)
@@ -278,24 +301,42 @@ def _recorded(git: Git, name: str) -> tuple[dict[str, Any], dict[str, Any]]:
     if not {"package_name", "starting_point"} <= now.keys():
         raise Refused(f"{name} belongs to another template. Name the answers file of this one with --answers-file.")
     now.setdefault("rendered_as", {})  # without it, the template would take this for a new project
-    commits = [
-        found
-        for found in (
-            git.ask("log", "-1", "--format=%H", "-G^_commit:", "--", name),
-            git.ask("log", "-1", "--format=%H", f"--grep=^{TRAILER}", "--", name),
-        )
-        if found
-    ]
-    last = commits[0] if commits else None
-    if len(commits) == 2 and git.ask("merge-base", "--is-ancestor", *commits) is not None:
-        last = commits[1]
-    prefix = git("rev-parse", "--show-prefix")
-    text = git.ask("show", f"{last}:{prefix}{name}") if last else None
-    then = answers_in(text, name) if text else {}
-    return {**now, **{key: value for key, value in then.items() if not key.startswith("_")}}, now
+    return now
 
 
-def _plan(git: Git, source: Source, answers: tuple[dict[str, Any], dict[str, Any]], asked: Asked) -> Plan | None:
+def _kept(git: Git, now: Answers, name: str, folder: Path) -> Path | None:
+    """Write what the project's last update rendered. None if the project does not hold it, or has another version."""
+    code, archive, _ = git.run("cat-file", "blob", f"HEAD:./{RENDERED}")
+    if code != 0:
+        return None
+    try:
+        then = answers_in((unpacked(archive, folder) / name).read_text(encoding="utf-8"), name)
+    except (OSError, EOFError, LZMAError, TarError, Refused):  # a damaged file
+        return None
+    is_same = all(str(then.get(key)) == str(now.get(key)) for key in ("_commit", "_commit_id"))
+    return folder if is_same else None
+
+
+def _rendered_with(git: Git, now: Answers, kept: Path | None, name: str) -> Answers:
+    """Return the answers at the last rendering: the owner may have changed them since."""
+    if kept is not None:
+        return {**now, **answers_in((kept / name).read_text(encoding="utf-8"), name)}
+    last = last_update(git, "HEAD", name)
+    text = git.ask("show", f"{last}:./{name}") if last else None
+    return {**now, **(answers_in(text, name) if text else {})}
+
+
+def last_update(git: Git, commit: str, name: str) -> str | None:
+    """Return the commit of the last update, by this updater or by plain Copier, or of the rendering."""
+    log = "log", "-1", "--format=%H", commit
+    found = [git.ask(*log, how, "--", name) for how in ("-G^_commit:", f"--grep=^{TRAILER}")]
+    by_answers, by_trailer = (one or None for one in found)
+    if by_answers and by_trailer and git.ask("merge-base", "--is-ancestor", by_answers, by_trailer) is None:
+        return by_answers
+    return by_trailer or by_answers
+
+
+def _plan(git: Git, source: Source, answers: tuple[Answers, Answers], asked: Asked, is_kept: bool) -> Plan | None:
     """Return what to update; None if there is nothing to do. Raises `Refused`."""
     (then, now), to, data = answers, asked.to, asked.data
     for key, why in FIXED.items():
@@ -303,8 +344,8 @@ def _plan(git: Git, source: Source, answers: tuple[dict[str, Any], dict[str, Any
             raise Refused(f"An update cannot change {key}, because {why}. See docs/ownership.md of the template.")
     _refuse_renamed(git, then, now)
     old_name = now["_commit"]
-    old = source.commit(old_name)
-    if old is None:
+    old = source.commit(str(now.get("_commit_id", old_name))) or source.commit(old_name)
+    if old is None and not is_kept:
         raise Refused(
             f"The template at {source.url} has no version {old_name}, the recorded _commit. A fork may lack the "
             "tags: name the template's own address with --source, or write the nearest version there and commit."
@@ -320,7 +361,7 @@ def _plan(git: Git, source: Source, answers: tuple[dict[str, Any], dict[str, Any
     if as_version(new_name) is None:
         new_name = source.describe(new)
     before = {**then, **{key: now[key] for key in (*FIXED, "rendered_as") if key in now}}
-    after = {**now, **data}
+    after = {**now, **data, "_src_path": source.url}
     if old == new and before == after:
         return None
     versions = as_version(old_name), as_version(new_name)
@@ -328,7 +369,7 @@ def _plan(git: Git, source: Source, answers: tuple[dict[str, Any], dict[str, Any
         if to is None:
             return None
         raise Refused(f"The project is at {old_name}, and {new_name} is older. An update only goes forward.")
-    return Plan(source.url, old_name, new_name, (old, new), (before, after))
+    return Plan(old_name, new_name, (old, new), (before, after))
 
 
 def _refuse_branch(git: Git, branch: str) -> None:
@@ -378,13 +419,16 @@ def _refuse_in_the_way(project: Path, merged: Merge) -> None:
             )
 
 
-def _trees(git: Git, merged: Merge, temporary: Path, changes: Changes) -> Trees:
-    """Write the project before and after, with links to ignored files that training may read."""
-    scratch, index = Git(merged.scratch), temporary / "check-index"
-    trees = {"before": git("rev-parse", "HEAD:" + git("rev-parse", "--show-prefix")), "after": merged.tree}
-    files = {name: scratch.tree(tree) for name, tree in trees.items()}
-    before, after = (scratch.checkout(tree, temporary / "trees" / name, index) for name, tree in trees.items())
-    for folder, tree in zip((before, after), files.values(), strict=True):
+def trees_to_check(
+    git: Git, scratch: Git, trees: Sequence[str], temporary: Path, changes: Changes, home: Path
+) -> Trees:
+    """Write two trees, the project before and after, with links to ignored files that training may read."""
+    files = [scratch.tree(tree) for tree in trees]
+    before, after = (
+        scratch.checkout(tree, temporary / "trees" / name, temporary / "check-index")
+        for name, tree in zip(("before", "after"), trees, strict=True)
+    )
+    for folder, tree in zip((before, after), files, strict=True):
         for link in (folder / path for path, (mode, _) in tree.items() if mode == "120000"):
             if link.name in NOT_LINKED:
                 link.unlink()  # the short training writes there
@@ -399,9 +443,8 @@ def _trees(git: Git, merged: Merge, temporary: Path, changes: Changes) -> Trees:
             if not os.path.lexists(folder / path):
                 (folder / path).parent.mkdir(parents=True, exist_ok=True)
                 (folder / path).symlink_to(git.folder / path)
-    paths = files["before"].keys() | files["after"].keys()
-    changed = sorted(path for path in paths if files["before"].get(path) != files["after"].get(path))
-    return Trees(before, after, changed, changes, Path(merged.package).parent)
+    changed = sorted(path for path in files[0].keys() | files[1].keys() if files[0].get(path) != files[1].get(path))
+    return Trees(before, after, changed, changes, home)
 
 
 def _hand_over(git: Git, merged: Merge) -> None:
@@ -422,7 +465,8 @@ def _keep(git: Git, merged: Merge, branch: str) -> None:
 def _what_to_do(branch: str) -> str:
     return (
         f"Your project is unchanged. The update lies on the branch {branch}:\n"
-        f"  git switch {branch}     then solve what is named above, run the tests, and commit\n"
+        f"  git switch {branch}     then solve what is named above, and commit\n"
+        f"  ostinato check {branch}     tests it as an update does\n"
         f"  git switch -            then git merge {branch}\n"
         "`ostinato update --abort` deletes this branch. The next `ostinato update` tries again."
     )

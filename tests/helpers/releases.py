@@ -16,6 +16,8 @@ from packaging.version import Version
 ARCHIVES = Path(__file__).parents[1] / "releases"
 RENDERED = ("copier.yml", "includes", "template", "CHANGELOG.md")
 """What an archive holds: all that rendering and updating read."""
+KEPT = ".ostinato-rendered.tar.xz"
+"""The file of a project that keeps what its last update rendered."""
 NEWEST = "9999.0.0"
 """The version of the working tree."""
 
@@ -75,7 +77,11 @@ def files(folder: Path) -> dict[str, bytes]:
 
 
 def template_part(folder: Path, owned: Callable[[str], bool]) -> dict[str, bytes]:
-    """The template's files of a project. Only new projects are lean, which the answers file says."""
+    """The template's files of a project. Only new projects are lean, which the answers file says.
+
+    The archive that an update keeps is no file of the template.
+    """
     own = {path: content for path, content in files(folder).items() if not owned(path)}
+    own.pop(KEPT, None)
     answers = own[".copier-answers.yml"]
     return own | {".copier-answers.yml": answers.replace(b'"lean": true', b'"lean": false')}

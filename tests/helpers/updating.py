@@ -37,7 +37,7 @@ class Versions:
 
     def get(self, version: str, answers: Mapping[str, Any]) -> tuple[Path, Any]:
         """The rendered folder, and whether a path of it is the user's."""
-        given = {key: value for key, value in answers.items() if key != "_commit"}
+        given = {key: value for key, value in answers.items() if not key.startswith("_commit")}
         key = repr((version, sorted(given.items())))
         if key not in self.made:
             folder = self.folder / str(len(self.made))

@@ -46,11 +46,11 @@ def once(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
     folder = tmp_path_factory.mktemp("rendered")
 
     @functools.wraps(rendered)
-    def once(source, version, answers, dst, answers_file):
-        key = repr((source, version, sorted(answers.items(), key=str), answers_file))
+    def once(source, version, answers, dst, address, answers_file):
+        key = repr((version, sorted(answers.items(), key=str), address, answers_file))
         if key in kept:
             return shutil.copytree(kept[key], dst, symlinks=True)
-        rendered(source, version, answers, dst, answers_file)
+        rendered(source, version, answers, dst, address, answers_file)
         kept[key] = shutil.copytree(dst, folder / str(len(kept)), symlinks=True)
         return dst
 

@@ -164,7 +164,7 @@ def source(template: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def quickly_rendered(render, source: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
     """`rendered` without Copier's clones, which take most of the time."""
 
-    def quickly_rendered(url, version, answers, dst, answers_file=update.ANSWERS):
+    def quickly_rendered(url, version, answers, dst, address=None, answers_file=update.ANSWERS):
         checkout = tmp_path_factory.mktemp("checkouts")
         subprocess.run(["tar", "-x", "-C", checkout], input=git_bytes(source, "archive", version), check=True)
         questions = {key: value for key, value in answers.items() if not key.startswith("_")}

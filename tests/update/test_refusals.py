@@ -48,7 +48,7 @@ REFUSALS = {
     "no source": (lambda p: drop(p, "_src_path"), [], "has no _src_path"),
     "not YAML": (lambda p: edit(p, {ANSWERS: "a: [\n"}), [], f"{ANSWERS} cannot be read"),
     "unknown recorded version": (
-        lambda p: answer(p, "_commit", "0.1.0-3-gabcdef1"),
+        lambda p: [drop(p, "_commit_id"), answer(p, "_commit", "0.1.0-3-gabcdef1")],
         [],
         "has no version 0.1.0-3-gabcdef1",
     ),
