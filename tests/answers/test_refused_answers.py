@@ -1,5 +1,6 @@
 """A refused answer is named in one sentence, and nothing is rendered."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -37,3 +38,29 @@ def test_a_refusal_leaves_an_existing_folder_as_it_was(cli, tmp_path: Path):
     process, folder = cli("old", "--data", "package_name=class")
     assert process.returncode != 0
     assert files(folder) == {"old/notes.txt": b"mine"}
+
+
+@pytest.mark.parametrize(
+    ("address", "folder", "is_refused"),
+    [
+        ("../ostinato", "project", True),
+        (".", "/home/me/project", True),
+        ("../ostinato", ".", False),  # an update runs in this folder, too
+        ("/home/me/ostinato", "project", False),
+        ("~/ostinato", "project", False),
+        ("gh:me/ostinato", "project", False),
+        ("git@host.org:me/ostinato.git", "project", False),
+        ("https://host.org/me/ostinato", "project", False),
+    ],
+)
+def test_an_address_that_an_update_cannot_find(macros, address, folder, is_refused):
+    problem = macros.source_problem(address, folder)
+    assert problem.startswith(f"The template's path {address} is relative") == is_refused
+    assert bool(problem) == is_refused
+
+
+def test_a_relative_path_of_the_template_is_refused(template, render, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ValueError, match="is relative, so an update of the project could not find it"):
+        render(tmp_path / "project", os.path.relpath(template))
+    assert not (tmp_path / "project").exists()
