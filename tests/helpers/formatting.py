@@ -15,3 +15,9 @@ def format_with(settings: str, project: Path) -> None:
     file.write_text(text.replace("line-length = 100", settings, 1), encoding="utf-8")
     command = [sys.executable, "-m", "ruff", "format", "--quiet", "--no-cache", "."]
     subprocess.run(command, cwd=project, check=True)
+
+
+def formatted(text: bytes, path: str, project: Path) -> bytes:
+    """A text as Ruff formats the file `path` with the settings of the project."""
+    command = [sys.executable, "-m", "ruff", "format", "--quiet", "--no-cache", "--stdin-filename", path, "-"]
+    return subprocess.run(command, cwd=project, input=text, check=True, capture_output=True).stdout
