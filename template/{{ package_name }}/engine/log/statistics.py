@@ -117,6 +117,8 @@ class Statistics:
         self._labels: list[tuple[int, str, float | None, bool]] = []
         """Step, key, n (None: the next held number) and "is a count" of each held value."""
         self._held: list[Tensor] = []
+        self._counts: list[Tensor] = []
+        """Of each `Share`, int64. They need no copy."""
         self.bad_gradient = torch.zeros((), device=device), torch.zeros((), device=device)
         """For `look_for_not_finite`: its result, and the steps since the first bad gradient."""
 
@@ -129,14 +131,13 @@ class Statistics:
         scalars: list[Tensor] = []
         for key, given in values.items():
             for value in given if isinstance(given, list) else (given,):
-                is_count = isinstance(value, Share)
                 if isinstance(value, Share):
-                    n: Any = len(value.tensors[0])
-                    value = count_share(key, value)
-                else:
-                    n = getattr(value, "mean_over", count)
-                    if isinstance(value, Mean):
-                        value, n = value_and_n(value, count)
+                    self._counts.append(count_share(key, value))
+                    self._labels.append((step, key, len(value.tensors[0]), True))
+                    continue
+                n: Any = getattr(value, "mean_over", count)
+                if isinstance(value, Mean):
+                    value, n = value_and_n(value, count)
                 is_plain = type(value) is Tensor and value.ndim == 0 and value.is_floating_point()
                 if not (is_plain and value.device == self.device):
                     value = self._scalar(key, value)
@@ -144,11 +145,12 @@ class Statistics:
                 if isinstance(n, Tensor):
                     scalars.append(self._scalar(key, n))
                     n = None
-                self._labels.append((step, key, n, is_count))
+                self._labels.append((step, key, n, False))
         if scalars:
             self._held.append(torch.stack(scalars))
         if len(self._held) >= self._JOIN:
             self._held = [torch.cat(self._held)]
+            self._counts = self._counts and [torch.hstack(self._counts)]
 
     def _scalar(self, key: str, value: Tensor) -> Tensor:
         """The value as a tensor without dimensions, on the device. Raises `UserError`."""
@@ -160,14 +162,15 @@ class Statistics:
 
     def fetch(self) -> None:
         """Copy the added values from the devices of all processes and sum them up."""
-        labels, held = self._labels, self._held
-        self._labels, self._held = [], []
-        *scalars, spoiled = torch.cat([*held, self.bad_gradient[1].reshape(1)]).tolist()
-        numbers, mine = iter(scalars), []
+        labels, kinds = self._labels, [self._counts, self._held]  # of one type each: much faster
+        held = [torch.hstack(kind) for kind in kinds if kind]
+        self._labels, self._counts, self._held = [], [], []
+        spoiled, *numbers = torch.hstack([self.bad_gradient[1].double(), *held]).tolist()
+        shares = sum(is_count for *_, is_count in labels)
+        counts, scalars, mine = iter(numbers[:shares]), iter(numbers[shares:]), []
         for step, key, n, is_count in labels:
-            value = next(numbers)
-            n = next(numbers) if n is None else n
-            mine.append((step, key, value / (n or 1) if is_count else value, n))
+            value = next(counts) / (n or 1) if is_count else next(scalars)
+            mine.append((step, key, value, next(scalars) if n is None else n))
         of_all, spoiled_of_all = zip(*distributed.from_all((mine, spoiled)), strict=True)
         # The sort is stable: values of one step keep their order, however often they are fetched.
         merged, bad = sorted(itertools.chain(*of_all), key=itemgetter(0)), []

@@ -8,7 +8,7 @@ import inspect
 from collections.abc import Callable, Sequence
 from functools import cache
 from itertools import repeat
-from operator import is_not
+from operator import attrgetter, is_not
 from typing import Any, NamedTuple
 
 import torch
@@ -46,7 +46,7 @@ def for_each(method: str, tensors: list[Tensor], *arguments: Any) -> None:
 def look_for_not_finite(tensors: list[Tensor], found: Tensor, calls: Tensor) -> None:
     """Set the scalar `found` to 1 if a tensor holds an infinity or a NaN. Then, and from then on,
     add 1 to the scalar `calls`. All are on one device."""
-    kinds = {(tensor.dtype, tensor.layout) for tensor in tensors}
+    kinds = set(map(_kind, tensors))
     name = "_amp_foreach_non_finite_check_and_unscale_"
     if kinds == {(torch.float32, torch.strided)} and _is_allowed and hasattr(torch, name):
         getattr(torch, name)(tensors, found, _one(found.device))  # times 1 changes no bit
@@ -55,6 +55,9 @@ def look_for_not_finite(tensors: list[Tensor], found: Tensor, calls: Tensor) -> 
             dense = tensor.coalesce().values() if tensor.is_sparse else tensor
             found.logical_or_((~dense.isfinite()).any())
     calls.add_(found)
+
+
+_kind = attrgetter("dtype", "layout")
 
 
 @cache
