@@ -36,3 +36,28 @@ def test_a_share_weighs_as_much_as_it_has_rows(windows, engine):
         ours.add(step, {"loss": torch.tensor(1.0), "acc": Share(lambda x: x > 0, values)}, 8)
     ours.fetch()
     assert ours.means() == {"loss": 1.0, "acc": pytest.approx(0.2)}
+
+
+def test_shares_means_and_numbers_stay_with_their_steps(windows, engine, monkeypatch):
+    """However they are mixed, fetched together, and joined on the device in between."""
+    api, means = engine("api"), engine("means")
+    monkeypatch.setattr(windows.Statistics, "_JOIN", 7)
+    ours, drawn, right = windows.Statistics(torch.device("cpu")), torch.Generator().manual_seed(0), {}
+    for step in range(40):
+        rows = torch.rand(1 + step % 5, generator=drawn)
+        n = torch.tensor(float(1 + step % 3))
+        values = {
+            "above": api.Share(lambda v: v > 0.5, rows),
+            "loss": rows.mean(),
+            "weighed": means.Mean(rows.max(), n),
+            "below": api.Share(lambda v: v < 0.2, rows),
+        }
+        if step % 4 == 0:
+            del values["above"]
+        ours.add(step, values, len(rows))
+        right.setdefault("above", []).extend((rows > 0.5).tolist() if step % 4 else [])
+        right.setdefault("below", []).extend((rows < 0.2).tolist())
+        right.setdefault("loss", []).extend(rows.tolist())
+        right.setdefault("weighed", []).extend([rows.max().item()] * int(n))
+    ours.fetch()
+    assert ours.means() == {key: pytest.approx(sum(all_) / len(all_), rel=1e-6) for key, all_ in right.items()}

@@ -56,11 +56,11 @@ def test_a_step_computes_what_a_bare_one_does_and_little_more(looped):
         optimizer.step()
     more = ours - bare.counts
     # The loss is kept and the accuracy counted; slices cut a batch out of many.
-    accuracy = {"aten.argmax": 1, "aten.eq": 1, "aten.count_nonzero": 1, "aten._to_copy": 1}
+    accuracy = {"aten.argmax": 1, "aten.eq": 1, "aten.count_nonzero": 1}
     slices = {key: more[key] for key in more if "slice" in key}
     gradient = {"aten._amp_foreach_non_finite_check_and_unscale_": 1, "aten.add_": 1}  # it is looked at
     assert more == {"aten.detach": 3, "aten.stack": 1, **gradient, **accuracy, **slices}, more
-    assert sum(more.values()) <= 12
+    assert sum(more.values()) <= 11
     with Operations() as own:
         optimizer.step()
     assert own.counts == {"aten.add_": 1, "aten._fused_adamw_": 1}, "however many parameters there are"
