@@ -2,9 +2,12 @@
 
 import json
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
+from helpers import snippets
 
 QUICK = ("epochs=1", "logger=none", "log.level=error", "model=mlp")
 SEARCH = ("sweep=optuna", "hydra.sweeper.n_trials=3", *QUICK)
@@ -160,3 +163,20 @@ def test_a_signal_stops_a_sweep_after_its_first_job_too(train, workspace):
     assert train("-m", "seed=0,1,2", *options).code == 75
     manifests = sorted((workspace / "runs/default").glob("2*/manifest.json"))
     assert [json.loads(path.read_text())["status"] for path in manifests] == ["finished", "stopped"]
+
+
+def test_a_sweep_keeps_little_of_each_job(project):
+    """Memory for thousands of jobs in one process: a few hundred objects each, and no config twice."""
+    overrides = ("-m", "name=kept", "seed=range(0,6)", "data=synthetic", "data.shape=[1,2,2]", "data.size=64")
+    quiet = ("model=mlp", "max_steps=1", "logger=none", "log.curves=false", "log.graph=false", "log.images=0")
+    done = subprocess.run(
+        [sys.executable, "-c", snippets.text("count_objects.py"), *overrides, *quiet],
+        cwd=project,
+        text=True,
+        capture_output=True,
+    )
+    assert done.returncode == 0, done.stderr
+    numbers = list(map(int, done.stderr.splitlines()[-1].split()))
+    counts, filters = numbers[:6], numbers[6:]
+    assert counts[5] - counts[3] < 2 * 200, counts
+    assert filters[5] == filters[3], filters

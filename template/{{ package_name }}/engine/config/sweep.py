@@ -61,10 +61,16 @@ class _Task:
 
 
 class CheckEveryJob(Callback):
-    """A Hydra callback that refuses a whole sweep if one of its jobs cannot work."""
+    """A Hydra callback that refuses a whole sweep if one of its jobs cannot work.
+
+    It also lets go of each job's config.
+    """
 
     check: Callable[[Config], None]
     elsewhere: Any
+
+    def on_job_end(self, config: Any, job_return: Any, **_: Any) -> None:
+        job_return.cfg = job_return.hydra_cfg = None  # 0.2 MiB, kept until the sweep ends
 
     def on_multirun_start(self, config: Any, **_: Any) -> None:
         sweeper = config.hydra.sweeper

@@ -147,7 +147,7 @@ def open_log(level: str) -> None:
         other.addHandler(_library)
         for own in other.handlers:  # torch's loggers write warnings to the terminal, too
             if getattr(own, "stream", None) in (sys.stdout, sys.stderr):
-                own.addFilter(lambda x: x.levelno < logging.WARNING or not logger.handlers)
+                own.addFilter(_is_not_ours)
 
 
 def open_file(folder: Path) -> None:
@@ -172,6 +172,11 @@ def close_log() -> None:
     for handler in list(logger.handlers):
         logger.removeHandler(handler)
         handler.close()
+
+
+def _is_not_ours(record: logging.LogRecord) -> bool:
+    """Whether torch writes this record itself. `_library` sends the others."""
+    return record.levelno < logging.WARNING or not logger.handlers
 
 
 def _others() -> list[logging.Logger]:
