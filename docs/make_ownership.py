@@ -1,7 +1,7 @@
 """Write the table of whose file is whose: `python docs/make_ownership.py`. A test keeps it current.
 
 The source is copier.yml: the files that it leaves out of updates are the owner's. The table goes into
-includes/ownership.jinja, for the READMEs of projects, and between the marks of README.md and docs/ownership.md.
+includes/ownership.jinja, for the READMEs of projects, and between the marks of docs/ownership.md.
 """
 
 import re
@@ -47,11 +47,11 @@ def table(package: str = PACKAGE) -> str:
 def pages() -> dict[Path, str]:
     """Return the files that hold the table, and their right content."""
     found = {ROOT / "includes/ownership.jinja": table()}
-    for path in (ROOT / "README.md", ROOT / "docs/ownership.md"):
-        before, _, rest = path.read_text(encoding="utf-8").partition(MARKS[0])
-        _, _, after = rest.partition(MARKS[1])
-        assert after, f"{path} lacks the marks of the table"
-        found[path] = f"{before}{MARKS[0]}{table('my_project/')}{MARKS[1]}{after}"
+    path = ROOT / "docs/ownership.md"
+    before, _, rest = path.read_text(encoding="utf-8").partition(MARKS[0])
+    _, _, after = rest.partition(MARKS[1])
+    assert after, f"{path} lacks the marks of the table"
+    found[path] = f"{before}{MARKS[0]}{table('my_project/')}{MARKS[1]}{after}"
     return found
 
 

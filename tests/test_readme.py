@@ -1,39 +1,26 @@
 """The README's examples and claims are executed, not only read."""
 
 import re
-import shlex
+import runpy
 import sys
 import tarfile
 from pathlib import Path
 
 import pytest
-from helpers.runs import result, the_run
+from helpers.pages import blocks
 from helpers.template import POINTS
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text()
-BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
-
-
-def test_own_data_model_and_loss(train, workspace):
-    for language, text in BLOCKS:
-        place = re.match(r"# ((?:digits|configs)/\S+)\n", text)
-        if language in ("python", "yaml") and place:
-            path = workspace / place[1]
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(text.split("\n", 1)[1])
-    (command,) = [line for _, text in BLOCKS for line in text.splitlines() if "data=rings model=" in line]
-    overrides = shlex.split(command.split("train.py ", 1)[1])
-    done = train(*overrides)
-    assert done.code == 0, done.out
-    assert result(the_run(workspace))["best"] > 0.9
 
 
 def test_the_step_is_the_one_in_the_engine():
     loop = (ROOT / "template/{{ package_name }}/engine/loop.py").read_text()
-    (step,) = [text for language, text in BLOCKS if language == "python" and "def training_step" in text]
+    page = (ROOT / "docs/engine.md").read_text()
+    (step,) = [text for language, text in blocks(page) if language == "python" and "def training_step" in text]
     indented = "".join("    " + line + "\n" if line else "\n" for line in step.splitlines())
     assert indented in loop
+    assert f"[{len(step.splitlines())} lines]" in README
 
 
 def test_the_commands_are_what_ci_runs():
@@ -44,21 +31,32 @@ def test_the_commands_are_what_ci_runs():
     assert "uv run pytest" in README
 
 
-def test_the_typing_mistake(train):
-    (example,) = [text for _, text in BLOCKS if "Did you mean" in text]
-    command, answer = example.strip().splitlines()
-    done = train(*shlex.split(command.split("train.py ", 1)[1]))
-    assert (done.code, done.out.strip()) == (2, answer)
-
-
 def test_what_the_readme_names_exists(project):
-    for link in re.findall(r"\]\(<?([^)>#]+)>?\)", README):
+    for link in re.findall(r"\]\(<?([^)>#]+)>?[^)]*\)", README):
         if not link.startswith("http"):
             assert (ROOT / link).exists(), link
-    for group in ("data", "model", "loss", "optimizer", "scheduler", "logger"):
-        (row,) = re.findall(rf"^\| `{group}=` \| (.*) \|$", README, re.MULTILINE)
-        choices = {path.stem for path in (project / "configs" / group).glob("*.yaml")}
-        assert choices <= set(re.findall(r"`(\w+)`", row)), group
+    for group, choice in re.findall(r" (data|model|experiment)=(\w+)", README):
+        assert (project / "configs" / group / f"{choice}.yaml").exists(), choice
+
+
+def test_the_readme_is_one_screen_of_text():
+    assert len(README.split()) < 950
+
+
+def test_snippets_use_the_package_that_the_command_renders(render, tmp_path):
+    """The README's command takes all defaults."""
+    answers = (render(tmp_path / "digits") / ".copier-answers.yml").read_text()
+    assert "package_name: my_project" in answers
+    for page in [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]:
+        named = re.findall(r"python -m (\w+) (?:evaluate|predict|export|compare|reproduce)", page.read_text())
+        assert set(named) <= {"my_project", "spirals"}, page
+
+
+def test_the_reference_is_current():
+    """Else run docs/make_reference.py."""
+    pages = runpy.run_path(str(ROOT / "docs/make_reference.py"))["PAGES"]
+    for name, page in pages.items():
+        assert (ROOT / "docs/reference" / name).read_text(encoding="utf-8") == page(), name
 
 
 def test_what_is_made_of_the_schema_is_current():
