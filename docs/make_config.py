@@ -1,7 +1,7 @@
 """Write the page of all config keys, for the docs and for projects, and the JSON schema of the config files.
 
-`python docs/make_config.py` makes them from engine/config/schema.py and the comments of the config files. A test keeps
-them current.
+`python docs/make_config.py` makes them from engine/config/schema.py and the comments of the config files, and adds the
+line that names the schema to each config file. A test keeps them current.
 """
 
 import dataclasses
@@ -149,10 +149,22 @@ def json_schema() -> str:
     return json.dumps(whole, indent=1, ensure_ascii=False) + "\n"
 
 
+def with_schema(path: Path) -> str:
+    """Return the text of a config file with the line that names its schema to editors."""
+    text = path.read_text(encoding="utf-8")
+    *_, group, _ = path.parts
+    place = f"../schema.json#/definitions/{group}" if group in module("config.schema").GROUPS else "../schema.json"
+    line = f"# yaml-language-server: $schema={'schema.json' if group == 'configs' else place}\n"
+    package = "# @package _global_\n"  # Hydra reads it in the first line only
+    start = package if text.startswith(package) else ""
+    return text if line in text else f"{start}{line}{text.removeprefix(start)}"
+
+
 def files() -> dict[Path, str]:
     """Return the files that are made here, and their right content."""
     configs = TEMPLATE / "configs"
-    return {DOCS / "config.md": page(), configs / "README.md": page(), configs / "schema.json": json_schema()}
+    found = {DOCS / "config.md": page(), configs / "README.md": page(), configs / "schema.json": json_schema()}
+    return found | {path: with_schema(path) for path in sorted(TEMPLATE.glob("**/configs/**/*.yaml"))}
 
 
 if __name__ == "__main__":
