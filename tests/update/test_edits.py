@@ -2,7 +2,7 @@
 
 Half of the cases update from a release to the working tree. The other half update from the working tree to a version
 after it, which edits, renames, deletes and adds files of every kind. Plain Copier updates a tenth of the cases. The
-figures in docs/updates.md: `pytest tests/update/test_edits.py -n0 -s --edits 100`.
+figures in docs/updates.md: `pytest tests/update/test_edits.py -n0 -s --edits 60`.
 """
 
 import io
