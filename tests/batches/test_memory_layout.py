@@ -32,7 +32,8 @@ def test_strides_are_those_of_a_new_tensor(read, arrays, channels, batch_size, w
 
 
 def test_pixels_are_the_same_and_nothing_is_copied(read, arrays):
-    for contiguous, before in zip(read(arrays(shape=(8, 8, 1))), read(arrays(shape=(8, 8, 1)), False), strict=True):
+    dataset = arrays(shape=(8, 8, 1))
+    for contiguous, before in zip(read(dataset), read(dataset, False), strict=True):
         assert torch.equal(contiguous, before)
         assert before.stride() == (64, 1, 8, 1)
 
