@@ -230,7 +230,7 @@ class Loader:
             # Otherwise the iterator draws from the global generator.
             generator=torch.Generator(),
         )
-        with signals.held_back(), starting():
+        with signals.held_back(), starting(workers):
             batches = iter(loader)
         try:
             yield from map(received, batches)

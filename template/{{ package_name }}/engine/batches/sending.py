@@ -20,11 +20,16 @@ _PLACE = "/dev/shm"  # where torch puts shared memory; Docker gives it 64 MiB
 
 
 @contextlib.contextmanager
-def starting() -> Iterator[None]:
+def starting(workers: int = 0) -> Iterator[None]:
     """Start loader workers in the block. Raises `UserError` if they cannot get the data set."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     with contextlib.suppress(ValueError, OSError):  # each batch on its way is an open file
         resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, min(hard, 1 << 16)), hard))
+    if 0 <= hard < 64 + 16 * workers:  # a worker that cannot open a file would wait for ever
+        raise UserError(
+            f"Only {hard} files may be open, too few for {workers} loader workers. Raise the limit "
+            "(ulimit -n 65536), or set workers=0."
+        )
     try:
         yield
     except (TypeError, AttributeError, pickle.PicklingError) as error:
