@@ -13,7 +13,7 @@ DOCS = Path(__file__).parent
 ROOT = DOCS.parent
 LINK = re.compile(r"(?<!!)\[([^\]]*)\]\((?:<([^>]+)>|([^)\s#]+))(#[^)]*)?\)")
 LANGUAGES = {".py": "python", ".yml": "yaml", ".yaml": "yaml", ".toml": "toml", ".sh": "bash"}
-ROOMS = {"mistakes": "Ten mistakes", "zh": "中文"}
+ROOMS = {"mistakes": "Eleven mistakes", "zh": "中文"}
 """Folders of docs/ whose pages need no line in mkdocs.yml."""
 
 

@@ -9,6 +9,8 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 CHINESE = {
+    "README.md": "README.zh-CN.md",
+    "docs/tutorial.md": "docs/zh/tutorial.md",
     "docs/mistakes/README.md": "docs/zh/mistakes.md",
     "docs/logging.md": "docs/zh/logging.md",
 }
@@ -31,10 +33,14 @@ def sections(text: str) -> list[tuple[str, str]]:
     return [(match[0], text[match.end() : end]) for match, end in zip(headings, ends, strict=True)]
 
 
-def anchors(page: Path) -> list[str]:
-    """The anchors that GitHub gives the headings of a page."""
-    titles = [heading.lstrip("#").strip() for heading, _ in sections(page.read_text(encoding="utf-8"))]
-    return [re.sub(r"[^\w -]", "", re.sub(r"\[(.*?)\]\(.*?\)", r"\1", t).lower()).replace(" ", "-") for t in titles]
+def anchors(page: Path) -> list[set[str]]:
+    """The anchors of each heading of a page: GitHub's, and one that is written above the heading."""
+    found, above = [], ""
+    for heading, text in sections(page.read_text(encoding="utf-8")):
+        title = re.sub(r"\[(.*?)\]\(.*?\)", r"\1", heading.lstrip("#").strip())
+        found.append({re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-"), *re.findall(r'<a id="(.*?)">', above)})
+        above = text.rstrip().rpartition("\n")[2]
+    return found
 
 
 def target(page: Path, link: str, pairs: dict[Path, Path]) -> str:
@@ -45,8 +51,9 @@ def target(page: Path, link: str, pairs: dict[Path, Path]) -> str:
     there = (page.parent / path).resolve() if path else page
     assert there.exists(), f"{page}: {link} leads nowhere"
     if anchor:
-        assert anchor in anchors(there), f"{page}: {link} names no heading"
-        anchor = str(anchors(there).index(anchor))
+        numbers = [str(number) for number, names in enumerate(anchors(there)) if anchor in names]
+        assert numbers, f"{page}: {link} names no heading"
+        anchor = numbers[0]
     return f"{pairs.get(there, there) if page in pairs else there}#{anchor}"
 
 
