@@ -19,7 +19,7 @@ _MOVABLE = ("root", "leave_out")
 
 _NEWER = frozenset(
     {"contiguous", "data.test_fraction", "data.skip", "data.colour_share", "data.range"}
-    | {"data.background"}
+    | {"data.background", "data.augment"}
 )
 """Keys that runs of earlier releases lack. Such a run goes on without them, as it began."""
 

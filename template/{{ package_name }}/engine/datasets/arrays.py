@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -41,7 +42,9 @@ class Canvases(Windows):
         return rows.reshape(-1, channels, height, width)
 
     def to(self, device: torch.device) -> OnDevice:
-        """Return the same data set on `device`, which makes the batches."""
+        """Return the same data set on `device`, which makes the batches. Raises `UserError`."""
+        if self.augment is not None:
+            raise UserError("data.augment works on the CPU. Set data_on_device=false.")
         return OnDevice(self, device)
 
 
@@ -50,7 +53,7 @@ class ArrayImages(Canvases):
 
     images: uint8, shape [N, H, W, C]; labels: int64, shape [N]. `shift` moves a picture by up to so
     many pixels in each direction; its surroundings are black. `flip` mirrors half of the pictures
-    left to right. A pixel becomes (pixel / 255 - mean) / std.
+    left to right. `augment`: see `Augment`. A pixel becomes (pixel / 255 - mean) / std.
     """
 
     def __init__(
@@ -61,6 +64,7 @@ class ArrayImages(Canvases):
         std: float | Sequence[float],
         shift: int = 0,
         flip: bool = False,
+        augment: Sequence[Any] | None = None,
     ) -> None:
         if images.dtype != np.uint8 or images.ndim != 4 or len(images) != len(labels):
             given = f"{images.dtype} images {list(images.shape)} and {len(labels)} labels"
@@ -75,6 +79,7 @@ class ArrayImages(Canvases):
         numbers = torch.from_numpy(np.ascontiguousarray(labels, dtype=np.int64))
         shape = (channels, height, width)
         super().__init__(numbers, shape, (shift, shift), flip, offset, scale, canvases)
+        self.augmented(augment)
 
 
 class OnDevice(Windows):

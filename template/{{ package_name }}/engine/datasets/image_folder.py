@@ -31,6 +31,9 @@ class ImageFolder(PictureData):
     `range` and `background`: see `Decoding`. An "auto" range is that of the training pictures.
     `skip`: patterns of names that are no data. `leave_out`: a text file of pictures, too.
 
+    `augment`: changes to training pictures (see `Augment`). If RandomResizedCrop is the first of them,
+    it cuts boxes from the whole pictures, instead of `shift`.
+
     `in_memory` reads each split once, at the start. The batches stay the same.
 
     With the `info` of a run, pictures get its shape and class numbers. Then `root` is read when a
@@ -55,6 +58,7 @@ class ImageFolder(PictureData):
         background: str | None = None,
         skip: list[str] | None = None,
         leave_out: str | None = None,
+        augment: list[Any] | None = None,
         info: Mapping[str, Any] | None = None,
         forgiving: bool = False,
     ) -> None:
@@ -79,7 +83,7 @@ class ImageFolder(PictureData):
         if sides is not None and (len(sides) != 2 or min(sides) < 1):
             raise UserError(f"data.size={size} must be a number of pixels, or [height, width].")
         self.folder = Path(root).expanduser().absolute()
-        self.shift, self.flip, self.in_memory = shift, flip, in_memory
+        self.shift, self.flip, self.in_memory, self.augment = shift, flip, in_memory, augment
         self.skip, self.leave_out, self.shares = skip, leave_out, {"val": val_fraction}
         if test_fraction:
             self.shares["test"] = test_fraction
@@ -128,8 +132,17 @@ class ImageFolder(PictureData):
 
     def split(self, name: str) -> Dataset[Any] | None:
         files = self.splits.get(name)
-        if files is None or not self.in_memory:
+        if files is None:
+            return None
+        augment = self.augment if name == "train" else None
+        files = files.augmented(augment)
+        if not self.in_memory:
             return files
+        if files.augment is not None and files.augment.cuts_box:
+            raise UserError(
+                "RandomResizedCrop, the first of data.augment, needs whole pictures. Set "
+                "data.in_memory=false."
+            )
         channels, height, width = files.shape
         shape = (len(files), channels, height + 2 * files.shift[0], width + 2 * files.shift[1])
         size = f"{math.prod(shape) * np.dtype(files.dtype).itemsize / 2**20:,.1f} MiB"
@@ -144,7 +157,7 @@ class ImageFolder(PictureData):
         for index, canvas in enumerate(in_threads(files.canvas, range(len(files)))):
             canvases[index] = canvas
         options = (files.labels, files.shape, files.shift, files.flip, files.offset, files.scale)
-        return Canvases(*options, canvases)
+        return Canvases(*options, canvases).augmented(augment)
 
     def fingerprint(self) -> str:
         """Hash the names and sizes of all files. To read their pixels would take minutes."""

@@ -49,12 +49,13 @@ class TorchvisionImages(PictureData):
         flip: bool,
         mean: float | list[float],
         std: float | list[float],
+        augment: list[Any] | None = None,
         info: Mapping[str, Any] | None = None,
     ) -> None:
-        """With the `info` of a run, the files are read when a split is asked for."""
+        """augment: see `Augment`. With the `info` of a run, the files are read when a split is asked for."""
         check_value("data.dataset", dataset, Rule(one_of=_NAMES))
         self.dataset, self.root, self.val_size = dataset, root, val_size
-        self.normal, self.moved = (mean, std), (shift, flip)
+        self.normal, self.moved, self.augment = (mean, std), (shift, flip), augment
         if info is None:
             images, _, names = self.training
             shape = (images.shape[3], *images.shape[1:3])
@@ -81,6 +82,10 @@ class TorchvisionImages(PictureData):
             "val": ArrayImages(images[held_out], labels[held_out], *self.normal),
             "test": ArrayImages(test_images, test_labels, *self.normal),
         }
+
+    def split(self, name: str) -> ArrayImages | None:
+        images = self.splits.get(name)
+        return images.augmented(self.augment) if images and name == "train" else images
 
     def fingerprint(self) -> str:
         return hashlib.sha256(self.training[0].tobytes()).hexdigest()[:16]

@@ -1,9 +1,9 @@
 """Windows cut from pictures: what a sample looks like follows from its key alone."""
 
 import os
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -12,7 +12,8 @@ from torch.utils.data import Dataset
 
 from ..api import Data
 from ..errors import UserError
-from .pictures import PLAIN, Decoding, covering
+from .augment import Augment
+from .pictures import PLAIN, Decoding, covering, whole
 
 
 class Samples(Sequence[str]):
@@ -65,13 +66,21 @@ class Windows(Dataset[Any]):
     decoding = PLAIN
     """How `files` reads pictures."""
 
+    augment: Augment | None = field(default=None, init=False)
+
+    def augmented(self, steps: Sequence[Any] | None) -> Self:
+        """Change the pictures at random, too, in loader workers. Raises `UserError`."""
+        if steps:
+            self.augment, self.in_workers = Augment(steps, self.shape), True
+        return self
+
     def __len__(self) -> int:
         return len(self.labels)
 
     def __getitem__(self, index: int) -> tuple[Tensor, int | Tensor]:
         """Return the image, float32 [C, H, W], and the label. torch's generator gives the key."""
         key = np.zeros(1, np.uint64)
-        if self.flip or self.shift != (0, 0):
+        if self.flip or self.shift != (0, 0) or self.augment is not None:
             key = torch.randint(-(1 << 63), (1 << 63) - 1, (1,)).numpy().view(np.uint64)
         images, labels = self.batch(np.array([index]), key)
         return images[0], int(labels[0]) if labels.ndim == 1 else labels[0]
@@ -79,7 +88,11 @@ class Windows(Dataset[Any]):
     def batch(self, indices: np.ndarray, keys: np.ndarray) -> tuple[Tensor, Tensor]:
         """Return images, float32 [B, C, H, W], and labels, int64 [B] or float32 [B, classes]."""
         down, right, mirrored = self.draw(keys)
-        images = self.cut(indices, down, right)
+        if self.augment is None:
+            images = self.cut(indices, down, right)
+        else:
+            pairs = zip(self.pictures(indices, down, right), keys.tolist(), strict=True)
+            images = np.stack([self.augment(picture, key).numpy() for picture, key in pairs])
         chosen = np.flatnonzero(mirrored)
         if len(chosen):
             images[chosen] = torch.from_numpy(images.take(chosen, axis=0)).flip(-1).numpy()
@@ -96,6 +109,12 @@ class Windows(Dataset[Any]):
             ((keys >> np.uint64(32)) * right) >> np.uint64(32),
             keys & np.uint64(self.flip),
         )
+
+    def pictures(
+        self, indices: np.ndarray, down: np.ndarray, right: np.ndarray
+    ) -> Iterable[Tensor]:
+        """Return what `augment` changes: the windows, [C, H, W]."""
+        return torch.from_numpy(self.cut(indices, down, right))
 
     def files(self, paths: Sequence[str]) -> Dataset[Any]:
         """Return pictures from files, scaled and normalised like these, with the label -1."""
@@ -118,7 +137,7 @@ class PictureFiles(Windows):
     A picture is scaled to cover height × width, and cut.
     """
 
-    in_workers = True
+    in_workers: bool = True
     interpolation = "bilinear"
 
     def __init__(self, samples: Samples, decoding: Decoding, *options: Any) -> None:
@@ -134,6 +153,20 @@ class PictureFiles(Windows):
         for image, (index, y, x) in zip(images, places, strict=True):
             image[:] = self.canvas(index)[:, y : y + height, x : x + width]
         return images
+
+    def augmented(self, steps: Sequence[Any] | None) -> Self:
+        super().augmented(steps)
+        if self.augment is not None and self.augment.cuts_box:
+            self.shift = (0, 0)  # the box replaces it
+        return self
+
+    def pictures(
+        self, indices: np.ndarray, down: np.ndarray, right: np.ndarray
+    ) -> Iterable[Tensor]:
+        if self.augment is None or not self.augment.cuts_box:
+            return super().pictures(indices, down, right)
+        paths = (self.samples[index] for index in indices.tolist())
+        return (whole(path, self.shape[0], self.decoding) for path in paths)
 
     def canvas(self, index: int) -> np.ndarray:
         """Return the part of a picture that windows can show: [C or 1, H + 2·down, W + 2·right]."""

@@ -1,0 +1,66 @@
+"""Random changes to training pictures: torchvision's transforms, keyed by sample."""
+
+import inspect
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from .. import rng
+from ..errors import UserError, nearest, one_line
+
+
+class Augment:
+    """Transforms of `torchvision.transforms.v2`, applied in order to one picture at a time.
+
+    steps: for each transform the name of its class, `{name: options}`, or a transform of yours.
+    shape: of the result, [C, H, W]. If a transform takes a size, it is H × W unless you give one.
+    """
+
+    def __init__(self, steps: Sequence[Any], shape: tuple[int, int, int]) -> None:
+        """Raises `UserError`."""
+        from torchvision.transforms import v2  # the import takes seconds
+
+        self.shape = tuple(shape)
+        self.steps = [_made(v2, step, shape[1:]) for step in steps]
+        self.cuts_box = bool(self.steps) and isinstance(self.steps[0], v2.RandomResizedCrop)
+        """Whether the first transform scales a random box of a picture, of any size."""
+
+    def __call__(self, picture: Tensor, key: int) -> Tensor:
+        """Return the changed picture. `key` decides all random draws.
+
+        picture: uint8 or, from 0 to 255, float32. Raises `UserError` if a transform returns another
+        shape or type.
+        """
+        rng.seed_all(rng.fold_in(key, rng.Domain.SAMPLE))  # not what decides shift and flip
+        is_float = picture.is_floating_point()
+        changed = picture / 255 if is_float else picture  # transforms expect floats from 0 to 1
+        for step in self.steps:
+            changed = step(changed)
+        if changed.shape != self.shape or changed.dtype != picture.dtype:
+            shapes = (f"{value.dtype} {list(value.shape)}" for value in (changed, picture))
+            raise UserError("data.augment makes {} of {}. Leave out what does that.".format(*shapes))
+        return changed * 255 if is_float else changed
+
+
+def _made(v2: Any, step: Any, size: Sequence[int]) -> Any:
+    """Return the transform that an entry of `data.augment` names. Raises `UserError`."""
+    if callable(step):  # built from a `_target_`
+        return step
+    named = step if isinstance(step, Mapping) and len(step) == 1 else {step: {}}
+    ((name, options),) = named.items() if isinstance(next(iter(named)), str) else ((str(step), {}),)
+    kinds = {key: kind for key, kind in vars(v2).items() if inspect.isclass(kind)}
+    kind = kinds.get(name)
+    if kind is None or not issubclass(kind, torch.nn.Module):
+        raise UserError(
+            f"data.augment: torchvision.transforms.v2 has no transform '{name}'.{nearest(name, kinds)}"
+        )
+    options = dict(options or {})
+    if "size" in inspect.signature(kind).parameters:
+        options.setdefault("size", list(size))
+    try:
+        return kind(**options)
+    except (TypeError, ValueError) as error:
+        raise UserError(f"data.augment: {name} cannot be made: {one_line(error)}.") from error
