@@ -137,6 +137,18 @@ def test_no_place_for_a_new_run(train, workspace, bound, parent):
     assert not list((workspace / "runs").glob("*"))
 
 
+def test_auto_says_that_it_may_not_list_the_runs(train, workspace, bound):
+    """It must not begin a new run as if there were none."""
+    assert train(*BASE, "name=stopped", "max_steps=2").code == 0
+    runs = workspace / "runs/stopped"
+    runs.chmod(0o300)
+    try:
+        assert "runs/stopped cannot be read: Permission denied" in told(train(*BASE, "name=stopped", "resume=auto"), 2)
+    finally:
+        runs.chmod(0o755)
+    assert len(list(runs.iterdir())) == 1
+
+
 def test_a_run_folder_that_is_read_only(train, workspace, bound):
     options = (*BASE, "logger=none", "name=stopped")
     assert train(*options, "max_minutes=0.0001").code == 75

@@ -39,8 +39,11 @@ def find_run(config: Config) -> Path | None:
 
 def all_runs(name: str) -> list[Path]:
     """Return the run folders of a name, in no order."""
-    try:
-        return [path.parent for path in (RUNS / name).glob("[!.]*/manifest.json")]
+    try:  # Path.glob would say nothing of a folder that it may not read
+        names = [entry for entry in os.listdir(RUNS / name) if entry[0] != "."]
+        return [RUNS / name / n for n in names if (RUNS / name / n / "manifest.json").is_file()]
+    except (FileNotFoundError, NotADirectoryError):
+        return []
     except OSError as error:
         raise UserError(f"{shown(RUNS / name)} cannot be read: {error.strerror}.") from error
 
