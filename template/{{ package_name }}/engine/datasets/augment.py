@@ -40,7 +40,9 @@ class Augment:
             changed = step(changed)
         if changed.shape != self.shape or changed.dtype != picture.dtype:
             shapes = (f"{value.dtype} {list(value.shape)}" for value in (changed, picture))
-            raise UserError("data.augment makes {} of {}. Leave out what does that.".format(*shapes))
+            raise UserError(
+                "data.augment makes {} of {}. Leave out what does that.".format(*shapes)
+            )
         return changed * 255 if is_float else changed
 
 
