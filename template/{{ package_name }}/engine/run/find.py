@@ -87,8 +87,9 @@ def _differences(folder: Path, config: Config, wanted: dict[str, str]) -> set[st
         if differing - {"data"}:
             return lines
         own = read_config(folder)  # newer keys have their defaults
-        root = own.data.get("root")
-        if differing and (root is None or (ROOT / os.path.expanduser(root)).exists()):
+        root, places = own.data.get("root"), ("root", "leave_out")
+        is_there = root is None or (ROOT / os.path.expanduser(root)).exists()
+        if is_there and any(own.data.get(k) != config.data.get(k) for k in places):
             return {"data"}  # else the data may have moved
     except (OSError, UserError):  # a version with other keys made it, or it is damaged
         return {"config.yaml, which cannot be read"}
