@@ -28,11 +28,7 @@ STARTS = {
 
 @pytest.fixture
 def workspace(workspace):
-    snippets.add(workspace, "digits/patched.py")
-    for path, line in (("train.py", "import digits.patched"), ("digits/__main__.py", "from . import patched")):
-        text = (workspace / path).read_text()
-        assert text.count("import sys\n") == 1
-        (workspace / path).write_text(text.replace("import sys\n", f"import sys\n{line}\n"))
+    snippets.add_patched(workspace)
     return workspace
 
 

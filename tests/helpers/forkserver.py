@@ -30,6 +30,12 @@ class Result:
         return lines[-1] if lines else ""
 
 
+def free_port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return int(free.getsockname()[1])
+
+
 class Command:
     """A running `python SCRIPT ARGUMENTS`."""
 
@@ -54,11 +60,11 @@ class Command:
 
 
 class Server:
-    def __init__(self, folder: Path, prepare: str = "") -> None:
+    def __init__(self, folder: Path, prepare: str = "", **variables: str) -> None:
         """`prepare` is Python that the server runs once, such as imports that all commands share."""
         self.folder, self.count = folder, 0
         env = {k: v for k, v in os.environ.items() if k != "PYTHONDONTWRITEBYTECODE"}
-        env |= {"OMP_NUM_THREADS": "1"}
+        env |= {"OMP_NUM_THREADS": "1", **variables}
         self.process = subprocess.Popen(
             [sys.executable, __file__, prepare], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=env
         )
@@ -86,10 +92,7 @@ class Server:
 
     def run_together(self, script: Path, *arguments: str, processes: int = 2, **env: str) -> Result:
         """Run a command in several processes on the CPU, with the variables that torchrun sets."""
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            port = str(free.getsockname()[1])
-        env = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": str(processes), **env}
+        env = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()), "WORLD_SIZE": str(processes), **env}
         ranks = [{"RANK": str(rank), "LOCAL_RANK": str(rank)} for rank in range(processes)]
         results = [command.result() for command in [self.start(script, *arguments, **env, **rank) for rank in ranks]]
         return Result(max(result.code for result in results), "".join(result.out for result in results))

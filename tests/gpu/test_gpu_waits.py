@@ -1,0 +1,91 @@
+"""The host waits for a GPU at log points and in validations alone, and copies to it from pinned memory alone."""
+
+import json
+
+import pytest
+from helpers import snippets, stand_in
+from helpers.starting_points import render_point
+from helpers.template import POINTS
+
+pytestmark = pytest.mark.xdist_group("gpu")
+SHORT = (
+    "device=cuda", "logger=none", "log.curves=false", "max_steps=8", "batch_size=8", "log.every=3",
+    "val_every_steps=4", "save_every_steps=3", "limit_val_batches=2",
+)  # fmt: skip
+PRECISIONS = {
+    "fp32": (),
+    "tf32": ("clip_grad_norm=1",),
+    "bf16": ("ema_decay=0.9", "accumulate=2", "log.grad_norm=true"),
+    "fp16": ("ema_decay=0.9", "accumulate=2", "clip_grad_norm=1"),
+}
+
+
+@pytest.fixture(scope="module")
+def projects(render, tmp_path_factory):
+    """Each starting point, with the script that counts."""
+    made = {}
+
+    def project(point):
+        if point not in made:
+            made[point] = render_point(render, tmp_path_factory.mktemp(point) / "p", point)
+            snippets.add(made[point], "counted.py")
+        return made[point]
+
+    return project
+
+
+@pytest.fixture
+def counted(gpu_server, projects):
+    """`counted(point, *overrides)`: the counts of a run by the part of the loop, or an assertion."""
+
+    def counted(point, *overrides, **env):
+        done = gpu_server.run(projects(point) / "counted.py", *SHORT, *overrides, **stand_in.ZEROS, **env)
+        assert done.code == 0, done.out
+        return json.loads(done.last)
+
+    return counted
+
+
+def assert_waits_little(found, saved=0):
+    """No wait in a step. A log point and a save wait once for logged values. A save also waits for `saved` values of
+    its own, and its thread for the copies."""
+    assert found["on the host"] == []
+    assert found["step"]["calls"] == 5
+    assert found["step"]["launches"] > 15 * 5
+    for part, fetched, most in (("step", 0, 0), ("log", 1, 1), ("save", 1, 2 + saved)):
+        calls = found[part]["calls"]
+        assert found[part]["pageable"] <= fetched * calls, (part, found[part])
+        assert found[part]["waits"] <= most * calls, (part, found[part])
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+@pytest.mark.parametrize("point", POINTS)
+def test_a_step_waits_for_nothing(counted, point, precision):
+    found = counted(point, f"precision={precision}", *PRECISIONS[precision])
+    assert_waits_little(found, saved=2 if precision == "fp16" else 0)  # of the scaler
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ("mix=mixup", "channels_last=true"),
+        ("data_on_device=true", "mix=cutmix"),
+        ("data=synthetic", "data.size=2000", "model=resnet18", "optimizer=sgd", "channels_last=true"),
+        ("workers=1",),
+        ("scheduler=one_cycle", "optimizer=adam", "loss=terms"),
+    ],
+    ids=" ".join,
+)
+def test_choices_wait_for_nothing(counted, overrides):
+    assert_waits_little(counted("image_classification", *overrides))
+
+
+def test_a_number_on_the_host_is_not_waited_for(counted):
+    assert_waits_little(counted("image_classification", "accumulate=2", COUNTED="1"))
+
+
+def test_a_validation_does_not_wait_for_each_batch(counted):
+    few, many = (counted("image_classification", f"limit_val_batches={n}")["validation"] for n in (2, 9))
+    assert few["calls"] == many["calls"]
+    assert few["waits"] == many["waits"]
+    assert few["launches"] < many["launches"]
