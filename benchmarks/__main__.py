@@ -22,7 +22,7 @@ NAMES = {
     "startup": "until a command answers, and until its first step",
     "template": "one epoch of MNIST beside lightning-hydra-template",
     "resume": "keyed randomness, saving",
-    "gpu": "a residual network on a GPU",
+    "gpu": "what is only known on a GPU",
     "growth": "costs by size of data and model, processes, length of the run",
 }
 
@@ -34,6 +34,7 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="fewer sizes and repeats")
     parser.add_argument("--out", type=Path, help="also write the tables to this Markdown file")
     parser.add_argument("--template", metavar="SOURCE", help="lightning-hydra-template: a git folder or URL")
+    parser.add_argument("--results", type=Path, metavar="FILE", help="results.jsonl of the bundle, for gpu")
     options = parser.parse_args()
     common.project()
     measured = f"Measured on {common.machine()}{', in quick mode' if options.quick else ''}."

@@ -81,19 +81,35 @@ def temporary() -> Path:
 
 
 @cache
-def project() -> Path:
-    """Render the default project of the working tree, as package `digits`, into a temporary folder."""
+def _template() -> Path:
+    """Copy the working tree into a folder that is no git repository, so that Copier renders it as it is."""
+    folder = temporary()
+    for name in tracked():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes((ROOT / name).read_bytes())
+    return folder
+
+
+def tracked() -> list[str]:
+    """Return the files of the working tree, without those that git ignores."""
+    names = subprocess.check_output(["git", "ls-files", "-z", "-co", "--exclude-standard"], cwd=ROOT, text=True)
+    return [name for name in names.split("\0") if name and (ROOT / name).is_file()]
+
+
+def render(folder: Path, **answers: str) -> Path:
+    """Render a project of the working tree into `folder`, as package `digits`."""
     import copier
 
-    folder = temporary() / "digits"
-    template = temporary()
-    names = subprocess.check_output(["git", "ls-files", "-z", "-co", "--exclude-standard"], cwd=ROOT, text=True)
-    for name in filter(None, names.split("\0")):
-        if (ROOT / name).is_file():
-            (template / name).parent.mkdir(parents=True, exist_ok=True)
-            (template / name).write_bytes((ROOT / name).read_bytes())
-    answers = {"project_name": "Digits", "package_name": "digits"}
-    copier.run_copy(str(template), folder, data=answers, defaults=True, quiet=True)
+    answers = {"project_name": "Digits", "package_name": "digits", **answers}
+    copier.run_copy(str(_template()), folder, data=answers, defaults=True, quiet=True)
+    return folder
+
+
+@cache
+def project() -> Path:
+    """Return the default project of the working tree. It is rendered, unless RENDERED names a folder."""
+    given = os.environ.get("RENDERED")
+    folder = Path(given) if given else render(temporary() / "digits")
     sys.path.insert(0, str(folder))
     return folder
 

@@ -23,7 +23,7 @@ class Pictures(Data):
         images, labels = draw(size, side)
         self.splits = {
             "train": ArrayImages(images, labels, MEAN, STD, SHIFT, flip=True),
-            "val": ArrayImages(images[:1000], labels[:1000], MEAN, STD),
+            "val": ArrayImages(images[: size // 5], labels[: size // 5], MEAN, STD),
         }
 
     def split(self, name: str) -> Dataset | None:

@@ -57,7 +57,8 @@ class Turns:
         elif place == MARGIN + self.steps:
             self._synchronize()
             wall, cpu = time.perf_counter() - self._began[0], time.process_time() - self._began[1]
-            self.answer([wall / self.steps, cpu / self.steps])
+            peak = torch.cuda.max_memory_allocated() if self.device.type == "cuda" else 0
+            self.answer([wall / self.steps, cpu / self.steps, peak])
             self.wait()
 
     def _synchronize(self) -> None:
