@@ -137,7 +137,8 @@ def _train(optimizer: Optimizer, steps: range, sparse: Collection[str]) -> None:
     for step in steps:
         rng.seed_all(step)
         for name, tensor in named_tensors(optimizer.param_groups):
-            grad = torch.empty_like(tensor).copy_(torch.randn(tensor.shape))  # kernels want its layout
+            # Kernels want a gradient to lie in memory like its tensor.
+            grad = torch.empty_like(tensor).copy_(torch.randn(tensor.shape))
             tensor.grad = grad.to_sparse(1) if name in sparse else grad
         optimizer.step()
 
