@@ -8,6 +8,7 @@ from pathlib import Path
 from helpers.template import ROOT
 
 DOCS = ROOT / "docs"
+SHELLS = ("bash", "console")
 _BLOCK = re.compile(r"^```(\w+)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 _PLACE = re.compile(r"# ((?:my_project|configs)/[\w/]+\.(?:py|yaml)|\w+\.py)\b[^\n]*\n")
 
@@ -36,7 +37,12 @@ def install(page: Path, project: Path) -> None:
 
 def commands(text: str) -> Iterator[list[str]]:
     """Yield the words of each command line of Python or of a run that a page shows."""
-    lines = [line for language, block in blocks(text) if language in ("bash", "console") for line in block.splitlines()]
+    lines = [
+        line
+        for language, block in blocks(text.replace(" \\\n", " "))
+        if language in SHELLS
+        for line in block.splitlines()
+    ]
     lines += re.findall(r"`(python (?:train|find_lr)\.py [^`]+)`", _BLOCK.sub("", text))
     for line in lines:
         command = re.search(r"\bpython (train\.py|find_lr\.py|-m my_project)\b.*", line.replace("\\|", "|"))
