@@ -1,6 +1,7 @@
 """Damage a run folder as people, disks and programs do: any file, any kind of damage."""
 
 import json
+import pickle
 import random
 import shutil
 from collections.abc import Callable
@@ -108,7 +109,10 @@ def in_bytes(draw: random.Random, path: Path) -> str:
 def renamed(draw: random.Random, path: Path) -> str:
     """Copy a checkpoint to the name of another step."""
     step = draw.choice((0, 1, 99, 12345678901234567890))
-    shutil.copy(path, path.with_name(f"step-{step:08d}.pt"))
+    twin = path.with_name(f"step-{step:08d}.pt")
+    if twin == path:
+        return "as it was"
+    shutil.copy(path, twin)
     return f"also as step {step}"
 
 
@@ -127,4 +131,9 @@ def damage(draw: random.Random, run: Path) -> str:
         kinds += 3 * [_BY_NAME[path.name]]
     elif path.suffix == ".pt":
         kinds += [damage_checkpoint, damage_checkpoint, renamed]
-    return f"{path.relative_to(run)}: {draw.choice(kinds)(draw, path)}"
+    kind = draw.choice(kinds)
+    try:
+        done = kind(draw, path)
+    except (ValueError, RuntimeError, pickle.UnpicklingError):  # an earlier damage left nothing that it can read
+        done = in_bytes(draw, path)
+    return f"{path.relative_to(run)}: {done}"

@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import traceback
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import torch
 
 from . import errors, signals
 from .build.passes import too_large
+from .build.target import describe_error
 from .config.schema import Config
 from .errors import NO_SPACE, Exit, Failed, SaveError, Stopped, UserError, of_device, own_words
 from .machine import distributed
@@ -64,7 +66,7 @@ def _tell(error: Exception, run: Run, config: Config) -> Exit:
             f"{text} The warning before it shows its line in the forward pass."
         )
     others = distributed.of_others(error)
-    told = others or of_device(error)
+    told = others or of_device(error) or _of_stored_state(error, run)
     with contextlib.suppress(OSError):
         logger.error(f"The run failed: {error}", exc_info=error, extra={"file_only": bool(told)})
     if others and distributed.LOCAL_RANK == 0 and not distributed.is_main():
@@ -74,6 +76,17 @@ def _tell(error: Exception, run: Run, config: Config) -> Exit:
     if told:
         return Failed(f"{told} {run.shown}/train.log says where.")
     return Failed(f"The run failed. Its folder is {run.shown}.")
+
+
+def _of_stored_state(error: Exception, run: Run) -> str | None:
+    """Return what to say if an optimizer cannot use the state that a checkpoint gave it."""
+    owners = (f.f_locals.get("self") for f, _ in traceback.walk_tb(error.__traceback__))
+    is_of_optimizer = any(isinstance(owner, torch.optim.Optimizer) for owner in owners)
+    is_likely = isinstance(error, LookupError | TypeError | AttributeError) and is_of_optimizer
+    if not (is_likely and run.manifest().get("resumed")):
+        return None
+    why = f"The optimizer cannot go on from its state in the checkpoint: {describe_error(error)}"
+    return f"{why} Delete the newest checkpoint to go on from the one before."
 
 
 @contextlib.contextmanager

@@ -70,10 +70,11 @@ def fingerprint_differences(one: Mapping[str, Any], other: Mapping[str, Any]) ->
     """Return the differences between two fingerprints, each like "torch 2.6.0 → 2.7.0"."""
     found = []
     for key, value in one.items():
-        if isinstance(value, Mapping):
-            found += fingerprint_differences(value, other.get(key, {}))
-        elif value != other.get(key):
-            found.append(f"{key} {value} → {other.get(key)}")
+        stored = other.get(key)
+        if isinstance(value, Mapping) and isinstance(stored, Mapping | None):
+            found += fingerprint_differences(value, stored or {})
+        elif value != stored:
+            found.append(f"{key} {value} → {stored}")
     return found
 
 
@@ -123,6 +124,9 @@ def misfit(value: Any, shape: Any, place: str = "") -> str | None:
         entries = [(f"[{i}]", one, shape[0]) for i, one in enumerate(value)]
     else:
         names = shape.split(" | ") if isinstance(shape, str) else ()
-        return None if "any" in names or type(value).__name__ in names else place
+        is_list = isinstance(value, list | tuple)
+        is_pair = is_list and [type(one) in (int, float) for one in value] == [True, True]
+        fits = "any" in names or type(value).__name__ in names or (is_pair and "pair" in names)
+        return None if fits else place
     inner = (misfit(one, own, f"{place}{key}".lstrip(".")) for key, one, own in entries)
     return next((found for found in inner if found is not None), None)

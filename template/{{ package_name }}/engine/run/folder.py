@@ -122,17 +122,27 @@ def open_metrics(folder: Path, done_steps: int, validates_again: bool) -> IO[str
 
 
 def read_metrics(folder: Path) -> list[dict[str, Any]]:
-    """Read the rows of `metrics.jsonl`. Skip a line that a kill half wrote. A null is NaN."""
+    """Read the rows of `metrics.jsonl`. Skip a line that a kill half wrote. A null is NaN.
+
+    Raises `UserError` for a value that is not a number.
+    """
     path, rows = folder / "metrics.jsonl", []
     try:
         text = path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
     except OSError as error:
         raise UserError(f"{shown(path)} cannot be read: {error.strerror}.") from error
-    for line in text.splitlines():
+    for number, line in enumerate(text.splitlines(), 1):
         with contextlib.suppress(ValueError):
             row = json.loads(line, parse_constant=lambda nan: None)  # earlier releases wrote NaN
             if isinstance(row, dict) and isinstance(row.get("step"), int):
-                rows.append({key: math.nan if v is None else v for key, v in row.items()})
+                row = {key: math.nan if v is None else v for key, v in row.items()}
+                for key, value in row.items():
+                    if not isinstance(value, int | float):
+                        where, odd = f"{shown(path)}, line {number}", json.dumps(value)[:40]
+                        raise UserError(
+                            f"{where}: {key} is {odd}, not a number. Correct or delete the line."
+                        )
+                rows.append(row)
     return rows
 
 
