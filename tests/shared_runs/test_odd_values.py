@@ -42,7 +42,7 @@ def test_a_sum_that_is_no_pair_makes_a_checkpoint_unusable(train, stopped, chang
     edited(stopped, change)
     done = train(f"resume={stopped}")
     assert done.code == 0, done.out
-    assert "step-00000002.pt has a wrong value" in done.out or "step-00000002.pt" in done.out
+    assert "step-00000002.pt" in done.out
     assert "from step 1" in done.out
 
 
@@ -72,14 +72,15 @@ def test_an_optimizer_that_cannot_go_on_says_so(train, stopped, change):
 
 
 @pytest.mark.parametrize("odd", ['"x"', "[1]", '{"a": 1}'])
-def test_a_logged_value_that_is_no_number_is_named(train, tool, stopped, odd):
+def test_a_logged_value_that_is_no_number_is_named(train, server, workspace, stopped, odd):
     twin = shutil.copytree(stopped, stopped.with_name("twin"))
     path = twin / "metrics.jsonl"
     lines = path.read_text().splitlines()
     row = json.loads(lines[1])
     lines[1] = json.dumps({**row, "train/loss": json.loads(odd)})
     path.write_text("\n".join(lines) + "\n")
-    for done in (tool("compare", twin), train(f"resume={twin}")):
+    compared = server.run(workspace / "digits/__main__.py", "compare", str(twin), cwd=workspace)
+    for done in (compared, train(f"resume={twin}")):
         assert done.code in (1, 2), done.out
         assert "metrics.jsonl, line 2: train/loss is " in done.last
         assert "Correct or delete the line." in done.last
