@@ -2,6 +2,7 @@
 
 import pytest
 from helpers import snippets, stand_in
+from helpers.forkserver import free_port
 from helpers.runs import the_run
 
 pytestmark = pytest.mark.xdist_group("gpu")
@@ -63,6 +64,28 @@ def test_data_that_do_not_fit(gpu_train, workspace):
 def test_a_gpu_that_does_not_start(gpu_train, workspace, error, sentence):
     assert sentence in told(gpu_train(*SHORT, STAND_IN_ERROR=error))
     assert not (workspace / "runs").exists()
+
+
+@pytest.mark.parametrize(("processes", "gpus"), [(2, 1), (3, 2)])
+def test_more_processes_than_gpus(gpu_server, workspace, processes, gpus):
+    command = (workspace / "train.py", "device=cuda", *SHORT)
+    done = gpu_server.run_together(*command, processes=processes, STAND_IN_GPUS=str(gpus))
+    told(done)
+    assert done.out.count(f"This machine has {gpus} usable GPUs for {processes} processes.") == processes
+    assert not (workspace / "runs").exists()
+
+
+def test_a_host_without_a_gpu(gpu_server, workspace):
+    """Two hosts of one process each. NCCL would wait for the second one."""
+    hosts = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()), "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "1"}
+    commands = [
+        gpu_server.start(
+            workspace / "train.py", "device=cuda", *SHORT, RANK=rank, LOCAL_RANK="0", STAND_IN_GPUS=gpus, **hosts
+        )
+        for rank, gpus in (("0", "1"), ("1", "0"))
+    ]
+    for done in [command.result() for command in commands]:
+        assert "Each needs its own, on every host." in told(done)
 
 
 def test_a_second_gpu(gpu_train, workspace):

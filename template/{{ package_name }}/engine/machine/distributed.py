@@ -129,9 +129,17 @@ def start(seconds: float | None = None) -> None:
     import torch
 
     _dist = torch.distributed
-    backend = "gloo" if own_gpu() is None else "cpu:gloo,cuda:nccl"
     patience = timedelta(seconds=seconds or int(_PATIENCE))
-    _dist.init_process_group(backend, timeout=patience)
+    store, _, _ = next(_dist.rendezvous("env://", timeout=patience))
+    gpu = own_gpu()
+    uuid = "" if gpu is None else torch.cuda.get_device_properties(gpu).uuid
+    store.set(f"gpu/{RANK}", f"{socket.gethostname()} {uuid}" if uuid else "")
+    gpus = {store.get(f"gpu/{rank}") for rank in range(WORLD_SIZE)} - {b""}
+    # NCCL waits for all processes as it starts. Each needs its own GPU.
+    backend = "cpu:gloo,cuda:nccl" if len(gpus) == WORLD_SIZE else "gloo"
+    _dist.init_process_group(
+        backend, store=store, rank=RANK, world_size=WORLD_SIZE, timeout=patience
+    )
     _hosts = _dist.new_group(backend="gloo", timeout=timedelta(minutes=30))
     _voters = _dist.new_group(backend="gloo", timeout=patience)
     if WORLD_SIZE > LOCAL_WORLD_SIZE:
