@@ -59,12 +59,13 @@ def test_a_fingerprint_of_another_kind_is_a_difference(train, stopped):
         lambda state: state["optimizer"]["layers.1.bias"].pop("exp_avg"),
         lambda state: state["optimizer"]["layers.1.bias"].update(exp_avg=1.0),
         lambda state: state["optimizer_values"]["param_groups"]["all"].update(eps={}),
+        lambda state: state["optimizer"]["layers.1.bias"].update(step="x"),
     ],
 )
 def test_an_optimizer_that_cannot_go_on_says_so(train, stopped, change):
     edited(stopped, change)
     done = train(f"resume={stopped}")
-    assert done.code == 1
+    assert done.code in (1, 2), done.out
     assert "Traceback" not in done.out
     assert "Delete the newest checkpoint to go on from the one before." in done.last
     (stopped / "checkpoints/step-00000002.pt").unlink()

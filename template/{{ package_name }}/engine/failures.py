@@ -9,8 +9,8 @@ from pathlib import Path
 import torch
 
 from . import errors, signals
+from .build.optimizer_state import cannot_use
 from .build.passes import too_large
-from .build.target import describe_error
 from .config.schema import Config
 from .errors import NO_SPACE, Exit, Failed, SaveError, Stopped, UserError, of_device, own_words
 from .machine import distributed
@@ -85,8 +85,7 @@ def _of_stored_state(error: Exception, run: Run) -> str | None:
     is_likely = isinstance(error, LookupError | TypeError | AttributeError) and is_of_optimizer
     if not (is_likely and run.manifest().get("resumed")):
         return None
-    why = f"The optimizer cannot go on from its state in the checkpoint: {describe_error(error)}"
-    return f"{why} Delete the newest checkpoint to go on from the one before."
+    return cannot_use(error)
 
 
 @contextlib.contextmanager

@@ -75,6 +75,12 @@ def load_optimizer_state(
         optimizer.state[named[name]].update(map_tensors(move, kept))
 
 
+def cannot_use(error: Exception) -> str:
+    """Return the sentence for an optimizer that cannot use its state in a checkpoint."""
+    why = f"The optimizer cannot go on from its state in the checkpoint: {describe_error(error)}"
+    return f"{why} Delete the newest checkpoint to go on from the one before."
+
+
 def is_schedule_free(optimizer: Optimizer) -> bool:
     """Whether it evaluates other weights than it trains, and switches by `train()` and `eval()`."""
     return all(callable(getattr(optimizer, mode, None)) for mode in ("train", "eval"))

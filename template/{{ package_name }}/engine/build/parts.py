@@ -24,7 +24,7 @@ from ..rng import Domain, Permutation
 from ..schedule import Schedule
 from ..text import logger
 from .optimizer import check_trained
-from .optimizer_state import is_schedule_free, load_optimizer_state, optimizer_state
+from .optimizer_state import cannot_use, is_schedule_free, load_optimizer_state, optimizer_state
 from .target import bind, build, locate, own_keys
 
 
@@ -199,7 +199,10 @@ class Parts(Built):
             load_weights(self.averaged.model, state["ema"] or state["model"], "ema")
             self.averaged.updates = state["step"]
         check_trained(self.optimizer, self.model, self.loss)
-        load_optimizer_state(self.optimizer, state["optimizer"], state.get("optimizer_values"))
+        try:
+            load_optimizer_state(self.optimizer, state["optimizer"], state.get("optimizer_values"))
+        except (LookupError, TypeError, AttributeError, ValueError) as error:
+            raise UserError(cannot_use(error)) from error
         self.scheduler.load_state_dict(state["scheduler"])
 
     def copy_gradients(self) -> None:
