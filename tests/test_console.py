@@ -159,6 +159,9 @@ def test_a_terminal_shows_whole_lines_colour_and_a_bar_that_goes_away(workspace)
     shown = [line for line in shown if line]
     assert len(shown) == len(said)
     for mine, line in zip(shown, said, strict=True):
+        if mine.endswith("…"):  # a hash is whole in the file only
+            assert line.startswith(mine[:-1])
+            continue
         assert line.startswith(mine)
         assert len(mine) <= 80 or "  time " not in mine, mine
         assert re.fullmatch(r"( +(time|data) \d+\.\d+)*", line.removeprefix(mine)), "only times are left out"

@@ -83,7 +83,7 @@ def test_a_key_of_a_group_has_the_comment_of_its_file(shown, project):
         ("learning_rate", "The help has no key 'learning_rate'. Did you mean 'lr'?"),
         ("log.evry", "The help has no key 'log.evry'. Did you mean 'log.every'?"),
         ("optimizer.momentum", "The help has no key 'optimizer.momentum'. It is a key of optimizer=sgd."),
-        ("../configs", "The help has no key '../configs'."),
+        ("../qqq", "The help has no key '../qqq'."),
     ],
 )
 def test_an_unknown_key_leads_to_the_right_one(train, word, said):

@@ -142,6 +142,9 @@ def test_training_with_several_labels(train, workspace, server, picture_table, p
     assert last["val/map"] == pytest.approx(average_precision_score(truth, scores, average="macro"), abs=1e-6)
     likely = [[score >= 0.5 for score in row] for row in scores]
     assert last["val/f1"] == pytest.approx(f1_score(truth, likely, average="macro", zero_division=0), abs=1e-6)
+    done = server.run(tool, "reproduce", str(run), "--stop-at", "1", "--workers", "1", cwd=workspace)
+    assert done.code == 0, done.out
+    assert done.last.startswith("identical")
     done = train(*(o for o in options if not o.startswith("experiment")), "data=picture_table", "loss=bce")
     assert (done.code, done.out.count("\n")) == (2, 1), done.out
     assert "experiment=multilabel" in done.last
