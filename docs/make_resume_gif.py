@@ -17,6 +17,7 @@ from PIL import Image, ImageDraw, ImageFont
 COLUMNS, LINES = 96, 19
 WHOLE = "python train.py name=whole epochs=8"
 KILLED = "python train.py name=killed epochs=8"
+WATCHED = 0.06  # seconds that a frame of a run is shown
 FOLDER = Path(matplotlib.get_data_path()) / "fonts/ttf"
 REGULAR, BOLD = (
     ImageFont.truetype(str(FOLDER / f"{name}.ttf"), 15) for name in ("DejaVuSansMono", "DejaVuSansMono-Bold")
@@ -45,12 +46,12 @@ class Terminal:
         self.tmux("send-keys", "-t", self.name, text, "Enter")
 
     def look(self, seconds: float) -> str:
-        """Take a frame. A frame like the last one makes that one longer."""
+        """Take a frame. A frame like the last one makes that one longer, but a wait is shortened to 0.2 s."""
         text = self.tmux("capture-pane", "-e", "-p", "-t", self.name).rstrip()
-        if self.frames and self.frames[-1][0] == text:
-            self.frames[-1] = (text, self.frames[-1][1] + seconds)
-        else:
+        if not self.frames or self.frames[-1][0] != text:
             self.frames.append((text, seconds))
+        elif seconds > WATCHED or self.frames[-1][1] < 0.2:
+            self.frames[-1] = (text, self.frames[-1][1] + seconds)
         return text
 
     def show(self, command: str, until: str = r"\n\$$") -> str:
@@ -61,7 +62,7 @@ class Terminal:
         self.look(0.5)
         self.tmux("send-keys", "-t", self.name, "Enter")
         time.sleep(0.5)
-        while not re.search(until, plain(self.look(0.1))):
+        while not re.search(until, plain(self.look(WATCHED))):
             time.sleep(0.1)
         return plain(self.frames[-1][0])
 
@@ -106,8 +107,8 @@ def main() -> None:
     whole = hash_in(terminal.show(WHOLE))
     terminal.clear()
     terminal.show(f"{KILLED} &", until=r"Epoch 4/8")
-    terminal.show("kill -9 %1", until="Killed")
-    terminal.enter("")
+    terminal.show("kill -9 %1", until="kill -9 %1")
+    terminal.show("", until="Killed")  # bash tells it before its next prompt
     terminal.clear()
     resumed = hash_in(terminal.show(f"{KILLED} resume=auto"))
     terminal.look(5)

@@ -106,16 +106,6 @@ def test_a_crashed_grid_goes_on(train, workspace, stopping):
     assert hashes["grid"] == hashes["whole"]
 
 
-def test_a_sweep_on_several_gpus(train, workspace, server):
-    """The shell's part is read: each line of values is one sweep, into the same folder."""
-    (values,) = re.findall(r"values=\((.*)\)", page("sweep-on-several-gpus"))
-    for part in values.split():
-        assert train("-m", f"lr={part}", "name=grid", "max_steps=3", "log.level=error", *QUICK).code == 0
-    done = server.run(workspace / "digits/__main__.py", "compare", "runs/grid", cwd=workspace)
-    assert done.code == 0, done.out
-    assert all(lr in done.out for part in values.split() for lr in part.split(","))
-
-
 # ---------------------------------------------------------------- all pages
 
 OF_OTHER_PROJECTS = ("starting-points", "reference", "zh")

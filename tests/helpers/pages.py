@@ -45,6 +45,8 @@ def commands(text: str) -> Iterator[list[str]]:
     ]
     lines += re.findall(r"`(python (?:train|find_lr)\.py [^`]+)`", _BLOCK.sub("", text))
     for line in lines:
-        command = re.search(r"\bpython (train\.py|find_lr\.py|-m my_project)\b.*", line.replace("\\|", "|"))
-        if command:
+        command = re.search(
+            r"\bpython (train\.py|find_lr\.py|-m my_project)\b.*", line.replace("\\|", "|").rstrip("\\")
+        )
+        if command and "$(python" not in line:
             yield shlex.split(re.sub(r" *(;|&&|\|\||\| tail| > |&$).*", "", command[0]), comments=True)[1:]
