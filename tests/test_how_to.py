@@ -110,7 +110,7 @@ def test_a_crashed_grid_goes_on(train, workspace, stopping):
 
 OF_OTHER_PROJECTS = ("starting-points", "reference", "zh")
 PAGES = [path for path in sorted(pages.DOCS.rglob("*.md")) if path.parts[-2] not in OF_OTHER_PROJECTS]
-NOT_ALONE = re.compile(r"resume=runs|resume=RUN|init_from=|experiment=NAME|vars\.|.*\$\{")
+NOT_ALONE = re.compile(r".*(<TAB>|…)|resume=runs|resume=RUN|init_from=|experiment=NAME|vars\.|.*\$\{")
 """Overrides that need a run, a file that is not on the page, or a shell."""
 
 

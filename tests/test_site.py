@@ -84,7 +84,7 @@ def browsed(site) -> Iterator:
         ("clip_grad_norm", "Config keys"),
         ("The data have changed", "Messages about stopping, saving and resuming"),
         ("cross-validate", "How do I cross-validate?"),
-        ("layer_decay", "Training"),
+        ("layers learning rates", "How do I give layers their own learning rates?"),
     ],
 )
 def test_the_search_finds_a_page(browsed, words, title):
