@@ -97,7 +97,7 @@ def test_every_kind_of_file_gives_the_same_rows(point, houses):
 @pytest.mark.parametrize(
     ("overrides", "said"),
     [
-        (("data.target=prize",), "Did you mean 'price'?"),
+        (("data.target=prize",), "no column 'prize'. It has id, area, town, price."),
         (
             ("data.ignore=[]", "data.target=area", "data.kind=classification"),
             "are no classes",

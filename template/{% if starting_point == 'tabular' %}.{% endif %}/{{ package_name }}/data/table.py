@@ -13,7 +13,6 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from ..engine.api import Data, UserError
-from ..engine.errors import nearest
 from ..engine.rng import Permutation
 
 MANY = 20
@@ -71,9 +70,8 @@ class Table(Data):
         for name in (self.target, *self.ignore):
             if name not in frame.columns:
                 key = "target" if name == self.target else "ignore"
-                columns = list(map(str, frame.columns))
-                hint = nearest(name, columns) or f" It has: {', '.join(columns[:20])}."
-                raise UserError(f"data.{key}: the table has no column '{name}'.{hint}")
+                columns = ", ".join(map(str, frame.columns[:20]))
+                raise UserError(f"data.{key}: the table has no column '{name}'. It has {columns}.")
         return frame[frame[self.target].notna()].reset_index(drop=True)
 
     @cached_property
