@@ -173,7 +173,7 @@ class Config:
     )
     channels_last: bool = key(False, "Lay out images and convolutions as NHWC in memory.")
     contiguous: bool | None = key(
-        True, "Else, images are contiguous, as NCHW. null: as the data return them."
+        None, "Lay out images contiguously, as NCHW. null: as the data return them."
     )
     sync_batchnorm: bool = key(
         False, "With several processes, batch norm takes its statistics over all of them."
