@@ -62,10 +62,12 @@ def test_limits_and_frequencies(train, workspace):
     assert accuracy * 128 == pytest.approx(round(accuracy * 128), abs=1e-4), "a share of two batches of 64"
 
 
+NEED_MORE = ("finetune", "timm", "torch", "torchvision", "bce", "multilabel")
+"""Choices that need an argument, or pictures with several labels (pictures/test_tables.py trains those)."""
 CHOICES = sorted(
     (path.parent.name, path.stem)
     for path in CONFIGS.values()
-    if path.parent.name not in ("data", "sweep") and path.stem not in ("finetune", "timm", "torch", "torchvision")
+    if path.parent.name not in ("data", "sweep") and path.stem not in NEED_MORE
 )
 
 
