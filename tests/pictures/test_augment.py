@@ -58,7 +58,7 @@ def test_a_box_of_the_whole_picture_is_scaled_as_torchvision_does(engine, image_
 
 @pytest.mark.parametrize("channels", [1, 3])
 def test_whole_pictures_equal_pillows(engine, photos, channels):
-    pictures = engine("datasets.pictures")
+    pictures, augment = engine("datasets.pictures"), engine("datasets.augment")
     for path in sorted(photos.glob("a/*")):
         with Image.open(path) as file:
             mode = "L" if channels == 1 else "RGB"
@@ -66,7 +66,7 @@ def test_whole_pictures_equal_pillows(engine, photos, channels):
             if file.format == "JPEG" and not turned:
                 file.draft(mode, file.size)  # the grey of the file itself
             right = np.asarray((file.rotate(-90, expand=True) if turned else file).convert(mode))
-        found = pictures.whole(str(path), channels, pictures.PLAIN)
+        found = augment.whole(str(path), channels, pictures.PLAIN)
         assert found.dtype == torch.uint8
         right = right.reshape(*right.shape[:2], -1).transpose(2, 0, 1).astype(int)
         assert np.abs(found.numpy().astype(int) - right).max() <= 1, path

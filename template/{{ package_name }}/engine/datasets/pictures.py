@@ -6,9 +6,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
-import torch
 from PIL import Image, ImageOps
-from torch import Tensor
 
 from ..errors import UserError
 
@@ -92,24 +90,6 @@ def upright(path: str, channels: int, decoding: Decoding, least: int | None = No
             ground = Image.new("RGBA", image.size, decoding.background or "black")
             image = Image.alpha_composite(ground, image)
         return image if image.mode == "F" else image.convert(mode)
-
-
-def whole(path: str, channels: int, decoding: Decoding) -> Tensor:
-    """Return a picture in its own size: [channels, H, W], uint8, or float32 from 0 to 255.
-
-    torchvision decodes a JPEG file in three quarters of the time that Pillow takes, to equal pixels.
-    """
-    with opened(path) as file:
-        turned = file.format == "JPEG" and file.getexif().get(0x0112, 1) != 1
-        is_plain = file.format == "JPEG" and file.mode in ("L", "RGB") and not turned
-    if is_plain:
-        from torchvision.io import ImageReadMode, decode_jpeg
-
-        mode = ImageReadMode.GRAY if channels == 1 else ImageReadMode.RGB
-        with contextlib.suppress(RuntimeError):  # it is damaged, and Pillow says how
-            return decode_jpeg(torch.from_numpy(np.fromfile(path, np.uint8)), mode=mode)
-    pixels = torch.from_numpy(np.array(upright(path, channels, decoding)))
-    return pixels.reshape(*pixels.shape[:2], -1).permute(2, 0, 1).expand(channels, -1, -1)
 
 
 def extent(path: str) -> tuple[float, float] | None:

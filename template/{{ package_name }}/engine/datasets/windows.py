@@ -12,8 +12,8 @@ from torch.utils.data import Dataset
 
 from ..api import Data
 from ..errors import UserError
-from .augment import Augment
-from .pictures import PLAIN, Decoding, covering, whole
+from .augment import Augment, whole
+from .pictures import PLAIN, Decoding, covering
 
 
 class Samples(Sequence[str]):
