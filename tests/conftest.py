@@ -20,11 +20,20 @@ from helpers.template import ROOT, working_tree  # noqa: E402
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--runs", type=int, default=10, help="how many runs test_chaos.py stops, kills and damages")
+    parser.addoption("--runs", type=int, default=7, help="how many runs test_chaos.py stops, kills and damages")
     parser.addoption("--damages", type=int, default=15, help="how many run folders shared_runs/ damages")
     parser.addoption("--commands", type=int, default=24, help="how many command lines test_overrides.py draws")
     parser.addoption("--failures", type=int, default=5, help="how many file operations of a command fail; 0: all")
-    parser.addoption("--edits", type=int, default=30, help="how many owners test_edits.py lets edit and update")
+    parser.addoption("--edits", type=int, default=15, help="how many owners test_edits.py lets edit and update")
+
+    parser.addoption("--thorough", action="store_true", help="run the tests that are left out to save time, too")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if not config.getoption("thorough"):
+        for item in items:
+            if item.get_closest_marker("thorough"):
+                item.add_marker(pytest.mark.skip(reason="runs with --thorough"))
 
 
 @pytest.fixture(scope="session")

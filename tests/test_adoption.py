@@ -109,6 +109,7 @@ def test_a_package_and_a_script(adopt, repository: Path):
     assert done.code == 0, done.out
 
 
+@pytest.mark.thorough
 def test_several_packages_and_a_json_config(adopt, further: Path):
     project = adopt("several-packages.md", "before-packages", further, NEWEST, "train.py")
     wanted = float(re.findall(r"accuracy (\S+)", project.before.out)[-1])
@@ -125,6 +126,7 @@ def test_several_packages_and_a_json_config(adopt, further: Path):
     project.test("tests/engine/test_configs.py")  # without `mix` in train.yaml
 
 
+@pytest.mark.thorough
 def test_a_package_in_src(adopt, further: Path):
     project = adopt("src-layout.md", "before-src", further, NEWEST, "src/waves/cli.py")
     wanted = float(re.findall(r"error (\S+)", project.before.out)[-1])

@@ -66,7 +66,13 @@ def test_an_unknown_preset_is_refused(train):
     assert done.last == "There is no debug 'overfti'. Did you mean 'overfit'? Choices: fast, nan, overfit, profile."
 
 
-@pytest.mark.parametrize("point", sorted(set(POINTS) - {"image_classification"}))
+@pytest.mark.parametrize(
+    "point",
+    [
+        pytest.param(point, marks=[] if point in ("regression", "language_model") else [pytest.mark.thorough])
+        for point in sorted(set(POINTS) - {"image_classification"})
+    ],
+)
 def test_presets_fit_every_starting_point(render, server, tmp_path, point):
     project = render(tmp_path / "new", package_name="digits", starting_point=point)
     done = server.run(project / "train.py", "debug=overfit", "max_steps=2", "workers=0", "batch_size=8")

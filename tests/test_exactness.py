@@ -136,7 +136,13 @@ def test_files_of_mnist_are_read_as_torchvision_reads_them(engine, workspace, tm
             module._load(kind, str(tmp_path), True)
 
 
-@pytest.mark.parametrize(("choice", "options"), cases(), ids=[name for name, _ in cases()])
+@pytest.mark.parametrize(
+    ("choice", "options"),
+    [
+        pytest.param(*case, id=case[0], marks=[pytest.mark.thorough] if case[0].startswith("debug/") else [])
+        for case in cases()
+    ],
+)
 def test_every_choice_resumes_exactly(run_watched, workspace, request, tmp_path, choice, options):
     group, name = choice.split()[0].split("/")
     assert (workspace / f"configs/{group}/{name}.yaml").is_file()

@@ -162,6 +162,7 @@ def test_the_answers_to_typing_mistakes(name, command, answer, train):
 TUTORIAL = (pages.DOCS / "tutorial.md").read_text(encoding="utf-8")
 
 
+@pytest.mark.thorough
 def test_the_tutorial(server, workspace):
     """All commands in their order, each run with few steps. Names of shells and other tools are left out."""
     pages.install(pages.DOCS / "tutorial.md", workspace)
