@@ -98,10 +98,11 @@ def test_while_it_starts(server, workspace):
     history.command("name=counted", COUNT=str(count))
     handled, events = map(int, count.read_text().split())
     assert 0 < handled < events / 2
-    late = sorted(history.draw.sample(range(handled + 1, events), TIMES))
+    # A resumed run has fewer steps left, and so fewer events than the one that was counted.
+    late = sorted(history.draw.sample(range(handled + 1, events * 9 // 10), TIMES))
     for event in (*late, *sorted(history.draw.sample(range(1, handled), 5))):
         code = history.stop(may_die=event <= handled, EVENT=event)
-        assert code == 75 or event <= handled
+        assert code == 75 or event <= handled, f"{event} of {events}"
     history.finish()
 
 

@@ -138,7 +138,7 @@ def read_metrics(folder: Path) -> list[dict[str, Any]]:
                 row = {key: math.nan if v is None else v for key, v in row.items()}
                 for key, value in row.items():
                     if not isinstance(value, int | float):
-                        where, odd = f"{shown(path)}, line {number}", json.dumps(value)[:40]
+                        where, odd = f"{shown(path)}, line {number}", to_json(value)[:40]
                         raise UserError(
                             f"{where}: {key} is {odd}, not a number. Correct or delete the line."
                         )
