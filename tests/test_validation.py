@@ -35,8 +35,9 @@ def test_early_stopping(train, workspace):
 
 def test_metrics_of_torchmetrics(train, workspace):
     task = workspace / "digits/task.py"
+    own, rest = task.read_text().split("\n\n\nclass MultiLabel")
     task.write_text(
-        task.read_text()
+        own
         + """
     def validation_step(self, model, batch, ctx):
         ctx.metrics["f1"].update(model(batch[0]), batch[1])
@@ -46,6 +47,8 @@ def test_metrics_of_torchmetrics(train, workspace):
         from torchmetrics.classification import MulticlassAccuracy, MulticlassF1Score
         return {"f1": MulticlassF1Score(info["classes"])}
 """
+        + "\n\nclass MultiLabel"
+        + rest
     )
     done = train("epochs=2", "logger=none", "monitor=val/f1")
     assert done.code == 0, done.out
