@@ -1,6 +1,6 @@
 """What MkDocs does besides its plain work: see mkdocs.yml.
 
-A link to a file that is no page of the site, such as a test, becomes a link to a page below source/ with its text.
+Make pages below source/ of files that the docs link to, such as a test, and let the links lead there.
 """
 
 import re

@@ -26,6 +26,14 @@ def as_of_an_older_release(folder):
         torch.save(state, path)
 
 
+def go_on(train, workspace, folder, options, resume: str) -> None:
+    """Resume the run by its folder or as `auto` finds it. It must end as the whole run did."""
+    done = train(*(*options, "name=stopped", "resume=auto") if resume == "auto" else (f"resume={folder}",))
+    assert done.code == 0, done.out
+    assert the_run(workspace, "stopped") == folder
+    assert_stopped_as_whole(workspace)
+
+
 @pytest.mark.parametrize("resume", ["auto", "RUN"])
 def test_a_run_goes_on_in_its_layout(train, workspace, stopping, resume):
     options = (*stopping, "logger=none")
@@ -36,10 +44,7 @@ def test_a_run_goes_on_in_its_layout(train, workspace, stopping, resume):
     refused = train(f"resume={folder}", "contiguous=true")
     assert refused.code == 2
     assert "contiguous cannot change" in refused.last
-    done = train(*(*options, "name=stopped", "resume=auto") if resume == "auto" else (f"resume={folder}",))
-    assert done.code == 0, done.out
-    assert the_run(workspace, "stopped") == folder
-    assert_stopped_as_whole(workspace)
+    go_on(train, workspace, folder, options, resume)
 
 
 @pytest.mark.parametrize("resume", ["auto", "RUN"])
@@ -56,7 +61,4 @@ def test_a_run_on_pictures_goes_on(train, workspace, pictures, stopping, resume)
         refused = train(f"resume={folder}", "data.background=white")
         assert refused.code == 2
         assert "data cannot change" in refused.last
-    done = train(*(*options, "name=stopped", "resume=auto") if resume == "auto" else (f"resume={folder}",))
-    assert done.code == 0, done.out
-    assert the_run(workspace, "stopped") == folder
-    assert_stopped_as_whole(workspace)
+    go_on(train, workspace, folder, options, resume)

@@ -101,7 +101,7 @@ def test_no_environment_in_use_is_handed_on(tmp_path, monkeypatch):
 
 
 def test_a_command_that_is_too_slow_leaves_no_process(tmp_path):
-    """Neither a child that ignores signals, nor a child that has closed its output."""
+    """One child ignores signals, and one has closed its output. Both end."""
     with pytest.raises(TooSlow, match="takes more than 3 s"):
         _run([sys.executable], tmp_path, "-c", snippets.text("children.py"), seconds=3)
     children = (tmp_path / "children").read_text().split()
@@ -151,7 +151,7 @@ def test_the_projects_tests_are_compared(tmp_path, monkeypatch, before, after, s
 
 
 def test_tests_that_cannot_run_are_told(tmp_path):
-    """Such as without pytest: there is nothing to compare, and the update goes on."""
+    """The tests need pytest, which is not installed. The update says so and goes on."""
     for name in ("before", "after"):
         write(tmp_path / name, {"pytest.py": "raise ImportError('no pytest here')"})
     checks, said = Checks(tmp_path), []

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from ..engine.api import UserError
+from ..engine.datasets.finding import hold_out
 from ..engine.datasets.image_folder import ImageFolder
-from ..engine.rng import Permutation
 
 _LABELS = ["label", "labels", "class", "category", "target"]
 _SPLITS = {"training": "train", "valid": "val", "validation": "val", "testing": "test"}
@@ -157,13 +157,3 @@ def _found(folder: Path, name: str) -> str | None:
     """Return the name of a picture in `folder`, also if its ending was left out."""
     names = (name + ending for ending in ("", *ImageFolder.endings))
     return next((name for name in names if os.path.isfile(folder / name)), None)
-
-
-def hold_out(count: int, key: int, shares: Mapping[str, float]) -> dict[int, str]:
-    """Return the split of each of `count` samples that is held out. At least one stays."""
-    held, order = dict[int, str](), Permutation(count, key).slice(0, count).tolist()
-    for split, share in shares.items():
-        taken = min(max(1, round(share * count)), len(order) - 1)
-        held |= dict.fromkeys(order[:taken], split)
-        order = order[taken:]
-    return held

@@ -12,12 +12,12 @@ def joined(samples: list[Any], indices: Sequence[int]) -> Any:
     """Return the batch that torch makes of samples. Raises `UserError`, which names two of them."""
     try:
         return default_collate(samples)
-    except Exception as error:
+    except Exception as error:  # torch raises many kinds, and your types may raise any
         first, one = _described(samples[0]), None
         for sample, index in zip(samples, indices, strict=True):
             try:
                 default_collate([samples[0], sample])
-            except Exception:
+            except Exception:  # the same error with two samples: this is the one
                 one = f"Sample {index} is {_described(sample)}"
                 break
         if one is None:
