@@ -133,7 +133,7 @@ def test_mlflow_with_its_local_store(train, workspace, stopping):
     assert found.info.run_name == folder.name
     assert found.info.status == "FINISHED"
     assert found.data.params["lr"] == "0.002"
-    assert found.data.tags["paper"] == "true"
+    assert found.data.tags["tags"] == "paper"
     assert found.data.metrics["best/acc"] == result(folder)["best"]
     for tag in {tag for row in rows(folder) for tag in row} - {"step", "epoch"}:
         history = sorted((m.step, m.value) for m in client.get_metric_history(found.info.run_id, tag))

@@ -16,6 +16,8 @@ from .engine.machine import distributed
 from .engine.paths import ROOT, RUNS, shown
 from .engine.text import say
 
+MOVED = ("data.root=", "data.path=")  # how a verb is told where the run's data are now
+
 # Each function imports what it needs, so that --help and mistakes answer before torch is loaded.
 
 
@@ -96,11 +98,14 @@ def check_data(options: argparse.Namespace) -> None:
 
 def _find(options: argparse.Namespace) -> None:
     """Put the folder of the run in the place of the word that names it. Raises `UserError`."""
+    from .engine.run.find import is_run
     from .engine.tools.chosen import holds_runs, one_run
 
     word = options.run
-    if word is not None and word.startswith("data.root="):  # RUN is left out
-        options.moved, word = word.removeprefix("data.root="), None
+    if word is not None and word.startswith(MOVED):  # RUN is left out
+        options.moved, word = word, None
+    elif word is None and options.work is predict and is_run(Path(options.paths[-1])):
+        raise UserError("Name the files to predict after the run.")
     elif word is not None and options.work is predict and not holds_runs(Path(word)):
         options.paths.insert(0, shown(Path(word)))
         word = None
@@ -124,7 +129,8 @@ def _machine(options: argparse.Namespace) -> dict[str, Any]:
     given = {"device": options.device, "workers": options.workers}
     given |= {"allowed_packages": [*allowed_by_project(), *options.allow]}
     if getattr(options, "moved", None) is not None:
-        given["data"] = {**read_config(options.run).data, "root": options.moved}
+        key, _, place = options.moved.removeprefix("data.").partition("=")
+        given["data"] = {**read_config(options.run).data, key: place}
     return {key: value for key, value in given.items() if value is not None}
 
 
@@ -213,14 +219,14 @@ def _path(text: str) -> Path:
 
 def _word(text: str) -> str:
     """The word in the place of RUN, which may be left out."""
-    return f"data.root={_moved(text)}" if text.startswith("data.root=") else str(_path(text))
+    return _moved(text) if text.startswith(MOVED) else str(_path(text))
 
 
 def _moved(text: str) -> str:
     key, _, path = text.partition("=")
-    if key != "data.root":
+    if not text.startswith(MOVED):
         raise argparse.ArgumentTypeError(f"{text!r} is not data.root=PATH")
-    return str(_path(path))
+    return f"{key}={_path(path)}"
 
 
 def _shown_path(text: str) -> str:

@@ -123,7 +123,7 @@ def test_a_run_repeats_with_any_workers_and_resumes(train, workspace, photos):
         ("[TrivialAugmentWild]", "has no transform 'TrivialAugmentWild'. Did you mean 'TrivialAugmentWide'?"),
         ("RandomErasing", "data.augment='RandomErasing' has the wrong type"),
         ("[{RandomErasing: {prob: 0.5}}]", "RandomErasing cannot be made"),
-        ("[{Resize: {size: 7}}]", "data.augment makes torch.uint8"),
+        ("[{Resize: {size: 7}}]", "data.augment turns torch.uint8"),
         ("[Grayscale,{ToDtype: {dtype: float}}]", "data.augment"),
         ("[3]", "has no transform '3'"),
     ],

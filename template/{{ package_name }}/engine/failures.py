@@ -63,7 +63,7 @@ def _tell(error: Exception, run: Run, config: Config) -> Exit:
         return Failed(f"{why} {run.resume_hint}")
     if config.detect_anomaly and "returned nan values" in text:
         return errors.NotFiniteError(
-            f"{text} The warning before it shows its line in the forward pass."
+            f"{text} The warning above names the line of the forward pass."
         )
     others = distributed.of_others(error)
     told = others or of_device(error) or _of_stored_state(error, run)
@@ -80,10 +80,11 @@ def _tell(error: Exception, run: Run, config: Config) -> Exit:
 
 def _of_stored_state(error: Exception, run: Run) -> str | None:
     """Return what to say if an optimizer cannot use the state that a checkpoint gave it."""
-    owners = (f.f_locals.get("self") for f, _ in traceback.walk_tb(error.__traceback__))
-    is_of_optimizer = any(isinstance(owner, torch.optim.Optimizer) for owner in owners)
-    is_likely = isinstance(error, LookupError | TypeError | AttributeError) and is_of_optimizer
-    if not (is_likely and run.manifest().get("resumed")):
+    owners = [f.f_locals.get("self") for f, _ in traceback.walk_tb(error.__traceback__)]
+    is_first = any(getattr(x, "first_step", 0) == getattr(x, "step", 0) + 1 for x in owners)
+    is_its_own = any(isinstance(x, torch.optim.Optimizer) for x in owners)
+    is_likely = isinstance(error, LookupError | TypeError | AttributeError) and is_its_own
+    if not (is_likely and is_first and run.manifest().get("resumed")):
         return None
     return cannot_use(error)
 

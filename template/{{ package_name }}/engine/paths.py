@@ -51,7 +51,7 @@ def replacing(path: Path) -> Iterator[Path]:
 
 def write_whole(path: Path, text: str) -> None:
     """Write a text file so that it is whole or absent."""
-    with replacing(path) as temporary, open(temporary, "x", encoding="utf-8") as file:
+    with replacing(path) as temporary, open(temporary, "x", encoding="utf-8", errors="surrogateescape") as file:
         file.write(text)
 
 
@@ -104,7 +104,7 @@ def files_below(
 ) -> list[str]:
     """Return the sorted paths of files below a folder with one of the endings. Raises `UserError`.
 
-    Files and folders whose names fit a pattern of `skip` do not count. None: only hidden files do not.
+    Files and folders whose names fit a pattern of `skip` do not count. None: skip hidden files only.
     others: counts the endings of all other files.
     """
     found: list[str] = []

@@ -81,6 +81,7 @@ def test_best(parts: Parts, run: Run, report: Report, step: int) -> None:
     """
     if not parts.config.test:
         return
+    distributed.from_main(None)  # the main process has written best.pt
     path, state = find_weights(run.folder, "best")
     weights = state["model"] if state["ema"] is None else state["ema"]
     built = replace(parts, model=copy.deepcopy(parts.model))  # the run's result needs the last ones

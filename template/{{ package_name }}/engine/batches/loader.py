@@ -96,6 +96,13 @@ def usual_strides(images: torch.Tensor) -> torch.Tensor:
     return images.contiguous().flatten().view(images.shape) if images.ndim == 4 else images
 
 
+def cores() -> int:
+    """Return the number of CPU cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
 def on_device(dataset: Any, device: torch.device) -> Any:
     """Return the data set on `device`, where it makes its batches. Raises `UserError`."""
     if not (isinstance(dataset, BatchDataset) and hasattr(dataset, "to")):
@@ -190,8 +197,7 @@ class Loader:
             return 0
         if self.workers is not None:
             return self.workers
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-        count = min(8, max(1, (cores or 1) // LOCAL_WORLD_SIZE))
+        count = min(8, max(1, cores() // LOCAL_WORLD_SIZE))
         if self.seconds is None:
             return count
         total = self.seconds * steps * self.plan.micro_batches / WORLD_SIZE

@@ -30,7 +30,7 @@ _ADVICE = "Return Mean(value, n) of engine/api.py, where n is the sum of the wei
 def check_one_batch(parts: Parts, is_new: bool = True) -> None:
     """Send batches through copies of model and task: the first of validation, and for a new run the
     first of training and the smallest of both. Leaves no trace. Raises `UserError`."""
-    if parts.config.test and parts.data.split("test") is None:
+    if parts.config.test and not parts.data.split("test"):  # None, or of length 0
         name = parts.config.data["_target_"]
         raise UserError(f"{name} has no test split. Leave test=true out.")
     loader, own_state = parts.val or parts.train, checked_state(parts)

@@ -38,7 +38,8 @@ _FLAGS = {"-q": "log.level=warning", "-v": "log.level=debug"}
 
 def read_flags(arguments: list[str]) -> list[str]:
     """Return the command line as Hydra can read it. Raises `UserError` for a wrong flag."""
-    refuse_other_spellings(arguments)
+    if not {"--help", "-h"} & set(arguments):  # its words are keys without a value
+        refuse_other_spellings(arguments)
     levels = {a for a in arguments if a in _FLAGS or a.lstrip("+").startswith("log.level=")}
     if len(levels) > 1 and levels & _FLAGS.keys():
         raise UserError(f"{' and '.join(sorted(levels))} contradict each other. Give one of them.")
@@ -72,8 +73,8 @@ def accept(arguments: Iterable[str]) -> list[str]:
         key, _, value = argument.partition("=")
         if key.lstrip("+") in RETIRED:
             argument = f"++{argument.lstrip('+')}"
-        elif key == "debug":  # no train.yaml lists it. Hydra reads a bare nan as a number.
-            argument = re.sub(r"\bnan\b", "'nan'", f"+{argument}")
+        elif key.lstrip("+") == "debug":  # no train.yaml lists it. Hydra reads a bare nan as a number.
+            argument = re.sub(r"(?<!')\bnan\b", "'nan'", f"+{argument.lstrip('+')}")
         elif key in GROUPS and value not in choices(key):
             if value in ("null", "none"):
                 argument = f"{key}={_EMPTY.get(key, value)}"

@@ -57,7 +57,7 @@ def check_flags(arguments: list[str]) -> None:
 def do_without_lost_jobs() -> None:
     """Let submitit's launcher wait for all jobs, also if the process of one was killed.
 
-    Reason: it raises at the first such job, while others train. Public path: the sweep ends early.
+    Reason: it raises for the first such job, although others still train. Public path: the sweep ends early.
     """
     try:
         from hydra.core.utils import JobReturn, JobStatus

@@ -8,20 +8,21 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import UserError, one_line
-from ..paths import CONFIGS, shown
+from ..paths import CONFIGS, OF_TOOLS, shown
 from ..text import say, typed
 from .check import RETIRED, from_dict
 from .compose import compose
 from .schema import EXTENDING, OPERATIONAL, Config
 
-_MOVABLE = ("root", "leave_out")
+MOVABLE = ("root", "path", "leave_out")
 """Keys of `data` that a resumed run may change: the fingerprint tells whether the data differ."""
 
-_NEWER = frozenset(
-    {"contiguous", "data.test_fraction", "data.skip", "data.colour_share", "data.range"}
-    | {"data.background", "data.augment"}
-)
-"""Keys that runs of earlier releases lack. Such a run goes on without them, as it began."""
+_NEWER: dict[str, Any] = {
+    **{"test_fraction": 0.0, "colour_share": 0.05, "range": "auto", "background": "white"},
+    **{"skip": list(OF_TOOLS), "augment": None},
+}
+"""Keys of `data` that runs of earlier releases lack, with the values in configs/data/. Such a run goes
+on without them, as it began."""
 
 
 def flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -98,18 +99,13 @@ def allowed_by_project() -> list[str]:
 def changed_keys(stored: Config, new: Config) -> set[str]:
     """Return the top-level keys in which two configs differ. NaN equals itself.
 
-    Neither where the data lie nor a key that one of them lacks counts (see above).
+    Keys in `MOVABLE` do not count, nor does a key that one config lacks if its value is in `_NEWER`.
     """
     pairs = {key: (getattr(stored, key), getattr(new, key)) for key in vars(stored)}
     if None in pairs["contiguous"]:
         del pairs["contiguous"]
-    lacking = {f"data.{key}" for key in stored.data.keys() ^ new.data.keys()} & _NEWER
-    dropped = {*_MOVABLE, *(key.removeprefix("data.") for key in lacking)}
-    stored_data, new_data = (
-        {key: value for key, value in config.data.items() if key not in dropped}
-        for config in (stored, new)
-    )
-    pairs["data"] = stored_data, new_data
+    anywhere = dict.fromkeys(MOVABLE)
+    pairs["data"] = ({**_NEWER, **stored.data, **anywhere}, {**_NEWER, **new.data, **anywhere})
     return {key for key, (a, b) in pairs.items() if a != b and repr(a) != repr(b)}
 
 
@@ -122,14 +118,14 @@ def is_shorter(stored: Config, new: Config) -> bool:
 def merge_configs(folder: Path, stored: Config, new: Config, overrides: list[str]) -> Config:
     """Return the stored config with overrides that may change. Raises `UserError` for others."""
     given = {override.lstrip("+~").split("=")[0] for override in overrides}
-    moved = [key for key in _MOVABLE if f"data.{key}" in given]
+    moved = [k for k in MOVABLE if f"data.{k}" in given or (new.resume == "auto" and k in new.data)]
     named = {re.split("[.@]", key)[0] for key in given - {f"data.{key}" for key in moved}}
     keys = changed_keys(stored, new)
     # Else an experiment may set any key, or `auto` has found a run whose other keys are equal.
     if new.resume != "auto" and named <= vars(stored).keys() | RETIRED.keys():
         keys &= named
-    if stored.contiguous is None:  # an earlier release began it
-        keys |= {key.split(".")[0] for key in given & _NEWER - flat({"data": stored.data}).keys()}
+    if stored.contiguous is None and new.contiguous is not None:  # an earlier release began it
+        keys |= {"contiguous"} & given
     for key in sorted(keys - OPERATIONAL):
         old, now = (f"{key}={typed(getattr(config, key))}" for config in (stored, new))
         if key not in EXTENDING:
@@ -143,7 +139,7 @@ def merge_configs(folder: Path, stored: Config, new: Config, overrides: list[str
     taken = {key: getattr(new, key) for key in keys}
     taken["allowed_packages"] = new.allowed_packages  # of the project, never of the run
     if moved:
-        taken["data"] = {**stored.data, **{key: new.data[key] for key in moved}}
+        taken["data"] = {**stored.data, **{key: new.data.get(key) for key in moved}}
     return dataclasses.replace(stored, **taken)
 
 

@@ -36,15 +36,15 @@ class Augment:
         picture: uint8 or, from 0 to 255, float32. Raises `UserError` if a transform returns another
         shape or type.
         """
-        rng.seed_all(rng.fold_in(key, rng.Domain.SAMPLE))  # not what decides shift and flip
+        rng.seed_all(rng.fold_in(key, rng.Domain.SAMPLE))  # another key than that of shift and flip
         is_float = picture.is_floating_point()
         changed = picture / 255 if is_float else picture  # transforms expect floats from 0 to 1
         for step in self.steps:
             changed = step(changed)
         if changed.shape != self.shape or changed.dtype != picture.dtype:
-            shapes = (f"{value.dtype} {list(value.shape)}" for value in (changed, picture))
+            shapes = (f"{value.dtype} {list(value.shape)}" for value in (picture, changed))
             raise UserError(
-                "data.augment makes {} of {}. Leave out what does that.".format(*shapes)
+                "data.augment turns {} into {}. Leave out the transform that does.".format(*shapes)
             )
         return changed * 255 if is_float else changed
 
@@ -71,18 +71,18 @@ def _made(v2: Any, step: Any, size: Sequence[int]) -> Any:
     """Return the transform that an entry of `data.augment` names. Raises `UserError`."""
     if callable(step):  # built from a `_target_`
         return step
-    named = step if isinstance(step, Mapping) and len(step) == 1 else {step: {}}
-    ((name, options),) = named.items() if isinstance(next(iter(named)), str) else ((str(step), {}),)
+    is_pair = isinstance(step, Mapping) and len(step) == 1
+    name, options = next(iter(step.items())) if is_pair else (str(step), {})
     kinds = {key: kind for key, kind in vars(v2).items() if inspect.isclass(kind)}
-    kind = kinds.get(name)
+    kind = kinds.get(str(name))
     if kind is None or not issubclass(kind, torch.nn.Module):
         raise UserError(
-            f"data.augment: torchvision.transforms.v2 has no transform '{name}'.{nearest(name, kinds)}"
+            f"data.augment: torchvision.transforms.v2 has no transform '{name}'.{nearest(str(name), kinds)}"
         )
-    options = dict(options or {})
-    if "size" in inspect.signature(kind).parameters:
-        options.setdefault("size", list(size))
     try:
+        options = dict(options or {})
+        if "size" in inspect.signature(kind).parameters:
+            options.setdefault("size", list(size))
         return kind(**options)
     except (TypeError, ValueError) as error:
         raise UserError(f"data.augment: {name} cannot be made: {one_line(error)}.") from error

@@ -30,8 +30,8 @@ Found = tuple[list[str], dict[str, tuple[list[str], Tensor]]]
 
 
 def hold_out(count: int, key: int, shares: Mapping[str, float]) -> dict[int, str]:
-    """Return the split of each sample of a class that is held out, at least one for each of `shares`
-    if one stays in training."""
+    """Return the split of each held-out sample of a class. Each share gets at least one sample, as
+    long as one stays in training."""
     held, order = dict[int, str](), Permutation(count, key).slice(0, count).tolist()
     for split, share in shares.items():
         taken = min(max(1, round(share * count)), len(order) - 1)
@@ -105,14 +105,13 @@ def without(found: Found, folder: Path, listed: Path) -> Found:
         raise UserError(f"data.leave_out={listed} cannot be read: {error.strerror}.") from None
     start, bad, kept = os.path.join(folder, ""), {line.strip() for line in lines} - {""}, {}
     bad = {line.removeprefix(start) for line in bad}
+    known = {path for paths, _ in found[1].values() for path in paths}
+    if unknown := sorted(bad - known):
+        said = f"data.leave_out={listed} names {unknown[0]}, which is not in the data."
+        raise UserError(f"{said} Delete it.")
     for split, (paths, labels) in found[1].items():
         stay = [index for index, path in enumerate(paths) if path not in bad]
-        bad -= {*paths} if len(stay) < len(paths) else set()
         if not stay:
             raise UserError(f"data.leave_out={listed} leaves no picture of {split}. Shorten it.")
         kept[split] = [paths[index] for index in stay], labels[stay]
-    for path in bad:
-        raise UserError(
-            f"data.leave_out={listed} names {path}, which is not in the data. Delete it."
-        )
     return found[0], kept

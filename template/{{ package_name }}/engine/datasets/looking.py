@@ -105,7 +105,7 @@ def _measured(
         usual = f"{np.median(lows):g} to {np.median(highs):g}"
         logger.warning(
             f"Most pictures use less than an eighth of data.range=[{low:g},{high:g}]: they hold about "
-            f"{usual}. Set data.range to what you need of it."
+            f"{usual}. Set data.range to the values you need."
         )
     return [float(low), float(high if high > low else low + 1)]
 

@@ -132,7 +132,8 @@ class Statistics:
         for key, given in values.items():
             for value in given if isinstance(given, list) else (given,):
                 if isinstance(value, Share):
-                    self._counts.append(count_share(key, value))
+                    held = count_share(key, value).to(self.device, non_blocking=True)
+                    self._counts.append(held)
                     self._labels.append((step, key, len(value.tensors[0]), True))
                     continue
                 n: Any = getattr(value, "mean_over", count)

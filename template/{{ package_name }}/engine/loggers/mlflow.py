@@ -73,8 +73,8 @@ class MLflow(Logger):
         self.client.log_batch(self.run_id, metrics=metrics)
 
     def begin(self, step: int, config: Mapping[str, Any], manifest: Mapping[str, Any]) -> None:
-        for tag in config["tags"]:
-            self.client.set_tag(self.run_id, tag, "true")
+        if config["tags"]:  # MLflow takes few signs in the name of a tag, but any in its value
+            self.client.set_tag(self.run_id, "tags", ", ".join(config["tags"]))
         if self.client.get_run(self.run_id).data.params:  # the run began before it was resumed
             return
         params = [Param(key, str(value)[:6000]) for key, value in hyperparameters(config).items()]

@@ -44,7 +44,7 @@ _PATIENCE = os.environ.get("COLLECTIVE_TIMEOUT", "300")
 """Seconds that a process waits for the gradients or the vote of another."""
 
 _hosts: Any = None
-"""A gloo group for Python objects. Its members wait long: for the main process while it downloads."""
+"""A gloo group for Python objects. Its members wait up to 30 minutes: the main process may download."""
 
 _voters: Any = None
 """A gloo group for votes. Gradients go through a third group."""

@@ -9,7 +9,7 @@ from datetime import datetime
 from pathlib import Path
 
 from ..config.schema import EXTENDING, OPERATIONAL, Config
-from ..config.stored import changed_keys, is_shorter, read_config, refuse_aliases, to_yaml
+from ..config.stored import MOVABLE, changed_keys, is_shorter, read_config, refuse_aliases, to_yaml
 from ..errors import UserError
 from ..paths import ROOT, RUNS, shown
 from ..text import say
@@ -87,9 +87,9 @@ def _differences(folder: Path, config: Config, wanted: dict[str, str]) -> set[st
         if differing - {"data"}:
             return lines
         own = read_config(folder)  # newer keys have their defaults
-        root, places = own.data.get("root"), ("root", "leave_out")
-        is_there = root is None or (ROOT / os.path.expanduser(root)).exists()
-        if is_there and any(own.data.get(k) != config.data.get(k) for k in places):
+        place = own.data.get("root", own.data.get("path"))
+        is_there = place is None or (ROOT / os.path.expanduser(place)).exists()
+        if is_there and any(own.data.get(k) != config.data.get(k) for k in MOVABLE):
             return {"data"}  # else the data may have moved
     except (OSError, UserError):  # a version with other keys made it, or it is damaged
         return {"config.yaml, which cannot be read"}

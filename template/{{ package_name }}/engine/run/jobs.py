@@ -48,13 +48,17 @@ class Jobs:
         """Prepare for a launcher. Raises `UserError`."""
         if WORLD_SIZE > 1:
             raise UserError("A launcher starts the jobs. Start this command without torchrun.")
-        self.folder, self.known = ROOT / sweep / "jobs", known
+        self.folder = ROOT / sweep / "jobs"
         try:
             self.folder.mkdir(parents=True)
         except FileExistsError:
             name = shown(self.folder.parent)
             told = f"{name} belongs to another sweep. Start again, or set another hydra.sweep.dir."
             raise UserError(told) from None
+        except OSError as error:
+            told = f"{shown(self.folder)} cannot be made: {error.strerror}."
+            raise UserError(told) from error
+        self.known = known
         self.script, self.gpus, self.host = os.path.abspath(sys.argv[0]), _gpus(), _host()
         # The launcher's processes inherit the mask. Else a Ctrl-C would end them between two jobs.
         signal.pthread_sigmask(signal.SIG_BLOCK, signals.SIGNALS)
@@ -106,7 +110,8 @@ class Jobs:
         command = [sys.executable, self.script, *overrides, *more]
         outcome.code = self._run(command, config.device, heard)
         if config.resume is not None:
-            with contextlib.redirect_stderr(io.StringIO()):  # the job has told which run
+            # The job has told which run it is, or that there is none.
+            with contextlib.suppress(UserError), contextlib.redirect_stderr(io.StringIO()):
                 run = outcome.resumed = find_run(config) or run
         self._write(note, outcome)
         for asked in heard if outcome.code == STOPPED else ():
@@ -127,7 +132,7 @@ class Jobs:
         with self._gpu(device) as variables:
             if (self.folder / "stop").exists():
                 return STOPPED
-            # The job unblocks SIGINT alone. Slurm may send the others to this process and to the job.
+            # The job takes SIGINT only. Slurm may signal both; this process passes signals on as SIGINT.
             mask = signal.pthread_sigmask(signal.SIG_BLOCK, signals.SIGNALS)
             process = subprocess.Popen(
                 command,
@@ -147,7 +152,7 @@ class Jobs:
     @contextlib.contextmanager
     def _gpu(self, device: str) -> Iterator[dict[str, str]]:
         """Hold a GPU that no other job of the sweep has. Yield the variable that shows it alone."""
-        gpus = self.gpus if self.host == _host() and not device.startswith("cpu") else []
+        gpus = self.gpus if self.host == _host() and device in ("auto", "cuda") else []
         with contextlib.ExitStack() as stack:
             variables: dict[str, str] = {}
             while gpus and not variables and not (self.folder / "stop").exists():

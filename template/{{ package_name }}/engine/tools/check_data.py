@@ -1,22 +1,23 @@
 """`check-data KEY=VALUE…`: read each sample of each split, and list the broken ones."""
 
-import os
 import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
 from .. import rng
-from ..api import Data
+from ..api import BatchDataset, Data
+from ..batches.loader import cores
 from ..build.target import build
 from ..config.schema import Config
 from ..errors import Failed, one_line
 from ..log.console import is_terminal
 from ..paths import shown, write_whole
 from ..rng import Domain
-from ..text import tell
+from ..text import printable, tell
 from .folders import writing_to
 
 _TOGETHER = 32  # samples that a loader worker reads in one call
@@ -27,7 +28,7 @@ def check_data(config: Config, out: Path | None) -> None:
     section = {**config.data, "in_memory": False} if "in_memory" in config.data else config.data
     rng.seed_all(rng.make_key(config.seed, Domain.INIT, 0))
     data = build(section, "data", Data, config.allowed_packages, {"forgiving": True})
-    workers = (os.cpu_count() or 1) if config.workers is None else config.workers
+    workers = cores() if config.workers is None else config.workers
     paths, samples = list[str](), 0
     for split in ("train", "val", "test"):
         dataset = data.split(split)
@@ -40,16 +41,17 @@ def check_data(config: Config, out: Path | None) -> None:
         with tqdm(total=size, desc=split, disable=not is_terminal(sys.stderr)) as bar:
             for count, broken in blocks:
                 for index, reason in broken:
-                    paths.append(str(index) if names is None else names[index])
-                    tqdm.write(f"{split} {paths[-1]}: {reason}")
+                    name = index if names is None else names[index]
+                    paths.append(name if isinstance(name, str) else f"{split} {index}")
+                    tqdm.write(printable(f"{split} {paths[-1]}: {reason}"))
                 bar.update(count)
     if out is not None:
         with writing_to(out.parent):
             write_whole(out, "".join(f"{path}\n" for path in paths))
     if paths:
-        advice = (
-            f"data.leave_out={shown(out)} leaves them out." if out else "--out FILE lists them."
-        )
+        advice = "--out FILE lists them." if out is None else f"{shown(out)} lists them."
+        if out is not None and "leave_out" in config.data:
+            advice = f"data.leave_out={shown(out)} leaves them out."
         raise Failed(f"{len(paths):,} of {samples:,} samples cannot be read. {advice}")
     tell(f"All {samples:,} samples can be read.")
 
@@ -67,7 +69,10 @@ class _Tried(Dataset[Any]):
         broken, start = [], block * _TOGETHER
         for index in range(start, min(start + _TOGETHER, self.size)):
             try:
-                self.dataset[index]
+                if isinstance(self.dataset, BatchDataset):
+                    self.dataset.batch(np.array([index]), np.zeros(1, np.uint64))
+                else:
+                    self.dataset[index]
             except Exception as error:
                 broken.append((index, one_line(error.__cause__ or error)))
         return min(_TOGETHER, self.size - start), broken
