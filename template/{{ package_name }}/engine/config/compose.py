@@ -73,7 +73,8 @@ def accept(arguments: Iterable[str]) -> list[str]:
         key, _, value = argument.partition("=")
         if key.lstrip("+") in RETIRED:
             argument = f"++{argument.lstrip('+')}"
-        elif key.lstrip("+") == "debug":  # no train.yaml lists it. Hydra reads a bare nan as a number.
+        elif key.lstrip("+") == "debug":
+            # No train.yaml lists it. Hydra reads a bare nan as a number.
             argument = re.sub(r"(?<!')\bnan\b", "'nan'", f"+{argument.lstrip('+')}")
         elif key in GROUPS and value not in choices(key):
             if value in ("null", "none"):

@@ -37,8 +37,9 @@ def holds_runs(path: Path) -> bool:
 def newest_run() -> Path:
     """Return the run that began last. What `reproduce` trained again, in NAME/reproduced/, does not
     count. Raises `UserError`."""
-    own = (run for run in runs_below(RUNS) if run.parent.name != "reproduced" or run.parent.parent == RUNS)
-    newest = max(own, key=started, default=None)
+    again = {run for run in runs_below(RUNS) if run.parent.name == "reproduced"}
+    again -= {run for run in again if run.parent.parent == RUNS}  # runs of that name
+    newest = max({*runs_below(RUNS)} - again, key=started, default=None)
     if newest is None:
         raise UserError(f"{shown(RUNS)} holds only runs that `reproduce` made. Name one of them.")
     return newest
