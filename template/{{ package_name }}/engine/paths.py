@@ -51,7 +51,10 @@ def replacing(path: Path) -> Iterator[Path]:
 
 def write_whole(path: Path, text: str) -> None:
     """Write a text file so that it is whole or absent."""
-    with replacing(path) as temporary, open(temporary, "x", encoding="utf-8", errors="surrogateescape") as file:
+    with (
+        replacing(path) as temporary,
+        open(temporary, "x", encoding="utf-8", errors="surrogateescape") as file,
+    ):
         file.write(text)
 
 
