@@ -54,3 +54,17 @@ def test_a_resumed_run_that_was_stopped_before_its_test_does_it(train, workspace
     assert done.code == 0, done.out
     assert json.loads(path.read_text())["test"]["values"]["test/acc"] > 0.5
     assert result(run) == manifest["result"]
+
+
+def test_an_empty_test_split_is_refused_before_the_run(train, workspace):
+    data = workspace / "digits/data/digits.py"
+    data.write_text(
+        data.read_text() + "\n\nclass Empty(Digits):\n    def split(self, name):\n"
+        "        from torch.utils.data import Subset\n"
+        "        found = super().split(name)\n"
+        "        return Subset(found, []) if name == 'test' else found\n"
+    )
+    done = train(*RUN, "data._target_=.data.digits.Empty")
+    assert done.code == 2, done.out
+    assert "test split" in done.last
+    assert not (workspace / "runs/default").exists()

@@ -104,3 +104,34 @@ def test_the_order_of_keys_in_a_stored_config_does_not_matter(train, workspace):
     done = train(*QUICK, "resume=auto")
     assert done.code == 0
     assert f"resume=auto goes on with runs/default/{path.parent.name}." in done.out, done.out
+
+
+def test_auto_follows_a_place_in_a_config_file(train, workspace, pictures, tmp_path):
+    """A job script names the scratch disk by a variable, and not on the command line."""
+    text = (workspace / "configs/experiment/label_smoothing.yaml").read_text().split("\n", 1)[0]
+    text += "\ndefaults:\n  - override /data: image_folder\ndata:\n  root: ${oc.env:PLACE}\n  size: 8\n"
+    (workspace / "configs/experiment/scratch.yaml").write_text(text)
+    options = (*QUICK[:2], *QUICK[3:], "experiment=scratch", "batch_size=8", "resume=auto")
+    pictures.rename(tmp_path / "first")
+    assert train(*options, "max_steps=2", PLACE=str(tmp_path / "first")).code == 0
+    (tmp_path / "first").rename(tmp_path / "second")
+    done = train(*options, "max_steps=3", PLACE=str(tmp_path / "second"))
+    assert done.code == 0, done.out
+    assert "resume=auto goes on with" in done.out
+
+
+def test_a_key_that_a_run_lacks_may_not_change_it(train, workspace, pictures):
+    """Its own config file may be older than the key."""
+    path = workspace / "configs/data/mine.yaml"
+    lines = (workspace / "configs/data/image_folder.yaml").read_text().splitlines()
+    path.write_text("\n".join(line for line in lines if not line.startswith("augment:")) + "\n")
+    options = (*QUICK, "data=mine", f"data.root='{pictures}'", "data.size=8", "batch_size=8")
+    assert train(*options).code == 0
+    run, more = the_run(workspace), "+data.augment=[TrivialAugmentWide]"
+    refused = train(f"resume={run}", more, "max_steps=3")
+    assert refused.code == 2, refused.out
+    assert "data cannot change in a resumed run" in refused.last
+    done = train(*options, more, "resume=auto")
+    assert "differs in data. A new run begins." in done.out, done.out
+    done = train(f"resume={run}", "~data.leave_out", "max_steps=3")
+    assert done.code == 0, done.out

@@ -175,3 +175,10 @@ def test_the_schema_knows_every_key_with_its_meaning(engine):
 def test_a_project_holds_the_page_of_all_keys(project):
     page = (ROOT / "docs/config.md").read_text(encoding="utf-8")
     assert (project / "configs/README.md").read_text(encoding="utf-8") == page
+
+
+def test_several_keys(train):
+    done = train("--help", "lr", "epochs")
+    assert done.code == 0, done.out
+    assert done.out.startswith("lr")
+    assert "\nepochs" in done.out

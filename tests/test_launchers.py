@@ -87,3 +87,10 @@ def test_a_missing_launcher_is_said_with_how_to_install_it(train, workspace):
     done = train("-m", "hydra/launcher=rq", "lr=0.1")
     assert (done.code, done.out.count("\n")) == (2, 1), done.out
     assert done.last.endswith("Install it: uv add hydra-rq-launcher")
+
+
+def test_a_run_that_is_not_there(train, workspace):
+    done = train(*JOBLIB, "resume=runs/nope", "task.ends=ok,fine", **QUIET)
+    assert done.code == 2, done.out
+    assert {status for status, _ in table(done.out).values()} == {"mistake (2)"}
+    assert "Traceback" not in done.out

@@ -126,6 +126,8 @@ def test_a_run_repeats_with_any_workers_and_resumes(train, workspace, photos):
         ("[{Resize: {size: 7}}]", "data.augment turns torch.uint8"),
         ("[Grayscale,{ToDtype: {dtype: float}}]", "data.augment"),
         ("[3]", "has no transform '3'"),
+        ("[{RandomErasing: null, p: 0.25}]", "has no transform"),
+        ("[{RandomErasing: 0.25}]", "RandomErasing cannot be made"),
     ],
 )
 def test_mistakes(train, workspace, photos, augment, said):

@@ -109,3 +109,27 @@ def test_hashes_are_short_on_the_console_and_whole_in_files(some, server):
     assert done.last.endswith(f", weights_sha256 {digest[:16]}…")
     assert f"weights_sha256 {digest}\n" in (run / "train.log").read_text()
     assert logged(run)
+
+
+def test_runs_of_reproduce_alone_are_no_newest_run(tool, some):
+    (run,) = runs(some, "ema")
+    again = some / "runs/ema/reproduced"
+    again.mkdir()
+    run.rename(again / run.name)
+    shutil.rmtree(some / "runs/seeds")
+    for other in (some / "runs").iterdir():
+        if other.name != "ema":
+            shutil.rmtree(other) if other.is_dir() else other.unlink()
+    done = tool("evaluate", project=some)
+    assert done.code == 2, done.out
+    assert "holds only runs that `reproduce` made" in done.last
+    (some / "runs/ema").rename(some / "runs/mine")
+    (some / "runs/mine/reproduced").rename(some / "runs/reproduced")  # a name like any other
+    assert f"runs/reproduced/{run.name} is the newest run." in tool("evaluate", project=some).out
+
+
+def test_predict_without_a_file_says_so(tool, some):
+    (run,) = runs(some, "ema")
+    done = tool("predict", run, project=some)
+    assert done.code == 2
+    assert done.last == "Name the files to predict after the run."
