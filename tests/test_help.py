@@ -180,5 +180,5 @@ def test_a_project_holds_the_page_of_all_keys(project):
 def test_several_keys(train):
     done = train("--help", "lr", "epochs")
     assert done.code == 0, done.out
-    assert done.out.startswith("lr")
-    assert "\nepochs" in done.out
+    assert done.out.startswith("  lr=")
+    assert "\n\n  epochs=" in done.out

@@ -3,6 +3,7 @@
 import shutil
 
 import pytest
+from helpers.snippets import SNIPPETS
 
 
 @pytest.fixture
@@ -72,12 +73,7 @@ def test_samples_of_your_own_data_are_counted(tool, workspace):
 
 
 def test_data_that_make_whole_batches_only(tool, workspace):
-    (workspace / "digits/data/rows.py").write_text(
-        "import torch\nfrom ..engine.api import Data\n\n\nclass Rows:\n    def __len__(self):\n        return 5\n\n"
-        "    def batch(self, indices, keys):\n        if 3 in indices:\n            raise OSError('row 3 is torn')\n"
-        "        return torch.zeros(len(indices), 2)\n\n\nclass All(Data):\n    def split(self, name):\n"
-        "        return Rows() if name == 'train' else None\n"
-    )
+    shutil.copy(SNIPPETS / "whole_batches.py", workspace / "digits/data/rows.py")
     done = tool("check-data", "data._target_=.data.rows.All", "~data.shift", "workers=0", project=workspace)
     assert done.code == 1, done.out
     assert "train 3: row 3 is torn" in done.out

@@ -107,8 +107,9 @@ def without(found: Found, folder: Path, listed: Path) -> Found:
     bad = {line.removeprefix(start) for line in bad}
     known = {path for paths, _ in found[1].values() for path in paths}
     if unknown := sorted(bad - known):
-        said = f"data.leave_out={listed} names {unknown[0]}, which is not in the data."
-        raise UserError(f"{said} Delete it.")
+        raise UserError(
+            f"data.leave_out={listed} names {unknown[0]}, which is not in the data. Delete it."
+        )
     for split, (paths, labels) in found[1].items():
         stay = [index for index, path in enumerate(paths) if path not in bad]
         if not stay:
