@@ -13,7 +13,7 @@ import copier
 from . import update
 from .check import Checks
 from .errors import Refused, Stopped
-from .git import GitFailed, forget_environment
+from .git import GitFailed, check_version, forget_environment
 from .render import ANSWERS
 from .resolved import check_branch
 
@@ -69,7 +69,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if given.command == "new":
             _new(given.source, given.folder, given.to, given.defaults)
             return DONE
+        check_version()
         forget_environment()
+        given.answers_file = os.path.normpath(given.answers_file)
         project = update.find_project(Path.cwd(), given.answers_file)
         if given.command == "check":
             branches = [word for word in given.words if "=" not in word] or ["HEAD"]

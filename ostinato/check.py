@@ -40,10 +40,10 @@ SHORT = (
 )
 """The short training. It is longer than warm-ups, and on the CPU it repeats bit for bit."""
 NAME = "ostinato-check"
-PATIENCE = 600
-"""The time limit of a command after the update: these seconds, and ten times its time before."""
+PATIENCE, SLOWER = 600, 10
+"""The time limit of a command after the update: these seconds, and so many times its time before."""
 LONGEST = 1800
-"""Seconds for the tests before the update."""
+"""The time limit of a command before the update, in seconds."""
 NEW_ENVIRONMENT = (
     "\nThe checks ran in a new environment with the packages of pyproject.toml. Add packages that you installed by "
     "hand there and commit, or name an environment that has all packages with --python PATH."
@@ -62,6 +62,8 @@ class Trees:
     """The changes that the changelog announces."""
     home: Path = Path()
     """The folder that the package lies in, such as `src`."""
+    configs: str = "configs"
+    """Where the config files lie."""
 
 
 Say = Callable[[str], None]
@@ -78,6 +80,10 @@ class Done:
 
     def tail(self, lines: int) -> str:
         return "\n".join((self.errors.strip() or self.out.strip()).splitlines()[-lines:])
+
+    def limit(self) -> float:
+        """Return how many seconds the same command may take after the update."""
+        return PATIENCE + SLOWER * self.seconds
 
 
 class TooSlow(Stopped):
@@ -127,22 +133,19 @@ class Checks:
         """Compare all config values. Return the old values of defaults that changed as announced."""
         problems = []
         for path in trees.changed:
-            if re.fullmatch(r"configs/.+/[^/]+\.ya?ml", path) and (trees.before / path).is_file():
+            is_choice = re.fullmatch(rf"{re.escape(trees.configs)}/.+/[^/]+\.ya?ml", path)
+            if is_choice and (trees.before / path).is_file():
                 problems += self._choice(trees, path)
-        values = [self._composed(folder) for folder in (trees.before, trees.after)]
-        removed, changed = _compared(*values)
-        problems += [f"the config key {key} is gone" for key in removed if not _named(key, trees.changes.removed)]
-        for key in changed:
-            if not _named(key, trees.changes.defaults):
-                problems.append(f"{key} was {values[0][key]!r} and is now {values[1][key]!r}")
+        before, after = (self._composed(folder) for folder in (trees.before, trees.after))
+        problems += _problems(trees.changes, before, after)
         if problems:
             more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
             raise Stopped(f"The config changes, and the changelog does not announce it: {problems[0]}{more}.")
-        return {key: values[0][key] for key in changed}
+        return {key: before[key] for key in _compared(before, after)[1]}
 
     def _choice(self, trees: Trees, path: str) -> list[str]:
-        """Return what is wrong with a changed file of configs/."""
-        group, choice = Path(path).parent.relative_to("configs").as_posix(), Path(path).stem
+        """Return what is wrong with a changed config file."""
+        group, choice = Path(path).parent.relative_to(trees.configs).as_posix(), Path(path).stem
         after = trees.after / path
         if not after.is_file():
             is_told = f"{group}={choice}" in trees.changes.removed
@@ -151,13 +154,8 @@ class Checks:
             texts = [yaml.safe_load((folder / path).read_text("utf-8")) for folder in (trees.before, trees.after)]
         except (yaml.YAMLError, UnicodeDecodeError) as error:
             raise Stopped(f"{path} of the updated project cannot be read: {' '.join(str(error).split())}") from error
-        values = [_flat(text or {}, group) for text in texts]
-        removed, changed = _compared(*values)
-        problems = [f"{key} is gone from {path}" for key in removed if not _named(key, trees.changes.removed)]
-        for key in changed:
-            if not _named(key, trees.changes.defaults):
-                problems.append(f"{key} was {values[0][key]!r} in {path} and is now {values[1][key]!r}")
-        return problems
+        old, new = (_flat(text or {}, group) for text in texts)
+        return _problems(trees.changes, old, new, f" in {path}")
 
     def _composed(self, folder: Path) -> dict[str, Any]:
         done = self.run(folder, "train.py", "--cfg", "job", "--resolve", *self.overrides)
@@ -173,7 +171,7 @@ class Checks:
     def _train(self, trees: Trees, old_values: Mapping[str, Any], say: Say) -> None:
         is_sayable = all(isinstance(v, str | int | float | None) for v in old_values.values())
         old = [f"{key}={json.dumps(value)}" for key, value in old_values.items()] if is_sayable else []
-        logger = ["logger=none"] if (trees.before / "configs/logger/none.yaml").is_file() else []
+        logger = ["logger=none"] if (trees.before / trees.configs / "logger/none.yaml").is_file() else []
         common = [*SHORT, *logger]
         found: list[dict[str, Any]] = []
         seconds = 0.0
@@ -186,9 +184,8 @@ class Checks:
                         f"Repair it, or change the short training: `ostinato update KEY=VALUE …`.{self.note}"
                     )
                 raise Stopped(f"The updated project does not train: {done.tail(6)}")
-            seconds = PATIENCE + 10 * done.seconds
-            (run,) = (folder / "runs" / NAME).iterdir()
-            found.append(_result(run))
+            seconds = done.limit()
+            found.append(_result(_newest_run(folder)))
         if trees.changes.numbers:
             say("  it trains; numbers are not compared: the changelog says that they change")
         elif not is_sayable:
@@ -204,7 +201,7 @@ class Checks:
 
     def _resume(self, trees: Trees, whole: dict[str, Any], seconds: float) -> None:
         """Cut the run from before the update in half. Resumed after the update, it must end as before."""
-        (run,) = (trees.before / "runs" / NAME).iterdir()
+        run = _newest_run(trees.before)
         half = shutil.copytree(run, trees.after / "runs" / f"{NAME}-half" / run.name)
         _, *later = sorted((half / "checkpoints").glob("step-*.pt"))
         for path in (*later, half / "checkpoints" / "best.pt"):
@@ -221,20 +218,21 @@ class Checks:
     def _test(self, trees: Trees, say: Say) -> None:
         arguments = "-m", "pytest", "-q", "-rfE", "-p", "no:cacheprovider", "--continue-on-collection-errors"
         try:
-            before = self.run(trees.before, *arguments, seconds=LONGEST)
+            before = self.run(trees.before, *arguments)
         except TooSlow as slow:
             say(f"  the project's tests are not compared. {slow}")
             return
-        done = self.run(trees.after, *arguments, seconds=PATIENCE + 10 * before.seconds)
+        done = self.run(trees.after, *arguments, seconds=before.limit())
         known, failed = _failed(before.out), _failed(done.out)
-        is_as_before = done.code in (0, 5) or (done.code == before.code and bool(known) == bool(failed))
-        if failed - known or not is_as_before:  # 5: there are no tests
-            first = f"{min(failed - known)} fails" if failed - known else f"pytest ends with exit code {done.code}"
+        is_as_before = done.code == 0 or (done.code == before.code and bool(known) == bool(failed))
+        if failed - known or not is_as_before:
+            code = "pytest finds no test any more" if done.code == 5 else f"pytest ends with exit code {done.code}"
+            first = f"{min(failed - known)} fails" if failed - known else code
             more = f" (and {len(failed - known) - 1} more)" if len(failed - known) > 1 else ""
             raise Stopped(f"The tests of the updated project do not pass: {first}{more}.\n{done.tail(12)}")
         if failed:
             say(f"  the project's tests end as before the update: {len(failed)} fail, such as {min(failed)}{self.note}")
-        elif done.code not in (0, 5):
+        elif done.code not in (0, 5):  # 5: there are no tests
             say(f"  the project's tests cannot run, as before the update: {done.tail(1)}{self.note}")
         else:
             say("  the project's tests pass")
@@ -247,7 +245,11 @@ NO_VARIABLES = ("PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV", "UV_PROJECT_ENVIRONME
 def _run(
     command: Sequence[str], folder: Path, *arguments: str, text: str = "", seconds: float = 0, home: Path = Path()
 ) -> Done:
-    """Run a command. It and all its processes end with this one, or after `seconds`. Raises `TooSlow`."""
+    """Run a command. It and all its processes end with this one, or after `seconds`, by default LONGEST.
+
+    Raises `TooSlow`.
+    """
+    seconds = seconds or LONGEST
     env = {key: value for key, value in os.environ.items() if key not in NO_VARIABLES}
     if home != Path():  # before a package of this name that is installed
         env["PYTHONPATH"] = str(folder / home)
@@ -264,7 +266,7 @@ def _run(
         start_new_session=True,
     ) as process:
         try:
-            out, errors = process.communicate(text, timeout=seconds or None)
+            out, errors = process.communicate(text, timeout=seconds)
         except subprocess.TimeoutExpired:
             what = f"`python {' '.join(arguments[:2])}`"
             raise TooSlow(f"{what} takes more than {seconds:.0f} s {folder.name} the update.") from None
@@ -304,8 +306,9 @@ def _lacks(command: Sequence[str], folder: Path, text: str) -> bool:
 
 
 def _dependencies(folder: Path) -> set[str]:
+    path = folder / "pyproject.toml"
     try:
-        values = tomllib.loads((folder / "pyproject.toml").read_text(encoding="utf-8"))
+        values = tomllib.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
     except (OSError, ValueError) as error:
         raise Stopped(f"pyproject.toml cannot be read {folder.name} the update: {error}") from error
     lists = [values.get("project", {}).get("dependencies", []), *values.get("dependency-groups", {}).values()]
@@ -333,6 +336,24 @@ def _compared(before: Mapping[str, Any], after: Mapping[str, Any]) -> tuple[list
 def _named(key: str, announced: frozenset[str]) -> bool:
     """True if the changelog names the key, or a section of the config that holds it."""
     return any(key == name or key.startswith(f"{name}.") for name in announced)
+
+
+def _problems(changes: Changes, before: Mapping[str, Any], after: Mapping[str, Any], where: str = "") -> list[str]:
+    """Return a sentence for each key that is gone or has another value, and that no item of the changelog names."""
+    gone, other = _compared(before, after)
+    sentences = [f"the config key {key}{where} is gone" for key in gone if not _named(key, changes.removed)]
+    for key in other:
+        if not _named(key, changes.defaults):
+            sentences.append(f"{key}{where} was {before[key]!r} and is now {after[key]!r}")
+    return sentences
+
+
+def _newest_run(folder: Path) -> Path:
+    """Return the run of the short training. Something else may lie beside it."""
+    found = sorted((folder / "runs" / NAME).glob("*/manifest.json"))
+    if not found:
+        raise Stopped(f"The short training {folder.name} the update left no run in runs/{NAME}. Train below runs/.")
+    return found[-1].parent
 
 
 def _result(run: Path) -> dict[str, Any]:

@@ -19,9 +19,12 @@ SETTINGS = {
     "core.autocrlf": "false",
     "core.safecrlf": "false",
     "diff.renameLimit": "0",
-    "merge.verifySignatures": "false",
+    "grep.patternType": "basic",
+    "log.follow": "false",
     "log.showSignature": "false",
+    "merge.verifySignatures": "false",
     "safe.bareRepository": "all",
+    "submodule.recurse": "false",
     "gc.auto": "0",
 }
 AT_LEAST = (2, 38)  # no older one was tried
@@ -75,31 +78,33 @@ class Git:
             files[path] = mode, oid
         return files
 
-    def write_tree(self, files: Mapping[str, Entry], index: Path) -> str:
-        """Write a tree with these files and return its id. `index` is a scratch file."""
-        index.unlink(missing_ok=True)
-        git = Git(self.folder, **self.env, GIT_INDEX_FILE=str(index))
+    def write_tree(self, files: Mapping[str, Entry]) -> str:
+        """Write a tree with these files and return its id."""
+        git = self._with_work_tree(self.folder)
         rows = "".join(f"{mode} {oid}\t{path}\0" for path, (mode, oid) in files.items())
         git("update-index", "-z", "--index-info", data=rows.encode(errors="surrogateescape"))
         return git("write-tree", "--missing-ok")  # of a partial clone
 
-    def tree_of_folder(self, folder: Path, index: Path) -> Tree:
+    def tree_of_folder(self, folder: Path) -> Tree:
         """Store the files of a folder, ignored ones too. Line endings follow the folder's .gitattributes."""
-        index.unlink(missing_ok=True)
-        place = {"GIT_DIR": str(self.folder), "GIT_WORK_TREE": str(folder), "GIT_INDEX_FILE": str(index)}
-        git = Git(folder, **self.env, **place, GIT_ATTR_NOSYSTEM="1")
+        git = self._with_work_tree(folder)
         git("-c", f"core.attributesFile={os.devnull}", "-c", "core.fileMode=true", "add", "--force", "--all", ".")
         return self.tree(git("write-tree"))
 
-    def checkout(self, tree: str, folder: Path, index: Path) -> Path:
+    def checkout(self, tree: str, folder: Path) -> Path:
         """Write the files of a tree into a new folder."""
         folder.mkdir(parents=True)
-        index.unlink(missing_ok=True)
-        place = {"GIT_DIR": str(self.folder), "GIT_WORK_TREE": str(folder), "GIT_INDEX_FILE": str(index)}
-        git = Git(folder, **self.env, **place)
+        git = self._with_work_tree(folder)
         git("read-tree", tree)
         git("checkout-index", "--all", "--force")
         return folder
+
+    def _with_work_tree(self, folder: Path) -> "Git":
+        """Return this bare repository with a work tree and an empty index."""
+        index = self.folder / "ostinato-index"
+        index.unlink(missing_ok=True)
+        place = {"GIT_DIR": str(self.folder), "GIT_WORK_TREE": str(folder), "GIT_INDEX_FILE": str(index)}
+        return Git(folder, **self.env, **place, GIT_ATTR_NOSYSTEM="1")
 
     def write_blob(self, content: bytes) -> str:
         return self("hash-object", "-w", "--stdin", data=content)

@@ -1,7 +1,8 @@
 """Follow a folder that the owner moved as a whole, such as a package that lies in src/ now."""
 
 from collections import Counter
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
+from pathlib import Path
 
 
 def moved_folders(rendered: Collection[str], present: Collection[str], package: str) -> dict[str, str]:
@@ -24,3 +25,9 @@ def placed(path: str, moved: Mapping[str, str]) -> str:
         if path.startswith(f"{folder}/"):
             return moved[folder] + path.removeprefix(folder)
     return path
+
+
+def folder_of(name: str, paths: Iterable[str]) -> Path:
+    """Return the shallowest folder that holds a file of this name, such as `digits/__init__.py`."""
+    found = [path.removesuffix(name) for path in paths if f"/{path}".endswith(f"/{name}")]
+    return Path(min(found, key=lambda path: path.count("/"), default=""))

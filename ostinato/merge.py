@@ -47,10 +47,8 @@ class Sides:
         return self.base[file.old], self.ours.get(file.mine), self.theirs.get(file.new)
 
     def texts(self, file: File) -> list[bytes | None]:
-        """Return the three texts of a file, the project's second. None for a missing file, a link or a binary file."""
-        found = [
-            self.git.blob(entry[1]) if entry and not entry[0].startswith("12") else None for entry in self.of(file)
-        ]
+        """Return the three texts of a file, the project's second. None where there is no text."""
+        found = [self.git.blob(entry[1]) if entry and entry[0].startswith("10") else None for entry in self.of(file)]
         return [None if text is None or b"\0" in text else text for text in found]
 
 
@@ -67,8 +65,6 @@ class Merge:
     template: str
     """A commit with the new version as rendered."""
     files: Tree
-    package: str
-    """Where the package lies."""
     answers_file: str
     conflicts: dict[str, str] = field(default_factory=dict)
     """A sentence for each path that stops the update."""
@@ -125,9 +121,8 @@ def merge(
     head = here("rev-parse", "HEAD")
     prefix = here("rev-parse", "--show-prefix")
     git = borrowing(here, scratch)
-    index = scratch / "merge-index"
 
-    rendered = [git.tree_of_folder(folder, index) for folder in (old, new)]
+    rendered = [git.tree_of_folder(folder) for folder in (old, new)]
     base, theirs = ({path: entry for path, entry in tree.items() if not owned(path)} for tree in rendered)
     repository = git.tree(head)
     before = {path.removeprefix(prefix): entry for path, entry in repository.items() if path.startswith(prefix)}
@@ -136,18 +131,18 @@ def merge(
     moved = {placed(path, elsewhere): [placed(place, elsewhere) for place in to] for path, to in moved.items()}
     as_rendered = {place: folder for folder, place in elsewhere.items()}
     ours = {path: entry for path, entry in before.items() if not owned(placed(path, as_rendered))}
-    result = Merge(scratch, "", "", "", dict(before), elsewhere.get(package, package), answers_file)
+    result = Merge(scratch, "", "", "", dict(before), answers_file)
 
     if theirs.get(answers_file) is None:
         raise GitFailed(f"the new version renders no {answers_file}")
     result.files[answers_file] = answers = theirs.pop(answers_file)
     _note_edited_answers(git, base.pop(answers_file, None), ours.pop(answers_file, None), answers, result)
 
-    files = list(_files(git, base, ours, theirs, moved, index))
+    files = list(_files(git, base, ours, theirs, moved))
     arriving = {path: theirs[path] for path in theirs.keys() - {file.new for file in files}}
     sides = Sides(git, base, ours, theirs, arriving)
     _restyle(sides, files, here.folder, prefix, repository)
-    others = before.keys() - {file.mine for file in files}
+    others = before.keys() - base.keys()
     unmerged = [file for file in files if not _settle(sides, file, others, f"template-{version}", result)]
     for path, entry in sorted(arriving.items()):
         if path not in before:
@@ -159,14 +154,13 @@ def merge(
     result.files[RENDERED] = "100644", git.write_blob(packed(new))
     _sort(base, before, files, result)
 
-    result.tree = git.write_tree(result.files, index)
+    result.tree = git.write_tree(result.files)
     rest = {path: entry for path, entry in repository.items() if not path.startswith(prefix)}
-    whole = git.write_tree(rest | {prefix + p: e for p, e in result.files.items()}, index) if prefix else result.tree
+    whole = git.write_tree(rest | {prefix + path: entry for path, entry in result.files.items()})
     author = {f"GIT_{who}_{what}": value for who in ("AUTHOR", "COMMITTER") for what, value in _me(here).items()}
     commit = Git(scratch, **author)
     result.commit = commit("commit-tree", whole, "-p", head, "-m", message)
-    template = git.write_tree(rendered[1], index)
-    result.template = commit("commit-tree", template, "-m", f"The template's files of {version}")
+    result.template = commit("commit-tree", git.write_tree(rendered[1]), "-m", f"The template's files of {version}")
     return result
 
 
@@ -176,6 +170,8 @@ def borrowing(project: Git, scratch: Path) -> Git:
     scratch.mkdir(parents=True)
     git = Git(scratch)
     git("init", "--quiet", "--bare", f"--object-format={kind}", ".")
+    (scratch / "info").mkdir(exist_ok=True)
+    (scratch / "info/attributes").write_text("* -filter\n")  # such as that of LFS, which would fetch
     paths = [project.folder / project("rev-parse", "--git-path", name) for name in ("objects", "shallow")]
     (scratch / "objects" / "info" / "alternates").write_text(f"{paths[0].resolve()}\n", encoding="utf-8")
     if paths[1].is_file():
@@ -205,14 +201,12 @@ def _note_edited_answers(git: Git, base: object, ours: object, new: object, resu
         result.notes[result.answers_file] = f"Copier writes this file. Your own lines are dropped: {'; '.join(lost)}"
 
 
-def _files(
-    git: Git, base: Tree, ours: Tree, theirs: Tree, moved: Mapping[str, Sequence[str]], index: Path
-) -> Iterator[File]:
+def _files(git: Git, base: Tree, ours: Tree, theirs: Tree, moved: Mapping[str, Sequence[str]]) -> Iterator[File]:
     """Find each file of the old version: where the user moved it, and where the template says that it moved.
 
     Where nobody says so, likeness decides.
     """
-    by_user = _renames(git, base, ours, index, SIMILAR)
+    by_user = _renames(git, base, ours, SIMILAR)
     by_template: dict[str, str] = {}
     for path, places in moved.items():
         for first in places[:1]:
@@ -220,14 +214,14 @@ def _files(
                 by_template[path] = first
     gone = {path: entry for path, entry in base.items() if path not in by_template}
     come = {path: entry for path, entry in theirs.items() if path not in by_template.values()}
-    by_template |= _renames(git, gone, come, index, "--find-renames=50%")
+    by_template |= _renames(git, gone, come, "--find-renames=50%")
     for path in base:
         new = by_template.get(path, path)
         yield File(path, by_user.get(path, path), new, by_user.get(path, new))
 
 
-def _renames(git: Git, one: Tree, other: Tree, index: Path, similar: str) -> dict[str, str]:
-    trees = [git.write_tree(files, index) for files in (one, other)]
+def _renames(git: Git, one: Tree, other: Tree, similar: str) -> dict[str, str]:
+    trees = [git.write_tree(files) for files in (one, other)]
     words = git.names("diff-tree", "-r", "-z", "--no-ext-diff", "--diff-filter=R", "--name-status", similar, *trees)
     return dict(zip(words[1::3], words[2::3], strict=True))
 
@@ -354,11 +348,16 @@ def _carry(sides: Sides, file: File, moved: Sequence[str], result: Merge) -> Non
     found = {p: git.blob(result.files[p][1]) for p in places if p in result.files and p not in result.conflicts}
     now = None
     old, yours, others = sides.texts(file)
-    if old is not None and yours is not None and others is not None:
-        merged = merge_text(yours, old, others, "")
-        now = carried(merged.left, old, {path: merged.without, **found}, path)
-    elif old is not None and yours is not None:
-        now = carried(changes(old, yours), old, found, path)
+    if old is not None and yours is not None:
+        new = b"\n".join([others or b"", *found.values()])
+        if others is not None:
+            merged = merge_text(yours, old, others, "")
+            now = carried(merged.left, old, {path: merged.without, **found}, path)
+        else:
+            now = carried(changes(old, yours), old, found, path)
+        whole = b"\n".join((now or {}).values())
+        if _lost(old, yours, new, whole) is not None or _lost(old, new, yours, whole) is not None:
+            now = None
     if now is None:
         if places:
             result.conflicts[path] += f" Code of {file.old} is now in {', '.join(places)}."

@@ -1,6 +1,7 @@
 """Versions of the template: fetch them, render them, and tell which files are the user's."""
 
 import io
+import lzma
 import re
 import tarfile
 import warnings
@@ -22,6 +23,8 @@ from .git import Git
 ANSWERS = ".copier-answers.yml"
 RENDERED = ".ostinato-rendered.tar.xz"
 """The file of a project that keeps what its last update rendered. The next update compares with it."""
+LARGEST = 64 * 2**20
+"""Bytes that such a file may unpack to. The template's files have fewer than 2 MiB."""
 Answers = Mapping[str, Any]
 SHORT = {"gh": "https://github.com/", "gl": "https://gitlab.com/"}
 
@@ -75,7 +78,7 @@ class Source:
         name = "rev-parse", "--verify", "--quiet", f"{version}^{{commit}}"
         found = self.git.ask(*name)
         if found is None and re.fullmatch("[0-9a-f]{40,64}", version):  # no branch or tag leads to it any more
-            self.git.run("fetch", "--quiet", "origin", version)
+            self.git.run("fetch", "--quiet", "--", self.reached, version)
             found = self.git.ask(*name)
         return found
 
@@ -89,10 +92,7 @@ class Source:
 
     def checkout(self, commit: str, folder: Path) -> Path:
         """Write the template's files at a commit into a new folder, without git."""
-        folder.mkdir(parents=True)
-        with tarfile.open(fileobj=io.BytesIO(self.git.output("archive", commit))) as archive:
-            archive.extractall(folder, filter="data")
-        return folder
+        return self.git.checkout(commit, folder)
 
 
 def as_version(name: str) -> Version | None:
@@ -162,7 +162,11 @@ def packed(folder: Path) -> bytes:
 
 def unpacked(archive: bytes, folder: Path) -> Path:
     """Write the files of an archive into a new folder. Raises `tarfile.TarError` or `lzma.LZMAError`."""
-    with tarfile.open(fileobj=io.BytesIO(archive), mode="r:xz") as files:
+    unpacker = lzma.LZMADecompressor()
+    content = unpacker.decompress(archive, max_length=LARGEST)
+    if not unpacker.eof:
+        raise lzma.LZMAError  # cut off, or too large
+    with tarfile.open(fileobj=io.BytesIO(content)) as files:
         files.extractall(folder, filter="data")
     return folder
 

@@ -9,8 +9,8 @@ from .check import Check
 from .errors import Refused, Stopped
 from .git import Git
 from .merge import borrowing
-from .render import Source, answers_in, as_version
-from .update import Asked, Print, find_source, last_update, open_project, trees_to_check
+from .render import Source, as_version
+from .update import Asked, Print, find_source, last_update, open_project, recorded, trees_to_check
 
 MARKER = re.compile(rb"^<{7} \S", re.MULTILINE)
 
@@ -24,25 +24,23 @@ def check_branch(project: Path, branch: str, asked: Asked, check: Check, say: Pr
     after = None if branch.startswith("-") else git.ask("rev-parse", "--verify", "--quiet", f"{branch}^{{commit}}")
     if after is None:
         raise Refused(f"There is no branch {branch}. `git branch` lists the branches.")
-    before = _before_update(git, after, asked.answers_file)
-    if before is None:
+    name = asked.answers_file
+    before = _before_update(git, after, name)
+    if before is None or git.ask("cat-file", "-e", f"{before}:./{name}") is None:
         raise Refused(f"{branch} holds no update of the template. Name the branch of the update.")
-    for path in git.names("diff", "--name-only", "-z", "--diff-filter=d", "--no-ext-diff", "--relative", before, after):
-        if MARKER.search(git.output("show", f"{after}:./{path}")):
+    then, now = (recorded(git, commit, name) for commit in (before, after))
+    trees = [git("rev-parse", f"{commit}:./") for commit in (before, after)]
+    files = [git.tree(tree) for tree in trees]
+    for path, entry in files[1].items():
+        if entry != files[0].get(path) and entry[0].startswith("10") and MARKER.search(git.blob(entry[1])):
             raise Stopped(f"{path} still has conflict markers. Choose between them and commit.")
-    texts = [git("show", f"{commit}:./{asked.answers_file}") for commit in (before, after)]
-    then, now = (answers_in(text, asked.answers_file) for text in texts)
-    package = f"/{now['package_name']}/__init__.py"
-    homes = [path.removesuffix(package) for path in _files(git, after) if path.endswith(package)]
     with tempfile.TemporaryDirectory(prefix="ostinato-check-") as folder:
         temporary = Path(folder)
-        source = find_source(asked.source, str(now["_src_path"]), project, temporary, say)
-        old, new = (_changelog(source, str(answers["_commit"])) for answers in (then, now))
-        changes = between(new, as_version(str(then["_commit"])), old)
-        trees = [git("rev-parse", f"{commit}:./") for commit in (before, after)]
+        source = find_source(asked.source, now["_src_path"], project, temporary, say)
+        old, new = (_changelog(source, answers["_commit"]) for answers in (then, now))
+        changes = between(new, as_version(then["_commit"]), old)
         scratch = borrowing(git, temporary / "scratch")
-        home = Path(min(homes, key=len).removeprefix("/")) if homes else Path()
-        check(trees_to_check(git, scratch, trees, temporary, changes, home), say)
+        check(trees_to_check(git, scratch, trees, temporary, changes, str(now["package_name"])), say)
     say(f"{branch} is as good as the project before the update.")
 
 
@@ -55,10 +53,6 @@ def _before_update(git: Git, commit: str, answers_file: str) -> str | None:
     since = [one for one in git("rev-list", "--first-parent", f"{update}..{commit}").split() if one in after]
     is_merged = since and git("rev-parse", f"{since[-1]}^") != update
     return git.ask("rev-parse", "--verify", "--quiet", f"{since[-1] if is_merged else update}^")
-
-
-def _files(git: Git, commit: str) -> list[str]:
-    return [f"/{path}" for path in git.tree(git("rev-parse", f"{commit}:./"))]
 
 
 def _changelog(source: Source, version: str) -> str:

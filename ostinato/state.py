@@ -9,8 +9,6 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -77,10 +75,9 @@ class State:
         """Move HEAD, index and files to `note.commit`. Raises `Stopped` if git refuses."""
         assert note.commit is not None
         self.write(note)
-        code, out, said = self.git.run(
-            "merge", "--ff-only", "--no-overwrite-ignore", "--quiet", note.commit, pass_fds=(self._lock.fileno(),)
-        )
-        if code != 0:
+        merge = "merge", "--ff-only", "--no-squash", "--no-overwrite-ignore", "--quiet", note.commit
+        code, out, said = self.git.run(*merge, pass_fds=(self._lock.fileno(),))
+        if code != 0 or self.git("rev-parse", "HEAD") != note.commit:
             if self.git("status", "--porcelain"):  # otherwise git refused before it touched anything
                 self.put_back()
             self.clear()
@@ -150,12 +147,3 @@ def _is_from(git: Git, file: Path, path: str, before: Tree, after: Tree) -> bool
             if blob.startswith(content) or blob.replace(b"\r\n", b"\n").startswith(plain.removesuffix(b"\r")):
                 return True
     return False
-
-
-@contextmanager
-def held(git: Git) -> Iterator[State]:
-    state = State(git)
-    try:
-        yield state
-    finally:
-        state.close()

@@ -99,15 +99,13 @@ def _anchors(hunk: Hunk, base: Lines) -> Iterator[tuple[int, int]]:
 def _exact(hunk: Hunk, base: Lines, start: int, stop: int, texts: Iterable[Lines]) -> Place | None:
     """Return the only place with the lines from `start` to `stop` of the base, however they are indented."""
     wanted = [line.strip() for line in base[start:stop]]
-    if sum(map(len, wanted)) < TELLING:
-        return None
-    found = [
-        (text, n)
-        for text in texts
-        for n in range(len(text) - len(wanted) + 1)
-        if [line.strip() for line in text[n : n + len(wanted)]] == wanted
-    ]
-    if len(found) != 1:
+
+    def places(text: Lines) -> list[tuple[Lines, int]]:
+        last = len(text) - len(wanted)
+        return [(text, n) for n in range(last + 1) if [line.strip() for line in text[n : n + len(wanted)]] == wanted]
+
+    found = [place for text in texts for place in places(text)]
+    if sum(map(len, wanted)) < TELLING or len(found) != 1 or len(places(base)) != 1:
         return None
     text, n = found[0]
     known = next(k for k, line in enumerate(wanted) if line)

@@ -1,5 +1,6 @@
 """`ostinato update`: the steps, in order. Only the last step touches the project."""
 
+import contextlib
 import json
 import os
 import shutil
@@ -16,7 +17,8 @@ from urllib.parse import unquote
 from .changelog import Changes, between
 from .check import Check, Trees
 from .errors import Refused, Stopped
-from .git import Git, check_version
+from .git import Git, GitFailed
+from .layout import folder_of
 from .merge import Merge, merge
 from .render import (
     ANSWERS,
@@ -30,7 +32,7 @@ from .render import (
     rendered,
     unpacked,
 )
-from .state import BRANCH, TEMPLATE, TRIED, Note, State, held
+from .state import BRANCH, TEMPLATE, TRIED, Note, State
 
 TRAILER = "Ostinato-Update:"
 UNDER_WAY = {
@@ -79,6 +81,8 @@ class Plan:
 
 def find_project(folder: Path, answers_file: str) -> Path:
     """Return the project that holds the folder. Raises `Refused`."""
+    if answers_file.startswith(("/", "..")):
+        raise Refused(f"--answers-file {answers_file} does not begin at the project's root. Name it from there.")
     for place in (folder, *folder.parents):
         if (place / answers_file).is_file():
             return place
@@ -94,7 +98,7 @@ def update(project: Path, asked: Asked, check: Check, say: Print = print) -> Non
     `check` raises `Stopped` if the updated project is not good.
     """
     git = open_project(project)
-    with held(git) as state:
+    with contextlib.closing(State(git)) as state:
         if (said := state.put_back()) is not None:
             say(said)
         _refuse_unclean(git)
@@ -116,7 +120,7 @@ def update(project: Path, asked: Asked, check: Check, say: Print = print) -> Non
 def abort(project: Path, say: Print = print) -> None:
     """Restore the files after a killed update, and delete the branches of updates without commits of the user."""
     git = open_project(project)
-    with held(git) as state:
+    with contextlib.closing(State(git)) as state:
         said = [text] if (text := state.put_back()) else []
         here = git.ask("symbolic-ref", "--short", "HEAD")
         for branch in git("for-each-ref", "--format=%(refname:short)", f"refs/heads/{BRANCH}*").split():
@@ -131,7 +135,6 @@ def abort(project: Path, say: Print = print) -> None:
 
 
 def open_project(project: Path) -> Git:
-    check_version()
     git = Git(project)
     code, out, said = git.run("rev-parse", "--is-inside-work-tree")
     if code != 0 or out.strip() != b"true":
@@ -150,7 +153,7 @@ def _refuse_unclean(git: Git) -> None:
         if (git.folder / git("rev-parse", "--git-path", name)).exists():
             raise Refused(f"A git {what} is under way. Finish or abort it first.")
     top, prefix = Path(git("rev-parse", "--show-toplevel")), git("rev-parse", "--show-prefix")
-    for row in git.names("status", "--porcelain", "-z", "--untracked-files=all", "--ignore-submodules=none"):
+    for row in git.names("status", "--porcelain", "-z", "--untracked-files=all", "--ignore-submodules=dirty"):
         path = row[3:]
         if not row.startswith("??"):
             raise Refused(
@@ -177,9 +180,9 @@ def _no_space(temporary: Path, project: Path) -> str:
 
 def _update(git: Git, state: State, temporary: Path, asked: Asked, check: Check, say: Print) -> None:
     project, head = git.folder, git("rev-parse", "HEAD")
-    now = _recorded(git, asked.answers_file)
+    now = recorded(git, "HEAD", asked.answers_file)
     kept = _kept(git, now, asked.answers_file, temporary / "kept")
-    then = _rendered_with(git, now, kept, asked.answers_file)
+    then = kept or _last_rendered(git, now, asked.answers_file)  # the owner may have changed the answers since
     source = find_source(asked.source, now["_src_path"], project, temporary, say)
     plan = _plan(git, source, (then, now), asked, kept is not None)
     if plan is None:
@@ -193,10 +196,10 @@ def _update(git: Git, state: State, temporary: Path, asked: Asked, check: Check,
     before, text = (source.git.ask("show", f"{commit}:CHANGELOG.md") or "" for commit in plan.commits)
     changes = between(text, as_version(plan.old), before)
     new, owned_new = _render(source, plan.commits[1], plan.answers[1], temporary / "new", asked.answers_file)
-    old, owned_old = kept, owned_new
-    if old is None and plan.commits[0] is not None:
+    old, owned_old = temporary / "kept", owned_new
+    if kept is None:
+        assert plan.commits[0] is not None
         old, owned_old = _render(source, plan.commits[0], plan.answers[0], temporary / "old", asked.answers_file)
-    assert old is not None
     package = str(plan.answers[1]["package_name"])
     title = f"Update the template from {plan.old} to {plan.new}"
     merged = merge(
@@ -224,8 +227,8 @@ def _update(git: Git, state: State, temporary: Path, asked: Asked, check: Check,
                 f"{len(merged.conflicts)} {'file' if len(merged.conflicts) == 1 else 'files'} could not be merged."
             )
         say("Checks:")
-        trees, home = (before_tree, merged.tree), Path(merged.package).parent
-        check(trees_to_check(git, Git(merged.scratch), trees, temporary, changes, home), say)
+        trees = before_tree, merged.tree
+        check(trees_to_check(git, Git(merged.scratch), trees, temporary, changes, package), say)
         say("")
     except Stopped as stop:
         if _is_full(stop):
@@ -249,10 +252,11 @@ def _update(git: Git, state: State, temporary: Path, asked: Asked, check: Check,
     _hand_over(git, merged)
     state.fast_forward(Note(str(temporary), head, merged.commit))
     state.clear()
-    git("update-ref", TEMPLATE, merged.template)
-    if git.ask("rev-parse", "--verify", f"refs/heads/{branch}"):  # from an earlier try
-        _delete(git, branch)
     say(f"Updated to {plan.new}, in one commit. `git show` shows it, `git reset --hard HEAD~1` undoes it.")
+    with contextlib.suppress(GitFailed):
+        if git.ask("rev-parse", "--verify", f"refs/heads/{branch}"):  # from an earlier try
+            _delete(git, branch)
+        git("update-ref", TEMPLATE, merged.template)
 
 
 def find_source(address: str | None, recorded: str, project: Path, temporary: Path, say: Print) -> Source:
@@ -275,7 +279,7 @@ def _installed_from() -> str | None:
     except metadata.PackageNotFoundError:
         return None
     url: str = json.loads(text or "{}").get("url", "")
-    return unquote(url.removeprefix("file://")) or None
+    return unquote(url.removeprefix("file://")) if url.startswith("file://") else url or None
 
 
 def _render(
@@ -286,11 +290,12 @@ def _render(
     return folder, ownership(source.checkout(commit, folder.with_suffix(".template")), answers)
 
 
-def _recorded(git: Git, name: str) -> dict[str, Any]:
-    """Return the answers of the project. Raises `Refused`."""
-    if git.ask("ls-files", "--error-unmatch", name) is None:
+def recorded(git: Git, commit: str, name: str) -> dict[str, Any]:
+    """Return the answers of the project at a commit. Raises `Refused`."""
+    text = git.ask("show", f"{commit}:./{name}")
+    if text is None:
         raise Refused(f"{name} is not committed. Run git add --force {name} and commit.")
-    now = answers_in((git.folder / name).read_text(encoding="utf-8"), name)
+    now = answers_in(text, name)
     for key in ("_commit", "_src_path"):
         if not isinstance(now.get(key), str | int | float):
             raise Refused(
@@ -304,23 +309,22 @@ def _recorded(git: Git, name: str) -> dict[str, Any]:
     return now
 
 
-def _kept(git: Git, now: Answers, name: str, folder: Path) -> Path | None:
-    """Write what the project's last update rendered. None if the project does not hold it, or has another version."""
-    code, archive, _ = git.run("cat-file", "blob", f"HEAD:./{RENDERED}")
-    if code != 0:
-        return None
+def _kept(git: Git, now: Answers, name: str, folder: Path) -> Answers | None:
+    """Write what the project's last update rendered, and return its answers.
+
+    None if the project does not hold it, or has another version or package by now.
+    """
+    _, archive, _ = git.run("cat-file", "blob", f"HEAD:./{RENDERED}")
     try:
         then = answers_in((unpacked(archive, folder) / name).read_text(encoding="utf-8"), name)
-    except (OSError, EOFError, LZMAError, TarError, Refused):  # a damaged file
+    except (OSError, ValueError, LZMAError, TarError, Refused):  # there is none, or it is damaged
         return None
-    is_same = all(str(then.get(key)) == str(now.get(key)) for key in ("_commit", "_commit_id"))
-    return folder if is_same else None
+    is_same = all(str(then.get(key)) == str(now.get(key)) for key in ("_commit", "_commit_id", "package_name"))
+    return {**now, **then} if is_same else None
 
 
-def _rendered_with(git: Git, now: Answers, kept: Path | None, name: str) -> Answers:
-    """Return the answers at the last rendering: the owner may have changed them since."""
-    if kept is not None:
-        return {**now, **answers_in((kept / name).read_text(encoding="utf-8"), name)}
+def _last_rendered(git: Git, now: Answers, name: str) -> Answers:
+    """Return the answers at the last update."""
     last = last_update(git, "HEAD", name)
     text = git.ask("show", f"{last}:./{name}") if last else None
     return {**now, **(answers_in(text, name) if text else {})}
@@ -420,21 +424,26 @@ def _refuse_in_the_way(project: Path, merged: Merge) -> None:
 
 
 def trees_to_check(
-    git: Git, scratch: Git, trees: Sequence[str], temporary: Path, changes: Changes, home: Path
+    git: Git, scratch: Git, trees: Sequence[str], temporary: Path, changes: Changes, package: str
 ) -> Trees:
-    """Write two trees, the project before and after, with links to ignored files that training may read."""
+    """Write two trees, the project before and after. Links lead to what git has not, and training may read."""
     files = [scratch.tree(tree) for tree in trees]
     before, after = (
-        scratch.checkout(tree, temporary / "trees" / name, temporary / "check-index")
+        scratch.checkout(tree, temporary / "trees" / name)
         for name, tree in zip(("before", "after"), trees, strict=True)
     )
+    large = {name for name in git.names("ls-files", "-z", ":(attr:filter=lfs)") if (git.folder / name).exists()}
     for folder, tree in zip((before, after), files, strict=True):
-        for link in (folder / path for path, (mode, _) in tree.items() if mode == "120000"):
-            if link.name in NOT_LINKED:
-                link.unlink()  # the short training writes there
-            elif not link.exists():  # it leaves the project
-                link.unlink()
-                link.symlink_to(git.folder / link.relative_to(folder))
+        for name, (mode, _) in tree.items():
+            place = folder / name
+            if mode == "160000":
+                place.rmdir()  # a submodule
+            elif name in large or (mode == "120000" and (place.name in NOT_LINKED or not place.exists())):
+                place.unlink()
+            else:
+                continue
+            if place.name not in NOT_LINKED:  # the short training writes there
+                place.symlink_to(git.folder / name)
     for name in git.names("ls-files", "-z", "--others", "--directory", "."):  # ignored files, and links
         path = Path(name)
         if any(part in NOT_LINKED or part[0] in "._" or part.endswith((".pyc", ".egg-info")) for part in path.parts):
@@ -444,7 +453,9 @@ def trees_to_check(
                 (folder / path).parent.mkdir(parents=True, exist_ok=True)
                 (folder / path).symlink_to(git.folder / path)
     changed = sorted(path for path in files[0].keys() | files[1].keys() if files[0].get(path) != files[1].get(path))
-    return Trees(before, after, changed, changes, home)
+    home = folder_of(f"{package}/__init__.py", files[1])
+    configs = "configs" if "configs/train.yaml" in files[1] else folder_of("train.yaml", files[1]).as_posix()
+    return Trees(before, after, changed, changes, home, configs)
 
 
 def _hand_over(git: Git, merged: Merge) -> None:

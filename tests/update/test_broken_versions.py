@@ -59,17 +59,17 @@ BROKEN: dict[str, tuple[str, Change | None, str]] = {
     "changed default of a choice": (
         f"{CONFIGS}/optimizer/adamw.yaml",
         replaced("weight_decay: 0.05", "weight_decay: 0.01"),
-        "optimizer.weight_decay was 0.05 in configs/optimizer/adamw.yaml and is now 0.01",
+        "optimizer.weight_decay in configs/optimizer/adamw.yaml was 0.05 and is now 0.01",
     ),
     "changed default of a choice not in use": (
         f"{CONFIGS}/scheduler/step.yaml",
         replaced("gamma: 0.1", "gamma: 0.5"),
-        "scheduler.gamma was 0.1",
+        "scheduler.gamma in configs/scheduler/step.yaml was 0.1",
     ),
     "renamed key of a choice": (
         f"{CONFIGS}/scheduler/step.yaml",
         replaced("gamma:", "factor:"),
-        "scheduler.gamma is gone",
+        "scheduler.gamma in configs/scheduler/step.yaml is gone",
     ),
     "missing choice": (f"{CONFIGS}/scheduler/linear.yaml", None, "scheduler=linear is gone"),
     "broken YAML": (

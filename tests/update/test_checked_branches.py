@@ -61,6 +61,23 @@ def test_what_plain_copier_merged_is_checked(project, ostinato):
 
 
 @pytest.mark.parametrize(
+    ("answers", "sentence"), [(None, "is not committed"), ("_commit: 0.2.0\n", "has no _src_path"), ("[", "be read")]
+)
+def test_a_branch_whose_answers_are_gone(resolved, ostinato, answers, sentence):
+    edit(resolved, {".copier-answers.yml": answers})
+    git(resolved, "switch", "--quiet", "main")
+    result = ostinato("check", BRANCH)
+    assert (result.code, sentence in result, len(result.splitlines())) == (2, True, 1), result
+
+
+def test_a_project_that_came_under_the_template_just_now(project, ostinato):
+    answers = (project / ".copier-answers.yml").read_text()
+    edit(project, {".copier-answers.yml": None})
+    edit(project, {".copier-answers.yml": answers})
+    assert "HEAD holds no update of the template" in ostinato("check")
+
+
+@pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
         (["nowhere"], "There is no branch nowhere"),

@@ -67,6 +67,15 @@ def test_a_package_that_moved_into_src(project, ostinato):
     assert (project / "configs/scheduler/new.yaml").exists()
 
 
+def test_configs_that_moved(project, ostinato):
+    git(project, "mv", "configs", "settings")
+    commit(project)
+    places = []
+    assert ostinato("update", check=lambda trees, say: places.append(trees.configs)).code == 0
+    assert places == ["settings"]
+    assert (project / "settings/scheduler/new.yaml").exists()
+
+
 def test_an_engine_that_moved(project, ostinato):
     (project / "vendored").mkdir()
     git(project, "mv", "digits/engine", "vendored/core")
@@ -101,6 +110,27 @@ def test_links_for_data_and_runs(project, ostinato, tmp_path):
     assert seen == 4 * [[True, True, False, False]]
     assert (project / "data/file.txt").read_text() == "data"
     assert (project / "runs").is_symlink()
+
+
+def test_what_git_keeps_elsewhere_is_seen_by_the_checks(project, ostinato, source):
+    """Files of LFS, whose filter would fetch them, and a submodule with changes of its own."""
+    edit(project, {".gitattributes": "*.bin filter=lfs\n", "data/large.bin": "the pointer\n"})
+    clean = "cat > /dev/null; echo the pointer"
+    for key, value in {"smudge": "false", "clean": clean, "required": "true"}.items():
+        git(project, "config", f"filter.lfs.{key}", value)
+    git(project, "-c", "protocol.file.allow=always", "submodule", "--quiet", "add", str(source), "library")
+    git(project, "commit", "--quiet", "--message=Library")
+    write(project, {"data/large.bin": "the content\n", "library/untracked.txt": "mine"})
+    seen = []
+
+    def look(trees, say):
+        for folder in (trees.before, trees.after):
+            seen.append(((folder / "data/large.bin").read_text(), (folder / "library/copier.yml").is_file()))
+
+    result = ostinato("update", check=look)
+    assert result.code == 0, result
+    assert seen == 2 * [("the content\n", True)]
+    assert (project / "library/untracked.txt").read_text() == "mine"
 
 
 def test_others_work_in_a_bigger_repository_is_no_obstacle(project, ostinato, tmp_path):

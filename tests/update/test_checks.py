@@ -130,13 +130,14 @@ LACKS = "import a_package_that_is_missing\n"
         (PASSES, FAILS, "do not pass: test_it.py::test_fails fails."),
         (PASSES, LACKS, "do not pass: test_it.py fails."),
         (FAILS, FAILS + LACKS, "do not pass: test_it.py fails."),
+        (PASSES, "", "do not pass: pytest finds no test any more."),
         (PASSES, SLOW, "`python -m pytest` takes more than"),
-        (SLOW, SLOW, "are not compared. `python -m pytest` takes more than 4 s before the update"),
+        (SLOW, SLOW, "are not compared. `python -m pytest` takes more than 2 s before the update"),
     ],
 )
 def test_the_projects_tests_are_compared(tmp_path, monkeypatch, before, after, sentence):
-    monkeypatch.setattr(check, "PATIENCE", 0)
-    monkeypatch.setattr(check, "LONGEST", 4)
+    for name, seconds in {"PATIENCE": 1, "SLOWER": 2, "LONGEST": 2 if before == SLOW else 60}.items():
+        monkeypatch.setattr(check, name, seconds)
     for name, text in (("before", before), ("after", after)):
         write(tmp_path / name, {"test_it.py": text, "pytest.ini": ""})
     checks, said = Checks(tmp_path), []
@@ -148,6 +149,19 @@ def test_the_projects_tests_are_compared(tmp_path, monkeypatch, before, after, s
         said.append(str(stop).splitlines()[0])
     assert len(said) == 1
     assert sentence in said[0]
+
+
+def test_the_run_of_the_short_training_is_found_among_other_files(tmp_path):
+    project = tmp_path / "before"
+    with pytest.raises(Stopped, match="before the update left no run in runs/ostinato-check"):
+        check._newest_run(project)
+    runs = {name: "" for name in ("1_committed/manifest.json", "2_new/manifest.json", "3_hidden/x", ".DS_Store")}
+    write(project / "runs/ostinato-check", runs)
+    assert check._newest_run(project).name == "2_new"
+
+
+def test_a_project_without_pyproject_toml_has_no_requirements(tmp_path):
+    assert check._dependencies(tmp_path) == set()
 
 
 def test_tests_that_cannot_run_are_told(tmp_path):

@@ -160,6 +160,12 @@ def test_git_itself_overwrites_no_ignored_file(project, ostinato, monkeypatch):
     assert state(project) == before
 
 
+def test_what_fails_after_an_update_does_not_count(project, ostinato):
+    write(project, {".git/refs/ostinato": git(project, "rev-parse", "HEAD")})
+    result = ostinato("update")
+    assert (result.code, "Updated to 0.2.0" in result, result.count("update --abort")) == (0, True, 0), result
+
+
 @pytest.mark.parametrize(("full", "sentence"), [("temporary", "Set TMPDIR to a larger one"), ("project", "--abort")])
 def test_a_full_disk_is_told(project, ostinato, monkeypatch, tmp_path, full, sentence):
     def fill(trees, say):

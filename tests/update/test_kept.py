@@ -9,6 +9,7 @@ from helpers.releases import commit, git
 from helpers.small_template import LINES, PACKAGE, changed
 from helpers.updating import answers_of, edit, write
 
+from ostinato import render
 from ostinato.render import ANSWERS, RENDERED, packed, unpacked
 
 LOOP = "digits/engine/loop.py"
@@ -87,14 +88,30 @@ def test_a_version_whose_commit_is_gone_is_named(project, ostinato, moved):
     assert "0.1.0 is rendered as it is now" in result
 
 
-@pytest.mark.parametrize("damage", [b"", b"no archive", None])
-def test_a_damaged_archive_is_rendered_again(project, ostinato, damage):
+@pytest.mark.parametrize("damage", ["empty", "no archive", "cut off", "no text", "too large"])
+def test_a_damaged_archive_is_rendered_again(project, ostinato, monkeypatch, tmp_path, damage):
     assert ostinato("update").code == 0
     content = (project / RENDERED).read_bytes()
-    (project / RENDERED).write_bytes(content[: len(content) // 2] if damage is None else damage)
+    if damage == "no text":
+        (unpacked(content, tmp_path / "damaged") / ANSWERS).write_bytes(b"package_name: \xff\n")
+    elif damage == "too large":
+        monkeypatch.setattr(render, "LARGEST", 1000)
+    other = {"empty": b"", "no archive": b"x", "cut off": content[: len(content) // 2], "too large": content}
+    (project / RENDERED).write_bytes(other[damage] if damage in other else packed(tmp_path / "damaged"))
     commit(project)
     assert ostinato("update", "--to", "0.3.0rc1").code == 0
     assert (project / LOOP).read_text() == LINES
+
+
+def test_a_package_that_was_renamed_since(project, ostinato):
+    assert ostinato("update").code == 0
+    git(project, "mv", "digits", "glyphs")
+    edit(project, {"glyphs/engine/loop.py": changed((project / "glyphs/engine/loop.py").read_text(), 3, "mine = 3")})
+    edit(project, {ANSWERS: (project / ANSWERS).read_text().replace("digits", "glyphs")})
+    result = ostinato("update", "--to", "0.3.0rc1")
+    assert result.code == 0, result
+    assert (project / "glyphs/engine/loop.py").read_text() == changed(LINES, 3, "mine = 3")
+    assert not (project / "digits").exists()
 
 
 def test_an_archive_of_another_version_is_not_used(project, ostinato):

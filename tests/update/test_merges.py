@@ -8,6 +8,7 @@ from helpers.releases import commit, git
 from helpers.small_template import LINES, OLD, PACKAGE, USERS, changed
 from helpers.updating import edit, state
 
+from ostinato import merge
 from ostinato.render import ANSWERS, RENDERED, ownership, rendered
 
 
@@ -111,6 +112,23 @@ def test_an_edit_of_code_that_went_to_another_file_is_merged_there(project, osti
     assert "digits/engine/folder/second.py: your change of digits/engine/rewritten.py is here" in said
     assert "part_24 = 24\npart_25 = 'mine'\npart_26 = 26\n" in (project / "digits/engine/folder/second.py").read_text()
     assert "mine" not in (project / "digits/engine/folder/first.py").read_text()
+
+
+def test_an_edit_that_would_be_lost_on_its_way_is_a_conflict(project, ostinato, monkeypatch):
+    edit(project, {"digits/engine/rewritten.py": changed(LINES.replace("line", "part"), 25, "part_25 = 'mine'")})
+    monkeypatch.setattr(merge, "carried", lambda hunks, base, texts, own: dict(texts))
+    said = ostinato("update")
+    assert said.code == 1
+    assert "Code of digits/engine/rewritten.py is now in digits/engine/folder/second.py" in said
+
+
+def test_a_file_that_the_user_moved_to_where_the_template_moves_another_stays(project, ostinato):
+    (project / "digits/engine/loop.py").rename(project / "digits/engine/new_name.py")
+    edit(project, {"digits/engine/new_name.py": changed(LINES, 3, "line_3 = 'mine'")})
+    said = ostinato("update")
+    assert "digits/engine/new_name.py: you have your own" in said
+    text = (project / "digits/engine/new_name.py").read_text()
+    assert text == changed(changed(LINES, 3, "line_3 = 'mine'"), 20, "line_20 = 'new'")
 
 
 def test_a_value_beside_a_reworded_comment_is_merged(project, ostinato):

@@ -87,6 +87,11 @@ REFUSALS = {
         ["--answers-file", ".copier-answers.x.yml"],
         ".copier-answers.x.yml belongs to another template. Name the answers file of this one with --answers-file",
     ),
+    "answers file elsewhere": (
+        lambda p: None,
+        ["--answers-file", f"configs/../../{ANSWERS}"],
+        f"--answers-file ../{ANSWERS} does not begin at the project's root. Name it from there.",
+    ),
     "no such answers file": (lambda p: None, ["--answers-file", "x.yml"], "name its answers file with --answers-file"),
     "runs that are not ignored": (
         lambda p: [edit(p, {".gitignore": ""}), write(p, {"runs/default/x.pt": ""})],
@@ -135,3 +140,6 @@ def test_old_git_is_refused(project, ostinato, tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:{os.environ['PATH']}")
     result = ostinato("update")
     assert (result.code, result.strip()) == (2, "git 2.37.9 is too old for an update. Install git 2.38 or newer.")
+    monkeypatch.setenv("PATH", str(tmp_path / "empty"))
+    result = ostinato("check")
+    assert (result.code, result.strip()) == (2, "git is not installed. An update needs git 2.38 or newer.")

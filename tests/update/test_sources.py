@@ -45,6 +45,7 @@ def test_the_address_after_from_is_taken_if_the_recorded_one_does_not_work(proje
     ("text", "address"),
     [
         ('{"url": "https://github.com/a/b", "vcs_info": {"vcs": "git"}}', "https://github.com/a/b"),
+        ('{"url": "https://github.com/a/b%20c"}', "https://github.com/a/b%20c"),
         ('{"url": "file:///home/me/a%20b", "dir_info": {}}', "/home/me/a b"),
         (None, None),
     ],
@@ -90,7 +91,7 @@ def test_another_templates_answers_file_lies_beside(project, ostinato):
     edit(project, {ANSWERS: other})
     result = ostinato("update")
     assert (result.code, "belongs to another template" in result) == (2, True)
-    result = ostinato("update", "--answers-file", ".copier-answers.ostinato.yml")
+    result = ostinato("update", "--answers-file", "./configs/../.copier-answers.ostinato.yml")
     assert result.code == 0, result
     assert (project / ANSWERS).read_text() == other
     assert "_commit: 0.2.0" in (project / ".copier-answers.ostinato.yml").read_text()

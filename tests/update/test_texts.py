@@ -81,6 +81,8 @@ def test_a_change_is_carried_to_where_its_lines_are_now(mine, carried_text):
     assert now == (carried_text and {**texts, "moved": carried_text})
     twice = {**texts, "again": MOVED}  # then nobody knows which place is meant
     assert (carried(changes(BASE, mine), BASE, twice, "gone") is None) == (carried_text != MOVED)
+    base, mine = BASE + BASE, BASE + mine  # and then nobody knows which of two is there now
+    assert (carried(changes(base, mine), base, texts, "gone") is None) == (carried_text != MOVED)
 
 
 @pytest.mark.parametrize(
