@@ -39,12 +39,14 @@ class PictureTable(ImageFolder):
         test: str | None,
         label_columns: list[str] | None,
         separator: str | None,
+        info: Mapping[str, Any] | None = None,
+        forgiving: bool = False,
         **options: Any,
     ) -> None:
         tables = {"train": train, "val": val, "test": test}
         self.paths = {split: path for split, path in tables.items() if path is not None}
         self.columns, self.separator = label_columns, separator
-        super().__init__(root, **options)
+        super().__init__(root, info=info, forgiving=forgiving, **options)
 
     def find(self) -> tuple[list[str], dict[str, tuple[list[str], Tensor]]]:
         return by_tables(self.folder, self.paths, self.shares, self.columns, self.separator)
@@ -118,12 +120,15 @@ def _read(
         raise UserError(f"{path} cannot be read: {error}.") from None
     header = ["path", "label"]
     if path.suffix.lower() in (".csv", ".tsv"):
-        delimiter = max(",;\t", key=lines[0].count) if lines else ","
+        first = lines[0] if lines else ""
+        delimiter = max(",;\t", key=lambda m: (m in first and m != separator, first.count(m)))
         cells = [row for row in csv.reader(lines, delimiter=delimiter) if row]
-        if cells and _found(folder, cells[0][0]) is None:
+        if cells and not _is_picture(cells[0], cells[1:], folder):
             header = cells.pop(0)
     else:
-        cells = [re.split(r"[\s,;]+(?=\S+$)", line.strip()) for line in lines if line.strip()]
+        marks = "".join(mark for mark in " \t,;" if mark not in (separator or ""))
+        last = re.compile(f"[{marks}]+(?=[^{marks}]+$)")
+        cells = [last.split(line.strip()) for line in lines if line.strip()]
     wanted = header[1:] if len(header) == 2 else columns or _LABELS
     places = [i for i, name in enumerate(header) if i and _fits(name, wanted)]
     if not places or not cells:
@@ -151,6 +156,13 @@ def _read(
 
 def _fits(name: str, patterns: Sequence[str]) -> bool:
     return name != "split" and any(fnmatchcase(name.lower(), p.lower()) for p in patterns)
+
+
+def _is_picture(first: Sequence[str], others: Sequence[Sequence[str]], folder: Path) -> bool:
+    """Return False for a header. A picture may be missing: its label is in another row, too."""
+    if first[0].lower().endswith(ImageFolder.endings) or _found(folder, first[0]) is not None:
+        return True
+    return first[1:2] in [row[1:2] for row in others]
 
 
 def _found(folder: Path, name: str) -> str | None:

@@ -64,8 +64,8 @@ class Prompts(Dataset):
 
 
 class Text(Data):
-    """Documents. A tenth is held out for validation, and another tenth for test. They are split whole;
-    fewer than ten documents by position: the last tenth of each is for test, the one before for
+    """Documents. A tenth is held out for validation, and another tenth for test. Documents are split
+    whole. If there are fewer than ten, each is cut: its last tenth is for test, the tenth before for
     validation.
 
     `context` is the longest text that a model sees, in bytes. Longer documents are cut.
@@ -101,15 +101,7 @@ class Text(Data):
         return Prompts(paths, self.info["context"])
 
     def collate(self, samples: list[Document]) -> Document:
-        """Return inputs and targets, int64 [B, length], padded on the right."""
-        longest = max(len(sample.inputs) for sample in samples)
-        length = -(-longest // self.pad_to) * self.pad_to
-        inputs = torch.full((len(samples), length), END)
-        targets = torch.full((len(samples), length), UNKNOWN)
-        for row, sample in enumerate(samples):
-            inputs[row, : len(sample.inputs)] = sample.inputs
-            targets[row, : len(sample.targets)] = sample.targets
-        return Document(inputs, targets)
+        return padded(samples, self.pad_to)
 
 
 class TextFiles(Text):
@@ -126,6 +118,18 @@ class TextFiles(Text):
         parts = [part.strip() for path in paths for part in re.split(rb"\n\s*\n", read_text(path))]
         documents = list(dict.fromkeys(part for part in parts if part))
         super().__init__(documents, context, pad_to)
+
+
+def padded(samples: Sequence[Document], pad_to: int = 1) -> Document:
+    """Return inputs and targets, int64 [B, length], padded on the right to a multiple of `pad_to`."""
+    longest = max(len(sample.inputs) for sample in samples)
+    length = -(-longest // pad_to) * pad_to
+    inputs = torch.full((len(samples), length), END)
+    targets = torch.full((len(samples), length), UNKNOWN)
+    for row, sample in enumerate(samples):
+        inputs[row, : len(sample.inputs)] = sample.inputs
+        targets[row, : len(sample.targets)] = sample.targets
+    return Document(inputs, targets)
 
 
 def split_whole(documents: Sequence[bytes]) -> dict[str, list[bytes]]:

@@ -11,14 +11,14 @@ import torch
 from torch.utils.data import Dataset
 
 from ..engine.api import Data, UserError
-from .text import UNKNOWN, Document, read_text
+from .text import Document, padded, read_text
 
 
 class TokenFiles(Data):
     """The tokens in `root/train.bin`, `root/val.bin` and, if you have it, `root/test.bin`: uint16.
 
     A sample is `context` tokens and those that follow them. `vocabulary`: how many tokens there are;
-    null: as many as the tokenizer has, or as the training file uses. `tokenizer`: a file
+    null: as many as the tokenizer has, or as the files use. `tokenizer`: a file
     tokenizer.json of Hugging Face, to read and write text.
     """
 
@@ -27,25 +27,27 @@ class TokenFiles(Data):
     def __init__(
         self, root: str, context: int, vocabulary: int | None, tokenizer: str | None
     ) -> None:
-        self.files_of = {name: Path(root) / f"{name}.bin" for name in ("train", "val", "test")}
         if context < 2:
             raise UserError(f"data.context={context} must be at least 2.")
-        for name in ("train", "val"):
-            path = self.files_of[name]
+        place = Path(root).expanduser()
+        names = ("train", "val", "test") if (place / "test.bin").is_file() else ("train", "val")
+        self.files_of = {name: place / f"{name}.bin" for name in names}
+        for path in self.files_of.values():
             if not path.is_file() or path.stat().st_size < 2 * (context + 1):
                 raise UserError(f"{path} must have more than {context} tokens. Set data.root=PATH.")
         if vocabulary is None and tokenizer is not None:
             vocabulary = load_tokenizer(tokenizer).get_vocab_size()
         elif vocabulary is None:
-            vocabulary = int(np.memmap(self.files_of["train"], "<u2", "r").max()) + 1
+            tokens = (np.memmap(path, "<u2", "r") for path in self.files_of.values())
+            vocabulary = 1 + max(int(own.max()) for own in tokens)
         self.tokenizer = tokenizer
         # A model or task gets these values if it has parameters with these names.
         self.info = {"vocabulary": vocabulary, "context": context, "is_bytes": False}
         self.info["tokenizer"] = tokenizer
 
     def split(self, name: str) -> Dataset | None:
-        path = self.files_of[name]
-        if not path.is_file():
+        path = self.files_of.get(name)
+        if path is None:
             return None
         return Spans(path, self.info["context"], self.info["vocabulary"])
 
@@ -55,19 +57,12 @@ class TokenFiles(Data):
         return TokenPrompts(paths, self.tokenizer, self.info["context"])
 
     def collate(self, samples: list[Document]) -> Document:
-        """Return inputs and targets, int64 [B, length], padded on the right."""
-        length = max(len(sample.inputs) for sample in samples)
-        inputs = torch.zeros(len(samples), length, dtype=torch.int64)
-        targets = torch.full((len(samples), length), UNKNOWN)
-        for row, sample in enumerate(samples):
-            inputs[row, : len(sample.inputs)] = sample.inputs
-            targets[row, : len(sample.targets)] = sample.targets
-        return Document(inputs, targets)
+        return padded(samples)
 
     def fingerprint(self) -> str:
-        """Hash the sizes of the files, and the begin of each."""
+        """Hash the sizes of the files, and the first MiB of each."""
         digest = hashlib.sha256()
-        for path in filter(Path.is_file, self.files_of.values()):
+        for path in self.files_of.values():
             with open(path, "rb") as file:
                 digest.update(f"{path.name} {os.path.getsize(path)}".encode() + file.read(1 << 20))
         return digest.hexdigest()[:16]
@@ -99,7 +94,8 @@ class TokenPrompts(Dataset):
 
     def __init__(self, paths: Sequence[str], tokenizer: str, context: int) -> None:
         self.paths, self.context = paths, context
-        self.tokens = [load_tokenizer(tokenizer).encode(self.read(path)).ids for path in paths]
+        reader = load_tokenizer(tokenizer)
+        self.tokens = [reader.encode(self.read(path)).ids for path in paths]
 
     def read(self, path: str) -> str:
         return read_text(path).rstrip(b"\n").decode(errors="replace")
@@ -123,6 +119,7 @@ def load_tokenizer(path: str) -> Any:
         from tokenizers import Tokenizer
     except ImportError:
         raise UserError("data.tokenizer needs tokenizers. Install it: uv add tokenizers") from None
-    if not Path(path).is_file():
+    place = Path(path).expanduser()
+    if not place.is_file():
         raise UserError(f"data.tokenizer={path} does not exist. Name a file tokenizer.json.")
-    return Tokenizer.from_file(str(path))
+    return Tokenizer.from_file(str(place))

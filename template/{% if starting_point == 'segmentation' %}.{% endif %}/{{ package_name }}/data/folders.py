@@ -1,5 +1,6 @@
 """Your own pictures and masks, in a pair of folders."""
 
+import contextlib
 import hashlib
 import os
 from collections.abc import Mapping, Sequence
@@ -15,7 +16,7 @@ from torch.nn import functional
 from torch.utils.data import Dataset
 
 from ..engine.api import Data, UserError
-from ..engine.datasets.pictures import covering, opened
+from ..engine.datasets.pictures import covering, opened, size_of
 from ..engine.paths import files_below
 from ..engine.rng import Permutation
 from .shapes import normalise
@@ -32,9 +33,10 @@ class Folders(Data):
     is held out. Or both folders in `root/train/`, `root/val/` and, if you have it, `root/test/`.
 
     A mask is a grey or palette picture of class numbers from 0. `ignored` and negative numbers are
-    pixels without a class. A picture is scaled to fit into `size` (height, width); its mask is scaled
-    without mixing classes.
+    pixels without a class. A picture is scaled to fit into `size` (height, width); its mask, of the
+    same aspect ratio, is scaled without mixing classes.
 
+    `class_names`, by number, tell the number of classes. If it is null, all training masks are read.
     With the `info` of a run, the folders are read when a split is asked for.
     """
 
@@ -48,26 +50,21 @@ class Folders(Data):
         shift: int,
         flip: bool,
         info: Mapping[str, Any] | None = None,
+        forgiving: bool = False,
     ) -> None:
+        """forgiving: whether masks that cannot be read may be among the training masks."""
         sides = [size, size] if isinstance(size, int) else size
         if len(sides) != 2 or min(sides) < 1 or not 0 < val_fraction < 1 or shift < 0:
             raise UserError(
                 f"data.size={size} must be pixels or [height, width], data.val_fraction="
                 f"{val_fraction} above 0 and below 1, and data.shift={shift} at least 0."
             )
-        self.root, self.ignored, self.val_fraction = Path(root).absolute(), ignored, val_fraction
+        self.root = Path(root).expanduser().absolute()
+        self.ignored, self.val_fraction = ignored, val_fraction
         self.sides, self.shift, self.flip = (sides[0], sides[1]), shift, flip
         self.found: dict[str, list[Pair]] | None = None
         if info is None:
-            masks = [mask for _, mask in self.pairs["train"]]
-            with ThreadPoolExecutor() as pool:
-                classes = 1 + max(pool.map(lambda path: int(self.read_mask(path).max()), masks))
-            names = class_names or [str(number) for number in range(classes)]
-            if len(names) < classes:
-                raise UserError(
-                    f"The masks have class {classes - 1}, but data.class_names has {len(names)} names. "
-                    "Name all classes, or set data.ignored to the number that is none."
-                )
+            names = class_names or self.numbers(forgiving)
             info = {"shape": (3, *self.sides), "classes": len(names), "class_names": names}
         self.info = dict(info)
 
@@ -90,6 +87,23 @@ class Folders(Data):
             if not self.found["val"]:
                 raise UserError(f"{self.root} has no picture for validation. Give it at least 2.")
         return self.found
+
+    def numbers(self, forgiving: bool) -> list[str]:
+        """Return the numbers of the classes in training masks. Raises `UserError`."""
+
+        def largest(pair: Pair) -> int:
+            with contextlib.suppress(*[UserError] * forgiving):
+                return int(self.read_mask(pair[1]).max(initial=UNKNOWN))
+            return UNKNOWN
+
+        with ThreadPoolExecutor() as pool:
+            classes = 1 + max(pool.map(largest, self.pairs["train"]))
+        if classes < 2 and not forgiving:
+            raise UserError(
+                f"The masks have no class besides 0. The number {self.ignored} is none (data.ignored). "
+                "Save class numbers from 0, such as 0 and 1."
+            )
+        return [str(number) for number in range(classes)]
 
     def split(self, name: str) -> Dataset | None:
         if name not in self.pairs:
@@ -133,12 +147,19 @@ class Masks(Dataset):
     def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
         """Return image, float32 [3, H, W], and mask, int64 [H, W], moved and mirrored alike."""
         path, mask_path = self.pairs[index]
-        image, (height, width) = fitting(path, self.data.sides)
+        image, (height, width), size = fitting(path, self.data.sides)
         numbers = self.data.read_mask(mask_path)
-        if numbers.max(initial=0) >= self.data.info["classes"]:
+        classes, (rows, columns) = self.data.info["classes"], numbers.shape
+        if numbers.max(initial=0) >= classes:
             raise UserError(
-                f"The mask {mask_path} has class {numbers.max()}, which no training mask has. Repair "
-                "it, or name all classes in data.class_names."
+                f"The mask {mask_path} has class {numbers.max()}, but there are {classes} classes from "
+                "0. Name all in data.class_names, or set data.ignored to the number that is none."
+            )
+        # The smaller of both may be rounded by a pixel.
+        if abs(rows * size[1] - columns * size[0]) > max(*size, rows, columns):
+            raise UserError(
+                f"The mask {mask_path} has {rows}×{columns} pixels, but its picture {size[0]}×{size[1]}. "
+                "Give them the same height and width, or the same aspect ratio."
             )
         small = Image.fromarray(numbers.astype(np.int32)).resize(
             (width, height), Image.Resampling.NEAREST
@@ -164,9 +185,8 @@ class Pictures(Dataset):
 
     def __getitem__(self, index: int) -> tuple[Tensor, Tensor, Tensor]:
         """Return image, float32 [3, H, W], mask, int64 [H, W], and height and width of the file."""
-        image, _ = fitting(self.paths[index], self.data.sides)
-        size = torch.tensor(size_of(self.paths[index]))
-        return normalise(image), torch.full(self.data.sides, UNKNOWN), size
+        image, _, size = fitting(self.paths[index], self.data.sides)
+        return normalise(image), torch.full(self.data.sides, UNKNOWN), torch.tensor(size)
 
 
 def pairs_below(folder: Path) -> list[Pair]:
@@ -191,27 +211,24 @@ def stem(path: str, folder: Path) -> str:
     return os.path.splitext(os.path.relpath(path, folder))[0]
 
 
-def size_of(path: str) -> tuple[int, int]:
-    """Return height and width of a picture, turned as its camera says."""
-    with opened(path) as file:
-        width, height = file.size
-        turned = file.getexif().get(0x0112, 1) in (5, 6, 7, 8)
-    return (width, height) if turned else (height, width)
-
-
 def fitted(height: int, width: int, sides: tuple[int, int]) -> tuple[int, int]:
     """Return the height and width of a picture that is scaled to fit into `sides`."""
     scale = min(sides[0] / height, sides[1] / width)
     return max(1, round(scale * height)), max(1, round(scale * width))
 
 
-def fitting(path: str, sides: tuple[int, int]) -> tuple[Tensor, tuple[int, int]]:
-    """Return a picture in the top left of a black canvas, uint8 [3, H, W], and its size there."""
-    height, width = fitted(*size_of(path), sides)
+def fitting(
+    path: str, sides: tuple[int, int]
+) -> tuple[Tensor, tuple[int, int], tuple[int, int]]:
+    """Return a picture in the top left of a black canvas, uint8 [3, H, W], its size there, and its
+    size in the file."""
+    with opened(path) as file:
+        size = size_of(file)
+    height, width = fitted(*size, sides)
     pixels = np.array(covering(path, 3, height, width))[:height, :width]
     image = torch.zeros(3, *sides, dtype=torch.uint8)
     image[:, :height, :width] = torch.from_numpy(pixels).movedim(-1, 0)
-    return image, (height, width)
+    return image, (height, width), size
 
 
 def moved(picture: Tensor, down: int, right: int, value: int) -> Tensor:

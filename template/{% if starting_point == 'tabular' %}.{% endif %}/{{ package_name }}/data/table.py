@@ -20,10 +20,11 @@ MANY = 20
 
 
 class Table(Data):
-    """One sample per row of a CSV or Parquet file. What is not `target` or in `ignore` is an input.
+    """One sample per row of a CSV or Parquet file. All columns except `target` and
+    `ignore` are inputs.
 
     Columns of numbers are scaled to mean 0 and deviation 1; a missing value becomes 0, and a column
-    that has some gets a second input: 1 where it is missing. Other columns are categories. All of it
+    with missing values gets a second input: 1 where it is missing. Other columns are categories. All of it
     is fitted on the training rows and kept in `info`, which a run stores: `predict` uses it.
 
     `kind`: "classification", "regression", or "auto", which looks at the target. `val_fraction` and
@@ -75,60 +76,58 @@ class Table(Data):
         return frame[frame[self.target].notna()].reset_index(drop=True)
 
     @cached_property
-    def parts(self) -> dict[str, np.ndarray]:
-        """The rows of each split: the same in every run, because their key is a constant."""
-        values = self.frame[self.target]
-        groups = (
-            values.groupby(values).indices
-            if self._is_classes(values)
-            else {0: np.arange(len(values))}
-        )
-        if len(groups) > max(1, len(values) / 2):
-            many = f"{len(groups)} different values in {len(values)} rows"
-            raise UserError(f"data.target: {many} are no classes. Set data.kind=regression.")
-        parts: dict[str, list[np.ndarray]] = {"train": [], "val": [], "test": []}
-        for number, rows in enumerate(groups.values()):
-            order = rows[Permutation(len(rows), key=number).slice(0, len(rows))]
-            test = round(self.shares[1] * len(rows))
-            rest, count = order[test:], len(rows) - test
-            if self.folds is None:
-                begin, end = 0, round(self.shares[0] * len(rows))
-            else:
-                begin, end = (count * k // self.folds for k in (self.fold, self.fold + 1))
-            parts["test"].append(order[:test])
-            parts["val"].append(rest[begin:end])
-            parts["train"].append(np.concatenate([rest[:begin], rest[end:]]))
-        found = {name: np.sort(np.concatenate(own)) for name, own in parts.items()}
-        for name in ("train", "val"):
-            if not len(found[name]):
-                raise UserError(
-                    f"{len(values)} rows leave none for {name}. Change data.val_fraction."
-                )
-        return found
-
-    def _is_classes(self, values: pd.Series) -> bool:
+    def is_classes(self) -> bool:
+        """Whether the target is a class. All rows decide, not only those of a split."""
         if self.kind != "auto":
             return self.kind == "classification"
+        values = self.frame[self.target]
         is_float = pd.api.types.is_float_dtype(values) and (values % 1 != 0).any()
         is_number = pd.api.types.is_numeric_dtype(values) and not pd.api.types.is_bool_dtype(values)
         return not is_number or (not is_float and values.nunique() <= MANY)
 
+    @cached_property
+    def parts(self) -> dict[str, np.ndarray]:
+        """The rows of each split: the same in every run, because their key is a constant."""
+        values = self.frame[self.target]
+        every = np.arange(len(values))
+        groups = values.groupby(values).indices if self.is_classes else {0: every}
+        if len(groups) > max(1, len(values) / 2):
+            many = f"{len(groups)} different values in {len(values)} rows"
+            raise UserError(f"data.target: {many} are no classes. Set data.kind=regression.")
+        parts: dict[str, list[np.ndarray]] = {"train": [], "val": [], "test": []}
+        dealt = 0  # rows that are in a fold: each class goes on where the one before ended
+        for number, rows in enumerate(groups.values()):
+            order = rows[Permutation(len(rows), key=number).slice(0, len(rows))]
+            test = round(self.shares[1] * len(rows))
+            rest, place = order[test:], np.arange(len(rows) - test)
+            if self.folds is None:
+                is_held = place < round(self.shares[0] * len(rows))
+            else:
+                is_held = (dealt + place) % self.folds == self.fold
+                dealt += len(rest)
+            parts["test"].append(order[:test])
+            parts["val"].append(rest[is_held])
+            parts["train"].append(rest[~is_held])
+        found = {name: np.sort(np.concatenate(own)) for name, own in parts.items()}
+        for name in ("train", "val"):
+            if not len(found[name]):
+                key = "val_fraction" if self.folds is None else "folds"
+                raise UserError(f"{len(values)} rows leave none for {name}. Change data.{key}.")
+        return found
+
     def fitted(self) -> dict[str, Any]:
         """Return what the training rows say about the columns: plain values. Raises `UserError`."""
         rows = self.frame.iloc[self.parts["train"]]
-        numbers: dict[str, list[float]] = {}
+        numbers: dict[str, list[Any]] = {}
         categories: dict[str, list[str]] = {}
         for name in rows.columns.difference([self.target, *self.ignore], sort=False):
             column = rows[name]
-            if pd.api.types.is_numeric_dtype(column):
+            # True and False with gaps are objects for pandas.
+            is_truth = pd.api.types.infer_dtype(column) == "boolean"
+            if is_truth or pd.api.types.is_numeric_dtype(column):
                 values = column.astype("float64").replace([np.inf, -np.inf], np.nan)
                 if values.notna().any():
-                    spread = values.std(ddof=0)
-                    numbers[name] = [
-                        values.mean(),
-                        spread if spread > 0 else 1.0,
-                        values.isna().any(),
-                    ]
+                    numbers[name] = [*mean_and_spread(values), bool(values.isna().any())]
                 continue
             texts = column.dropna().astype(str)
             if len(texts) > 100 and texts.nunique() > len(texts) / 2:
@@ -139,50 +138,38 @@ class Table(Data):
             categories[name] = sorted(texts.unique())
         if not numbers and not categories:
             raise UserError("The table has no column besides the target and data.ignore.")
-        info: dict[str, Any] = {
-            "numbers": {
-                key: [float(mean), float(std), bool(gap)]
-                for key, (mean, std, gap) in numbers.items()
-            },
-            "categories": categories,
-        }
+        info = {"numbers": numbers, "categories": categories}
         target = rows[self.target]
-        if self._is_classes(target):
+        if self.is_classes:
             names = sorted(self.frame[self.target].unique().tolist())
             return {**info, "classes": len(names), "class_names": list(map(str, names))}
         if not pd.api.types.is_numeric_dtype(target):
             raise UserError(
                 f"data.kind=regression, but the column '{self.target}' is not of numbers."
             )
-        spread = float(target.std(ddof=0))
-        return {**info, "target": [float(target.mean()), spread if spread > 0 else 1.0]}
+        return {**info, "target": mean_and_spread(target)}
 
     def rows(self, frame: pd.DataFrame, labelled: bool = True) -> "Rows":
         """Return rows as samples. Raises `UserError` for a column that is missing."""
-        lacking = [
-            name
-            for name in (*self.info["numbers"], *self.info["categories"])
-            if name not in frame.columns
-        ]
-        if lacking:
+        columns, categories = list(self.info["numbers"]), self.info["categories"]
+        if lacking := [name for name in (*columns, *categories) if name not in frame.columns]:
             raise UserError(f"The table lacks {', '.join(lacking[:5])}, which the model needs.")
-        inputs, places = [], []
-        for name, (mean, spread, has_gaps) in self.info["numbers"].items():
-            values = pd.to_numeric(frame[name], errors="coerce").astype("float64").to_numpy()
-            is_missing = ~np.isfinite(values)
-            inputs.append(np.where(is_missing, 0.0, (values - mean) / spread))
-            inputs += [is_missing] if has_gaps else []
-        for name, known in self.info["categories"].items():
+        values = np.empty((len(frame), len(columns)))
+        for place, name in enumerate(columns):
+            values[:, place] = pd.to_numeric(frame[name], errors="coerce").astype("float64")
+        mean, spread, has_gaps = np.array([*self.info["numbers"].values()]).reshape(-1, 3).T
+        is_missing = ~np.isfinite(values)
+        values = np.where(is_missing, 0.0, (values - mean) / spread)
+        values = np.concatenate([values, is_missing[:, has_gaps > 0]], axis=1)
+        codes = np.empty((len(frame), len(categories)), np.int64)
+        for place, (name, known) in enumerate(categories.items()):
             # 0 stands for a missing value, and for one that no training row has.
             texts = frame[name].where(frame[name].isna(), frame[name].astype(str))
-            places.append(pd.Categorical(texts, categories=known).codes + 1)
-        count = len(frame)
-        numbers = np.stack(inputs, axis=1) if inputs else np.empty((count, 0))
-        codes = np.stack(places, axis=1) if places else np.empty((count, 0))
+            codes[:, place] = pd.Categorical(texts, categories=known).codes + 1
         return Rows(
-            torch.from_numpy(numbers.astype(np.float32)),
-            torch.from_numpy(codes.astype(np.int64)),
-            self._targets(frame[self.target]) if labelled else self._unknown(count),
+            torch.from_numpy(values.astype(np.float32)),
+            torch.from_numpy(codes),
+            self._targets(frame[self.target]) if labelled else self._unknown(len(frame)),
         )
 
     def _targets(self, values: pd.Series) -> Tensor:
@@ -208,7 +195,8 @@ class Table(Data):
         return None if part is None or not len(part) else self.rows(self.frame.iloc[part])
 
     def files(self, paths: Sequence[str]) -> Dataset:
-        frames = [read_table(path) for path in paths]
+        texts = dict.fromkeys(self.info["categories"], str)  # "12" stays "12" beside an empty cell
+        frames = [read_table(path, texts) for path in paths]
         rows = self.rows(pd.concat(frames, ignore_index=True), labelled=False)
         pairs = zip(paths, frames, strict=True)
         rows.names = [f"{path}:{line + 1}" for path, frame in pairs for line in range(len(frame))]
@@ -240,17 +228,26 @@ class Rows(Dataset):
         return tuple(tensor[chosen] for tensor in self.tensors)
 
 
-def read_table(path: str) -> pd.DataFrame:
-    """Return the table of a CSV, TSV or Parquet file. Raises `UserError`."""
+def mean_and_spread(values: pd.Series) -> list[float]:
+    """Return the mean and the standard deviation. For a constant, the deviation is 1."""
+    mean, spread = float(values.mean()), float(values.std(ddof=0))
+    return [mean, spread if spread > 1e-12 * abs(mean) else 1.0]
+
+
+def read_table(path: str, dtype: Mapping[str, type] | None = None) -> pd.DataFrame:
+    """Return the table of a CSV, TSV or Parquet file. Raises `UserError`.
+
+    dtype: of columns in a file of text.
+    """
     place = Path(path).expanduser().absolute()
     try:
         if place.suffix == ".parquet":
             return pd.read_parquet(place)
-        return pd.read_csv(
-            place, sep="\t" if ".tsv" in place.suffixes else ",", encoding="utf-8-sig"
-        )
+        sep = "\t" if ".tsv" in place.suffixes else ","
+        # With low_memory, pandas would choose a type for each part of a column.
+        return pd.read_csv(place, sep=sep, encoding="utf-8-sig", dtype=dtype, low_memory=False)
     except FileNotFoundError:
-        raise UserError(f"{place} does not exist. Set data.path=FILE.") from None
+        raise UserError(f"{place} does not exist. Name a file that exists.") from None
     except ImportError:
         raise UserError("Parquet files need pyarrow. Install it: uv add pyarrow") from None
     except (OSError, ValueError) as error:

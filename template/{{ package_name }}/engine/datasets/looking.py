@@ -10,7 +10,7 @@ from PIL import Image
 
 from ..errors import UserError
 from ..text import logger
-from .pictures import Decoding, covering, extent, is_deep, is_transparent, opened
+from .pictures import Decoding, covering, extent, is_deep, is_transparent, opened, size_of
 from .windows import Samples
 
 _LOOKED_AT = 500  # pictures whose headers decide size and channels
@@ -33,10 +33,7 @@ def look(
     for index in np.linspace(0, len(samples) - 1, min(len(samples), _LOOKED_AT)).astype(int):
         path = samples[index]
         with contextlib.suppress(*[UserError] * forgiving), opened(path) as image:
-            # For a PNG, this would decode the whole file.
-            exif = image.getexif() if image.format in ("JPEG", "MPO", "TIFF") else {}
-            turned = exif.get(0x0112, 1) in (5, 6, 7, 8)  # orientation
-            sizes.append(image.size if turned else image.size[::-1])
+            sizes.append(size_of(image))
             colours += _has_colour(image)
             cut += not is_deep(image) and ";16" in str(
                 [tile[3] for tile in getattr(image, "tile", ())]

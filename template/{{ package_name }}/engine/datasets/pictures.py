@@ -50,6 +50,14 @@ def is_transparent(image: Image.Image) -> bool:
     return image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info
 
 
+def size_of(image: Image.Image) -> tuple[int, int]:
+    """Return height and width of an open picture, turned as its camera says."""
+    # For a PNG without this entry, getexif() would decode the whole file.
+    exif = image.getexif() if image.format != "PNG" or "exif" in image.info else {}
+    turned = exif.get(0x0112, 1) in (5, 6, 7, 8)  # orientation
+    return image.size if turned else (image.height, image.width)
+
+
 def read(path: str, channels: int, height: int, width: int) -> np.ndarray:
     """Return pixels, uint8, shape [H, W, channels], scaled to cover `height` by `width`.
 
