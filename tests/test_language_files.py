@@ -5,6 +5,7 @@ import sys
 
 import numpy as np
 import pytest
+import torch
 from helpers.starting_points import point_fixture
 
 TINY = ("model.width=16", "model.depth=1", "batch_size=4", "epochs=1", "max_steps=4")
@@ -99,3 +100,40 @@ def test_files_of_tokens(point, tmp_path, request, with_tokenizer):
     refused = point.train(*TINY, *options[:3], "data.vocabulary=3")
     assert refused.code == 2
     assert "Raise data.vocabulary" in refused.last
+
+
+@pytest.fixture
+def tokens(text):
+    """The project's module data.tokens."""
+    return importlib.import_module(text.__name__.replace(".text", ".tokens"))
+
+
+def test_the_vocabulary_is_that_of_all_files(tokens, tmp_path, monkeypatch):
+    """A token that only validation has needs a row in the table of the model, too. `~` is the home folder."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for name, most in (("train", 5), ("val", 9), ("test", 7)):
+        (np.arange(100) % (most + 1)).astype(np.uint16).tofile(tmp_path / f"{name}.bin")
+    data = tokens.TokenFiles("~", 16, None, None)
+    assert data.info["vocabulary"] == 10
+    assert [len(data.split(name)) for name in ("train", "val", "test")] == [6, 6, 6]
+    assert max(int(data.split("val")[place].inputs.max()) for place in range(6)) == 9
+    (tmp_path / "test.bin").unlink()
+    assert tokens.TokenFiles("~", 16, None, None).split("test") is None
+
+
+def test_the_tokenizer_is_read_once(tokens, tokenizer, tmp_path, monkeypatch):
+    for number in range(5):
+        (tmp_path / f"{number}.txt").write_text("a b " * (number + 1))
+    read, load = [], tokens.load_tokenizer
+    monkeypatch.setattr(tokens, "load_tokenizer", lambda path: read.append(path) or load(path))
+    prompts = tokens.TokenPrompts([str(tmp_path / f"{n}.txt") for n in range(5)], str(tokenizer), 16)
+    assert [prompts[n].inputs.tolist() for n in range(5)] == [[1, 2] * (n + 1) for n in range(5)]
+    assert len(read) == 1
+
+
+def test_batches_are_padded_on_the_right(text, tokens):
+    samples = [text.Document(torch.arange(1, n + 1), torch.arange(2, n + 2)) for n in (3, 5)]
+    inputs, targets = text.padded(samples, 4)
+    assert inputs.tolist() == [[1, 2, 3, 0, 0, 0, 0, 0], [1, 2, 3, 4, 5, 0, 0, 0]]
+    assert targets.tolist() == [[2, 3, 4, *[-100] * 5], [2, 3, 4, 5, 6, *[-100] * 3]]
+    assert tokens.padded(samples).inputs.shape == (2, 5)

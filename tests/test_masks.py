@@ -3,6 +3,7 @@
 import csv
 import importlib
 import sys
+from itertools import chain
 
 import numpy as np
 import pytest
@@ -72,6 +73,64 @@ def test_masks_are_read_right(module, tmp_path, mode, ending, ignored, scale):
     assert again.fingerprint() == data.fingerprint()
 
 
+def test_masks_are_read_at_the_start_only_if_no_names_are_given(module, tmp_path, monkeypatch):
+    root, folders = write(tmp_path / "data"), module("data.folders")
+    read = []
+    monkeypatch.setattr(folders, "opened", read.append)
+    names = ["frame", "left", "right"]
+    data = folders.Folders(str(root), 24, 255, names, 0.25, 0, False)
+    assert data.info["class_names"] == names
+    assert len(data.split("train")) == 9
+    assert read == []
+
+
+def test_home_is_found(module, tmp_path, monkeypatch):
+    write(tmp_path / "data")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert len(module("data.folders").Folders("~/data", 24, 255, None, 0.25, 0, False).split("train")) == 9
+
+
+def test_a_turned_picture_fits_its_mask(module, tmp_path):
+    """The mask has the sides that the camera means, in any format that can say so. PNG tells it without decoding."""
+    for ending in ("jpg", "png", "webp"):
+        root = tmp_path / ending
+        (root / "images").mkdir(parents=True)
+        (root / "masks").mkdir()
+        exif = Image.Exif()
+        exif[0x0112] = 6
+        for number in range(2):
+            Image.new("RGB", (60, 40), (200, 90, 20)).save(root / f"images/{number}.{ending}", exif=exif)
+            save_mask(root / f"masks/{number}.png", np.ones((30, 20)), "L")
+        data = module("data.folders").Folders(str(root), [30, 30], 255, None, 0.5, 0, False)
+        _, mask = data.split("val")[0]
+        assert (mask == 1).sum() == 30 * 20, ending
+        _, _, size = data.files([str(root / f"images/0.{ending}")])[0]
+        assert size.tolist() == [60, 40]
+
+
+def test_masks_may_be_rounded_by_a_pixel(module, tmp_path):
+    """Half of 31 rows are 15 or 16, and both are fine. A square mask of a wide picture is not."""
+    root = write(tmp_path / "data", size=(31, 51))
+    folders = module("data.folders")
+    for shape in ((15, 25), (16, 26), (15, 26), (16, 25), (62, 102)):
+        save_mask(root / "masks/3.png", np.ones(shape), "L")
+        data = folders.Folders(str(root), [31, 51], 255, ["a", "b", "c"], 0.25, 0, False)
+        sets = [data.split(name) for name in ("train", "val")]
+        assert len(list(chain(*sets))) == 12
+    save_mask(root / "masks/3.png", np.ones((31, 31)), "L")
+    with pytest.raises(module("engine.errors").UserError, match="31×31 pixels, but its picture 31×51"):
+        list(chain(*sets))
+
+
+def test_a_broken_mask_is_listed(point, tmp_path):
+    root = write(tmp_path / "data")
+    (root / "masks/3.png").write_bytes(b"no picture")
+    done = point.tool("check-data", "data=folders", f"data.root={root}", "workers=0", "--out", tmp_path / "broken.txt")
+    assert done.code == 1, done.out
+    assert "3.png cannot be read" in done.out or "cannot identify" in done.out
+    assert len((tmp_path / "broken.txt").read_text().splitlines()) == 1
+
+
 def test_a_picture_and_its_mask_are_augmented_alike(module, tmp_path):
     root = write(tmp_path / "data")
     data = module("data.folders").Folders(str(root), [30, 50], 255, None, 0.25, 6, True)
@@ -134,16 +193,19 @@ def test_mistakes_are_one_sentence(point, tmp_path):
     root = write(tmp_path / "data")
 
     def refused(sentence, *overrides):
-        done = point.train("data=folders", f"data.root={root}", *overrides)
+        done = point.train("data=folders", f"data.root={root}", "batch_size=2", *overrides)
         assert (done.code, done.out.count("\n")) == (2, 1), done.out
         assert sentence in done.last, done.last
 
     refused("data.size=", "data.size=[1,2,3]")
-    refused("has 2 names", "data.class_names=[a,b]")
+    refused("has class 2, but there are 2 classes from 0. Name all", "data.class_names=[a,b]")
     (root / "masks/3.png").rename(root / "masks/x.png")
     refused("3.jpg has no mask")
     (root / "masks/x.png").unlink()
     Image.new("RGB", (50, 30)).save(root / "masks/3.png")
     refused("3.png has colours (RGB)")
+    for path in (root / "masks").iterdir():
+        save_mask(path, 255 * (np.indices((30, 50)).sum(0) % 2), "L")
+    refused("no class besides 0. The number 255 is none (data.ignored). Save class numbers")
     (root / "masks").rename(root / "labels")
     refused("masks does not exist")

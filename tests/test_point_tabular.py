@@ -1,9 +1,13 @@
 """The starting point `tabular`: what it reaches, reads, refuses and repeats."""
 
+import importlib
 import json
+import sys
+from collections import Counter
 
 import numpy as np
 import pytest
+import torch
 from helpers.runs import result, rows
 from helpers.starting_points import assert_nothing_of_others, point_fixture
 
@@ -32,6 +36,77 @@ def test_exact(point):
 
 def test_in_parts(point):
     point.assert_equal_in_parts()
+
+
+@pytest.fixture
+def table(point, monkeypatch):
+    """The project's module data.table."""
+    monkeypatch.syspath_prepend(str(point.project.parent))
+    name = point.project.name
+    yield importlib.import_module(f"{name}.digits.data.table")
+    for key in [key for key in sys.modules if key.split(".")[0] == name]:
+        del sys.modules[key]
+
+
+def saved(folder, **columns):
+    pandas.DataFrame(columns).to_csv(folder / "t.csv", index=False)
+    return str(folder / "t.csv")
+
+
+def test_all_rows_decide_what_the_target_is(table, tmp_path):
+    """One number with a fraction, or one of more than twenty values, makes a number of the target, in any split."""
+    for rare in (2.5, 99):
+        for place in range(0, 60, 7):
+            values = [float(number % 20) for number in range(60)]
+            values[place] = rare
+            data = table.Table(saved(tmp_path, x=range(60), y=values), "y", val_fraction=0.4)
+            targets = [data.split(name).tensors[2] for name in ("train", "val", "test")]
+            mean, spread = data.info["target"]
+            assert sorted((torch.cat(targets).double() * spread + mean).tolist()) == pytest.approx(
+                sorted(values), abs=1e-5
+            )
+    data = table.Table(saved(tmp_path, x=range(50), y=[number % 5 for number in range(50)]), "y")
+    assert data.info["class_names"] == ["0", "1", "2", "3", "4"]
+
+
+def test_folds_are_dealt_over_the_classes(table, tmp_path):
+    """Each row is in one fold. Folds have equal sizes, also if no class has enough rows for each fold."""
+    classes = [f"c{number // 3}" for number in range(24)]  # eight classes of three rows
+    path, seen = saved(tmp_path, x=range(24), y=classes), []
+    for fold in range(4):
+        data = table.Table(path, "y", test_fraction=0, folds=4, fold=fold)
+        held, rest = data.parts["val"].tolist(), data.parts["train"].tolist()
+        assert len(held) == 6
+        assert sorted(held + rest) == list(range(24))
+        assert max(Counter(classes[row] for row in held).values()) == 1, "at most one row of each class"
+        seen += held
+    assert sorted(seen) == list(range(24))
+
+
+def test_a_constant_column_is_not_blown_up(table, tmp_path):
+    """0.1 is no binary number, so the deviation of a constant may be 1e-17. A small one that is real stays."""
+    for constant in (0.1, 1e9 / 3, -7.0, 0.0):
+        x = np.array([1.0, 2.0] * 20)
+        path = saved(tmp_path, a=[constant] * 40, b=1e-9 * x, c=1 + 1e-9 * x, y=[0, 1] * 20)
+        data = table.Table(path, "y")
+        numbers = data.split("val").tensors[0].double()
+        assert numbers[:, 0].abs().max() < 1e-3
+        for place in (1, 2):
+            assert numbers[:, place].abs().numpy() == pytest.approx(1, abs=1e-5)
+
+
+def test_predict_reads_categories_as_texts(table, tmp_path):
+    """A column of "1", "2" and "x" has the category "1", also in a file where all are numbers, or some are missing."""
+    path = saved(tmp_path, code=["1", "2", "x", "03"] * 10, flag=[True, False, None, True] * 10, y=[0, 1] * 20)
+    data = table.Table(path, "y")
+    assert data.info["categories"]["code"] == ["03", "1", "2", "x"]
+    assert data.info["numbers"]["flag"] == pytest.approx([2 / 3, (2 / 9) ** 0.5, True], abs=0.1)
+    (tmp_path / "new.csv").write_text("code,flag\n1,True\n,False\n03,\n7,True\n")
+    rows = data.files([str(tmp_path / "new.csv")])
+    assert rows.tensors[1][:, 0].tolist() == [2, 0, 1, 0]
+    assert rows.tensors[0][:, 1].tolist() == [0, 0, 1, 0], "where the flag is missing"
+    (tmp_path / "new.csv").write_text("code,flag\n1,True\n2,False\n")
+    assert data.files([str(tmp_path / "new.csv")]).tensors[1][:, 0].tolist() == [2, 3]
 
 
 @pytest.fixture(scope="module")
@@ -103,6 +178,7 @@ def test_every_kind_of_file_gives_the_same_rows(point, houses):
             "are no classes",
         ),
         (("data.path=missing.csv",), "does not exist"),
+        (("data.folds=400", "data.fold=399"), "rows leave none for val. Change data.folds."),
         (("data.folds=3", "data.fold=3"), "data.fold=3 of data.folds=3 must be from 0 to 2"),
         (("data.val_fraction=0.6", "data.test_fraction=0.5"), "below 1 together"),
         (("data.kind=regression", "data.target=town"), "not of numbers"),

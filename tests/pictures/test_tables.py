@@ -38,6 +38,8 @@ TWENTY = [f"{kind}/{number:02}.png" for kind in ("cat", "dog") for number in ran
         "\ufefffile;age;label\n" + "".join(f"{name};3;{name[:3]}\n" for name in TWENTY),
         "".join(f"{name},{name[:3]}\n" for name in TWENTY),  # without a header
         "id,breed\n" + "".join(f"{name[:-4]},{name[:3]}\n" for name in TWENTY),  # without endings
+        "".join(f"{name[:-4]}\t{name[:3]}\n" for name in TWENTY),  # without both
+        '"name, of a file";label\n' + "".join(f"{name};{name[:3]}\n" for name in TWENTY),
     ],
 )
 def test_a_csv_file(picture_table, pets, table, text):
@@ -61,6 +63,60 @@ def test_a_list_with_numbers(engine, picture_table, pets, table):
     assert data.info["class_names"] == [str(number) for number in range(9)]
     assert named(data, "val") == {f"a b/{number:02}.png": number for number in range(3)}
     assert len(named(data, "train")) == 9
+
+
+@pytest.mark.parametrize(
+    ("name", "line", "options"),
+    [
+        ("a.txt", "my pic {0}.png,{1}\n", {}),  # a space in the name, not before the label
+        ("a.txt", "my pic {0}.png {1}\n", {}),
+        ("a.txt", "my pic {0}.png\t{1}\n", {}),
+        ("a.txt", "my pic {0}.png {1},both\n", {"separator": ","}),
+        ("a.txt", "my pic {0}.png,{1} both\n", {"separator": " "}),
+        ("a.csv", "my pic {0}.png,{1};both;both\n", {"separator": ";"}),
+        ("a.csv", "my pic {0}.png;{1},both,both\n", {"separator": ","}),
+    ],
+)
+def test_lists_are_cut_at_the_right_place(picture_table, pets, table, name, line, options):
+    """In front of the label, whatever is in the name or between several labels. The first line counts."""
+    root = pets(8)
+    for number in range(8):
+        (root / f"cat/0{number}.png").rename(root / f"my pic {number}.png")
+    data = picture_table(root, train=table("".join(line.format(n, "ab"[n % 2]) for n in range(8)), name), **options)
+    several = bool(options)
+    assert data.info["class_names"] == ["a", "b", "both"][: 3 if several else 2]
+    rights = {f"my pic {n}.png": [n % 2 == 0, n % 2 == 1, True] if several else n % 2 for n in range(8)}
+    assert everything(data) == rights
+
+
+def test_the_first_line_is_no_header_if_its_picture_is_missing(engine, picture_table, pets, table):
+    rows = "".join(f"{name},{name[:3]}\n" for name in TWENTY)
+    for first in ("cat/77.png,cat\n", "cat/77,cat\n"):
+        with pytest.raises(engine("errors").UserError, match="names cat/77"):
+            picture_table(pets(), train=table(first + rows))
+
+
+def test_the_classes_are_those_of_the_run(engine, picture_table, pets, table):
+    root, text = pets(), "path,label\n" + "".join(f"{name},{name[:3]}\n" for name in TWENTY)
+    info = {"shape": (1, 7, 8), "classes": 2, "class_names": ["cat", "dog"]}
+    data = picture_table(root, train=table(text), info=info)
+    assert data.split("train")[0][0].shape == (1, 7, 8)
+    other = picture_table(root, train=table(text.replace(",dog", ",cow")), info=info)
+    with pytest.raises(engine("errors").UserError, match="other classes than the run: cow, dog"):
+        other.split("train")
+
+
+def test_broken_pictures_of_a_table_are_listed(workspace, server, pets, table, tmp_path):
+    root = pets()
+    for name in ("cat/03.png", "dog/07.png"):
+        (root / name).write_bytes(b"no picture")
+    rows = "".join(f"{name},{name[:3]}\n" for name in TWENTY)
+    options = ("data=picture_table", f"data.root={root}", f"data.train={table(rows)}", "workers=0")
+    out, tool = tmp_path / "broken.txt", workspace / "digits/__main__.py"
+    done = server.run(tool, "check-data", *options, "--out", str(out), cwd=workspace)
+    assert done.code == 1, done.out
+    listed = {line.rpartition("pets/")[2] for line in out.read_text().splitlines()}
+    assert listed == {"cat/03.png", "dog/07.png"}
 
 
 def test_a_column_of_splits_and_shares_by_class(picture_table, pets, table):

@@ -120,8 +120,8 @@ def _read(
         raise UserError(f"{path} cannot be read: {error}.") from None
     header = ["path", "label"]
     if path.suffix.lower() in (".csv", ".tsv"):
-        first = lines[0] if lines else ""
-        delimiter = max(",;\t", key=lambda m: (m in first and m != separator, first.count(m)))
+        parts = {mark: len(next(csv.reader(lines[:1], delimiter=mark), ())) for mark in ",;\t"}
+        delimiter = max(parts, key=lambda m: (parts[m] > 1 and m != separator, parts[m]))
         cells = [row for row in csv.reader(lines, delimiter=delimiter) if row]
         if cells and not _is_picture(cells[0], cells[1:], folder):
             header = cells.pop(0)

@@ -217,9 +217,7 @@ def fitted(height: int, width: int, sides: tuple[int, int]) -> tuple[int, int]:
     return max(1, round(scale * height)), max(1, round(scale * width))
 
 
-def fitting(
-    path: str, sides: tuple[int, int]
-) -> tuple[Tensor, tuple[int, int], tuple[int, int]]:
+def fitting(path: str, sides: tuple[int, int]) -> tuple[Tensor, tuple[int, int], tuple[int, int]]:
     """Return a picture in the top left of a black canvas, uint8 [3, H, W], its size there, and its
     size in the file."""
     with opened(path) as file:

@@ -20,12 +20,12 @@ MANY = 20
 
 
 class Table(Data):
-    """One sample per row of a CSV or Parquet file. All columns except `target` and
-    `ignore` are inputs.
+    """One sample per row of a CSV or Parquet file. All columns except `target` and `ignore` are inputs.
 
-    Columns of numbers are scaled to mean 0 and deviation 1; a missing value becomes 0, and a column
-    with missing values gets a second input: 1 where it is missing. Other columns are categories. All of it
-    is fitted on the training rows and kept in `info`, which a run stores: `predict` uses it.
+    Columns of numbers are scaled to mean 0 and deviation 1. A missing value becomes 0, and a column
+    with missing values gets a second input: 1 where it is missing. Other columns are categories.
+    Means, deviations and categories are those of the training rows. They are kept in `info`, which a
+    run stores, so that `predict` uses them.
 
     `kind`: "classification", "regression", or "auto", which looks at the target. `val_fraction` and
     `test_fraction` of the rows are held out. With `folds`, the rows that are not for the test are cut
