@@ -1,4 +1,4 @@
-"""The command line: `ostinato update`, `ostinato check` and `ostinato new`."""
+"""The command line: `ostinato update` and `ostinato check`."""
 
 import argparse
 import io
@@ -7,8 +7,6 @@ import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-
-import copier
 
 from . import update
 from .check import Checks
@@ -48,13 +46,6 @@ def parser() -> argparse.ArgumentParser:
     what.add_argument(
         "--abort", action="store_true", help="restore the files after a killed update and delete its branch"
     )
-    new = commands.add_parser("new", help="create a project, as copier copy does")
-    new.add_argument("source", help="the template's URL or path")
-    new.add_argument("folder", type=Path)
-    new.add_argument("--defaults", action="store_true", help="ask nothing")
-    new.add_argument(
-        "--to", metavar="VERSION", help="a version, or HEAD for the newest commit; default: the newest version"
-    )
     return top
 
 
@@ -66,9 +57,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         signal.signal(number, signal.default_int_handler)
     given = parser().parse_args(arguments)
     try:
-        if given.command == "new":
-            _new(given.source, given.folder, given.to, given.defaults)
-            return DONE
         check_version()
         forget_environment()
         given.answers_file = os.path.normpath(given.answers_file)
@@ -103,14 +91,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"Interrupted. {UNCHANGED}", file=sys.stderr)
         return 130
     return DONE
-
-
-def _new(source: str, folder: Path, version: str | None, defaults: bool) -> None:
-    try:
-        copier.run_copy(_absolute(source) or source, folder, vcs_ref=version, defaults=defaults)
-    except Exception as error:  # an address or an answer can make Copier raise anything
-        why = " ".join(str(error).split()) or type(error).__name__
-        raise Refused(f"Cannot create a project from {source} in {folder}: {why}") from error
 
 
 def _absolute(source: str | None) -> str | None:

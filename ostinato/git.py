@@ -39,6 +39,8 @@ class Git:
 
     def __init__(self, folder: Path, **env: str) -> None:
         self.folder, self.env = folder, env
+        self.blobs: dict[str, bytes] = {}
+        """What was read or written, by object id."""
 
     def run(self, *arguments: str, data: bytes = b"", pass_fds: tuple[int, ...] = ()) -> tuple[int, bytes, str]:
         settings = [word for key, value in SETTINGS.items() for word in ("-c", f"{key}={value}")]
@@ -107,10 +109,14 @@ class Git:
         return Git(folder, **self.env, **place, GIT_ATTR_NOSYSTEM="1")
 
     def write_blob(self, content: bytes) -> str:
-        return self("hash-object", "-w", "--stdin", data=content)
+        oid = self("hash-object", "-w", "--stdin", data=content)
+        self.blobs[oid] = content
+        return oid
 
     def blob(self, oid: str) -> bytes:
-        return self.output("cat-file", "blob", oid)
+        if oid not in self.blobs:
+            self.blobs[oid] = self.output("cat-file", "blob", oid)
+        return self.blobs[oid]
 
 
 def check_version() -> None:

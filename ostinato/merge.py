@@ -70,29 +70,14 @@ class Merge:
     """A sentence for each path that stops the update."""
     notes: dict[str, str] = field(default_factory=dict)
     """A sentence for each path that the user should look at."""
-    arrived: list[str] = field(default_factory=list)
-    replaced: list[str] = field(default_factory=list)
-    merged: list[str] = field(default_factory=list)
-    removed: list[str] = field(default_factory=list)
-    moved: list[tuple[str, str]] = field(default_factory=list)
-    """Old and new path."""
-
-    def read(self, path: str) -> bytes | None:
-        """Return the content of a merged file; None if there is none."""
-        entry = self.files.get(path)
-        return Git(self.scratch).blob(entry[1]) if entry else None
+    rows: list[tuple[str, str]] = field(default_factory=list)
+    """What happened, and to which path."""
+    come: list[str] = field(default_factory=list)
+    """The paths that the project did not have."""
 
     def report(self) -> str:
         """Return a line for each file that changed, and for each conflict and note."""
-        rows = [("arrived", path) for path in self.arrived]
-        rows += [("moved", f"{one} → {other}") for one, other in self.moved]
-        rows += [("merged", path) for path in self.merged]
-        rows += [("removed", path) for path in self.removed]
-        if len(self.replaced) > 8:
-            rows.append(("replaced", f"{len(self.replaced)} files that you had not edited"))
-        else:
-            rows += [("replaced", path) for path in self.replaced]
-        lines = [f"  {what:<10}{path}" for what, path in rows]
+        lines = [f"  {what:<10}{path}" for what, path in self.rows]
         for title, found in (("Conflicts", self.conflicts), ("For you to look at", self.notes)):
             if found:
                 lines += ["", f"{title}:", *(f"  {path}: {sentence}" for path, sentence in sorted(found.items()))]
@@ -135,8 +120,11 @@ def merge(
 
     if theirs.get(answers_file) is None:
         raise GitFailed(f"the new version renders no {answers_file}")
-    result.files[answers_file] = answers = theirs.pop(answers_file)
-    _note_edited_answers(git, base.pop(answers_file, None), ours.pop(answers_file, None), answers, result)
+    result.files[answers_file] = theirs.pop(answers_file)
+    answers = base.pop(answers_file, None), ours.pop(answers_file, None), result.files[answers_file]
+    texts = [git.blob(entry[1]) for entry in answers if entry]
+    if len(texts) == 3 and (line := _lost(*texts, texts[2])) is not None:
+        result.notes[answers_file] = f"Copier writes this file. Your change of the line {line!r} is dropped."
 
     files = list(_files(git, base, ours, theirs, moved))
     arriving = {path: theirs[path] for path in theirs.keys() - {file.new for file in files}}
@@ -152,13 +140,14 @@ def merge(
     for file in unmerged:
         _carry(sides, file, moved.get(file.old, ()), result)
     result.files[RENDERED] = "100644", git.write_blob(packed(new))
-    _sort(base, before, files, result)
+    _tell(base, before, files, result)
 
     result.tree = git.write_tree(result.files)
     rest = {path: entry for path, entry in repository.items() if not path.startswith(prefix)}
     whole = git.write_tree(rest | {prefix + path: entry for path, entry in result.files.items()})
-    author = {f"GIT_{who}_{what}": value for who in ("AUTHOR", "COMMITTER") for what, value in _me(here).items()}
-    commit = Git(scratch, **author)
+    name, email = _me(here)
+    author = {"GIT_AUTHOR_NAME": name, "GIT_AUTHOR_EMAIL": email}
+    commit = Git(scratch, **author, GIT_COMMITTER_NAME=name, GIT_COMMITTER_EMAIL=email)
     result.commit = commit("commit-tree", whole, "-p", head, "-m", message)
     result.template = commit("commit-tree", git.write_tree(rendered[1]), "-m", f"The template's files of {version}")
     return result
@@ -183,22 +172,10 @@ def borrowing(project: Git, scratch: Path) -> Git:
     return git
 
 
-def _me(project: Git) -> dict[str, str]:
-    ident = project.ask("var", "GIT_COMMITTER_IDENT")
-    if ident is None:
-        return {"NAME": "ostinato", "EMAIL": "ostinato@localhost"}
-    name, _, rest = ident.partition(" <")
-    return {"NAME": name, "EMAIL": rest.partition(">")[0]}
-
-
-def _note_edited_answers(git: Git, base: object, ours: object, new: object, result: Merge) -> None:
-    """Note the user's own lines in the answers file: Copier writes it anew."""
-    if ours in (base, new) or base is None or ours is None:
-        return
-    before, mine, after = (set(git.blob(entry[1]).splitlines()) for entry in (base, ours, new))  # type: ignore[index]
-    lost = [line.decode(errors="replace") for line in mine - before - after]
-    if lost:
-        result.notes[result.answers_file] = f"Copier writes this file. Your own lines are dropped: {'; '.join(lost)}"
+def _me(project: Git) -> tuple[str, str]:
+    """Return the user's name and address, as git knows them."""
+    name, _, rest = (project.ask("var", "GIT_COMMITTER_IDENT") or "ostinato <ostinato@localhost>").partition(" <")
+    return name, rest.partition(">")[0]
 
 
 def _files(git: Git, base: Tree, ours: Tree, theirs: Tree, moved: Mapping[str, Sequence[str]]) -> Iterator[File]:
@@ -371,13 +348,19 @@ def _carry(sides: Sides, file: File, moved: Sequence[str], result: Merge) -> Non
             result.notes.setdefault(place, f"your change of {file.old} is here, where its code is now. Look at it.")
 
 
-def _sort(base: Tree, before: Tree, files: Iterable[File], result: Merge) -> None:
-    """Sort the changed paths into the lists of the result."""
+def _tell(base: Tree, before: Tree, files: Iterable[File], result: Merge) -> None:
+    """Fill the rows of the report."""
     after = result.files
-    gone, come = before.keys() - after.keys(), after.keys() - before.keys()
-    result.moved = [(file.mine, file.result) for file in files if file.mine in gone and file.result in come]
-    result.arrived = sorted(come - {RENDERED} - {other for _, other in result.moved})
-    result.removed = sorted(gone - {one for one, _ in result.moved})
-    for path in sorted(before.keys() & after.keys()):
-        if before[path] != after[path] and path not in (RENDERED, result.answers_file, *result.conflicts):
-            (result.replaced if before[path] == base.get(path) else result.merged).append(path)
+    gone, come = before.keys() - after.keys(), after.keys() - before.keys() - {RENDERED}
+    moved = {file.result: file.mine for file in files if file.mine in gone and file.result in come}
+    quiet = {RENDERED, result.answers_file, *result.conflicts}
+    changed = [p for p in sorted(before.keys() & after.keys() - quiet) if before[p] != after[p]]
+    replaced = [path for path in changed if before[path] == base.get(path)]
+    result.come = sorted(come)
+    result.rows = [("arrived", path) for path in result.come if path not in moved]
+    result.rows += [("moved", f"{one} → {other}") for other, one in moved.items()]
+    result.rows += [("merged", path) for path in changed if path not in replaced]
+    result.rows += [("removed", path) for path in sorted(gone - set(moved.values()))]
+    if len(replaced) > 8:
+        replaced = [f"{len(replaced)} files that you had not edited"]
+    result.rows += [("replaced", path) for path in replaced]

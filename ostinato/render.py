@@ -82,17 +82,9 @@ class Source:
             found = self.git.ask(*name)
         return found
 
-    def describe(self, commit: str) -> str:
-        """Return the name that Copier records as `_commit`."""
-        return self.git("describe", "--tags", "--always", commit)
-
     def questions(self, commit: str) -> list[str]:
         """Return the questions of a version."""
         return [key for key in yaml.safe_load(self.git("show", f"{commit}:copier.yml")) if not key.startswith("_")]
-
-    def checkout(self, commit: str, folder: Path) -> Path:
-        """Write the template's files at a commit into a new folder, without git."""
-        return self.git.checkout(commit, folder)
 
 
 def as_version(name: str) -> Version | None:

@@ -66,19 +66,6 @@ class Asked:
     dry_run: bool = False
 
 
-@dataclass
-class Plan:
-    """From which version to which."""
-
-    old: str
-    """The version in the answers file."""
-    new: str
-    commits: tuple[str | None, str]
-    """The old one is None if the template does not have it."""
-    answers: tuple[Answers, Answers]
-    """Before and after."""
-
-
 def find_project(folder: Path, answers_file: str) -> Path:
     """Return the project that holds the folder. Raises `Refused`."""
     if answers_file.startswith(("/", "..")):
@@ -149,8 +136,9 @@ def open_project(project: Path) -> Git:
 
 
 def _refuse_unclean(git: Git) -> None:
-    for name, what in UNDER_WAY.items():
-        if (git.folder / git("rev-parse", "--git-path", name)).exists():
+    paths = git("rev-parse", *(word for name in UNDER_WAY for word in ("--git-path", name))).splitlines()
+    for path, what in zip(paths, UNDER_WAY.values(), strict=True):
+        if (git.folder / path).exists():
             raise Refused(f"A git {what} is under way. Finish or abort it first.")
     top, prefix = Path(git("rev-parse", "--show-toplevel")), git("rev-parse", "--show-prefix")
     for row in git.names("status", "--porcelain", "-z", "--untracked-files=all", "--ignore-submodules=dirty"):
@@ -188,20 +176,20 @@ def _update(git: Git, state: State, temporary: Path, asked: Asked, check: Check,
     if plan is None:
         say(f"The project is at {now['_commit']}, which is the newest version.")
         return
-    branch = BRANCH + plan.new
+    version, commits, answers = plan
+    branch = BRANCH + version
     _refuse_branch(git, branch)
-    if kept is None and plan.commits[0] != now.get("_commit_id", plan.commits[0]):
-        say(f"The template no longer has the commit {now['_commit_id']}. So {plan.old} is rendered as it is now.")
+    if kept is None and commits[0] != now.get("_commit_id", commits[0]):
+        say(f"The template no longer has the commit {now['_commit_id']}. So {now['_commit']} is rendered as it is now.")
 
-    before, text = (source.git.ask("show", f"{commit}:CHANGELOG.md") or "" for commit in plan.commits)
-    changes = between(text, as_version(plan.old), before)
-    new, owned_new = _render(source, plan.commits[1], plan.answers[1], temporary / "new", asked.answers_file)
+    before, text = (source.git.ask("show", f"{commit}:CHANGELOG.md") or "" for commit in commits)
+    changes = between(text, as_version(now["_commit"]), before)
+    new, owned_new = _render(source, commits[1], answers[1], temporary / "new", asked.answers_file)
     old, owned_old = temporary / "kept", owned_new
     if kept is None:
-        assert plan.commits[0] is not None
-        old, owned_old = _render(source, plan.commits[0], plan.answers[0], temporary / "old", asked.answers_file)
-    package = str(plan.answers[1]["package_name"])
-    title = f"Update the template from {plan.old} to {plan.new}"
+        old, owned_old = _render(source, commits[0], answers[0], temporary / "old", asked.answers_file)
+    package = str(now["package_name"])
+    title = f"Update the template from {now['_commit']} to {version}"
     merged = merge(
         project,
         old,
@@ -211,8 +199,8 @@ def _update(git: Git, state: State, temporary: Path, asked: Asked, check: Check,
         moved=moved_code(new.with_suffix(".template"), package),
         package=package,
         answers_file=asked.answers_file,
-        version=plan.new,
-        message=f"{title}\n\n{TRAILER} {plan.new}",
+        version=version,
+        message=f"{title}\n\n{TRAILER} {version}",
     )
     before_tree = git("rev-parse", "HEAD:./")
     if before_tree == merged.tree:
@@ -252,7 +240,7 @@ def _update(git: Git, state: State, temporary: Path, asked: Asked, check: Check,
     _hand_over(git, merged)
     state.fast_forward(Note(str(temporary), head, merged.commit))
     state.clear()
-    say(f"Updated to {plan.new}, in one commit. `git show` shows it, `git reset --hard HEAD~1` undoes it.")
+    say(f"Updated to {version}, in one commit. `git show` shows it, `git reset --hard HEAD~1` undoes it.")
     with contextlib.suppress(GitFailed):
         if git.ask("rev-parse", "--verify", f"refs/heads/{branch}"):  # from an earlier try
             _delete(git, branch)
@@ -287,7 +275,7 @@ def _render(
 ) -> tuple[Path, Callable[[str], bool]]:
     """Render a version. Return its folder, and a function that is true for the user's paths."""
     rendered(str(source.folder), commit, answers, folder, str(answers["_src_path"]), answers_file)
-    return folder, ownership(source.checkout(commit, folder.with_suffix(".template")), answers)
+    return folder, ownership(source.git.checkout(commit, folder.with_suffix(".template")), answers)
 
 
 def recorded(git: Git, commit: str, name: str) -> dict[str, Any]:
@@ -340,16 +328,21 @@ def last_update(git: Git, commit: str, name: str) -> str | None:
     return by_trailer or by_answers
 
 
-def _plan(git: Git, source: Source, answers: tuple[Answers, Answers], asked: Asked, is_kept: bool) -> Plan | None:
-    """Return what to update; None if there is nothing to do. Raises `Refused`."""
+def _plan(
+    git: Git, source: Source, answers: tuple[Answers, Answers], asked: Asked, is_kept: bool
+) -> tuple[str, tuple[str, str], tuple[Answers, Answers]] | None:
+    """Return the new version, the commits and the answers before and after; None if there is nothing to do.
+
+    The old commit is "" if the template does not have it. Raises `Refused`.
+    """
     (then, now), to, data = answers, asked.to, asked.data
     for key, why in FIXED.items():
         if key in data and data[key] != now.get(key):
             raise Refused(f"An update cannot change {key}, because {why}. See docs/ownership.md of the template.")
     _refuse_renamed(git, then, now)
     old_name = now["_commit"]
-    old = source.commit(str(now.get("_commit_id", old_name))) or source.commit(old_name)
-    if old is None and not is_kept:
+    old = source.commit(str(now.get("_commit_id", old_name))) or source.commit(old_name) or ""
+    if not old and not is_kept:
         raise Refused(
             f"The template at {source.url} has no version {old_name}, the recorded _commit. A fork may lack the "
             "tags: name the template's own address with --source, or write the nearest version there and commit."
@@ -363,7 +356,7 @@ def _plan(git: Git, source: Source, answers: tuple[Answers, Answers], asked: Ask
     if unknown := sorted(data.keys() - questions):
         raise Refused(f"The template does not ask for {unknown[0]}. It asks for {', '.join(questions)}.")
     if as_version(new_name) is None:
-        new_name = source.describe(new)
+        new_name = source.git("describe", "--tags", "--always", new)  # as Copier records it
     before = {**then, **{key: now[key] for key in (*FIXED, "rendered_as") if key in now}}
     after = {**now, **data, "_src_path": source.url}
     if old == new and before == after:
@@ -373,7 +366,7 @@ def _plan(git: Git, source: Source, answers: tuple[Answers, Answers], asked: Ask
         if to is None:
             return None
         raise Refused(f"The project is at {old_name}, and {new_name} is older. An update only goes forward.")
-    return Plan(old_name, new_name, (old, new), (before, after))
+    return new_name, (old, new), (before, after)
 
 
 def _refuse_branch(git: Git, branch: str) -> None:
@@ -415,7 +408,7 @@ def _refuse_renamed(git: Git, then: Answers, now: Answers) -> None:
 
 def _refuse_in_the_way(project: Path, merged: Merge) -> None:
     """Refuse to write where an ignored file lies: git might overwrite it."""
-    for path in (*merged.arrived, *(new for _, new in merged.moved)):
+    for path in merged.come:
         parents = [project / parent for parent in reversed(Path(path).parents)]
         if os.path.lexists(project / path) or any(os.path.lexists(p) and not p.is_dir() for p in parents):
             raise Refused(

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 SETTINGS = ("line-length = 79", 'line-length = 100\nformat.indent-style = "tab"', "line-length = 140")
@@ -17,7 +18,14 @@ def format_with(settings: str, project: Path) -> None:
     subprocess.run(command, cwd=project, check=True)
 
 
-def formatted(text: bytes, path: str, project: Path) -> bytes:
-    """A text as Ruff formats the file `path` with the settings of the project."""
-    command = [sys.executable, "-m", "ruff", "format", "--quiet", "--no-cache", "--stdin-filename", path, "-"]
-    return subprocess.run(command, cwd=project, input=text, check=True, capture_output=True).stdout
+def formatted(texts: dict[str, bytes], project: Path) -> dict[str, bytes]:
+    """Files as Ruff formats them with the settings of the project."""
+    with tempfile.TemporaryDirectory() as folder:
+        for path, text in {**texts, "pyproject.toml": (project / "pyproject.toml").read_bytes()}.items():
+            (Path(folder) / path).parent.mkdir(parents=True, exist_ok=True)
+            (Path(folder) / path).write_bytes(text)
+        subprocess.run([sys.executable, "-m", "ruff", "format", "--quiet", "--no-cache", "."], cwd=folder, check=True)
+        return {
+            path: text if path == "pyproject.toml" else (Path(folder) / path).read_bytes()
+            for path, text in texts.items()
+        }

@@ -6,7 +6,7 @@ update.
 
 import random
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -26,6 +26,8 @@ class Owner:
     owned: Callable[[str], bool]
     later: list[str]
     """Paths that the template has later."""
+    address: str
+    """Where the template lies now."""
     marks: dict[str, str] = field(default_factory=dict)
     """Each mark and the file it was written into."""
     cut: list[tuple[str, str]] = field(default_factory=list)
@@ -35,9 +37,9 @@ class Owner:
     is_sparse: bool = False
     did: list[str] = field(default_factory=list)
 
-    def work(self) -> None:
+    def work(self, edits: Sequence[Callable[["Owner"], None]]) -> None:
         """Do one to five kinds of edits. Edits of whole files come last."""
-        kinds = self.draw.sample(EDITS, self.draw.randint(1, 5))
+        kinds = self.draw.sample(edits, min(len(edits), self.draw.randint(1, 5)))
         for edit in sorted(kinds, key=EDITS.index):
             self.did.append(edit.__name__)
             edit(self)
@@ -189,18 +191,27 @@ class Owner:
 
     def delete_files(self) -> None:
         for path in self.some(r"\.(py|yaml|md)$"):
-            (self.project / path).unlink()
-            self.marks = {mark: where for mark, where in self.marks.items() if where != path}
-            self.cut = [(where, line) for where, line in self.cut if where != path]
-            self.moved = {old: new for old, new in self.moved.items() if new != path}
-            self.deleted.add(path)
+            self.delete(path)
+
+    def delete(self, path: str) -> None:
+        (self.project / path).unlink()
+        self.marks = {mark: where for mark, where in self.marks.items() if where != path}
+        self.cut = [(where, line) for where, line in self.cut if where != path]
+        self.moved = {old: new for old, new in self.moved.items() if new != path}
+        self.deleted.add(path)
 
     def turn_lines_into_crlf(self) -> None:
         if self.draw.random() < 0.5:  # else git writes them back
-            (self.project / ".gitattributes").unlink(missing_ok=True)
+            self.delete(".gitattributes")
         for path in self.some(r"\.(py|yaml)$") if self.draw.random() < 0.7 else files(self.project):
             file = self.project / path
             file.write_bytes(file.read_bytes().replace(b"\r\n", b"\n").replace(b"\n", b"\r\n"))
+
+    def correct_the_address(self) -> None:
+        """The template lies elsewhere now, and its tags may have moved, too."""
+        file = self.project / ".copier-answers.yml"
+        text = file.read_text(encoding="utf-8")
+        file.write_text(re.sub("(?m)^_src_path: .*$", f"_src_path: {self.address}", text), encoding="utf-8")
 
     def link_folders(self) -> None:
         """To another disk. The links are committed, and the template ignores folders of these names."""
@@ -237,6 +248,7 @@ EDITS = [
     Owner.move_files,
     Owner.delete_files,
     Owner.turn_lines_into_crlf,
+    Owner.correct_the_address,
     Owner.link_folders,
     Owner.move_into_src,
     Owner.check_out_a_part,

@@ -1,5 +1,7 @@
 """The two ways of updating a project in a test: plain Copier, and what the checked update merges."""
 
+import io
+import subprocess
 import tarfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -59,6 +61,13 @@ def checked_update(project: Path, versions: Versions, scratch: Path, version: st
     moved = moved_code(versions.templates[version], package)
     owned = lambda path: in_old(path) or in_new(path)  # noqa: E731
     return merge(project, old, new, owned, scratch, moved=moved, package=package, version=version)
+
+
+def contents(repository: Path, tree: str) -> dict[str, bytes]:
+    """The files of a tree."""
+    archive = subprocess.check_output(["git", "archive", tree], cwd=repository)
+    with tarfile.open(fileobj=io.BytesIO(archive)) as unpacked:
+        return {about.name: unpacked.extractfile(about).read() for about in unpacked if about.isfile()}
 
 
 def apply(merged: Merge, project: Path) -> None:

@@ -27,3 +27,10 @@ def test_an_edited_file_of_an_option_that_is_toggled_off_is_a_conflict(project, 
         assert result.code == 1
         assert f"{workflow}: you changed it, and the new version does not have it" in result
         assert state(project) == before
+
+
+def test_lines_of_the_owner_in_the_answers_file_are_reported(project, ostinato):
+    edit(project, {ANSWERS: (project / ANSWERS).read_text() + "mine: 1\n"})
+    result = ostinato("update")
+    assert result.code == 0
+    assert "Your change of the line 'mine: 1' is dropped." in result

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from helpers.releases import commit, git, unpack, versions
 from helpers.template import ROOT
-from helpers.updating import write
+from helpers.updating import contents, write
 
 from ostinato.merge import merge
 from ostinato.render import ANSWERS
@@ -45,5 +45,6 @@ def test_one_line_edits_of_the_step_merge(tmp_path: Path, version: str):
     merged = merge(project, tmp_path / "old", tmp_path / "new", lambda path: False, tmp_path / "scratch", moved={})
 
     clean = [path for path in copies if path not in merged.conflicts]
-    assert all(b"mine" in merged.read(path) for path in copies)
+    after = contents(merged.scratch, merged.tree)
+    assert all(b"mine" in after[path] for path in copies)
     assert len(clean) >= MERGED, merged.conflicts

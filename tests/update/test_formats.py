@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from helpers.formatting import SETTINGS, format_with
 from helpers.releases import NEWEST, commit, git, versions
-from helpers.updating import Versions, checked_update
+from helpers.updating import Versions, checked_update, contents
 
 ANSWERS = {"package_name": "digits"}
 
@@ -35,10 +35,11 @@ def test_formatted_files_are_merged_and_stay_formatted(rendered: Versions, tmp_p
     new, is_owned = rendered.get(NEWEST, ANSWERS)
     wanted = shutil.copytree(new, tmp_path / "wanted")
     format_with(settings, wanted)
-    assert b"\nMINE = 1\n" in merged.read("digits/engine/losses.py")
+    after = contents(merged.scratch, merged.tree)
+    assert b"\nMINE = 1\n" in after["digits/engine/losses.py"]
     for path in (path.relative_to(wanted).as_posix() for path in wanted.rglob("*.py")):
         if not is_owned(path) and not path.endswith("/losses.py"):
-            assert merged.read(path).decode() == (wanted / path).read_text(encoding="utf-8"), path
+            assert after[path].decode() == (wanted / path).read_text(encoding="utf-8"), path
 
 
 @pytest.mark.parametrize("settings", ["line-length = 79"])
@@ -52,4 +53,6 @@ def test_files_that_nobody_formatted_stay_as_the_template_has_them(rendered: Ver
     merged = checked_update(project, rendered, tmp_path / "scratch")
     assert merged.conflicts == {}
     new = rendered.get(NEWEST, ANSWERS)[0]
-    assert merged.read("digits/engine/loop.py") == (new / "digits/engine/loop.py").read_bytes()
+    assert (
+        contents(merged.scratch, merged.tree)["digits/engine/loop.py"] == (new / "digits/engine/loop.py").read_bytes()
+    )

@@ -8,7 +8,7 @@ import pytest
 import yaml
 from helpers.releases import NEWEST, commit, git, versions
 from helpers.template import ROOT
-from helpers.updating import Versions, checked_update
+from helpers.updating import Versions, checked_update, contents
 
 ANSWERS = {"package_name": "digits"}
 TABLE: dict[str, list[str]] = yaml.safe_load((ROOT / "includes/moved.yml").read_text(encoding="utf-8"))
@@ -66,7 +66,8 @@ def test_one_edit_in_every_file_of_the_engine(rendered: Versions, tmp_path: Path
 
     merged = checked_update(project, rendered, tmp_path / "scratch")
 
-    texts = {path: merged.read(path).decode() for path in merged.files if path.endswith(".py")}
+    after = contents(merged.scratch, merged.tree)
+    texts = {path: text.decode() for path, text in after.items() if path.endswith(".py")}
     for path, mark in marks.items():
         (now,) = (other for other, text in texts.items() if mark in text)
         places = [f"digits/{place}" for place in TABLE.get(path.removeprefix("digits/"), [])] or [path]

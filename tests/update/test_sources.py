@@ -8,7 +8,7 @@ from helpers.releases import git
 from helpers.small_template import LINES
 from helpers.updating import edit
 
-from ostinato import __main__, update
+from ostinato import update
 from ostinato.render import ANSWERS, as_version
 
 
@@ -54,12 +54,6 @@ def test_the_address_that_uvx_installs_from(monkeypatch, text, address):
     installed = type("Distribution", (), {"read_text": lambda self, name: text})
     monkeypatch.setattr(update.metadata, "distribution", lambda name: installed())
     assert update._installed_from() == address
-
-
-def test_new_records_a_whole_path(source, tmp_path, monkeypatch):
-    monkeypatch.chdir(source.parent)
-    assert __main__.main(["new", source.name, str(tmp_path / "made"), "--defaults", "--to", "0.1.0"]) == 0
-    assert recorded(tmp_path / "made") == str(source)
 
 
 def test_a_source_without_tags(project, ostinato, source, tmp_path):
