@@ -36,26 +36,40 @@ def test_the_best_run_of_a_name(tool, some):
     best = max(found, key=found.get)
     done = tool("evaluate", "runs/seeds", project=some)
     assert done.code == 0, done.out
-    assert f"runs/seeds/{best.name} is the best of 4 runs: val/acc 0." in done.out
+    said = f"runs/seeds/{best.name} is the best run of the setting with the best mean, lr=0.01: val/acc 0."
+    assert said in done.out
     result = json.loads((best / "evaluate-val.json").read_text())
     assert result["values"]["val/acc"] == found[best]
 
 
-def test_the_best_run_by_a_loss_is_the_lowest(tool, some):
-    lowest = {}
-    for run in runs(some, "seeds"):
+def log(run: Path, tag: str, value: float) -> None:
+    """Let all validations of a run have this value."""
+    path = run / "metrics.jsonl"
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    path.write_text("".join(json.dumps({**row, **({tag: value} if tag in row else {})}) + "\n" for row in rows))
+
+
+@pytest.mark.parametrize("mode", ["max", "min"])
+def test_the_best_setting_has_the_best_mean(engine, some, mode, capsys, monkeypatch):
+    """Seeds 0, 1 and 2 with lr=0.003: one of them is lucky. Then the other setting, lr=0.01, with one run."""
+    chosen, sign = engine("tools.chosen"), 1 if mode == "max" else -1
+    tag = "val/acc" if mode == "max" else "val/loss"
+    of = {"lr=0.01" in (run / "manifest.json").read_text(): run for run in runs(some, "seeds")}
+    alone, seeds = of[True], [run for run in runs(some, "seeds") if run != of[True]]
+    for run in (alone, *seeds):
         path = run / "config.yaml"
         path.write_text(
-            path.read_text().replace("monitor: val/acc", "monitor: val/loss").replace("mode: max", "mode: min")
+            path.read_text().replace("monitor: val/acc", f"monitor: {tag}").replace("mode: max", f"mode: {mode}")
         )
-        lowest[run] = min(row for line in (run / "metrics.jsonl").read_text().splitlines() for row in losses(line))
-    best = min(lowest, key=lowest.get)
-    assert f"{best.name} is the best of 4 runs: val/loss" in tool("evaluate", "runs/seeds", project=some).out
-
-
-def losses(line: str) -> list[float]:
-    row = json.loads(line)
-    return [row["val/loss"]] if "val/loss" in row else []
+    for run, value in zip(seeds, (0.5, 0.9, 0.5), strict=True):
+        log(run, tag, sign * value)
+    for value, best in ((0.7, alone), (0.6, seeds[1])):
+        log(alone, tag, sign * value)
+        assert chosen.one_run(some / "runs/seeds") == best
+    assert "the best mean, lr=0.003: " + f"{tag} {'' if mode == 'max' else '-'}0.6333 ± 0.23" in capsys.readouterr().err
+    shutil.rmtree(alone)
+    assert chosen.one_run(some / "runs/seeds") == seeds[1]
+    assert f"is the best of 3 runs: {tag}" in capsys.readouterr().err
 
 
 def test_only_runs_with_one_monitor_can_be_ranked(tool, some):

@@ -2,7 +2,7 @@
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -55,6 +55,14 @@ def is_repeat(key: str) -> bool:
     return key == "seed" or key.rpartition(".")[2] == "fold"
 
 
+def ranked(settings: Mapping[str, Sequence[float]], mode: str) -> list[str]:
+    """Return the settings, the one of the best mean first, and those without values last."""
+    from statistics import fmean
+
+    sign = -1 if mode == "max" else 1
+    return sorted(settings, key=lambda s: sign * fmean(settings[s]) if settings[s] else math.inf)
+
+
 def report(outcomes: Sequence[Outcome]) -> None:
     """Print how the jobs of a sweep ended, and the best of them. Print nothing if no job has a run.
 
@@ -85,17 +93,14 @@ def report(outcomes: Sequence[Outcome]) -> None:
     if monitor and len(rows) == len(settings):
         tell(f"Best: job {rows[0][0].number} with {monitor} {rows[0][1]['best']:.4g}.")
     elif monitor:
-        _report_means(settings, monitor, sign)
+        _report_means(settings, monitor, mode)
 
 
-def _report_means(settings: dict[str, list[dict[str, Any]]], monitor: str, sign: int) -> None:
+def _report_means(settings: dict[str, list[dict[str, Any]]], monitor: str, mode: str) -> None:
     """Print the means over the runs of each setting, the best setting first."""
-    from statistics import fmean
-
     found = {s: [r["best"] for r in results if "best" in r] for s, results in settings.items()}
     lines = [["setting", "runs", "best", "last"]]
-    order = sorted(found, key=lambda s: sign * fmean(found[s]) if found[s] else math.inf)
-    for setting in order:
+    for setting in (order := ranked(found, mode)):
         results = settings[setting]
         last = [r["last"] for r in results if "last" in r]
         count = f"{len(found[setting])} of {len(results)}"

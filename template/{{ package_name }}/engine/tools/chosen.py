@@ -6,8 +6,8 @@ from pathlib import Path
 from ..errors import UserError
 from ..paths import RUNS, refuse_links, shown
 from ..run.find import started
-from ..text import number, say
-from .compare import Summary
+from ..text import number, say, spread
+from .compare import Summary, by_setting
 from .folders import runs_below
 
 
@@ -49,17 +49,24 @@ def _best(folder: Path, found: list[Path]) -> Path:
     if len(found) == 1:
         say(f"{shown(found[0])} is the only run in {shown(folder)}.")
         return found[0]
-    runs = {run: Summary(run) for run in found}
-    values = {run: summary.best for run, summary in runs.items() if summary.best is not None}
-    if not values:
+    runs = [run for run in map(Summary, found) if run.best is not None]
+    if not runs:
         raise UserError(f"No run in {shown(folder)} was validated. Name one: {shown(found[-1])}.")
-    kinds = {(runs[run].monitor, runs[run].config.get("monitor_mode")) for run in values}
+    kinds = {(run.monitor, run.config.get("monitor_mode")) for run in runs}
     if len(kinds) > 1:
         raise UserError(
             f"The runs in {shown(folder)} monitor different values: "
             f"{', '.join(sorted(f'{monitor} ({mode})' for monitor, mode in kinds))}. Name one run."
         )
     ((monitor, mode),) = kinds
-    run = (max if mode == "max" else min)(values, key=lambda run: values[run])
-    say(f"{shown(run)} is the best of {len(values)} runs: {monitor} {number(values[run])}.")
-    return run
+    worst_first = sorted(runs, key=lambda run: run.best, reverse=mode != "max")
+    groups = by_setting(worst_first)  # of equal configs, the better run counts
+    setting, group = next(iter(groups.items()))
+    best = max(group, key=worst_first.index)
+    shown_best = shown(best.folder)
+    if max(map(len, groups.values())) == 1 or len(groups) == 1:
+        say(f"{shown_best} is the best of {len(runs)} runs: {monitor} {number(best.best)}.")
+    else:
+        mean = f"{setting}: {monitor} {spread([run.best for run in group])}"
+        say(f"{shown_best} is the best run of the setting with the best mean, {mean}.")
+    return best.folder

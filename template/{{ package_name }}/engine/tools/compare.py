@@ -14,7 +14,7 @@ from ..config.stored import flat, refuse_aliases
 from ..errors import UserError, one_line
 from ..paths import RUNS, refuse_links, shown
 from ..run.folder import Run, read_metrics
-from ..run.outcomes import is_repeat
+from ..run.outcomes import is_repeat, ranked
 from ..text import align, spread, tell
 from .curves import plot
 from .folders import new_figure, runs_below, save_figure
@@ -36,11 +36,12 @@ class Summary:
         except (OSError, ValueError, AttributeError, RecursionError, yaml.YAMLError) as error:
             text = f"{shown(path)} cannot be read: {one_line(error)}. Restore it."
             raise UserError(text) from error
-        self.shown, self.status, self.config = shown(folder, RUNS), manifest["status"], config
+        self.folder, self.shown, self.config = folder, shown(folder, RUNS), config
+        self.status = manifest["status"]
         self.rows, self.monitor = read_metrics(folder), str(config.get("monitor"))
         values = [row[self.monitor] for row in self.rows if self.monitor in row]
         pick = max if config.get("monitor_mode") == "max" else min
-        self.best = pick(filter(math.isfinite, values), default=None)
+        self.best: Any = pick(filter(math.isfinite, values), default=None)
         self.last = values[-1] if values and math.isfinite(values[-1]) else None
         result = manifest.get("result") or {}
         self.weights = (result.get("ema_sha256") or result.get("weights_sha256") or "")[:12]
@@ -94,19 +95,29 @@ def _settings(run: Summary, keys: Sequence[str]) -> str:
     return ", ".join(map("=".join, zip(keys, _values(run, keys), strict=True)))
 
 
-def means_over_repeats(runs: Sequence[Summary]) -> Iterator[str]:
-    """Average finished runs whose configs differ only in `seed` or a fold; each counts once."""
-    finished = [run for run in runs if run.status == "finished" and run.last is not None]
-    keys = differing_keys(finished)
-    repeats, settings = [k for k in keys if is_repeat(k)], [k for k in keys if not is_repeat(k)]
+def by_setting(runs: Sequence[Summary]) -> dict[str, list[Summary]]:
+    """Group validated runs whose configs differ only in `seed` or a fold, the best mean first.
+
+    Of several runs of one config, the last counts.
+    """
+    keys = differing_keys(runs)
+    repeats, others = [k for k in keys if is_repeat(k)], [k for k in keys if not is_repeat(k)]
     groups: dict[str, dict[str, Summary]] = {}
-    for run in finished:
-        groups.setdefault(_settings(run, settings), {})[_settings(run, repeats)] = run
-    for name, by_repeat in groups.items():
-        group, over = list(by_repeat.values()), []
-        for key in repeats:
+    for run in runs:
+        groups.setdefault(_settings(run, others), {})[_settings(run, repeats)] = run
+    values = {name: [run.best for run in group.values()] for name, group in groups.items()}
+    order = ranked(values, str(runs[0].config.get("monitor_mode")))
+    return {name: list(groups[name].values()) for name in order}
+
+
+def means_over_repeats(runs: Sequence[Summary]) -> Iterator[str]:
+    """Average the finished runs of each setting."""
+    finished = [run for run in runs if run.status == "finished" and run.last is not None]
+    for name, group in by_setting(finished).items() if finished else ():
+        over = []
+        for key in filter(is_repeat, differing_keys(group)):
             values = sorted({str(run.config.get(key)) for run in group}, key=lambda v: (len(v), v))
-            over += [f"{key.rpartition('.')[2]}s {', '.join(values)}"] if len(values) > 1 else []
+            over.append(f"{key.rpartition('.')[2]}s {', '.join(values)}")
         if len(group) > 1:
             last, best = ([getattr(run, what) for run in group] for what in ("last", "best"))
             yield (
