@@ -20,6 +20,7 @@ Beside it:
     predictions.py  predicted classes as rows and pictures
     sink.py         the interface of loggers, which api.py offers
     losses.py       a loss of weighted terms, and what torch's losses are means over
+    folds.py        which samples a fold of cross-validation holds out
     means.py        `Mean`, which api.py offers, and what a value is a mean over
     errors.py       exit codes and their exceptions
     signals.py      how a run is stopped

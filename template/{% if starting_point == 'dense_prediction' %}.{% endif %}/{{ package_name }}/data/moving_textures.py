@@ -6,10 +6,11 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.utils.data import Dataset
+from torch.utils.data import ConcatDataset, Dataset, Subset
 
 from ..engine.api import Data, UserError
 from ..engine.datasets.pictures import read
+from ..engine.folds import split_by_fold
 
 
 class Pair(NamedTuple):
@@ -29,10 +30,19 @@ class MovingTextures(Data):
     """Smooth random textures with a smooth random motion.
 
     Pictures are `side` pixels wide and high. The training split has `size` pairs, the
-    validation and test splits a fifth of that each. They do not depend on the run's seed.
+    validation and test splits a fifth of that each. They do not depend on the run's seed. With `folds`,
+    the pairs of training and validation are cut into so many parts, and part `fold` is for validation.
     """
 
-    def __init__(self, side: int, size: int, motion: float, flip: bool) -> None:
+    def __init__(
+        self,
+        side: int,
+        size: int,
+        motion: float,
+        flip: bool,
+        folds: int | None = None,
+        fold: int = 0,
+    ) -> None:
         if side < 16 or size < 5 or motion <= 0:
             raise UserError(
                 f"data.side={side} must be at least 16, data.size={size} at least 5 and "
@@ -40,12 +50,22 @@ class MovingTextures(Data):
             )
         self.info = {"shape": (3, side, side)}
         self.side, self.size, self.motion, self.flip = side, size, motion, flip
+        self.folds, self.fold = folds, fold
 
     def split(self, name: str) -> Dataset:
         is_train = name == "train"
-        count = self.size if is_train else self.size // 5
+        if self.folds is None or name == "test":
+            return self.drawn(name, self.flip and is_train)
+        pool: Dataset = ConcatDataset(
+            [self.drawn(own, self.flip and is_train) for own in ("train", "val")]
+        )
+        train, val = split_by_fold(np.zeros(self.size + self.size // 5), self.folds, self.fold)
+        return Subset(pool, (train if is_train else val).tolist())
+
+    def drawn(self, name: str, flip: bool) -> Dataset:
+        count = self.size if name == "train" else self.size // 5
         seed = ("train", "val", "test").index(name)
-        return Pairs(draw(count, self.side, self.motion, seed), self.flip and is_train)
+        return Pairs(draw(count, self.side, self.motion, seed), flip)
 
     def files(self, paths: Sequence[str]) -> Dataset:
         return Frames(paths, self.side)

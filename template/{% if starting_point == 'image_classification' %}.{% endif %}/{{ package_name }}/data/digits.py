@@ -10,16 +10,18 @@ from torch.utils.data import Dataset
 
 from ..engine.api import Data, UserError
 from ..engine.datasets.arrays import ArrayImages
+from ..engine.folds import split_by_fold
 from ..engine.rng import Permutation
 
 
 class Digits(Data):
     """scikit-learn's 1,797 pictures of 8×8 pixels: 1,297 to train, 250 each to validate and test.
 
-    Training pictures are moved at random by up to `shift` pixels.
+    Training pictures are moved at random by up to `shift` pixels. With `folds`, the 1,547 pictures
+    that are not for the test are cut into so many parts, and part `fold` is for validation.
     """
 
-    def __init__(self, shift: int) -> None:
+    def __init__(self, shift: int, folds: int | None = None, fold: int = 0) -> None:
         # A model or task gets these values if it has parameters with these names.
         self.info = {
             "shape": (1, 8, 8),
@@ -32,7 +34,10 @@ class Digits(Data):
 
         # The same split in every run: its key is a constant, not the run's seed.
         order = Permutation(len(labels), key=0).slice(0, len(labels))
-        parts = dict(zip(("train", "val", "test"), np.split(order, [1297, 1547]), strict=True))
+        train, val, test = np.split(order, [1297, 1547])
+        if folds is not None:
+            train, val = (order[part] for part in split_by_fold(labels[order[:1547]], folds, fold))
+        parts = {"train": train, "val": val, "test": test}
         self.splits = {
             name: ArrayImages(
                 images[part],

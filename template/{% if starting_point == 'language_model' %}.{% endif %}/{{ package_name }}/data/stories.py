@@ -80,10 +80,12 @@ class Stories(Text):
     words and must guess only the others.
     """
 
-    def __init__(self, size: int, context: int, pad_to: int) -> None:
+    def __init__(
+        self, size: int, context: int, pad_to: int, folds: int | None = None, fold: int = 0
+    ) -> None:
         # The seed is a constant, not the run's seed: the text is always the same.
         draw = np.random.Generator(np.random.PCG64(0))
-        super().__init__([write(draw) for _ in range(size)], context, pad_to)
+        super().__init__([write(draw) for _ in range(size)], context, pad_to, folds, fold)
 
 
 def write(draw: np.random.Generator) -> bytes:

@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from ..engine.api import Data, UserError
+from ..engine.folds import split_by_fold
 from ..engine.paths import files_below
 from ..engine.rng import Permutation
 
@@ -66,7 +67,8 @@ class Prompts(Dataset):
 class Text(Data):
     """Documents. A tenth is held out for validation, and another tenth for test. Documents are split
     whole. If there are fewer than ten, each is cut: its last tenth is for test, the tenth before for
-    validation.
+    validation. With `folds`, what is not for test is cut into so many parts, in the same way, and part
+    `fold` is for validation.
 
     `context` is the longest text that a model sees, in bytes. Longer documents are cut.
     Batches are padded to a multiple of `pad_to` bytes.
@@ -74,7 +76,14 @@ class Text(Data):
 
     endings = (".txt",)
 
-    def __init__(self, documents: Sequence[bytes], context: int, pad_to: int) -> None:
+    def __init__(
+        self,
+        documents: Sequence[bytes],
+        context: int,
+        pad_to: int,
+        folds: int | None = None,
+        fold: int = 0,
+    ) -> None:
         if context < 2 or pad_to < 1 or context % pad_to:
             raise UserError(
                 f"data.context={context} must be at least 2 and a multiple of data.pad_to={pad_to}."
@@ -86,7 +95,7 @@ class Text(Data):
         length = context - 1
         self.splits = {
             name: Documents([d[i : i + length] for d in own for i in range(0, len(d), length)])
-            for name, own in split_whole(documents).items()
+            for name, own in split_whole(documents, folds, fold).items()
         }
         if not all(map(len, self.splits.values())):
             raise UserError(
@@ -110,14 +119,16 @@ class TextFiles(Text):
     A document that comes again is left out, so that nothing of validation is in training.
     """
 
-    def __init__(self, root: str, context: int, pad_to: int) -> None:
+    def __init__(
+        self, root: str, context: int, pad_to: int, folds: int | None = None, fold: int = 0
+    ) -> None:
         place = Path(root).expanduser()
         paths = [str(place)] if place.is_file() else files_below(place, self.endings)
         if not paths:
             raise UserError(f"data.root={root} has no .txt file below it. Name another folder.")
         parts = [part.strip() for path in paths for part in re.split(rb"\n\s*\n", read_text(path))]
         documents = list(dict.fromkeys(part for part in parts if part))
-        super().__init__(documents, context, pad_to)
+        super().__init__(documents, context, pad_to, folds, fold)
 
 
 def padded(samples: Sequence[Document], pad_to: int = 1) -> Document:
@@ -132,19 +143,30 @@ def padded(samples: Sequence[Document], pad_to: int = 1) -> Document:
     return Document(inputs, targets)
 
 
-def split_whole(documents: Sequence[bytes]) -> dict[str, list[bytes]]:
+def split_whole(
+    documents: Sequence[bytes], folds: int | None = None, fold: int = 0
+) -> dict[str, list[bytes]]:
     """Return the documents of each split, or parts of them if they are fewer than ten."""
     if len(documents) >= 10:
         # The same split in every run: its key is a constant, not the run's seed.
         order = Permutation(len(documents), key=0).slice(0, len(documents))
         tenth = len(documents) // 10
-        parts = zip(("val", "test", "train"), np.split(order, [tenth, 2 * tenth]), strict=True)
-        return {name: [documents[i] for i in part] for name, part in parts}
-    places = {"train": (0, 8), "val": (8, 9), "test": (9, 10)}
-    return {
-        name: [d[len(d) * begin // 10 : len(d) * end // 10] for d in documents]
-        for name, (begin, end) in places.items()
-    }
+        val, test, train = np.split(order, [tenth, 2 * tenth])
+        if folds is not None:
+            rest = np.sort(np.concatenate([val, train]))
+            train, val = (rest[p] for p in split_by_fold(np.zeros(len(rest)), folds, fold))
+        parts = {"train": train, "val": val, "test": test}
+        return {name: [documents[i] for i in part] for name, part in parts.items()}
+    found: dict[str, list[bytes]] = {"train": [], "val": [], "test": []}
+    for document in documents:
+        end = len(document) * 9 // 10
+        held = (len(document) * 8 // 10, end)
+        if folds is not None:
+            held = (end * fold // folds, end * (fold + 1) // folds)
+        found["val"].append(document[slice(*held)])
+        found["train"] += [document[: held[0]], document[held[1] : end]]
+        found["test"].append(document[end:])
+    return found
 
 
 _MARKS = {

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch.utils.data import Dataset
+from torch.utils.data import ConcatDataset, Dataset, Subset
 
 from ..engine.api import Data, UserError
 from .text import Document, padded, read_text
@@ -19,13 +19,20 @@ class TokenFiles(Data):
 
     A sample is `context` tokens and those that follow them. `vocabulary`: how many tokens there are;
     null: as many as the tokenizer has, or as the files use. `tokenizer`: a file
-    tokenizer.json of Hugging Face, to read and write text.
+    tokenizer.json of Hugging Face, to read and write text. `folds` cut train.bin and val.bin, one after
+    the other, into so many parts of neighbours, and part `fold` is for validation.
     """
 
     endings = (".txt",)
 
     def __init__(
-        self, root: str, context: int, vocabulary: int | None, tokenizer: str | None
+        self,
+        root: str,
+        context: int,
+        vocabulary: int | None,
+        tokenizer: str | None,
+        folds: int | None = None,
+        fold: int = 0,
     ) -> None:
         if context < 2:
             raise UserError(f"data.context={context} must be at least 2.")
@@ -40,16 +47,21 @@ class TokenFiles(Data):
         elif vocabulary is None:
             tokens = (np.memmap(path, "<u2", "r") for path in self.files_of.values())
             vocabulary = 1 + max(int(own.max()) for own in tokens)
-        self.tokenizer = tokenizer
+        self.tokenizer, self.folds, self.fold = tokenizer, folds, fold
         # A model or task gets these values if it has parameters with these names.
         self.info = {"vocabulary": vocabulary, "context": context, "is_bytes": False}
         self.info["tokenizer"] = tokenizer
 
     def split(self, name: str) -> Dataset | None:
-        path = self.files_of.get(name)
-        if path is None:
-            return None
-        return Spans(path, self.info["context"], self.info["vocabulary"])
+        options = self.info["context"], self.info["vocabulary"]
+        spans = {own: Spans(path, *options) for own, path in self.files_of.items()}
+        if self.folds is None or name == "test":
+            return spans.get(name)
+        both: Dataset = ConcatDataset([spans["train"], spans["val"]])
+        count = len(spans["train"]) + len(spans["val"])
+        begin, end = (count * number // self.folds for number in (self.fold, self.fold + 1))
+        held = range(begin, end)
+        return Subset(both, held if name == "val" else [*range(begin), *range(end, count)])
 
     def files(self, paths: Sequence[str]) -> Dataset:
         if self.tokenizer is None:

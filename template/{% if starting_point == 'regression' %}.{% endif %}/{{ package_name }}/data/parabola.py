@@ -8,6 +8,7 @@ from torch import Tensor
 from torch.utils.data import Dataset, TensorDataset
 
 from ..engine.api import Data
+from ..engine.folds import split_by_fold
 
 
 def parabola(x: Tensor) -> Tensor:
@@ -17,12 +18,15 @@ def parabola(x: Tensor) -> Tensor:
 class Parabola(Data):
     """y = 3x² + 2 at random x from -1 to 1, plus noise of standard deviation `noise`.
 
-    A sample is (x, y), each float32 [1].
+    A sample is (x, y), each float32 [1]. With `folds`, the points to train and to validate are cut into
+    so many parts, and part `fold` is for validation.
     """
 
     endings = (".csv", ".txt")
 
-    def __init__(self, points: int, held_out: int, noise: float) -> None:
+    def __init__(
+        self, points: int, held_out: int, noise: float, folds: int | None = None, fold: int = 0
+    ) -> None:
         # The same points in every run: their key is a constant, not the run's seed.
         draw = torch.Generator().manual_seed(0)
         self.splits = {}
@@ -30,6 +34,12 @@ class Parabola(Data):
             x = 2 * torch.rand(count, 1, generator=draw) - 1
             y = parabola(x) + noise * torch.randn(count, 1, generator=draw)
             self.splits[name] = TensorDataset(x, y)
+        if folds is not None:
+            pairs = zip(self.splits["train"].tensors, self.splits["val"].tensors, strict=True)
+            x, y = map(torch.cat, pairs)
+            train, val = split_by_fold(torch.zeros(len(x)), folds, fold)
+            self.splits["train"] = TensorDataset(x[train], y[train])
+            self.splits["val"] = TensorDataset(x[val], y[val])
         # A model or task with a parameter `points` gets this value.
         self.info = {"points": self.splits["train"].tensors}
 

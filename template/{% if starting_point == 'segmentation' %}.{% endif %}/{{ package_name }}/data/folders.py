@@ -17,6 +17,7 @@ from torch.utils.data import Dataset
 
 from ..engine.api import Data, UserError
 from ..engine.datasets.pictures import covering, opened, size_of
+from ..engine.folds import split_by_fold
 from ..engine.paths import files_below
 from ..engine.rng import Permutation
 from .shapes import normalise
@@ -31,6 +32,8 @@ Pair = tuple[str, str]
 class Folders(Data):
     """Pictures in `root/images/` and masks of the same names in `root/masks/`. `val_fraction` of them
     is held out. Or both folders in `root/train/`, `root/val/` and, if you have it, `root/test/`.
+    With `folds`, the pairs that are not for the test are cut into so many parts, and part `fold` is for
+    validation.
 
     A mask is a grey or palette picture of class numbers from 0. `ignored` and negative numbers are
     pixels without a class. A picture is scaled to fit into `size` (height, width); its mask, of the
@@ -49,6 +52,8 @@ class Folders(Data):
         val_fraction: float,
         shift: int,
         flip: bool,
+        folds: int | None = None,
+        fold: int = 0,
         info: Mapping[str, Any] | None = None,
         forgiving: bool = False,
     ) -> None:
@@ -60,7 +65,7 @@ class Folders(Data):
                 f"{val_fraction} above 0 and below 1, and data.shift={shift} at least 0."
             )
         self.root = Path(root).expanduser().absolute()
-        self.ignored, self.val_fraction = ignored, val_fraction
+        self.ignored, self.val_fraction, self.folds, self.fold = ignored, val_fraction, folds, fold
         self.sides, self.shift, self.flip = (sides[0], sides[1]), shift, flip
         self.found: dict[str, list[Pair]] | None = None
         if info is None:
@@ -86,6 +91,11 @@ class Folders(Data):
                 self.found["train"] = [p for i, p in enumerate(train) if i not in held]
             if not self.found["val"]:
                 raise UserError(f"{self.root} has no picture for validation. Give it at least 2.")
+            if self.folds is not None:
+                rest = sorted(self.found["train"] + self.found["val"])
+                parts = split_by_fold(np.zeros(len(rest)), self.folds, self.fold)
+                for name, part in zip(("train", "val"), parts, strict=True):
+                    self.found[name] = [rest[index] for index in part]
         return self.found
 
     def numbers(self, forgiving: bool) -> list[str]:
@@ -97,7 +107,8 @@ class Folders(Data):
             return UNKNOWN
 
         with ThreadPoolExecutor() as pool:
-            classes = 1 + max(pool.map(largest, self.pairs["train"]))
+            known = self.pairs["train"] + (self.pairs["val"] if self.folds is not None else [])
+            classes = 1 + max(pool.map(largest, known))
         if classes < 2 and not forgiving:
             raise UserError(
                 f"The masks have no class besides 0. The number {self.ignored} is none (data.ignored). "

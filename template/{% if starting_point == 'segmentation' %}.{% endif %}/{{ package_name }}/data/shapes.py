@@ -5,10 +5,11 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.utils.data import Dataset
+from torch.utils.data import ConcatDataset, Dataset, Subset
 
 from ..engine.api import Data, UserError
 from ..engine.datasets.pictures import read
+from ..engine.folds import split_by_fold
 
 NAMES = ("background", "disc", "box", "triangle")
 
@@ -17,10 +18,19 @@ class Shapes(Data):
     """Pictures of one to three discs, boxes and triangles on a textured ground, with noise.
 
     Pictures are `side` pixels wide and high. The training split has `size` pictures, the
-    validation and test splits a fifth of that each. They do not depend on the run's seed.
+    validation and test splits a fifth of that each. They do not depend on the run's seed. With `folds`,
+    the pictures of training and validation are cut into so many parts, and part `fold` is for validation.
     """
 
-    def __init__(self, side: int, size: int, shift: int, flip: bool) -> None:
+    def __init__(
+        self,
+        side: int,
+        size: int,
+        shift: int,
+        flip: bool,
+        folds: int | None = None,
+        fold: int = 0,
+    ) -> None:
         if side < 16 or size < 5 or shift < 0:
             raise UserError(
                 f"data.side={side} must be at least 16, data.size={size} at least 5 and "
@@ -28,13 +38,25 @@ class Shapes(Data):
             )
         self.info = {"shape": (3, side, side), "classes": len(NAMES), "class_names": list(NAMES)}
         self.side, self.size, self.shift, self.flip = side, size, shift, flip
+        self.folds, self.fold = folds, fold
 
     def split(self, name: str) -> Dataset:
         is_train = name == "train"
-        count = self.size if is_train else self.size // 5
-        border = self.shift if is_train else 0
+        if self.folds is None or name == "test":
+            return self.drawn(name, self.shift if is_train else 0, is_train)
+        pool: Dataset = ConcatDataset(
+            [self.drawn(own, self.shift, is_train) for own in ("train", "val")]
+        )
+        train, val = split_by_fold(np.zeros(self.size + self.size // 5), self.folds, self.fold)
+        return Subset(pool, (train if is_train else val).tolist())
+
+    def drawn(self, name: str, border: int, is_train: bool) -> Dataset:
+        count = self.size if name == "train" else self.size // 5
         seed = ("train", "val", "test").index(name)
         images, masks = draw(count, self.side + 2 * border, seed)
+        if not is_train:
+            middle = slice(border, border + self.side)
+            images, masks = images[..., middle, middle], masks[..., middle, middle]
         return Masked(images, masks, self.side, self.flip and is_train)
 
     def files(self, paths: Sequence[str]) -> Dataset:

@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from ..engine.api import Data, UserError
+from ..engine.folds import split_by_fold
 from ..engine.rng import Permutation
 
 MANY = 20
@@ -54,9 +55,6 @@ class Table(Data):
         if not (val_fraction > 0 and test_fraction >= 0 and val_fraction + test_fraction < 1):
             both = f"data.val_fraction={val_fraction} and data.test_fraction={test_fraction}"
             raise UserError(f"{both} must be above 0, and below 1 together.")
-        if folds is not None and not (folds >= 2 and 0 <= fold < folds):
-            most = f"from 0 to {folds - 1}" if folds >= 2 else "of at least 2 folds"
-            raise UserError(f"data.fold={fold} of data.folds={folds} must be {most}.")
         self.info = dict(self.fitted() if info is None else info)
 
     def load(self) -> pd.DataFrame:
@@ -94,25 +92,25 @@ class Table(Data):
         if len(groups) > max(1, len(values) / 2):
             many = f"{len(groups)} different values in {len(values)} rows"
             raise UserError(f"data.target: {many} are no classes. Set data.kind=regression.")
-        parts: dict[str, list[np.ndarray]] = {"train": [], "val": [], "test": []}
-        dealt = 0  # rows that are in a fold: each class goes on where the one before ended
+        parts: dict[str, list[np.ndarray]] = {"test": [], "val": [], "train": []}
+        classes = np.zeros(len(values), np.int64)
         for number, rows in enumerate(groups.values()):
             order = rows[Permutation(len(rows), key=number).slice(0, len(rows))]
             test = round(self.shares[1] * len(rows))
-            rest, place = order[test:], np.arange(len(rows) - test)
-            if self.folds is None:
-                is_held = place < round(self.shares[0] * len(rows))
-            else:
-                is_held = (dealt + place) % self.folds == self.fold
-                dealt += len(rest)
-            parts["test"].append(order[:test])
-            parts["val"].append(rest[is_held])
-            parts["train"].append(rest[~is_held])
+            val = test + round(self.shares[0] * len(rows))
+            for name, part in zip(parts, np.split(order, [test, val]), strict=True):
+                parts[name].append(part)
+            classes[rows] = number
         found = {name: np.sort(np.concatenate(own)) for name, own in parts.items()}
+        if self.folds is not None:
+            rest = np.sort(np.concatenate([found["train"], found["val"]]))
+            kept, held = split_by_fold(classes[rest], self.folds, self.fold)
+            found |= {"train": rest[kept], "val": rest[held]}
         for name in ("train", "val"):
             if not len(found[name]):
-                key = "val_fraction" if self.folds is None else "folds"
-                raise UserError(f"{len(values)} rows leave none for {name}. Change data.{key}.")
+                raise UserError(
+                    f"{len(values)} rows leave none for {name}. Change data.val_fraction."
+                )
         return found
 
     def fitted(self) -> dict[str, Any]:

@@ -23,6 +23,7 @@ from ..api import Data, Logger, Task
 from ..config.hints import hint
 from ..config.schema import OWN_KEYS
 from ..errors import Exit, UserError, nearest, of_device, one_line
+from ..folds import check_folds
 from ..machine.torch_internals import short_class
 from ..paths import ROOT
 from ..schedule import Schedule
@@ -87,6 +88,8 @@ def bind(
         )
     parameters, wanted = inspect.signature(target).parameters, argument_types(target)
     takes_any = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
+    if key == "data":
+        check_folds(section, parameters, takes_any)
     skipped = {"_target_", *own_keys(target, key)}
     arguments = {k: v for k, v in section.items() if k not in skipped}
     for argument, value in arguments.items():
@@ -114,7 +117,8 @@ def bind(
 
 def own_keys(target: Any, key: str) -> set[str]:
     """Return the keys of a section that the engine reads and the target does not take."""
-    return set(OWN_KEYS.get(key, ())) - inspect.signature(target).parameters.keys()
+    own = set(OWN_KEYS.get(key, ())) - {"folds", "fold"}  # the data make them
+    return own - inspect.signature(target).parameters.keys()
 
 
 def describe_error(error: BaseException) -> str:

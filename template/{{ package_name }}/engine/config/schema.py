@@ -275,7 +275,9 @@ GROUPS = ("data", "model", "loss", "mix", "optimizer", "scheduler", "logger", "t
 
 OWN_KEYS = {
     "data": {
-        "subset": "Train on a fixed part of the data: a number of samples, or a share of them."
+        "subset": "Train on a fixed part of the data: a number of samples, or a share of them.",
+        "folds": "Cross-validation: cut all data but the test split into so many parts.",
+        "fold": "Number of the part that is held out for validation: 0,1,2,3,4.",
     },
     "optimizer": {
         "groups": "Parameter groups, such as [{name: head, match: 'fc.*'}, {name: rest, match: '*'}].",

@@ -8,10 +8,12 @@ from fnmatch import fnmatchcase
 from functools import partial
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from ..errors import UserError
+from ..folds import split_by_fold
 from ..paths import PICTURES, files_below
 from ..rng import Permutation
 from ..text import logger
@@ -95,6 +97,18 @@ def by_folders(folder: Path, shares: Mapping[str, float], skip: Sequence[str] | 
 def _folders(folder: Path, skip: Sequence[str]) -> list[str]:
     names = (path.name for path in folder.iterdir() if path.is_dir())
     return sorted(n for n in names if n[0] != "." and not any(fnmatchcase(n, s) for s in skip))
+
+
+def in_folds(found: Found, folds: int, fold: int) -> Found:
+    """Validate with fold `fold` of all pictures that are not for the test. Raises `UserError`."""
+    names, splits = found
+    paths = [path for split in ("train", "val") for path in splits[split][0]]
+    order = sorted(range(len(paths)), key=paths.__getitem__)  # `val_fraction` does not matter
+    labels = torch.cat([splits["train"][1], splits["val"][1]])[order]
+    kinds = np.unique(labels, axis=0, return_inverse=True)[1]  # of several labels: the same ones
+    parts = zip(("train", "val"), split_by_fold(kinds, folds, fold), strict=True)
+    cut = {name: ([paths[order[i]] for i in part], labels[part]) for name, part in parts}
+    return names, {**splits, **cut}
 
 
 def without(found: Found, folder: Path, listed: Path) -> Found:

@@ -16,7 +16,7 @@ from ..config.schema import Rule, check_value
 from ..errors import UserError
 from ..text import logger
 from .arrays import Canvases
-from .finding import Found, by_folders, without
+from .finding import Found, by_folders, in_folds, without
 from .looking import in_threads, look
 from .pictures import Decoding
 from .windows import NO_SAMPLES, PictureData, PictureFiles, Samples, normalisation
@@ -33,6 +33,8 @@ class ImageFolder(PictureData):
 
     `augment`: changes to training pictures (see `Augment`). If RandomResizedCrop is the first of them,
     it cuts boxes from the whole pictures, instead of `shift`.
+
+    `folds` and `fold`: cross-validation, over the pictures of train and val. See engine/folds.py.
 
     `in_memory` reads each split once, at the start. The batches stay the same.
 
@@ -59,6 +61,8 @@ class ImageFolder(PictureData):
         skip: list[str] | None = None,
         leave_out: str | None = None,
         augment: list[Any] | None = None,
+        folds: int | None = None,
+        fold: int = 0,
         info: Mapping[str, Any] | None = None,
         forgiving: bool = False,
     ) -> None:
@@ -84,7 +88,8 @@ class ImageFolder(PictureData):
             raise UserError(f"data.size={size} must be a number of pixels, or [height, width].")
         self.folder = Path(root).expanduser().absolute()
         self.shift, self.flip, self.in_memory, self.augment = shift, flip, in_memory, augment
-        self.skip, self.leave_out, self.shares = skip, leave_out, {"val": val_fraction}
+        self.skip, self.leave_out, self.folds = skip, leave_out, folds and (folds, fold)
+        self.shares = {"val": val_fraction}
         if test_fraction:
             self.shares["test"] = test_fraction
         if info is None:
@@ -111,6 +116,8 @@ class ImageFolder(PictureData):
         found = self.find()
         if self.leave_out is not None:
             found = without(found, self.folder, Path(self.leave_out))
+        if self.folds:
+            found = in_folds(found, *self.folds)
         return found[0], {k: Samples(str(self.folder), *own) for k, own in found[1].items()}
 
     @cached_property

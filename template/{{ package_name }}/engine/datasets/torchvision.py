@@ -13,6 +13,7 @@ import numpy as np
 
 from ..config.schema import Rule, check_value
 from ..errors import UserError, one_line
+from ..folds import split_by_fold
 from ..rng import Permutation
 from . import SPLIT_KEY
 from .arrays import ArrayImages
@@ -37,7 +38,7 @@ class TorchvisionImages(PictureData):
     """One of torchvision's image sets, in memory.
 
     The published test set is the test split. `val_size` pictures of the training set are held out
-    for validation.
+    for validation. Or `folds` and `fold` cut the training set: cross-validation.
     """
 
     def __init__(
@@ -50,11 +51,14 @@ class TorchvisionImages(PictureData):
         mean: float | list[float],
         std: float | list[float],
         augment: list[Any] | None = None,
+        folds: int | None = None,
+        fold: int = 0,
         info: Mapping[str, Any] | None = None,
     ) -> None:
         """augment: see `Augment`. With the `info` of a run, the files are read when a split is asked for."""
         check_value("data.dataset", dataset, Rule(one_of=_NAMES))
         self.dataset, self.root, self.val_size = dataset, root, val_size
+        self.folds = folds and (folds, fold)
         self.normal, self.moved, self.augment = (mean, std), (shift, flip), augment
         if info is None:
             images, _, names = self.training
@@ -74,9 +78,12 @@ class TorchvisionImages(PictureData):
         """Raises `UserError`."""
         images, labels, _ = self.training
         test_images, test_labels, _ = _load(self.dataset, self.root, train=False)
-        check_value("data.val_size", self.val_size, Rule(at_least=1, below=len(labels)))
-        order = Permutation(len(labels), SPLIT_KEY).slice(0, len(labels))
-        held_out, rest = np.sort(order[: self.val_size]), np.sort(order[self.val_size :])
+        if self.folds:
+            rest, held_out = split_by_fold(labels, *self.folds)
+        else:
+            check_value("data.val_size", self.val_size, Rule(at_least=1, below=len(labels)))
+            order = Permutation(len(labels), SPLIT_KEY).slice(0, len(labels))
+            held_out, rest = np.sort(order[: self.val_size]), np.sort(order[self.val_size :])
         return {
             "train": ArrayImages(images[rest], labels[rest], *self.normal, *self.moved),
             "val": ArrayImages(images[held_out], labels[held_out], *self.normal),
