@@ -90,8 +90,7 @@ def browsed(site) -> Iterator:
 def test_the_search_finds_a_page(browsed, words, title):
     page, address = browsed
     page.goto(f"{address}/index.html")
-    page.locator("input.md-search__input").click()
-    page.locator("input.md-search__input").fill(words)
+    page.locator("input.md-search__input").press_sequentially(words)  # the page listens to keys
     page.locator(".md-search-result__item", has_text=title).first.wait_for(timeout=20_000)
 
 
