@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 import torch
-from digits.engine.run import checkpoint
+from digits.engine.run import names
 from digits.engine.run.saver import Saver
 
 folder, naive = Path(sys.argv[1]), sys.argv[2] == "naive"
@@ -25,7 +25,7 @@ for step in itertools.count(1):
     torch._foreach_zero_(list(state["model"].values()))
     torch._foreach_add_(list(state["model"].values()), step)
     if naive:
-        torch.save(state, checkpoint.path_of(folder, 1))
+        torch.save(state, names.path_of(folder, 1))
         torch.save(state, folder / "best.pt")
     else:
         saver.save(state, step, best=step % 2 == 0)

@@ -30,7 +30,7 @@ Beside it:
 The rooms:
 
     config/    keys with their meaning and rules, composing, stored configs, sweeps    (no torch)
-    machine/   device, precision, processes, private parts of torch
+    machine/   device, precision, processes, divided parameters, private parts of torch
     run/       the run folder: lock, manifest, checkpoints, saver, resuming; jobs of sweeps
     batches/   the plan of an epoch, the loader
     build/     _target_ → object, optimizer and parameter groups, first batch, init_from

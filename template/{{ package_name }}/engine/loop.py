@@ -22,13 +22,14 @@ from .log.statistics import Statistics
 from .machine import distributed
 from .machine.device import autocast, ended, to_device
 from .machine.distributed import RANK, WORLD_SIZE, Vote
+from .machine.sharding import is_sharded
 from .machine.torch_internals import look_for_not_finite
 from .means import Mean, parts_of_whole, value_and_n
 from .progress import Progress, not_finite
 from .rng import Domain
 from .run import checkpoint
 from .run.folder import Run
-from .run.saver import Saver, bad_places
+from .run.saver import bad_places
 from .validation import Hooks, evaluate_split, test_best
 
 
@@ -150,7 +151,7 @@ class Steps:
 
     def gradients_shared(self, last: bool) -> AbstractContextManager[Any]:
         """Return the context of a micro-batch: processes share gradients only in the last one."""
-        if WORLD_SIZE == 1 or last:
+        if last or self.parts.replicated is None:
             return nullcontext()
         context: AbstractContextManager[Any] = self.parts.replicated.no_sync()
         return context
@@ -190,7 +191,7 @@ class Loop(Steps):
             self.pending = state["pending"] and is_due  # not if this was the end of a shorter run
         start = {**parts.model.state_dict(), **parts.loss.state_dict()}
         masks = set(bad_places(start)) - parts.parameters.keys()  # infinite, and not trained
-        self.saver = Saver(run.checkpoints, self.config.keep_last, masks)
+        self.saver = parts.new_saver(run.checkpoints, masks)
         self.first_step = self.step + 1  # of this process, from 1
         self.report = Report(parts, run.folder, self.step, validates_again=self.pending)
         self.media = Media(parts, run, self.report.loggers)
@@ -327,7 +328,7 @@ class Loop(Steps):
         """Begin to write a checkpoint of this step. With `best`, it is best.pt as well."""
         self.fetch()
         self.saved_at = self.step
-        if distributed.is_main():
+        if distributed.is_main() or is_sharded(self.config):
             with self.report.aside("save"):
                 self.report.flush()  # a kill after the save must not lose values logged before it
                 self.saver.save(self.state_dict(), self.step, best)

@@ -74,7 +74,24 @@ def not_written(path: Path | str, error: OSError, needed: int = 0) -> SaveError:
 def delete_temporary_files(folder: Path) -> None:
     """Delete the half-written files that a killed process left in `folder`."""
     for stray in folder.glob(".*.tmp"):
-        stray.unlink(missing_ok=True)
+        remove(stray)
+
+
+def remove(path: Path) -> None:
+    """Delete a file, a link or a folder, if it exists. A folder vanishes from its name at once."""
+    if path.is_dir() and not path.is_symlink():
+        hidden = path.with_name(f".{path.name}.{secrets.token_hex(8)}.tmp".replace("..", "."))
+        shutil.rmtree(path.rename(hidden), ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def disk_error(error: Exception) -> Exception:
+    """Return the error of the disk that caused another error, or the error itself."""
+    cause: BaseException | None = error
+    while cause is not None and not isinstance(cause, OSError):
+        cause = cause.__cause__ or cause.__context__  # torch.save hides it
+    return cause or error
 
 
 def refuse_links(folder: Path) -> None:

@@ -21,14 +21,9 @@ from .build.target import build
 from .config.schema import Config
 from .errors import UserError
 from .losses import say_what_counts
-from .machine.device import (
-    choose_device,
-    choose_precision,
-    make_fingerprint,
-    move_model,
-    set_flags,
-)
+from .machine.device import choose_device, choose_precision, make_fingerprint, move_model, set_flags
 from .machine.distributed import WORLD_SIZE, from_main, is_main
+from .machine.sharding import is_sharded, refuse_unfit, shard
 from .machine.torch_internals import leave_compiler_out
 from .rng import Domain
 from .schedule import Horizon
@@ -56,7 +51,8 @@ def build_model(config: Config, info: Mapping[str, Any] | None = None) -> Built:
     info = {**data.info, **(info or {})}
     seed(1)
     model: nn.Module = build(config.model, "model", nn.Module, allowed, info)
-    model = move_model(model, device, config.channels_last)
+    if not is_sharded(config):  # else it may be too large for one device
+        model = move_model(model, device, config.channels_last)
     seed(2)
     loss = say_what_counts(build(config.loss, "loss", nn.Module, allowed, info), config.loss)
     loss = loss.to(device)
@@ -135,6 +131,7 @@ def build_parts(config: Config, initialise: bool = True) -> Parts:
 
     initialise: False if the weights come from a checkpoint. Then `init_from` is not read.
     """
+    refuse_unfit(config)
     built = build_model(config)
     device, data, model, loss = built.device, built.data, built.model, built.loss
     allowed, info = config.allowed_packages, built.info
@@ -150,6 +147,7 @@ def build_parts(config: Config, initialise: bool = True) -> Parts:
         model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
     if config.init_from is not None and initialise:
         init_from(model, loss, Path(config.init_from), config.init_rename)
+    twin = shard(config, model, loss, device, built.precision)
     parameters = named_parameters(model, loss)
     if config.compile == "false":
         leave_compiler_out()
@@ -159,7 +157,7 @@ def build_parts(config: Config, initialise: bool = True) -> Parts:
     horizon = Horizon(total_steps, steps_per_epoch, config.lr, config.monitor_mode, validates)
     return Parts(
         **{**vars(built), "model": model},
-        averaged=build_averaged(config, model, optimizer),
+        averaged=build_averaged(config, model, optimizer, twin),
         mix=build_mix(config, info),
         parameters=parameters,
         optimizer=optimizer,
@@ -168,5 +166,5 @@ def build_parts(config: Config, initialise: bool = True) -> Parts:
         val=val,
         total_steps=total_steps,
         val_interval=val_interval,
-        fingerprint=make_fingerprint(device, data.fingerprint()),
+        fingerprint=make_fingerprint(device, data.fingerprint(), config.parallel),
     )

@@ -16,6 +16,7 @@ from .log.announce import announce, announce_end, save_curves
 from .log.console import close_log, open_file, open_log
 from .loop import Loop
 from .machine import distributed
+from .machine.sharding import is_sharded
 from .run.facts import describe_start, timestamp, weights_sha256
 from .run.folder import Run, create_run, refuse_other_groups
 from .run.resume import find_checkpoint, record_resumed, refuse_changes
@@ -29,7 +30,7 @@ def train(job: Job, loop_type: type[Loop] = Loop) -> float | None:
     open_log(job.config.log.level)
     made = job.run
     # A checkpoint holds all weights. The file of `init_from` may be gone.
-    initialise = made is None or not glob("*.pt", root_dir=made.checkpoints)
+    initialise = made is None or not glob("*", root_dir=made.checkpoints)
     parts = build_parts(job.config, initialise=initialise)
     check_one_batch(parts, is_new=made is None)
     if made is None and distributed.is_main():
@@ -70,7 +71,7 @@ def restore(parts: Parts, run: Run) -> dict[str, Any] | None:
     config, stored = parts.config, read_config(run.folder)
     changed = changed_keys(stored, config)
     refuse_changes(changed, parts.scheduler.can_be_extended, parts.validation_reader)
-    state = find_checkpoint(run, stored)
+    state = find_checkpoint(run, stored, is_sharded(config))
     if state is not None:
         refuse_other_groups(run.folder, {group["name"] for group in parts.optimizer.param_groups})
         parts.load_state_dict(state)

@@ -15,6 +15,7 @@ from ..errors import UserError
 from ..losses import counting
 from ..machine.device import autocast, move_model, to_device
 from ..machine.distributed import WORLD_SIZE, from_all
+from ..machine.sharding import is_sharded
 from ..means import value_and_n
 from ..rng import Domain
 from ..text import logger, number
@@ -86,7 +87,8 @@ def _check_mean(parts: Parts, loader: Loader, loss: Any) -> None:
     micro_batch = plan.batch_size // plan.micro_batches
     size = min(64, 4 * micro_batch, plan.size)  # without gradients, four take less memory than one
     takes = (loader.seconds or 0) * 3 * size / micro_batch  # seconds
-    if size < 2 or takes > 1 or not (is_divided or plan.steps > 1):
+    # Processes with a divided model must call it equally often, so a clock must not decide.
+    if size < 2 or takes > 1 or is_sharded(parts.config) or not (is_divided or plan.steps > 1):
         return
     samples = np.linspace(0, plan.size - 1, size).astype(int)  # they may be sorted by class
     samples = samples if parts.val else plan.samples(0)[:size]
@@ -135,6 +137,9 @@ def materialise(built: Built, loader: Loader) -> None:
     """Send the first batch through lazy modules: they learn their shapes. Raises `UserError`."""
     if not lazy_modules(built):
         return
+    if is_sharded(built.config):
+        name = f"the lazy module '{lazy_modules(built)[0]}'. Give it its sizes"
+        raise UserError(f"parallel={built.config.parallel} does not work with {name}.")
     batch = to_device(loader.first(), built.device, built.config.channels_last)
     ctx = Context(0, 1, training=True, device=built.device)
     rng.seed_all(rng.make_key(built.config.seed, Domain.INIT, 5))

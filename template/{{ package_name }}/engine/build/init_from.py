@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from ..errors import UserError, one_line
 from ..run import checkpoint
 from ..run.facts import CHECKPOINT, misfit
+from ..run.names import is_one
 from ..text import say
 
 Weights = dict[str, Tensor]
@@ -89,7 +90,7 @@ def _without_prefix(key: str, own: Collection[str]) -> str:
 
 def read_weights(path: Path) -> Weights:
     """Return the state dict in a file, on the CPU. Runs no code from it. Raises `UserError`."""
-    if not os.path.isfile(path):
+    if not is_one(path):
         what = "is a folder" if os.path.isdir(path) else "does not exist"
         raise UserError(f"init_from={path.absolute()} {what}. Name a file: checkpoints/best.pt.")
     try:
@@ -97,9 +98,12 @@ def read_weights(path: Path) -> Weights:
             from safetensors.torch import load_file
 
             return load_file(path)
-        if zipfile.is_zipfile(path):
-            checkpoint.check_bytes(path)
-        state = torch.load(path, map_location="cpu", weights_only=True)
+        if path.is_dir():
+            state = checkpoint.load(path)
+        else:
+            if zipfile.is_zipfile(path):
+                checkpoint.check_bytes(path)
+            state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # damaged files raise errors of many types
         if isinstance(error, pickle.UnpicklingError) and "Unsupported" in str(error):
             raise UserError(

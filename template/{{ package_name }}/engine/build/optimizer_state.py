@@ -133,9 +133,17 @@ def _small(groups: Groups, sparse: Collection[str]) -> Groups:
         named = named_tensors([group])
         kinds = {(p.ndim, p.dtype, name in sparse): (name, p.detach()) for name, p in named}
         names = [name for name, _ in kinds.values()]
-        tensors = [nn.Parameter(p[(slice(4),) * p.ndim].clone()) for _, p in kinds.values()]
+        tensors = [nn.Parameter(_corner(p)) for _, p in kinds.values()]
         small.append({**group, "names": names, "params": tensors})
     return small
+
+
+def _corner(tensor: torch.Tensor) -> torch.Tensor:
+    if hasattr(tensor, "to_local"):  # of a divided one, this process may hold nothing
+        return torch.ones(
+            [min(4, n) for n in tensor.shape], dtype=tensor.dtype, device=tensor.device
+        )
+    return tensor[(slice(4),) * tensor.ndim].clone()
 
 
 def _train(optimizer: Optimizer, steps: range, sparse: Collection[str]) -> None:

@@ -1,7 +1,7 @@
 """The objects that a run is made of."""
 
 import copy
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -19,8 +19,10 @@ from ..batches.loader import Loader
 from ..config.schema import Config, is_count_or_share
 from ..errors import UserError
 from ..machine.distributed import WORLD_SIZE, is_main, sum_over_processes
+from ..machine.sharding import divided, is_sharded
 from ..machine.torch_internals import for_each
 from ..rng import Domain, Permutation
+from ..run.saver import Saver
 from ..schedule import Schedule
 from ..text import logger
 from .optimizer import check_trained
@@ -31,8 +33,11 @@ from .target import bind, build, locate, own_keys
 class Averaged:
     """An exponential moving average of a model's weights: e ← decay · e + (1 - decay) · w."""
 
-    def __init__(self, model: nn.Module, decay: float, warmup: bool = False) -> None:
-        self.model = copy.deepcopy(model).requires_grad_(False)
+    def __init__(
+        self, model: nn.Module, decay: float, warmup: bool = False, twin: nn.Module | None = None
+    ) -> None:
+        """twin: a copy of `model`, if it cannot be copied any more."""
+        self.model = (copy.deepcopy(model) if twin is None else twin).requires_grad_(False)
         self.decay, self.warmup = decay, warmup
         self.updates = 0  # one for each optimizer step
 
@@ -65,13 +70,20 @@ class ScheduleFree(Averaged):
         for_each("copy_", list(model.parameters()), trained)  # going there and back rounds
 
 
-def build_averaged(config: Config, model: nn.Module, optimizer: Optimizer) -> Averaged | None:
-    """Return the weights to evaluate, if they are not those that are trained. Raises `UserError`."""
+def build_averaged(
+    config: Config, model: nn.Module, optimizer: Optimizer, twin: nn.Module | None = None
+) -> Averaged | None:
+    """Return the weights to evaluate, if they are not those that are trained. Raises `UserError`.
+
+    twin: a copy of `model`, if it cannot be copied any more.
+    """
+    if is_schedule_free(optimizer) and is_sharded(config):
+        raise UserError(f"parallel={config.parallel} does not work with a schedule-free optimizer.")
     if config.ema_decay is None:
         return ScheduleFree(model, optimizer) if is_schedule_free(optimizer) else None
     if is_schedule_free(optimizer):
         raise UserError("A schedule-free optimizer averages weights itself. Set ema_decay=null.")
-    return Averaged(model, config.ema_decay, config.ema_warmup)
+    return Averaged(model, config.ema_decay, config.ema_warmup, twin)
 
 
 @dataclass
@@ -134,7 +146,7 @@ class Parts(Built):
     def wrapped_model(self) -> nn.Module:
         """What a training step calls: the model, shared with other processes and compiled."""
         forward = self.model
-        if WORLD_SIZE > 1:
+        if WORLD_SIZE > 1 and not is_sharded(self.config):
             devices = [self.device] if self.device.type == "cuda" else None
             # Networks trained in turn leave one another without gradients.
             forward = self.replicated = DistributedDataParallel(
@@ -150,7 +162,7 @@ class Parts(Built):
     def average_gradients(self, divisor: Tensor | float | None) -> None:
         """Average the gradients of the loss's own parameters over the processes, which the
         replicated model does not. Divide all gradients by the sum of `divisor` over the processes."""
-        if WORLD_SIZE > 1:
+        if WORLD_SIZE > 1 and not is_sharded(self.config):
             for parameter in self.loss.parameters():
                 if parameter.grad is not None:
                     sum_over_processes(parameter.grad).div_(WORLD_SIZE)
@@ -192,8 +204,9 @@ class Parts(Built):
             **(self.own_state() if self.held_state is None else self.held_state),
         }
 
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+    def load_state_dict(self, state: dict[str, Any]) -> None:
         """Load a checkpoint. Raises `UserError` if its tensors do not fit."""
+        state = self.placed(state)
         self.load_built(state)
         if self.averaged is not None:
             load_weights(self.averaged.model, state["ema"] or state["model"], "ema")
@@ -204,6 +217,26 @@ class Parts(Built):
         except (LookupError, TypeError, AttributeError, ValueError) as error:
             raise UserError(cannot_use(error)) from error
         self.scheduler.load_state_dict(state["scheduler"])
+
+    def placed(self, state: dict[str, Any]) -> dict[str, Any]:
+        """Return a checkpoint with the parts of its tensors that this process holds."""
+        if not is_sharded(self.config):
+            return state
+        own = {**self.model.state_dict(), **self.loss.state_dict(prefix="loss.")}
+        state, unread = divided(state, own, self.config, self.device)
+        if unread:
+            from ..run.sharded_checkpoint import read_parts  # here: it takes a second to import
+
+            read_parts(Path(state["folder"]), unread, state["files"])
+        return state
+
+    def new_saver(self, folder: Path, masks: Collection[str]) -> Saver:
+        """Return what writes checkpoints. masks: names of tensors that may be infinite."""
+        kind = Saver
+        if is_sharded(self.config):
+            from ..run.sharded_saver import ShardedSaver as kind  # here, as above
+
+        return kind(folder, self.config.keep_last, masks)
 
     def copy_gradients(self) -> None:
         for q in self.parameters.values():

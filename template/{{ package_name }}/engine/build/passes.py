@@ -25,6 +25,7 @@ from ..config.schema import Config
 from ..errors import DeviceError, Exit, UserError, of_device
 from ..machine.device import autocast, map_tensors, to_device
 from ..machine.distributed import RANK, WORLD_SIZE, from_all
+from ..machine.sharding import buffers_kept, is_sharded
 from ..means import value_and_n
 from ..rng import Domain
 from ..text import logger
@@ -49,8 +50,10 @@ def copied(parts: Parts) -> Parts:
     # A result of a computation, such as weight_norm's, cannot be copied.
     shared = [t for t in held if isinstance(t, nn.Parameter) or getattr(t, "grad_fn", None)]
     own = {name: getattr(parts, name) for name in ("model", "loss", "task", "metrics")}
+    if is_sharded(parts.config):
+        shared += [parts.model, parts.loss]
     try:
-        return replace(parts, **copy.deepcopy(own, {id(tensor): tensor for tensor in shared}))
+        return replace(parts, **copy.deepcopy(own, {id(thing): thing for thing in shared}))
     except Exception:  # some cannot be copied, such as a model with an open file
         return parts
 
@@ -108,7 +111,8 @@ def _weights_kept(parts: Parts) -> Iterator[None]:
     is_small = sum(weight.nbytes for weight in weights) < _SMALL
     kept = [weight.detach().clone() for weight in weights if is_small]
     try:
-        yield
+        with buffers_kept(parts.model) if is_sharded(parts.config) else contextlib.nullcontext():
+            yield
     finally:
         for weight in weights:
             weight.grad = None

@@ -175,6 +175,12 @@ class Config:
     contiguous: bool | None = key(
         None, "Lay out images contiguously, as NCHW. null: as the data return them."
     )
+    parallel: str = key(
+        "ddp",
+        "With several processes, ddp: each holds the whole model; fsdp: they divide it; hsdp: those of a "
+        "host divide it.",
+        one_of=("ddp", "fsdp", "hsdp"),
+    )
     sync_batchnorm: bool = key(
         False, "With several processes, batch norm takes its statistics over all of them."
     )
@@ -296,7 +302,7 @@ OWN_KEYS = {
 _OPERATIONAL = """
     device workers data_on_device val_every_epochs val_every_steps save_every_epochs
     save_every_steps keep_last max_minutes resume allow_changed_data allowed_packages profile dry_run
-    log find_lr logger tags test detect_anomaly
+    log find_lr logger tags test detect_anomaly parallel
 """
 OPERATIONAL = frozenset(_OPERATIONAL.split())
 """Top-level keys that a resumed run may change, because they do not change the result."""

@@ -19,6 +19,7 @@ from ..api import Context, Logger
 from ..build.parts import Parts
 from ..build.target import describe_error
 from ..machine.device import autocast
+from ..machine.sharding import is_sharded
 from ..machine.torch_internals import version
 from ..run.folder import Run
 from ..text import logger
@@ -29,7 +30,8 @@ class Media:
 
     def __init__(self, parts: Parts, run: Run, loggers: Sequence[Logger]) -> None:
         self.parts, self.run, self.loggers = parts, run, loggers
-        is_wanted = parts.config.log.images > 0
+        self.is_alone = not is_sharded(parts.config)  # else all processes would have to compute
+        is_wanted = parts.config.log.images > 0 and self.is_alone
         self.draws = is_wanted and self._is_taken("images")
         self.shows = self.draws or (is_wanted and self._is_taken("texts"))
 
@@ -46,7 +48,7 @@ class Media:
         self._send("begin", ctx.step, dataclasses.asdict(p.config), self.run.manifest())
         if ctx.step > 1:  # the run has sent the rest before it was resumed
             return
-        if p.config.log.graph and self._is_taken("graph"):
+        if p.config.log.graph and self.is_alone and self._is_taken("graph"):
             with self._harmless("graph is"), warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # the tracer is deprecated
                 values = p.task.example(batch)

@@ -146,7 +146,7 @@ def prefetched(batches: Iterable[Any], device: torch.device) -> Iterator[Any]:
             yield batch
 
 
-def make_fingerprint(device: torch.device, data: str) -> dict[str, Any]:
+def make_fingerprint(device: torch.device, data: str, parallel: str = "ddp") -> dict[str, Any]:
     """Return what the bits of a result depend on besides the config. `data`: that of the data."""
     versions = {"python": platform.python_version()}
     if device.type == "cuda":  # one version of torch exists for several of these
@@ -162,6 +162,7 @@ def make_fingerprint(device: torch.device, data: str) -> dict[str, Any]:
         "device": _describe(device),
         "threads": torch.get_num_threads(),
         "world_size": WORLD_SIZE,
+        "parallel": parallel,
         "data": data,
     }
 

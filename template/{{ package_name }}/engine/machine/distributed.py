@@ -140,7 +140,7 @@ def start(seconds: float | None = None) -> None:
     _dist.init_process_group(
         backend, store=store, rank=RANK, world_size=WORLD_SIZE, timeout=patience
     )
-    _hosts = _dist.new_group(backend="gloo", timeout=timedelta(minutes=30))
+    _hosts = new_group()
     _voters = _dist.new_group(backend="gloo", timeout=patience)
     if WORLD_SIZE > LOCAL_WORLD_SIZE:
         _refuse_separate_disks()
@@ -193,13 +193,18 @@ def from_main(value: Any) -> Any:
     return box[0]
 
 
-def from_all(value: Any) -> list[Any]:
+def from_all(value: Any, group: Any = None) -> list[Any]:
     """Return the values of all processes, in the order of ranks, in all processes."""
     if _hosts is None:
         return [value]
     gathered: list[Any] = [None] * WORLD_SIZE
-    _dist.all_gather_object(gathered, value, group=_hosts)
+    _dist.all_gather_object(gathered, value, group=group or _hosts)
     return gathered
+
+
+def new_group() -> Any:
+    """Return another group of all processes, for a thread. Its members wait up to 30 minutes."""
+    return _dist.new_group(backend="gloo", timeout=timedelta(minutes=30))
 
 
 def sum_over_processes(value: Any) -> Any:

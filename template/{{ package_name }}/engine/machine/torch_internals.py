@@ -35,6 +35,7 @@ def _has(owner: object, *names: str) -> bool:
 
 def for_each(method: str, tensors: list[Tensor], *arguments: Any) -> None:
     """Call an in-place method of each tensor. A list among the arguments has one for each."""
+    tensors, arguments = _local(tensors), tuple(map(_local, arguments))
     if _has(torch, f"_foreach_{method}"):
         getattr(torch, f"_foreach_{method}")(tensors, *arguments)
         return
@@ -46,6 +47,7 @@ def for_each(method: str, tensors: list[Tensor], *arguments: Any) -> None:
 def look_for_not_finite(tensors: list[Tensor], found: Tensor, calls: Tensor) -> None:
     """Set the scalar `found` to 1 if a tensor holds an infinity or a NaN. Then, and from then on,
     add 1 to the scalar `calls`. All are on one device."""
+    tensors = _local(tensors)
     kinds = set(map(_kind, tensors))
     name = "_amp_foreach_non_finite_check_and_unscale_"
     if kinds == {(torch.float32, torch.strided)} and _is_allowed and hasattr(torch, name):
@@ -58,6 +60,12 @@ def look_for_not_finite(tensors: list[Tensor], found: Tensor, calls: Tensor) -> 
 
 
 _kind = attrgetter("dtype", "layout")
+
+
+def _local(value: Any) -> Any:
+    """Return a list of divided tensors as their parts in this process, another value as it is."""
+    is_divided = isinstance(value, list) and value and hasattr(value[0], "to_local")
+    return [tensor.to_local() for tensor in value] if is_divided else value
 
 
 @cache
@@ -245,6 +253,9 @@ class ShortSGD(SGD):
     _plain_step = staticmethod(inspect.unwrap(SGD.step))
 
     def step(self, closure: Callable[[], Any] | None = None) -> Any:  # type: ignore[override]
+        for group in self.param_groups:
+            if hasattr(group["params"][0], "to_local"):
+                group["fused"] = False  # this kernel takes no divided tensors
         with torch.set_grad_enabled(self.defaults["differentiable"]):
             return self._plain_step(self, closure)
 

@@ -4,7 +4,6 @@ import errno
 import itertools
 import os
 import pickle
-import re
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,70 +13,45 @@ import torch
 
 from ..errors import one_line
 from ..machine.device import map_tensors
-from ..paths import not_written, replacing
+from ..paths import disk_error, not_written, remove, replacing
 from .facts import CHECKPOINT, misfit
+from .names import BEST, SHARDED_BEST, Damaged, Unusable, newest_first
 
 FORMAT = 1  # layout of the file
 INTERFACE = 1  # version of the interface in api.py that the run was made with
-
-BEST = "best.pt"
-_NAME = re.compile(r"step-(\d{8,})\.pt")
-
-
-class Unusable(Exception):
-    """A file that is not a checkpoint which this version can go on from."""
-
-    def __init__(self, path: Path, why: str) -> None:
-        super().__init__(f"{path.name} {why}")
-        self.path = path
-
-
-class Damaged(Unusable):
-    """A checkpoint whose bytes have changed on the disk."""
-
-
-def path_of(folder: Path, step: int) -> Path:
-    return folder / f"step-{step:08d}.pt"
-
-
-def newest_first(folder: Path) -> list[Path]:
-    """The numbered checkpoints of a run, found by listing."""
-    found = [(int(m[1]), p) for p in folder.glob("step-*.pt") if (m := _NAME.fullmatch(p.name))]
-    return [path for _, path in sorted(found, reverse=True)]
 
 
 def save(state: Mapping[str, Any], path: Path, best: bool = False) -> None:
     """Write `state` to `path`, atomically and durably; best.pt too if `best`. Raises `SaveError`."""
     try:
         with replacing(path) as numbered:
-            _write(state, numbered)
+            write(state, numbered)
             if best:  # first, because the numbered checkpoint says that best.pt is there
                 with replacing(path.with_name(BEST)) as second:
                     try:
                         os.link(numbered, second)  # no checkpoint ever changes
                     except OSError:  # a file system without hard links
-                        _write(state, second)
-                _sync(path.parent)
-        _sync(path.parent)
+                        write(state, second)
+                remove(path.with_name(SHARDED_BEST))
+                sync(path.parent)
+        sync(path.parent)
     except (OSError, RuntimeError) as error:
-        cause: BaseException | None = error
-        while cause is not None and not isinstance(cause, OSError):
-            cause = cause.__cause__ or cause.__context__  # torch.save hides the I/O error
-        if cause is None:
+        cause = disk_error(error)
+        if not isinstance(cause, OSError):
             raise
         sizes: list[int] = []
         map_tensors(lambda tensor: sizes.append(tensor.nbytes), state)
         raise not_written(path, cause, sum(sizes)) from error
 
 
-def _write(state: Mapping[str, Any], path: Path) -> None:
+def write(state: Mapping[str, Any], path: Path) -> None:
     with open(path, "xb") as file:
         torch.save(dict(state), file)
         file.flush()
         os.fsync(file.fileno())
 
 
-def _sync(folder: Path) -> None:
+def sync(folder: Path) -> None:
     """Wait until the names in a folder are on the disk."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
@@ -90,8 +64,10 @@ def prune(newest: Path, keep: int | None) -> None:
     """Delete numbered checkpoints up to `newest`, except for the last `keep`. None: keep all."""
     # Later ones belong to another run or cannot be used. They stay and do not count.
     older = itertools.dropwhile(lambda path: path != newest, newest_first(newest.parent))
+    best = (newest.parent / SHARDED_BEST).resolve()
     for path in itertools.islice(older, keep, None) if keep is not None else ():
-        path.unlink(missing_ok=True)
+        if path.resolve() != best:
+            remove(path)
 
 
 def load(path: Path, mapped: bool = False) -> dict[str, Any]:
@@ -99,13 +75,21 @@ def load(path: Path, mapped: bool = False) -> dict[str, Any]:
 
     mapped: leave the tensors in the file. Raises `Damaged`, `Unusable`; OSError of the disk.
     """
-    check_bytes(path)
+    is_sharded = path.is_dir()
+    file = path / "state.pt" if is_sharded else path
+    if is_sharded and not file.exists():
+        raise Damaged(path, "is damaged: its file state.pt is missing")
+    check_bytes(file, path)
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
+        state = torch.load(file, map_location="cpu", weights_only=True, mmap=mapped)
+        if is_sharded:
+            from . import sharded_checkpoint  # here: it takes a second to import
+
+            state = sharded_checkpoint.opened(path, state, mapped)
     except pickle.UnpicklingError as error:
         why = "holds more than tensors and plain values; loading it could run code"
         raise Unusable(path, why) from error
-    except (MemoryError, OSError):
+    except (MemoryError, OSError, Damaged):
         raise
     except Exception as error:  # a file of another kind makes torch raise errors of many kinds
         raise Unusable(path, f"cannot be loaded: {one_line(error)[:120]}") from error
@@ -118,7 +102,7 @@ def load(path: Path, mapped: bool = False) -> dict[str, Any]:
     return state
 
 
-def check_bytes(path: Path) -> None:
+def check_bytes(path: Path, named: Path | None = None) -> None:
     """Raise `Damaged` for a changed bit, which torch.load would load as a wrong weight."""
     if _damage(path) is None:
         return
@@ -126,7 +110,7 @@ def check_bytes(path: Path) -> None:
         while file.read(1 << 20):  # raises the I/O error that zipfile took for damage
             pass
     if (damage := _damage(path)) is not None:  # the error has not passed
-        raise Damaged(path, f"is damaged: {damage}")
+        raise Damaged(named or path, f"is damaged: {damage}")
 
 
 def _damage(path: Path) -> str | None:

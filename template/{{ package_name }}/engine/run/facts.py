@@ -101,9 +101,11 @@ def weights_sha256(state: Mapping[str, Any]) -> str:
     """Return a hash over a state dict: each key in order, with dtype, shape and bytes."""
     import torch
 
+    from ..machine.sharding import whole
+
     digest = hashlib.sha256()
     for name, tensor in state.items():
-        tensor = tensor.detach().cpu().contiguous()
+        tensor = whole(tensor.detach()).cpu().contiguous()
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
         digest.update(tensor.reshape(-1).view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()

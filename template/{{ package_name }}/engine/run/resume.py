@@ -1,6 +1,5 @@
 """Going on with a run: find a checkpoint that can be used, and check that it is the same run."""
 
-import os
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -12,13 +11,26 @@ from ..machine import distributed
 from ..paths import delete_temporary_files, shown, write_whole
 from ..text import logger, say
 from . import checkpoint
-from .checkpoint import BEST, Damaged, Unusable, path_of
 from .facts import fingerprint_differences, timestamp
 from .folder import Run
+from .names import (
+    BEST,
+    SHARDED_BEST,
+    Damaged,
+    Unusable,
+    bests,
+    is_one,
+    link_best,
+    newest_first,
+    path_of,
+)
 
 
-def find_checkpoint(run: Run, stored: Config) -> dict[str, Any] | None:
-    """Return the newest usable state, in every process; None: nothing is saved. Raises `Failed`."""
+def find_checkpoint(run: Run, stored: Config, mapped: bool = False) -> dict[str, Any] | None:
+    """Return the newest usable state, in every process; None: nothing is saved. Raises `Failed`.
+
+    mapped: leave its tensors in the files.
+    """
     found, has_any, has_best, folder = None, False, False, run.checkpoints
     if distributed.is_main():
         delete_temporary_files(run.folder)
@@ -26,12 +38,15 @@ def find_checkpoint(run: Run, stored: Config) -> dict[str, Any] | None:
             folder.mkdir()
             logger.warning(f"{run.shown}/checkpoints is gone. The run begins again.")
         delete_temporary_files(folder)
-        paths, best = [*checkpoint.newest_first(folder), *folder.glob(BEST)], folder / BEST
+        paths = [*newest_first(folder), *bests(folder)]
         has_any = bool(paths) or any(folder.glob("*.damaged"))
-        found = first_usable(paths, _pass_over, stored)
-        if found is not None and best.exists():  # it may be the file that was just read
-            has_best = best.samefile(found[0]) or bool(
-                first_usable([best], _pass_over, stored, mapped=True)
+        found = first_usable(paths, _pass_over, stored, mapped)
+        if found is not None:
+            if found[1].get("is_best"):  # a kill may have come before the link
+                link_best(found[0])
+            # It may be the file that was just read.
+            has_best = any(best.samefile(found[0]) for best in bests(folder)) or bool(
+                first_usable(bests(folder), _pass_over, stored, mapped=True)
             )
     path, has_any, has_best = distributed.from_main((found and found[0], has_any, has_best))
     if path is None and has_any:
@@ -40,7 +55,7 @@ def find_checkpoint(run: Run, stored: Config) -> dict[str, Any] | None:
     if path is None:
         logger.info(f"{run.shown} has no checkpoint yet. It starts at its first step.")
         return None
-    state = checkpoint.load(path) if found is None else found[1]
+    state = checkpoint.load(path, mapped) if found is None else found[1]
     if not has_best:
         state["best"]["saved"] = None
     return state
@@ -63,7 +78,7 @@ def first_usable(
                 _check_origin(path, state, config)
             step = state["step"]
             is_named = path.name.startswith("step-")
-            if step < 0 or (is_named and path != path_of(path.parent, step)):
+            if step < 0 or (is_named and path.stem != path_of(path.parent, step).stem):
                 raise Unusable(path, f"says that it is of step {step}")
             return path, state
         except Unusable as error:
@@ -73,12 +88,12 @@ def first_usable(
     return None
 
 
-def find_weights(folder: Path, which: str) -> tuple[Path, dict[str, Any]]:
+def find_weights(folder: Path, which: str, mapped: bool = False) -> tuple[Path, dict[str, Any]]:
     """Return the checkpoint `which`, or the next newest that can be used. Raises `UserError`."""
     checkpoints = folder / "checkpoints"
-    numbered, best = checkpoint.newest_first(checkpoints), list(checkpoints.glob(BEST))
+    numbered, best = newest_first(checkpoints), bests(checkpoints)
     known = {"best": [*best, *numbered], "last": [*numbered, *best]}
-    files = (path for path in (Path(which), checkpoints / which) if os.path.isfile(path))
+    files = (path for path in (Path(which), checkpoints / which) if is_one(path))
     paths = known[which] if which in known else list(files)[:1]
     if not paths:
         names = ", ".join(path.name for path in (*best, *numbered))
@@ -87,7 +102,7 @@ def find_weights(folder: Path, which: str) -> tuple[Path, dict[str, Any]]:
     if which == "best" and not best:
         say(f"The run has no {BEST} because it was not validated yet. {paths[0].name} is used.")
     errors: list[Unusable] = []
-    found = first_usable(paths, errors.append)
+    found = first_usable(paths, errors.append, mapped=mapped)
     reasons = "; ".join(map(str, errors))
     if found is None:
         raise UserError(f"No checkpoint of {shown(folder)} can be used: {reasons}.")
@@ -113,7 +128,10 @@ def _check_origin(path: Path, state: dict[str, Any], config: Config) -> None:
 
 def _pass_over(error: Unusable) -> None:
     logger.warning(f"{error}. It is not used.")
-    if isinstance(error, Damaged) or error.path.name == BEST:  # the next best one needs its name
+    if isinstance(error, Damaged) or error.path.name in (
+        BEST,
+        SHARDED_BEST,
+    ):  # the next best one needs its name
         error.path.rename(error.path.with_name(f"{error.path.name}.damaged"))
 
 
@@ -134,7 +152,7 @@ def record_resumed(
     fingerprint: dict[str, Any],
 ) -> None:
     """Check that `run` can go on from `state`, and note in its manifest how. Raises `UserError`."""
-    before = fingerprint if state is None else state["fingerprint"]
+    before = fingerprint if state is None else {"parallel": "ddp", **state["fingerprint"]}
     if before["data"] != fingerprint["data"] and not config.allow_changed_data:
         raise UserError("The data have changed. Bring the old back or set allow_changed_data=true.")
     differences, is_main = fingerprint_differences(before, fingerprint), distributed.is_main()

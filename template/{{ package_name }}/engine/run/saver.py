@@ -9,8 +9,10 @@ import torch
 from torch import Tensor
 
 from ..errors import NotFiniteError
+from ..machine.sharding import local, staged
 from ..machine.torch_internals import for_each
 from . import checkpoint
+from .names import newest_first, path_of
 
 PARTS = ("model", "ema", "loss", "optimizer", "optimizer_values")
 """The keys of a checkpoint whose tensors must be finite."""
@@ -19,6 +21,7 @@ PARTS = ("model", "ema", "loss", "optimizer", "optimizer_values")
 def bad_places(value: Any, place: str = "") -> Iterator[str]:
     """Yield the places of nested tensors that hold an infinity or a NaN."""
     if isinstance(value, Tensor):
+        value = local(value)
         if not (value.coalesce().values() if value.is_sparse else value).isfinite().all():
             yield place
     elif isinstance(value, Mapping | list | tuple):
@@ -51,9 +54,9 @@ class Saver:
 
         def copy(value: Any) -> Any:  # into plain containers: only those can be loaded
             if isinstance(value, Tensor):
-                sources.append(value.detach())
-                targets.append(self._buffer(value, len(targets)))
-                return targets[-1]
+                sources.append(local(value.detach()))
+                targets.append(self._buffer(sources[-1], len(targets)))
+                return staged(value, targets[-1])
             if isinstance(value, Mapping):
                 return {key: copy(v) for key, v in value.items()}
             if isinstance(value, list | tuple):
@@ -88,7 +91,7 @@ class Saver:
             if event is not None:
                 event.synchronize()  # the copies from the GPU have arrived
             self._refuse_not_finite(state, step)
-            path = checkpoint.path_of(self.folder, step)
+            path = path_of(self.folder, step)
             checkpoint.save(state, path, best)
             checkpoint.prune(path, self.keep_last)
         except Exception as error:  # nobody would see it in a thread
@@ -97,7 +100,7 @@ class Saver:
     def _refuse_not_finite(self, state: Mapping[str, Any], step: int) -> None:
         for place in bad_places({part: state.get(part) for part in PARTS}):
             if place.partition("/")[2] not in self.masks:
-                names = [path.name for path in checkpoint.newest_first(self.folder)]
+                names = [path.name for path in newest_first(self.folder)]
                 last = f"The last checkpoint is {names[0]}." if names else "There is no checkpoint."
                 raise NotFiniteError(
                     f"{place} is not finite after step {step}, so this step was not saved. {last} "

@@ -7,6 +7,7 @@ and the loss is smoothed, as in fastai (Howard & Gugger 2020).
 import math
 import shlex
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from typing import NamedTuple
@@ -34,7 +35,7 @@ class Row(NamedTuple):
 
 def find_lr(job: Job) -> None:
     """Run the test, write its files, print the suggestion. Raises `Exit`."""
-    config = job.config
+    config = replace(job.config, parallel="ddp")  # one process
     if config.resume is not None:
         raise UserError(f"find_lr.py cannot resume {config.resume}. Leave resume out.")
     parts = build_parts(config)

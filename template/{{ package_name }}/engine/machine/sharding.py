@@ -1,0 +1,196 @@
+"""`parallel=fsdp` and `hsdp`: parameters, gradients and optimizer state divided among processes.
+
+FSDP2 turns parameters into DTensors. All else takes `local` parts, or `whole` tensors.
+"""
+
+import contextlib
+import copy
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from functools import cache
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..config.schema import Config
+from ..errors import UserError
+from .distributed import LOCAL_WORLD_SIZE, WORLD_SIZE, from_all
+
+
+def is_sharded(config: Config) -> bool:
+    """Whether this process trains with divided parameters. The verbs read a run with whole ones."""
+    return config.parallel != "ddp" and WORLD_SIZE > 1
+
+
+def local(tensor: Tensor) -> Tensor:
+    """Return the part of a tensor that this process holds."""
+    return tensor.to_local() if hasattr(tensor, "to_local") else tensor
+
+
+def whole(tensor: Tensor) -> Tensor:
+    """Return a whole tensor from the parts of all processes. All must call it."""
+    return tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor
+
+
+def refuse_unfit(config: Config) -> None:
+    """Refuse what cannot work with divided parameters. Raises `UserError`."""
+    if config.parallel == "ddp":
+        return
+    wrong = {
+        "precision=fp16": config.precision == "fp16",
+        "channels_last=true": config.channels_last,
+        f"compile={config.compile}": config.compile != "false",
+        "log.histograms": config.log.histograms is not None,
+        "dry_run=true": config.dry_run,
+    }
+    if WORLD_SIZE == 1:
+        raise UserError(
+            f"parallel={config.parallel} divides a model among processes, but there is one. Start it "
+            "with torchrun, or set parallel=ddp."
+        )
+    if WORLD_SIZE % LOCAL_WORLD_SIZE or len(set(from_all(LOCAL_WORLD_SIZE))) > 1:
+        raise UserError(f"parallel={config.parallel} needs as many processes on each host.")
+    for what in filter(wrong.get, wrong):
+        raise UserError(f"parallel={config.parallel} does not work with {what}. Leave one out.")
+
+
+@cache
+def mesh_of(parallel: str, device_type: str) -> Any:
+    """Return the mesh of processes. hsdp: a row for each host, which holds a whole model."""
+    from torch.distributed.device_mesh import init_device_mesh
+
+    hosts = WORLD_SIZE // LOCAL_WORLD_SIZE
+    if parallel == "hsdp" and hosts > 1:
+        names = ("replicate", "shard")
+        return init_device_mesh(device_type, (hosts, LOCAL_WORLD_SIZE), mesh_dim_names=names)
+    return init_device_mesh(device_type, (WORLD_SIZE,), mesh_dim_names=("shard",))
+
+
+def shard(
+    config: Config, model: nn.Module, loss: nn.Module, device: torch.device, precision: str
+) -> nn.Module | None:
+    """Divide the parameters of model and loss, in place. Return a divided copy of the model for
+    `ema_decay`. Raises `UserError`."""
+    if not is_sharded(config):
+        return None
+    from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
+
+    name = config.parallel
+    held = Counter(id(p) for module in (model, loss) for p in set(module.parameters()))
+    if held and max(held.values()) > 1:
+        raise UserError(
+            f"parallel={name} does not work with a loss that shares weights with the model."
+        )
+    twin = None if config.ema_decay is None else copy.deepcopy(model)
+    mesh = mesh_of(name, device.type)
+    policy = MixedPrecisionPolicy()
+    if precision == "bf16":
+        policy = MixedPrecisionPolicy(param_dtype=torch.bfloat16, reduce_dtype=torch.float32)
+    for module in filter(None, (model, twin)):
+        for unit in (*blocks(module), module):
+            # The root, too, gives its weights back: otherwise a validation leaves it whole.
+            fully_shard(unit, mesh=mesh, mp_policy=policy, reshard_after_forward=True)
+        module.to(device)  # buffers
+    if any(True for _ in loss.parameters()):
+        fully_shard(loss, mesh=mesh, reshard_after_forward=True)
+    return twin
+
+
+def blocks(model: nn.Module) -> list[nn.Module]:
+    """Return the outermost repeated modules: entries of a list or chain of which two are of one
+    class and have parts of their own. Each is gathered when it computes. Weights that a block shares
+    with others leave it to the root."""
+    found: list[nn.Module] = []
+
+    def search(module: nn.Module) -> None:
+        children = list(module.children())
+        kinds = Counter(type(child) for child in children if any(child.children()))
+        for child in children:
+            is_listed = isinstance(module, nn.ModuleList | nn.Sequential | nn.ModuleDict)
+            is_container = type(child) in (nn.ModuleList, nn.ModuleDict, nn.Sequential)
+            if is_listed and not is_container and kinds[type(child)] > 1:
+                found.append(child)
+            else:
+                search(child)
+
+    search(model)
+    found = list(dict.fromkeys(found))
+    own = [{id(p) for p in block.parameters()} for block in found]
+    places = Counter(
+        id(p) for m in model.modules() for p in dict.fromkeys(m.parameters(recurse=False))
+    )
+    return [
+        b for b, ids in zip(found, own, strict=True) if ids and all(places[i] == 1 for i in ids)
+    ]
+
+
+@contextlib.contextmanager
+def buffers_kept(model: nn.Module) -> Iterator[None]:
+    """Refuse buffers that a step changes: each process would have its own. Raises `UserError`."""
+    before = {name: buffer.clone() for name, buffer in model.named_buffers()}
+    yield
+    for name, buffer in model.named_buffers():
+        old = before.get(name)
+        if old is None or old.shape != buffer.shape or not torch.equal(old, buffer):
+            raise UserError(
+                f"A step changes the buffer {name}, which each process would change in another way, as "
+                "the running statistics of batch norm. Use group norm, or parallel=ddp."
+            )
+
+
+def staged(tensor: Tensor, copied: Tensor) -> Tensor:
+    """Return `copied`, which holds the local part of `tensor` on the CPU, as such a part."""
+    if not hasattr(tensor, "to_local"):
+        return copied
+    from torch.distributed.tensor import DTensor
+
+    assert isinstance(tensor, DTensor)
+    mesh = mesh_of("hsdp" if tensor.device_mesh.ndim > 1 else "fsdp", "cpu")
+    return DTensor.from_local(
+        copied, mesh, tensor.placements, shape=tensor.shape, stride=tensor.stride()
+    )
+
+
+def divided(
+    state: Mapping[str, Any], own: Mapping[str, Tensor], config: Config, device: torch.device
+) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """Return a checkpoint's state with this process's part of each tensor, and those still to be
+    read by their names in the checkpoint.
+
+    own: the tensors of the model, and those of the loss as "loss.<name>".
+    """
+    from torch.distributed.tensor import DTensor, Replicate, distribute_tensor, zeros
+
+    mesh = mesh_of(config.parallel, device.type)
+    unread: dict[str, Tensor] = {}
+    replicated = [Replicate()] * mesh.ndim
+
+    def part(tensor: Tensor, *place: str) -> Tensor:
+        twin = own.get(f"loss.{place[1]}" if place[0] == "loss" else place[1])
+        fits = isinstance(twin, DTensor) and twin.shape == tensor.shape
+        if not tensor.is_meta and not fits and (place[0] != "optimizer" or tensor.ndim == 0):
+            return tensor  # such as a buffer, or a count of steps
+        placements = (
+            twin.placements if isinstance(twin, DTensor) and fits else replicated
+        )  # such as a factored moment
+        if not tensor.is_meta:
+            return distribute_tensor(tensor.to(device), mesh, placements, src_data_rank=None)
+        found = unread["/".join(place)] = zeros(
+            tensor.shape, dtype=tensor.dtype, device_mesh=mesh, placements=placements
+        )
+        return found
+
+    parts = {k: map_places(part, state[k], k) for k in ("model", "ema", "loss", "optimizer")}
+    return {**state, **parts}, unread
+
+
+def map_places(function: Callable[..., Any], value: Any, *place: str) -> Any:
+    """Apply `function` to each tensor in nested values, with the keys that lead to it."""
+    if isinstance(value, Tensor):
+        return function(value, *place)
+    if isinstance(value, Mapping):
+        return {key: map_places(function, v, *place, str(key)) for key, v in value.items()}
+    if isinstance(value, list | tuple):
+        return type(value)(map_places(function, v, *place, str(n)) for n, v in enumerate(value))
+    return value

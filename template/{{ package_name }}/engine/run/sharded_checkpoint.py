@@ -1,0 +1,136 @@
+"""A checkpoint that all processes write and read in parts: the folder `step-00000123.dcp/`.
+
+It holds the files of `torch.distributed.checkpoint` and `state.pt`: the dict of a plain checkpoint, in
+which a tensor of those files is empty, and a checksum of each file. `state.pt` is written last.
+"""
+
+import dataclasses
+import enum
+import hashlib
+import os
+import pickle
+from collections.abc import Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.distributed.checkpoint import DefaultLoadPlanner, FileSystemReader, FileSystemWriter
+
+from ..machine.distributed import RANK, is_main
+from ..machine.sharding import map_places
+from ..paths import disk_error
+from .names import Damaged
+
+STATE = "state.pt"
+_MODULES = ("torch.distributed.checkpoint.metadata", "torch.distributed.checkpoint.filesystem")
+_NAMES = {("torch", "Size"), ("torch.serialization", "_get_layout"), ("pathlib", "PosixPath")}
+
+
+class Writer(FileSystemWriter):
+    """Tells the error of the disk, which torch hides."""
+
+    def write_data(self, *arguments: Any) -> Any:
+        try:
+            return super().write_data(*arguments)
+        except Exception as error:
+            raise disk_error(error) from None
+
+
+class _Names(pickle.Unpickler):
+    """Reads an index that holds plain values and torch's descriptions of tensors. Runs no code."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        if module in _MODULES and "." not in name:
+            found = super().find_class(module, name)
+            if dataclasses.is_dataclass(found) or issubclass(found, enum.Enum):
+                return found
+        is_dtype = module == "torch" and isinstance(getattr(torch, name, None), torch.dtype)
+        if not is_dtype and (module, name) not in _NAMES:
+            raise pickle.UnpicklingError(f"it names {module}.{name}")
+        return super().find_class(module, name)
+
+
+class _Reader(FileSystemReader):
+    def read_metadata(self, *arguments: Any, **options: Any) -> Any:
+        with open(Path(self.path, ".metadata"), "rb") as file:
+            return _Names(file).load()
+
+
+def split(state: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """Return `state` with an empty tensor for each divided one, and the divided ones by name."""
+    divided: dict[str, Tensor] = {}
+
+    def leave(tensor: Tensor, *place: str) -> Tensor:
+        if not hasattr(tensor, "to_local"):
+            return tensor
+        divided["/".join(place)] = tensor
+        return torch.empty(tensor.shape, dtype=tensor.dtype, device="meta")
+
+    return map_places(leave, state), divided
+
+
+def write_parts(folder: Path, divided: dict[str, Tensor], group: Any) -> dict[str, str]:
+    """Write this process's parts into a folder. Return a checksum of each file that it wrote."""
+    from torch.distributed import checkpoint
+
+    checkpoint.save(divided, storage_writer=Writer(folder), process_group=group)
+    names = [path.name for path in folder.glob(f"__{RANK}_*")]
+    return checksums(folder, [*names, ".metadata"] if RANK == 0 else names)
+
+
+def checksums(folder: Path, names: Iterable[str]) -> dict[str, str]:
+    """Return the SHA-256 of files. Several are read at once."""
+
+    def digest(name: str) -> str:
+        with open(folder / name, "rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+
+    names = list(names)
+    with ThreadPoolExecutor(8) as threads:
+        return dict(zip(names, threads.map(digest, names), strict=True))
+
+
+def damage(folder: Path, files: Mapping[str, str]) -> str | None:
+    """Say which file of a checkpoint is missing or has changed. None: all are whole."""
+    for name in files:
+        if os.path.basename(name) != name or not (folder / name).is_file():
+            return f"its file {name} is missing"
+    now = checksums(folder, files)
+    return next(
+        (f"the checksum of {name} is wrong" for name in files if now[name] != files[name]), None
+    )
+
+
+def read_parts(folder: Path, tensors: dict[str, Tensor], files: Iterable[str]) -> None:
+    """Fill tensors by their names in a checkpoint, whole or divided. Raises `ValueError`."""
+    reader, planner = _Reader(folder), DefaultLoadPlanner()
+    index = reader.read_metadata()
+    if not {info.relative_path for info in index.storage_data.values()} <= set(files):
+        raise ValueError("its index names other files")
+    planner.set_up_planner(tensors, index, is_coordinator=True)
+    reader.set_up_storage_reader(index, is_coordinator=True)
+    reader.read_data(planner.create_local_plan(), planner).wait()
+
+
+def opened(folder: Path, state: dict[str, Any], mapped: bool) -> dict[str, Any]:
+    """Return the state with its tensors, or with empty ones if `mapped`. Raises `Damaged`."""
+    if is_main() and (why := damage(folder, state["files"])) is not None:  # for all processes
+        raise Damaged(folder, f"is damaged: {why}")
+    state["folder"] = str(folder)
+    return state if mapped else filled(folder, state)
+
+
+def filled(folder: Path, state: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the state of a checkpoint with all its tensors, on the CPU."""
+    tensors: dict[str, Tensor] = {}
+
+    def empty(tensor: Tensor, *place: str) -> Tensor:
+        if tensor.is_meta:
+            tensor = tensors["/".join(place)] = torch.empty(tensor.shape, dtype=tensor.dtype)
+        return tensor
+
+    whole: dict[str, Any] = map_places(empty, state)
+    read_parts(folder, tensors, state["files"])
+    return whole
