@@ -1,6 +1,7 @@
 """The starting point `language_model` with your own text and tokens."""
 
 import importlib
+import re
 import sys
 
 import numpy as np
@@ -137,3 +138,80 @@ def test_batches_are_padded_on_the_right(text, tokens):
     assert inputs.tolist() == [[1, 2, 3, 0, 0, 0, 0, 0], [1, 2, 3, 4, 5, 0, 0, 0]]
     assert targets.tolist() == [[2, 3, 4, *[-100] * 5], [2, 3, 4, 5, 6, *[-100] * 3]]
     assert tokens.padded(samples).inputs.shape == (2, 5)
+
+
+@pytest.fixture
+def saved(text, tmp_path):
+    """`saved(train=[…], validation=[…])`: a folder that `save_to_disk` wrote, and its data."""
+    datasets = pytest.importorskip("datasets", reason="datasets is not installed")
+    datasets.disable_progress_bars()
+    module = importlib.import_module(text.__name__.replace("data.text", "data.huggingface"))
+
+    def saved(options=(), **splits):
+        tables = {
+            name: datasets.Dataset.from_dict({"n": [*map(str, range(len(own)))], "text": own})
+            for name, own in splits.items()
+        }
+        datasets.DatasetDict(tables).save_to_disk(tmp_path / "d")
+        return module.HuggingFace(
+            **{
+                "path": str(tmp_path / "d"),
+                "config": None,
+                "text": "text",
+                "context": 64,
+                "pad_to": 16,
+                **dict(options),
+            }
+        )
+
+    return saved
+
+
+NAMES = [f"document {number}" for number in range(40)]
+
+
+def held(data, name: str) -> list[str]:
+    return [bytes(own).decode() for own in data.split(name).texts]
+
+
+def test_texts_of_hugging_face(saved):
+    """Empty rows, repeated documents and those of validation are left out of training."""
+    data = saved(train=[*NAMES, "", None, "document 1"])
+    assert [len(held(data, name)) for name in ("train", "val", "test")] == [32, 4, 4]
+    assert sorted(own for name in ("train", "val", "test") for own in held(data, name)) == sorted(NAMES)
+    data = saved(train=NAMES, validation=["document 3", "new"])
+    assert held(data, "train") == [name for name in NAMES if name != "document 3"]
+    assert held(data, "val") == ["document 3", "new"]
+    assert data.split("test") is None
+    data = saved(train=NAMES, test=["document 3", "new"])
+    assert [len(held(data, name)) for name in ("train", "val", "test")] == [36, 3, 2]
+    assert sorted(held(data, "train") + held(data, "val")) == sorted(name for name in NAMES if name != "document 3")
+
+
+@pytest.mark.parametrize("splits", [{}, {"validation": ["a", "b"]}, {"validation": ["a", "b"], "test": ["c"]}])
+def test_folds_of_texts_of_hugging_face(saved, splits):
+    folds = [saved({"folds": 3, "fold": fold}, train=NAMES, **splits) for fold in range(3)]
+    parts = [held(data, "val") for data in folds]
+    everything = sorted(own for part in parts for own in part)
+    assert len(everything) == len(set(everything)) == (36 if not splits else 42)
+    assert max(map(len, parts)) - min(map(len, parts)) <= 1
+    for data, part in zip(folds, parts, strict=True):
+        assert sorted(held(data, "train") + part) == everything
+
+
+def test_texts_that_cannot_be_read_are_refused(saved, tmp_path):
+    for options, said in (
+        ({"text": "body"}, "has no column 'body', but n, text. Set data.text=NAME."),
+        ({"streaming": True}, "The order of a stream cannot be repeated."),
+        ({"path": str(tmp_path)}, "was not written by save_to_disk"),
+    ):
+        with pytest.raises(Exception, match=re.escape(said)):
+            saved(options, train=NAMES)
+    with pytest.raises(Exception, match="has texts with zero bytes"):
+        saved(train=[*NAMES, "a\0b"])
+
+
+def test_a_run_on_texts_of_hugging_face(point, saved, tmp_path):
+    saved(train=NAMES)
+    done = point.train(*TINY, "data=huggingface", f"data.path={tmp_path}/d", "data.context=64", "name=face")
+    assert done.code == 0, done.out

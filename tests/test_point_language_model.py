@@ -49,11 +49,13 @@ def test_nothing_of_other_starting_points(point):
     assert_nothing_of_others(
         point.project,
         {
+            "configs/data/huggingface.yaml",
             "configs/data/stories.yaml",
             "configs/data/text.yaml",
             "configs/data/tokens.yaml",
             "configs/model/gpt.yaml",
             "configs/experiment/gpu.yaml",
+            "digits/data/huggingface.py",
             "digits/data/stories.py",
             "digits/data/text.py",
             "digits/data/tokens.py",

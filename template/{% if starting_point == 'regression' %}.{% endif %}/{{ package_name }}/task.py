@@ -14,9 +14,9 @@ Batch = tuple[Tensor, Tensor]
 
 
 class Regression(Task):
-    """Predict y from x. A batch is (x, y), each float32 [B, 1]."""
+    """Predict y from x. A batch is (x, y), float32 [B, inputs] and [B, outputs]."""
 
-    def __init__(self, loss: nn.Module, points: Batch) -> None:
+    def __init__(self, loss: nn.Module, points: Batch | None = None) -> None:
         self.loss, self.points = loss, points
 
     def training_step(
@@ -31,8 +31,8 @@ class Regression(Task):
 
     def predict_step(self, model: nn.Module, batch: Batch, ctx: Context) -> list[dict[str, Any]]:
         x, _ = batch
-        pairs = zip(x.flatten().tolist(), model(x).flatten().tolist(), strict=True)
+        pairs = zip(x.squeeze(1).tolist(), model(x).squeeze(1).tolist(), strict=True)
         return [{"x": x, "y": y} for x, y in pairs]
 
     def show(self, model: nn.Module, batch: Batch, ctx: Context) -> dict[str, Any]:
-        return {"fit": draw_fit(model, self.points, ctx.device)}
+        return {} if self.points is None else {"fit": draw_fit(model, self.points, ctx.device)}

@@ -3,7 +3,7 @@
 import codecs
 import re
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -68,7 +68,7 @@ class Text(Data):
     """Documents. A tenth is held out for validation, and another tenth for test. Documents are split
     whole. If there are fewer than ten, each is cut: its last tenth is for test, the tenth before for
     validation. With `folds`, what is not for test is cut into so many parts, in the same way, and part
-    `fold` is for validation.
+    `fold` is for validation. Or `documents` holds those of each split.
 
     `context` is the longest text that a model sees, in bytes. Longer documents are cut.
     Batches are padded to a multiple of `pad_to` bytes.
@@ -78,7 +78,7 @@ class Text(Data):
 
     def __init__(
         self,
-        documents: Sequence[bytes],
+        documents: Sequence[bytes] | Mapping[str, Sequence[bytes]],
         context: int,
         pad_to: int,
         folds: int | None = None,
@@ -91,11 +91,15 @@ class Text(Data):
         self.pad_to = pad_to
         # A model or task gets these values if it has parameters with these names.
         self.info = {"vocabulary": 256, "context": context}
+        if isinstance(documents, Mapping):
+            parts = {name: list(own) for name, own in documents.items()}
+        else:
+            parts = split_whole(documents, folds, fold)
         # A document of `length` bytes gives length + 1 predictions: the last one is its end.
         length = context - 1
         self.splits = {
             name: Documents([d[i : i + length] for d in own for i in range(0, len(d), length)])
-            for name, own in split_whole(documents, folds, fold).items()
+            for name, own in parts.items()
         }
         if not all(map(len, self.splits.values())):
             raise UserError(

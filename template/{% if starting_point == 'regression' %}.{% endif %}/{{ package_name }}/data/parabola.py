@@ -18,8 +18,7 @@ def parabola(x: Tensor) -> Tensor:
 class Parabola(Data):
     """y = 3x² + 2 at random x from -1 to 1, plus noise of standard deviation `noise`.
 
-    A sample is (x, y), each float32 [1]. With `folds`, the points to train and to validate are cut into
-    so many parts, and part `fold` is for validation.
+    A sample is (x, y), each float32 [1]. Of so many `folds`, number `fold` is for validation.
     """
 
     endings = (".csv", ".txt")
@@ -35,11 +34,10 @@ class Parabola(Data):
             y = parabola(x) + noise * torch.randn(count, 1, generator=draw)
             self.splits[name] = TensorDataset(x, y)
         if folds is not None:
-            pairs = zip(self.splits["train"].tensors, self.splits["val"].tensors, strict=True)
-            x, y = map(torch.cat, pairs)
-            train, val = split_by_fold(torch.zeros(len(x)), folds, fold)
-            self.splits["train"] = TensorDataset(x[train], y[train])
-            self.splits["val"] = TensorDataset(x[val], y[val])
+            both = torch.cat([torch.cat(self.splits[n].tensors, dim=1) for n in ("train", "val")])
+            parts = split_by_fold(torch.zeros(len(both)), folds, fold)
+            for name, part in zip(("train", "val"), parts, strict=True):
+                self.splits[name] = TensorDataset(*both[part].split(1, dim=1))
         # A model or task with a parameter `points` gets this value.
         self.info = {"points": self.splits["train"].tensors}
 

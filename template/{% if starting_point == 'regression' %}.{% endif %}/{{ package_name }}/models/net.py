@@ -4,13 +4,13 @@ from torch import Tensor, nn
 
 
 class Net(nn.Module):
-    """`hidden` comes from configs/model/net.yaml."""
+    """`hidden` comes from configs/model/net.yaml, `inputs` and `outputs` from the data's `info`."""
 
-    def __init__(self, hidden: int) -> None:
+    def __init__(self, hidden: int, inputs: int = 1, outputs: int = 1) -> None:
         super().__init__()
-        self.hidden = nn.Linear(1, hidden)
-        self.output = nn.Linear(hidden, 1)
+        self.hidden = nn.Linear(inputs, hidden)
+        self.output = nn.Linear(hidden, outputs)
 
     def forward(self, x: Tensor) -> Tensor:
-        """x: float32 [B, 1]. Returns y, of the same shape."""
+        """x: float32 [B, inputs]. Returns y, [B, outputs]."""
         return self.output(self.hidden(x).relu())
