@@ -6,7 +6,7 @@ ends by itself after 450 s. Results are in FOLDER/results/ as soon as they are k
     FOLDER/run.py        the command
     FOLDER/projects/     one project for each starting point
     FOLDER/packages/     what such a machine lacks, each package in a folder; those that it has are not used
-    FOLDER/repository/   the benchmarks and tests of this repository
+    FOLDER/repository/   the benchmarks and tests of this repository, and what the tests read
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def make(folder: Path) -> None:
     for point in POINTS:
         render(folder / "projects" / point, starting_point=point)
     for name in tracked():
-        if name.startswith(("benchmarks/", "tests/", "pyproject.toml")):
+        if name.startswith(("benchmarks/", "tests/", "template/", "pyproject.toml")):
             (folder / "repository" / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(ROOT / name, folder / "repository" / name)
     (folder / "packages" / "copier").mkdir(parents=True)

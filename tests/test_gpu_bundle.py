@@ -2,13 +2,14 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 import time
 from pathlib import Path
 
 import pytest
-from helpers.template import ROOT
+from helpers.template import POINTS, ROOT
 
 from benchmarks.on_gpu.answers import tables
 
@@ -35,7 +36,7 @@ def run(bundle: Path, out: Path, *arguments: str) -> list[dict]:
 def test_it_is_small_and_whole(bundle):
     files = [path for path in bundle.rglob("*") if path.is_file()]
     assert sum(path.stat().st_size for path in files) < 40 << 20
-    assert len(list((bundle / "projects").glob("*/train.py"))) == 5
+    assert len(list((bundle / "projects").glob("*/train.py"))) == len(POINTS)
     assert {"hydra", "omegaconf", "antlr4", "yaml", "copier"} <= {path.name for path in (bundle / "packages").iterdir()}
     assert not [path for path in files if path.suffix == ".so"], "it would fit one version of Python alone"
 
@@ -44,6 +45,13 @@ def test_a_folder_that_exists_is_left_alone(bundle):
     command = [sys.executable, "-m", "benchmarks.gpu_bundle", str(bundle)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (1, f"{bundle} exists. Name a new folder.\n")
+
+
+def test_it_finds_the_tests_that_need_a_gpu(bundle, tmp_path):
+    """They are skipped here, one by one."""
+    (told,) = (row["cells"] for row in run(bundle, tmp_path, "tests") if "marked `cuda`" in row["part"])
+    assert told["all pass"] is True
+    assert int(re.fullmatch(r"(\d+) skipped in .*", told["pytest"])[1]) > 40
 
 
 def test_the_command_answers_and_the_page_shows_it(bundle, tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import re
@@ -14,10 +15,18 @@ from pathlib import Path
 from ..common import ROOT
 from .answers import Answers
 
-POINTS = ("image_classification", "segmentation", "dense_prediction", "language_model", "regression")
+POINTS = ("image_classification", "segmentation", "dense_prediction", "language_model", "regression", "tabular")
+ABSENT = {"tabular": "pandas"} if importlib.util.find_spec("pandas") is None else {}
+"""The package that a starting point lacks on this machine."""
 FP16 = "precision=fp16 clip_grad_norm=1 accumulate=2 ema_decay=0.9"
 SMALL = "data=synthetic data.shape=[3,64,64] batch_size=32 optimizer=sgd lr=0.01"
+TINY = "data=synthetic data.shape=[3,16,16] batch_size=8 optimizer=sgd lr=0.01"
+"""The same for a machine without a GPU."""
 QUIET = ("logger=none", "log.curves=false")
+
+
+ANSWERS = {0: "yes", None: "did not end in time"}
+"""Whether a check holds, by the exit code of its command. Other codes: "no"."""
 
 
 class Right:
@@ -29,6 +38,8 @@ class Right:
         self.projects = shutil.copytree(bundle, answers.folder / "projects", dirs_exist_ok=True)
 
     def run(self, parts: list[str]) -> None:
+        for point, package in ABSENT.items():
+            self.answers.say("Left out", project=point, why=f"{package} is not on this machine")
         jobs = [job for part in parts if hasattr(self, part) for job in getattr(self, part)()]
         with ThreadPoolExecutor(2 if self.small else 10) as pool:
             list(pool.map(self._guarded, jobs))
@@ -64,6 +75,7 @@ class Right:
     # ---------------------------------------------------------------- a killed and a stopped run end as a whole one
     def resume(self) -> list[Callable[[], None]]:
         precision = "bf16" if self.device == "cuda" else "fp32"
+        data = f"{TINY} data.size=600" if self.small else f"{SMALL} data.size=2400"
         choices = {
             "CNN": ("image_classification", "epochs=4"),
             "CNN in fp16: the scaler": ("image_classification", f"epochs=4 {FP16}"),
@@ -74,7 +86,7 @@ class Right:
             ),
             f"ResNet-18 in {precision}, channels_last": (
                 "image_classification",
-                f"{SMALL} data.size=2400 model=resnet18 precision={precision} channels_last=true max_steps=75",
+                f"{data} model=resnet18 precision={precision} channels_last=true max_steps=75",
             ),
             "GPT": ("language_model", "max_steps=75"),
         }
@@ -87,20 +99,20 @@ class Right:
         options = [*QUIET, f"device={self.device}", f"name={name}", "log.every=17", "save_every_steps=10"]
         code, text = self._inside(point, name, "train.py", *options, *overrides.split(), limit=100)
         if code != 0:
-            self.answers.say("Exact resuming", run=label, exact="no", why=text[-400:])
+            self.answers.say("Exact resuming", run=label, exact=ANSWERS.get(code, "no"), told=text[-400:])
             return
         (run,) = (p for p in (self.projects / point / "runs" / name).iterdir() if p.name[0].isdigit())
         for how, stops in {"again": [], "killed at 20 and 60, stopped at 50": ["--stop-at", "20,50,60"]}.items():
             code, text = self._inside(point, name, "-m", "digits", "reproduce", run, *stops)
             last = (text.strip().splitlines() or ["no answer in time"])[-1]
-            self.answers.say("Exact resuming", run=label, how=how, exact="yes" if code == 0 else "no", told=last[:200])
+            self.answers.say("Exact resuming", run=label, how=how, exact=ANSWERS.get(code, "no"), told=last[:200])
 
     # ---------------------------------------------------------------- where the host waits for the GPU
     def waits(self) -> list[Callable[[], None]]:
         fast = "data_on_device=true channels_last=true mix=mixup"
         resnet = f"{SMALL} data.size=2400 model=resnet18"
         other = FP16 if self.device == "cuda" else "accumulate=2"
-        choices = [(point, more) for point in POINTS for more in ("", other)]
+        choices = [(point, more) for point in POINTS if point not in ABSENT for more in ("", other)]
         choices += [("image_classification", fast), ("image_classification", resnet)]
         return [partial(self._waits, number, *choice) for number, choice in enumerate(choices)]
 
@@ -127,7 +139,7 @@ class Right:
             ("image_classification", shipped),
             ("image_classification", torchvision),
             ("image_classification", [f"{large} model=torchvision model.name=vit_b_16", "mix=cutmix", "mix=mixup"]),
-            *((point, [""]) for point in POINTS[1:]),
+            *((point, [""]) for point in POINTS[1:] if point not in ABSENT),
         ]
         return [partial(self._repeats, number, *group) for number, group in enumerate(groups)]
 
