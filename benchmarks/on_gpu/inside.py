@@ -26,7 +26,7 @@ from digits.engine.train import train
 FIRST = 3
 """The first steps set things up."""
 
-part = ["step"]
+part = ["before or after"]
 waits: Counter[str] = Counter()
 
 
@@ -54,13 +54,15 @@ class Watched(Loop):
 
     def training_step(self, batches: Iterator[Any]) -> None:
         if self.step == FIRST and self.parts.device.type == "cuda":
+            warnings.showwarning = note  # the start of a run sets it, too
             torch.cuda.set_sync_debug_mode("warn")
+        part.append("step")
         super().training_step(batches)
+        part.pop()
 
 
 def count_waits(overrides: list[str]) -> int:
     warnings.simplefilter("always")
-    warnings.showwarning = note
     sys.argv[1:] = ["logger=none", "log.curves=false", "log.level=warning", "limit_val_batches=2", *overrides]
     signals.install()
     code = launch(lambda job: train(job, Watched))

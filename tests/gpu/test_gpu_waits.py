@@ -1,11 +1,12 @@
 """The host waits for a GPU at log points and in validations alone, and copies to it from pinned memory alone."""
 
 import json
+import shutil
 
 import pytest
 from helpers import snippets, stand_in
 from helpers.starting_points import render_point
-from helpers.template import POINTS
+from helpers.template import POINTS, ROOT
 
 pytestmark = pytest.mark.xdist_group("gpu")
 SHORT = (
@@ -92,3 +93,14 @@ def test_a_validation_does_not_wait_for_each_batch(counted):
     assert few["calls"] == many["calls"]
     assert few["waits"] == many["waits"]
     assert few["launches"] < many["launches"]
+
+
+def test_the_folder_for_a_gpu_machine_counts_waits(gpu_server, projects):
+    """It asks torch. The waits of a log point show that it sees them."""
+    project = projects("image_classification")
+    shutil.copyfile(ROOT / "benchmarks/on_gpu/inside.py", project / "inside.py")
+    done = gpu_server.run(project / "inside.py", "waits", *SHORT, "max_steps=12", **stand_in.ZEROS)
+    assert done.code == 0, done.out
+    found = json.loads(done.last)["waits"]
+    assert {place.split()[0] for place in found} >= {"log", "validate"}
+    assert not [place for place in found if place.startswith("step ")]
