@@ -64,7 +64,7 @@ class Right:
         files = sorted((ROOT / "tests").rglob("test_*.py"))
         wanted = re.compile(r"mark\.cuda|ON_GPU|looped_on_device")
         files = [f for f in files if f.parent.name != "gpu" and wanted.search(f.read_text(encoding="utf-8"))]
-        options = ["-m", "cuda", "-n2" if self.small else "-n6", "-q", "-rfE", "--tb=short", "-p", "no:cacheprovider"]
+        options = ["-m", "cuda", "-n0" if self.small else "-n6", "-q", "-rfE", "--tb=short", "-p", "no:cacheprovider"]
         env = {**os.environ, "RENDERED": str(self.bundle / POINTS[0])}
         code, text = self.answers.command("tests", "-m", "pytest", *options, *files, cwd=ROOT, env=env, limit=200)
         for name in re.findall(r"^(?:FAILED|ERROR) (\S+)", text, re.MULTILINE):
