@@ -76,6 +76,15 @@ def test_a_key_of_a_group_has_the_comment_of_its_file(shown, project):
     assert "seconds until values are on the disk" in shown("logger.tensorboard.flush_secs")
 
 
+def test_keys_that_the_engine_gives_to_a_group_are_shown(shown):
+    text = shown("data")
+    assert "  data.shift=1 " in text
+    assert "  data.folds=null                   Cross-validation: cut all data but the test split" in text
+    assert text.count("data.subset=null") == 1
+    assert shown("data.fold").startswith("  data.fold=null                    Number of the part that is held out")
+    assert shown("optimizer").count("optimizer.layer_decay=") == 1
+
+
 @pytest.mark.parametrize(
     ("word", "said"),
     [

@@ -64,8 +64,8 @@ def _rules(chosen: Mapping[str, Any]) -> dict[str, Rule]:
 
 def _keys(key: str, values: Mapping[str, Any], rules: Mapping[str, Rule]) -> list[str]:
     """Return a line for the key, or for each key below it: its value, meaning and limits."""
-    lines = []
-    for k in [k for k in values if k.startswith(f"{key}.")] or [key]:
+    lines, own = [], [f"{key}.{name}" for name in OWN_KEYS.get(key, ())]
+    for k in dict.fromkeys([*(k for k in values if k.startswith(f"{key}.")), *own]) or [key]:
         rule = rules.get(k) or rules.get(f"{k.partition('.')[0]}.{k.rpartition('.')[2]}", Rule())
         limits = f" ({rule.limits()})" if rule.limits() else ""
         lines.append(f"  {f'{k}={typed(values.get(k))}':<32}  {rule.meaning}{limits}".rstrip())
@@ -79,7 +79,7 @@ def _about(key: str, values: Mapping[str, Any], rules: Mapping[str, Rule]) -> st
     files, group = _files(key) if key.isidentifier() else {}, key.partition(".")[0]
     said = {choice: (_ABOUT.findall(content) or [""])[0] for choice, content in files.items()}
     lines = [f"  {f'{key}={choice}':<32}  {said[choice]}".rstrip() for choice in files]
-    if key in values or any(k.startswith(f"{key}.") for k in values):
+    if key in values or key in rules or any(k.startswith(f"{key}.") for k in values):
         lines += [""] * bool(files) + _keys(key, values, rules)
     if not lines:
         beside = [k.partition(".")[2] for k in values if k.startswith(f"{group}.")]
