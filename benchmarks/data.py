@@ -23,6 +23,10 @@ def run(options: argparse.Namespace) -> Iterator[Table]:
     yield _arrays(options.quick)
     yield _folder(options.quick)
 
+    from . import photos  # it imports this file
+
+    yield photos.table(options.quick)
+
 
 class Samples(Dataset):
     """Samples that pass torchvision's transforms one by one, as in its tutorials."""
@@ -37,15 +41,21 @@ class Samples(Dataset):
         return self.transform(self.images[index]), self.labels[index]
 
 
-def _endless(loader: DataLoader) -> Iterator[Any]:
+def endless(loader: DataLoader) -> Iterator[Any]:
     while True:
         yield from loader
 
 
-def _rows(
-    title: str, note: str, contestants: dict[str, Iterator[Any]], batches: dict[str, int], rounds: int, base: str
+def rows(
+    title: str,
+    note: str,
+    contestants: dict[str, Iterator[Any]],
+    batches: dict[str, int],
+    rounds: int,
+    base: str,
+    more: tuple[str, dict[str, str]] | None = None,
 ) -> Table:
-    """Measure the pictures per CPU second of each contestant, in turn."""
+    """Measure the pictures per CPU second of each contestant, in turn. more: a column with its cells."""
     rates: dict[str, list[float]] = {name: [] for name in contestants}
     for turn in range(rounds + 1):
         for name, reads in contestants.items():
@@ -54,16 +64,17 @@ def _rows(
                 pass
             if turn:
                 rates[name].append(batches[name] * BATCH / (time.process_time() - began))
-    table = Table(title, ["what", "pictures per CPU second (middle half)", "ratio"], note=note)
+    table = Table(title, ["what", "pictures per CPU second (middle half)", "ratio", *(more or ())[:1]], note=note)
     for name, values in rates.items():
         low, middle, high = np.quantile(values, (0.25, 0.5, 0.75))
         ratios = statistics.median(a / b for a, b in zip(values, rates[base], strict=True))
-        table.rows.append((name, f"{middle:,.0f} ({low:,.0f}–{high:,.0f})", f"{ratios:.1f}×"))
+        cells = [name, f"{middle:,.0f} ({low:,.0f}–{high:,.0f})", f"{ratios:.1f}×", *([more[1][name]] if more else [])]
+        table.rows.append(tuple(cells))
     table.bars = Bars(title, "pictures per CPU second", rates)
     return table
 
 
-def _ours(*overrides: str) -> Iterator[Any]:
+def our_batches(*overrides: str) -> Iterator[Any]:
     """Return an endless iterator of batches, read as in the main process of the default project."""
     project()
     from digits.engine.launch import compose
@@ -97,7 +108,7 @@ def _arrays(quick: bool) -> Table:
 
     def loader(samples: list[Any], transform: Callable[[Any], Any]) -> Iterator[Any]:
         dataset = Samples(samples, labels.tolist(), transform)
-        return _endless(DataLoader(dataset, batch_size=BATCH, shuffle=True, drop_last=True))
+        return endless(DataLoader(dataset, batch_size=BATCH, shuffle=True, drop_last=True))
 
     base = "DataLoader, torchvision's transforms of each PIL picture"
     ours = "ours"
@@ -105,7 +116,7 @@ def _arrays(quick: bool) -> Table:
         base: loader(pils, from_pils),
         "DataLoader, torchvision's `transforms.v2` of each tensor": loader(tensors, from_tensors),
         "DataLoader, the same by hand in numpy, sample by sample": loader(list(images), _by_hand),
-        ours: _ours(
+        ours: our_batches(
             "data._target_=benchmarks.peers.pictures.Pictures",
             "~data.shift",
             f"+data.size={size}",
@@ -113,7 +124,7 @@ def _arrays(quick: bool) -> Table:
         ),
     }
     batches = {name: 100 if name == ours else 10 for name in contestants}
-    return _rows(
+    return rows(
         f"{size:,} pictures of 3×32×32 bytes in memory: random crop, mirrored or not, normalised",
         "Ours draws the parameters of each sample from its own key, so they do not depend on the batch.",
         contestants,
@@ -164,11 +175,11 @@ def _folder(quick: bool) -> Table:
     overrides = ("data=image_folder", f"data.root={root}", f"data.size={side}", "data.flip=true", "data.channels=3")
     base = "DataLoader, torchvision's ImageFolder and transforms"
     contestants = {
-        base: _endless(plain),
-        "ours, `data=image_folder`": _ours(*overrides),
-        "ours, `data.in_memory=true`": _ours(*overrides, "data.in_memory=true"),
+        base: endless(plain),
+        "ours, `data=image_folder`": our_batches(*overrides),
+        "ours, `data.in_memory=true`": our_batches(*overrides, "data.in_memory=true"),
     }
-    table = _rows(
+    table = rows(
         f"A folder of {size:,} JPEG files of 3×{side}×{side}, random crop, mirrored or not, normalised",
         "One process. Loader workers multiply the first two rows. In memory, files are decoded once, at the start.",
         contestants,

@@ -47,11 +47,15 @@ def test_a_table_has_a_row_for_each_contestant_with_numbers_in_it(page: Path) ->
     assert ratio(next(cells[1] for name, cells in pictures.items() if name.startswith("DataLoader"))) == 1
     assert ratio(pictures["ours"][1]) > 0
     assert "ours, `data.in_memory=true`" in table(text, "A folder of 256 JPEG files")
+    boxes = table(text, "A folder of 128 JPEG files of 500×375")
+    decibels = {name: int(cells[2].split()[0]) for name, cells in boxes.items() if "dB" in cells[2]}
+    assert decibels["ours, `data.augment=[RandomResizedCrop]`"] >= 50, "practically the same pixels"
+    assert decibels["ours, `data.cache=PATH`"] > 25
 
 
 def test_a_plot_lies_beside_the_page(page: Path) -> None:
     pictures = re.findall(r"!\[.*\]\((.*)\)", page.read_text())
-    assert len(pictures) == 3
+    assert len(pictures) == 4
     assert all((page.parent / name).read_bytes().startswith(b"\x89PNG") for name in pictures)
 
 

@@ -63,3 +63,22 @@ def pets(tmp_path):
         return root
 
     return pets
+
+
+@pytest.fixture
+def photos(tmp_path):
+    """Smooth pictures of 60×40 pixels in two classes: PNG, JPEG, grey JPEG, turned JPEG, CMYK JPEG."""
+    draw = np.random.default_rng(0)
+    for name in ("a", "b"):
+        folder = tmp_path / "photos" / name
+        folder.mkdir(parents=True)
+        small = draw.integers(0, 256, (5, 7, 3), dtype=np.uint8)
+        image = Image.fromarray(small).resize((60, 40), Image.Resampling.BICUBIC)
+        image.save(folder / "0.png")
+        image.save(folder / "1.jpg", quality=95)
+        image.convert("L").save(folder / "2.jpg", quality=95)
+        exif = Image.Exif()
+        exif[0x0112] = 6
+        image.save(folder / "3.jpg", quality=95, exif=exif)
+        image.convert("CMYK").save(folder / "4.jpg", quality=95)
+    return tmp_path / "photos"

@@ -14,25 +14,6 @@ from torchvision.transforms import v2
 KEYS = np.arange(1, 7, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15)
 
 
-@pytest.fixture
-def photos(tmp_path):
-    """Smooth pictures of 60×40 pixels in two classes: PNG, JPEG, grey JPEG, turned JPEG, CMYK JPEG."""
-    draw = np.random.default_rng(0)
-    for name in ("a", "b"):
-        folder = tmp_path / "photos" / name
-        folder.mkdir(parents=True)
-        small = draw.integers(0, 256, (5, 7, 3), dtype=np.uint8)
-        image = Image.fromarray(small).resize((60, 40), Image.Resampling.BICUBIC)
-        image.save(folder / "0.png")
-        image.save(folder / "1.jpg", quality=95)
-        image.convert("L").save(folder / "2.jpg", quality=95)
-        exif = Image.Exif()
-        exif[0x0112] = 6
-        image.save(folder / "3.jpg", quality=95, exif=exif)
-        image.convert("CMYK").save(folder / "4.jpg", quality=95)
-    return tmp_path / "photos"
-
-
 def by_hand(engine, steps, path: str, key: int, channels: int = 3) -> torch.Tensor:
     """What torchvision makes of the picture, opened with Pillow as its camera says."""
     rng = engine("rng")

@@ -14,12 +14,12 @@ from .check import RETIRED, from_dict
 from .compose import compose
 from .schema import EXTENDING, OPERATIONAL, Config
 
-MOVABLE = ("root", "path", "leave_out")
+MOVABLE = ("root", "path", "leave_out", "cache")
 """Keys of `data` that a resumed run may change: the fingerprint tells whether the data differ."""
 
 _NEWER: dict[str, Any] = {
     **{"test_fraction": 0.0, "colour_share": 0.05, "range": "auto", "background": "white"},
-    **{"skip": list(OF_TOOLS), "augment": None},
+    **{"skip": list(OF_TOOLS), "augment": None, "cache": None},
 }
 """Keys of `data` that runs of earlier releases lack, with the values in configs/data/. Such a run goes
 on without them, as it began."""

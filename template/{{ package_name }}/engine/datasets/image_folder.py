@@ -16,9 +16,10 @@ from ..config.schema import Rule, check_value
 from ..errors import UserError
 from ..text import logger
 from .arrays import Canvases
+from .cache import SIDE, Cache, cached
 from .finding import Found, by_folders, in_folds, without
-from .looking import in_threads, look
-from .pictures import Decoding
+from .looking import look
+from .pictures import Decoding, in_threads
 from .windows import NO_SAMPLES, PictureData, PictureFiles, Samples, normalisation
 
 
@@ -37,6 +38,9 @@ class ImageFolder(PictureData):
     `folds` and `fold`: cross-validation, over the pictures of train and val. See engine/folds.py.
 
     `in_memory` reads each split once, at the start. The batches stay the same.
+
+    `cache`: a folder for decoded pictures (see cache.py). Their shorter side is 256 pixels, or 8/7 of
+    the larger side of `size` if that is more. All pictures come from there, in each epoch and run.
 
     With the `info` of a run, pictures get its shape and class numbers. Then `root` is read when a
     split is asked for, and must have the run's classes.
@@ -63,6 +67,7 @@ class ImageFolder(PictureData):
         augment: list[Any] | None = None,
         folds: int | None = None,
         fold: int = 0,
+        cache: str | None = None,
         info: Mapping[str, Any] | None = None,
         forgiving: bool = False,
     ) -> None:
@@ -90,6 +95,7 @@ class ImageFolder(PictureData):
         self.shift, self.flip, self.in_memory, self.augment = shift, flip, in_memory, augment
         self.skip, self.leave_out, self.folds = skip, leave_out, folds and (folds, fold)
         self.shares = {"val": val_fraction}
+        self.cache = None if cache is None else Path(cache).expanduser().absolute()
         if test_fraction:
             self.shares["test"] = test_fraction
         if info is None:
@@ -103,6 +109,11 @@ class ImageFolder(PictureData):
         self.info = dict(info)
         self.normal = normalisation(mean, std, info["shape"][0])
         self.decoding = Decoding(info.get("range"), background)
+        self.side = max(SIDE, math.ceil(max(info["shape"][1:]) * 8 / 7))
+        if self.cache is not None and info.get("range"):
+            raise UserError(
+                "data.cache holds pictures of 8 bits, but these have more. Set data.cache=null."
+            )
         options = (info["shape"], (0, 0), False, *self.normal)
         self.still = PictureFiles(NO_SAMPLES, self.decoding, *options)
 
@@ -137,12 +148,21 @@ class ImageFolder(PictureData):
             for name, own in samples.items()
         }
 
+    @cached_property
+    def caches(self) -> dict[str, Cache]:
+        """Raises `UserError` or `SaveError`."""
+        if self.cache is None:
+            return {}
+        samples = {name: files.samples for name, files in self.splits.items()}
+        return cached(self.cache, samples, self.info["shape"][0], self.decoding, self.side)
+
     def split(self, name: str) -> Dataset[Any] | None:
         files = self.splits.get(name)
         if files is None:
             return None
         augment = self.augment if name == "train" else None
         files = files.augmented(augment)
+        files.cache = self.caches.get(name)
         if not self.in_memory:
             return files
         if files.augment is not None and files.augment.cuts_box:
@@ -168,7 +188,7 @@ class ImageFolder(PictureData):
 
     def fingerprint(self) -> str:
         """Hash the names and sizes of all files. To read their pixels would take minutes."""
-        digest = hashlib.sha256()
+        digest = hashlib.sha256(b"" if self.cache is None else f"cache {self.side}".encode())
         for files in self.splits.values():
             for index in range(len(files)):
                 name, size = files.samples.name(index), os.path.getsize(files.samples[index])

@@ -1,16 +1,23 @@
 """Look at training pictures: their size, channels, range and transparency."""
 
 import contextlib
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from collections.abc import Sequence
 
 import numpy as np
 from PIL import Image
 
 from ..errors import UserError
 from ..text import logger
-from .pictures import Decoding, covering, extent, is_deep, is_transparent, opened, size_of
+from .pictures import (
+    Decoding,
+    covering,
+    extent,
+    in_threads,
+    is_deep,
+    is_transparent,
+    opened,
+    size_of,
+)
 from .windows import Samples
 
 _LOOKED_AT = 500  # pictures whose headers decide size and channels
@@ -105,11 +112,3 @@ def _measured(
             f"{usual}. Set data.range to the values you need."
         )
     return [float(low), float(high if high > low else low + 1)]
-
-
-def in_threads(function: Callable[[Any], Any], items: Sequence[Any]) -> Iterator[Any]:
-    """Yield `function(item)` for each item, in order. Decoding and scaling let other threads run."""
-    with ThreadPoolExecutor() as pool:
-        for start in range(0, len(items), 1024):  # a few at a time, so that a million fit in memory
-            stop = min(start + 1024, len(items))
-            yield from pool.map(function, [items[index] for index in range(start, stop)])

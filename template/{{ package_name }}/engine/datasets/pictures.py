@@ -2,8 +2,9 @@
 
 import contextlib
 import errno
-from collections.abc import Iterator
-from typing import NamedTuple
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, NamedTuple
 
 import numpy as np
 from PIL import Image, ImageOps
@@ -72,7 +73,11 @@ def covering(
 ) -> Image.Image:
     """Return a picture, scaled to cover `height` by `width`. A JPEG file is decoded at a half, a
     quarter or an eighth of its size if that suffices, which saves most of the time."""
-    image = upright(path, channels, decoding, max(height, width))
+    return to_cover(upright(path, channels, decoding, max(height, width)), height, width)
+
+
+def to_cover(image: Image.Image, height: int, width: int) -> Image.Image:
+    """Return a picture, scaled to cover `height` by `width`."""
     scale = max(height / image.height, width / image.width)
     if scale != 1:
         sides = max(width, round(image.width * scale)), max(height, round(image.height * scale))
@@ -109,6 +114,14 @@ def extent(path: str) -> tuple[float, float] | None:
         values = _values(file, file) if is_deep(file) else np.empty(0)
     values = values[np.isfinite(values)]
     return (float(values.min()), float(values.max())) if len(values) else None
+
+
+def in_threads(function: Callable[[Any], Any], items: Sequence[Any]) -> Iterator[Any]:
+    """Yield `function(item)` for each item, in order. Decoding and scaling let other threads run."""
+    with ThreadPoolExecutor() as pool:
+        for start in range(0, len(items), 1024):  # a few at a time, so that a million fit in memory
+            stop = min(start + 1024, len(items))
+            yield from pool.map(function, [items[index] for index in range(start, stop)])
 
 
 def _values(image: Image.Image, file: Image.Image) -> np.ndarray:

@@ -7,13 +7,15 @@ from typing import Any, Self
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
 
 from ..api import Data
 from ..errors import UserError
 from .augment import Augment, whole
-from .pictures import PLAIN, Decoding, covering
+from .cache import Cache
+from .pictures import PLAIN, Decoding, covering, to_cover
 
 
 class Samples(Sequence[str]):
@@ -139,6 +141,8 @@ class PictureFiles(Windows):
 
     in_workers: bool = True
     interpolation = "bilinear"
+    cache: Cache | None = None
+    """Pictures that are decoded already. None: read the files."""
 
     def __init__(self, samples: Samples, decoding: Decoding, *options: Any) -> None:
         """`options`: those of `Windows`, from `shape` on."""
@@ -165,13 +169,21 @@ class PictureFiles(Windows):
     ) -> Iterable[Tensor]:
         if self.augment is None or not self.augment.cuts_box:
             return super().pictures(indices, down, right)
+        if self.cache is not None:
+            return (torch.from_numpy(self.cache[i]).permute(2, 0, 1) for i in indices.tolist())
         paths = (self.samples[index] for index in indices.tolist())
         return (whole(path, self.shape[0], self.decoding) for path in paths)
 
     def canvas(self, index: int) -> np.ndarray:
         """Return the part of a picture that windows can show: [C or 1, H + 2·down, W + 2·right]."""
         channels, height, width = self.shape
-        image = covering(self.samples[index], channels, height, width, self.decoding)
+        if self.cache is None:
+            image = covering(self.samples[index], channels, height, width, self.decoding)
+        else:
+            pixels = self.cache[index]
+            image = to_cover(
+                Image.fromarray(pixels.squeeze(2) if channels == 1 else pixels), height, width
+            )
         height, width = height + 2 * self.shift[0], width + 2 * self.shift[1]
         top, left = int((image.height - height) / 2), int((image.width - width) / 2)
         # Around a smaller picture, the canvas is black.

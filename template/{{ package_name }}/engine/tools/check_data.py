@@ -25,7 +25,8 @@ _TOGETHER = 32  # samples that a loader worker reads in one call
 
 def check_data(config: Config, out: Path | None) -> None:
     """Print the samples that cannot be read, and write their paths to `out`. Raises `Exit`."""
-    section = {**config.data, "in_memory": False} if "in_memory" in config.data else config.data
+    from_files = {"in_memory": False, "cache": None}
+    section = {**config.data, **{k: v for k, v in from_files.items() if k in config.data}}
     rng.seed_all(rng.make_key(config.seed, Domain.INIT, 0))
     data = build(section, "data", Data, config.allowed_packages, {"forgiving": True})
     workers = cores() if config.workers is None else config.workers
