@@ -42,6 +42,8 @@ class Sides:
     theirs: Tree
     arriving: Tree
     """The files of the new version that the old version does not have."""
+    moved: Mapping[str, Sequence[str]]
+    """Where the template moved code: old path → new paths."""
 
     def of(self, file: File) -> tuple[Entry, Entry | None, Entry | None]:
         return self.base[file.old], self.ours.get(file.mine), self.theirs.get(file.new)
@@ -128,7 +130,7 @@ def merge(
 
     files = list(_files(git, base, ours, theirs, moved))
     arriving = {path: theirs[path] for path in theirs.keys() - {file.new for file in files}}
-    sides = Sides(git, base, ours, theirs, arriving)
+    sides = Sides(git, base, ours, theirs, arriving, moved)
     _restyle(sides, files, here.folder, prefix, repository)
     others = before.keys() - base.keys()
     unmerged = [file for file in files if not _settle(sides, file, others, f"template-{version}", result)]
@@ -138,7 +140,7 @@ def merge(
         elif before[path] != entry:
             result.notes[path] = YOURS_STAYS
     for file in unmerged:
-        _carry(sides, file, moved.get(file.old, ()), result)
+        _carry(sides, file, result)
     result.files[RENDERED] = "100644", git.write_blob(packed(new))
     _tell(base, before, files, result)
 
@@ -185,7 +187,7 @@ def _files(git: Git, base: Tree, ours: Tree, theirs: Tree, moved: Mapping[str, S
     """
     by_user = _renames(git, base, ours, SIMILAR)
     by_template: dict[str, str] = {}
-    for path, places in moved.items():
+    for path, places in sorted(moved.items(), key=_keeps_its_name, reverse=True):  # if several files became one
         for first in places[:1]:
             if path in base and path not in theirs and first in theirs.keys() - {*base, *by_template.values()}:
                 by_template[path] = first
@@ -195,6 +197,10 @@ def _files(git: Git, base: Tree, ours: Tree, theirs: Tree, moved: Mapping[str, S
     for path in base:
         new = by_template.get(path, path)
         yield File(path, by_user.get(path, path), new, by_user.get(path, new))
+
+
+def _keeps_its_name(move: tuple[str, Sequence[str]]) -> bool:
+    return any(Path(move[0]).name == Path(place).name for place in move[1][:1])
 
 
 def _renames(git: Git, one: Tree, other: Tree, similar: str) -> dict[str, str]:
@@ -225,12 +231,17 @@ def _restyle(sides: Sides, files: Iterable[File], project: Path, prefix: str, re
         new |= {f"{prefix}{path}": git.blob(oid) for path, (_, oid) in sides.arriving.items()}
     old, new = style.as_the_owner_writes(project, settings, mine, old, new, git.folder / "style")
     for path, file in known.items():
-        base[file.old] = base[file.old][0], git.write_blob(old[path])
+        _write(git, base, file.old, old[path])
         if path in new:
-            theirs[file.new] = theirs[file.new][0], git.write_blob(new.pop(path))
+            _write(git, theirs, file.new, new.pop(path))
     for path, text in new.items():
-        name = path.removeprefix(prefix)
-        sides.arriving[name] = sides.arriving[name][0], git.write_blob(text)
+        _write(git, sides.arriving, path.removeprefix(prefix), text)
+
+
+def _write(git: Git, tree: Tree, path: str, text: bytes) -> None:
+    """Replace the text of a file."""
+    if text != git.blob(tree[path][1]):
+        tree[path] = tree[path][0], git.write_blob(text)
 
 
 def _settle(sides: Sides, file: File, others: Collection[str], name: str, result: Merge) -> bool:
@@ -242,6 +253,9 @@ def _settle(sides: Sides, file: File, others: Collection[str], name: str, result
             result.notes[file.new] = (
                 f"you deleted or moved {what}, and the template changed it. It stays as you left it."
             )
+        for place in sides.moved.get(file.old, ())[:1] if new is None else ():
+            what = f"you deleted or moved {file.old}, and the template moved its code here. Look at it."
+            result.notes.setdefault(place, what)
     elif new is None:
         if file.mine != file.old:
             result.notes[file.mine] = f"you moved {file.old} here, and the new version does not have it. Yours stays."
@@ -316,12 +330,16 @@ def _folders(paths: Iterable[str]) -> set[str]:
     return {str(parent) for path in paths for parent in Path(path).parents} - {"."}
 
 
-def _carry(sides: Sides, file: File, moved: Sequence[str], result: Merge) -> None:
+def _carry(sides: Sides, file: File, result: Merge) -> None:
     """Make the user's changes that are left over where the code is now, or name all places of the code."""
     git, is_gone = sides.git, file.new not in sides.theirs
     path = file.mine if is_gone else file.result
     has_moved = file.old not in sides.theirs
-    places = [p for p in moved if p != path and p in sides.theirs and (has_moved or p not in sides.base)]
+    places = [
+        p
+        for p in sides.moved.get(file.old, ())
+        if p != path and p in sides.theirs and (has_moved or p not in sides.base)
+    ]
     found = {p: git.blob(result.files[p][1]) for p in places if p in result.files and p not in result.conflicts}
     now = None
     old, yours, others = sides.texts(file)
@@ -344,7 +362,7 @@ def _carry(sides: Sides, file: File, moved: Sequence[str], result: Merge) -> Non
         del result.files[path]
     for place, text in now.items():
         if text != found.get(place):
-            result.files[place] = result.files[place][0], git.write_blob(text)
+            _write(git, result.files, place, text)
             result.notes.setdefault(place, f"your change of {file.old} is here, where its code is now. Look at it.")
 
 

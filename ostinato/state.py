@@ -89,11 +89,7 @@ class State:
         Raises `Refused` if files were edited since.
         """
         note = self.read()
-        if note is None:
-            return None
-        said = None
-        if note.commit is not None:
-            said = self._put_back_files(note.head, note.commit)
+        said = self._put_back_files(note.head, note.commit) if note is not None and note.commit is not None else None
         self.clear()
         return said
 

@@ -279,8 +279,8 @@ def test_no_edit_is_lost_by_a_checked_update(draw_case, checked_update, pytestco
         figures.to_further += case.version == FURTHER
         figures.with_conflict_to_further += case.version == FURTHER and bool(merged.conflicts)
         figures.conflicts.update(f"{number} {owner.did} {path}: {why}" for path, why in merged.conflicts.items())
+        print(figures.row("checked"), *lost, *merged.conflicts, sep="\n  ", flush=True)
         shutil.rmtree(project)
-    print(f"\n{figures.row('checked')}")
     print("\n".join(figures.conflicts))
     assert figures.lost == []
     assert figures.in_yours == 0

@@ -85,3 +85,14 @@ def test_one_edit_in_every_file_of_the_engine(rendered: Versions, tmp_path: Path
             assert not has_joined or now in merged.notes
     # Some edits arrive even if a version rewrites nearly every line.
     assert len(marks) - len(merged.conflicts) >= 5
+
+
+def test_a_file_of_several_arrives_without_one_of_them(rendered: Versions, tmp_path: Path):
+    """`log/report.py` was `report.py`, and also holds code of `profiling.py`, which the owner deleted."""
+    project = shutil.copytree(rendered.get(versions()[-1], ANSWERS)[0], tmp_path / "digits")
+    git(project, "init", "--quiet")
+    (project / "digits/engine/profiling.py").unlink()
+    commit(project)
+    merged = checked_update(project, rendered, tmp_path / "scratch")
+    assert ("moved", "digits/engine/report.py → digits/engine/log/report.py") in merged.rows
+    assert "deleted or moved digits/engine/profiling.py" in merged.notes["digits/engine/log/report.py"]
