@@ -264,7 +264,7 @@ def _settle(sides: Sides, file: File, others: Collection[str], name: str, result
             return False
         else:
             del result.files[file.mine]
-    elif mine == base and file.result in others:
+    elif mine == base and file.result != file.mine and file.result in others:
         del result.files[file.mine]
         result.notes[file.result] = YOURS_STAYS
     else:

@@ -187,7 +187,8 @@ class Owner:
         (self.project / path).rename(self.project / target)
         self.marks = {mark: target if where == path else where for mark, where in self.marks.items()}
         self.cut = [(target if where == path else where, line) for where, line in self.cut]
-        self.moved[path] = target
+        began = next((old for old, new in self.moved.items() if new == path), path)
+        self.moved[began] = target
 
     def delete_files(self) -> None:
         for path in self.some(r"\.(py|yaml|md)$"):

@@ -134,7 +134,7 @@ class Case:
                 if now not in owner.marks.values() and not reported(path) and not reported(now):
                     lost.append(f"{now} is back")
         for path, target in owner.moved.items():
-            if target not in after and not reported(target) and not reported(path):
+            if target not in after:
                 lost.append(f"{target} is gone")
             changed = path in self.new and self.new[path] != self.old.get(path)
             untouched = target not in owner.marks.values() and target not in {where for where, _ in owner.cut}

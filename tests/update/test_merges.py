@@ -95,6 +95,17 @@ def test_an_edit_of_a_file_that_was_moved_is_merged(project, ostinato, word, old
     assert ("you moved digits/engine/old_name.py here, and the new version moved it" in said) == (result == "my_name")
 
 
+def test_a_file_that_was_only_moved_gets_the_change(project, ostinato):
+    for old, new in (("loop", "my_loop"), ("old_name", "my_name"), ("untouched", "mine")):
+        git(project, "mv", f"digits/engine/{old}.py", f"digits/engine/{new}.py")
+    commit(project)
+    assert ostinato("update").code == 0
+    texts = {name: (project / f"digits/engine/{name}.py").read_text() for name in ("my_loop", "my_name", "mine")}
+    assert "line_20 = 'new'" in texts["my_loop"]
+    assert "name_20 = 'new'" in texts["my_name"]
+    assert texts["mine"] == LINES.replace("line", "same")
+
+
 def test_an_edit_of_a_file_that_git_does_not_recognise_is_merged(project, ostinato):
     text = changed(LINES.replace("line", "part"), 1, "part_1 = 'mine'")
     edit(project, {"digits/engine/rewritten.py": text})
