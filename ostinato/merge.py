@@ -187,7 +187,7 @@ def _files(git: Git, base: Tree, ours: Tree, theirs: Tree, moved: Mapping[str, S
     """
     by_user = _renames(git, base, ours, SIMILAR)
     by_template: dict[str, str] = {}
-    for path, places in sorted(moved.items(), key=_keeps_its_name, reverse=True):  # if several files became one
+    for path, places in moved.items():
         for first in places[:1]:
             if path in base and path not in theirs and first in theirs.keys() - {*base, *by_template.values()}:
                 by_template[path] = first
@@ -197,10 +197,6 @@ def _files(git: Git, base: Tree, ours: Tree, theirs: Tree, moved: Mapping[str, S
     for path in base:
         new = by_template.get(path, path)
         yield File(path, by_user.get(path, path), new, by_user.get(path, new))
-
-
-def _keeps_its_name(move: tuple[str, Sequence[str]]) -> bool:
-    return any(Path(move[0]).name == Path(place).name for place in move[1][:1])
 
 
 def _renames(git: Git, one: Tree, other: Tree, similar: str) -> dict[str, str]:
