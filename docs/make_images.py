@@ -1,7 +1,7 @@
-"""Make docs/images from a real run: `uv run --with rich --with playwright python docs/make_images.py PROJECT`.
+"""Make the pictures of TensorBoard in docs/images from real runs: `uv run python docs/make_images.py PROJECT`.
 
-PROJECT is a rendered project with a finished default run. The script needs tmux and Chromium; the variable CHROMIUM
-may name its path.
+PROJECT is a rendered project with a few finished runs, such as those of `python train.py -m lr=0.003,0.0007`. The
+script needs Chromium; the variable CHROMIUM may name its path.
 """
 
 import os
@@ -17,34 +17,8 @@ from typing import Any
 
 IMAGES = Path(__file__).parent / "images"
 CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")
-COLUMNS, LINES = 110, 26
-
-
-def terminal(project: Path) -> str:
-    """What a real terminal shows of a run, with its colours, as ANSI text."""
-    name = f"ostinato-{os.getpid()}"
-    command = f"cd {project} && PS1='$ ' && clear && {sys.executable} train.py epochs=10"
-    subprocess.run(["tmux", "new-session", "-d", "-s", name, "-x", str(COLUMNS), "-y", str(LINES), "bash --norc"])
-    subprocess.run(["tmux", "send-keys", "-t", name, command, "Enter"], check=True)
-    text = ""
-    while "weights_sha256" not in text:
-        time.sleep(0.5)
-        text = subprocess.check_output(["tmux", "capture-pane", "-e", "-p", "-t", name], text=True)
-    subprocess.run(["tmux", "kill-session", "-t", name], check=True)
-    return text.rstrip()
-
-
-def draw_terminal(text: str, browser) -> None:
-    from rich.console import Console
-    from rich.terminal_theme import MONOKAI
-    from rich.text import Text
-
-    console = Console(record=True, width=COLUMNS, file=open(os.devnull, "w"))  # noqa: SIM115
-    console.print(Text.from_ansi(text))
-    svg = console.export_svg(title="python train.py epochs=10", theme=MONOKAI)
-    page = browser.new_page(viewport={"width": 1400, "height": 900}, device_scale_factor=1)
-    page.set_content(f"<body style='margin:0'><div style='width:1400px'>{svg}</div></body>")
-    page.locator("svg").screenshot(path=IMAGES / "terminal.png")
+PINNED = '?pinnedCards=[{"plugin":"scalars","tag":"train/loss"},{"plugin":"scalars","tag":"val/loss"}]'
+"""What docs/logging.md adds to the address of TensorBoard, so that the losses are on top."""
 
 
 @contextmanager
@@ -83,7 +57,7 @@ def tensorboard(folder: Path) -> Iterator[str]:
 
 def open_tab(page: Any, address: str, tab: str, *texts: str) -> None:
     """Show a tab of TensorBoard and wait for what it must say. Raises TimeoutError."""
-    query = "?tagFilter=epoch%7Cval%7Clr" if tab == "timeseries" else ""
+    query = PINNED if tab == "timeseries" else ""
     page.goto("about:blank")
     page.goto(f"{address}/{query}#{tab}")
     for text in texts:
@@ -103,7 +77,7 @@ def draw_tensorboard(folder: Path, browser: Any) -> None:
 
 
 TABS = {
-    "timeseries": ("val",),
+    "timeseries": ("2 cards",),
     "custom_scalars": ("training and validation",),
     "images": ("train/inputs",),
     "hparams": ("Trial ID", "best/acc"),
@@ -115,7 +89,6 @@ def main() -> None:
     project = Path(sys.argv[1]).resolve()
     IMAGES.mkdir(exist_ok=True)
     with chromium() as browser:
-        draw_terminal(terminal(project), browser)
         draw_tensorboard(project / "runs", browser)
 
 

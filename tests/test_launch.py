@@ -151,7 +151,7 @@ print("\\n" + json.dumps([code, sorted({name.split(".")[0] for name in sys.modul
 @pytest.mark.parametrize(
     ("line", "named"),
     [
-        ("max_minutes: soon", "max_minutes: Value 'soon' of type 'str' could not be converted to Float."),
+        ("max_minutes: soon", "max_minutes=soon is not a number."),
         ("lrr: 1", "Unknown config key 'lrr'. Did you mean 'lr'?"),
         ("lr: [", "train.yaml, line "),
     ],

@@ -1,6 +1,7 @@
 """What TensorBoard shows of a run: values, pictures, the graph, histograms and texts, also of a resumed run."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -41,6 +42,7 @@ def test_training_and_validation_of_one_value_are_in_one_chart(run):
     assert charts["acc"] == ["^train/acc$", "^train_epoch/acc$", "^val/acc$"]
     assert charts["loss"] == ["^train/loss$", "^train_epoch/loss$", "^val/loss$"]
     assert charts["lr"] == ["^lr/"]
+    assert list(charts) == ["loss", "acc", "lr"]
 
 
 def test_pictures_of_inputs_predictions_and_mistakes(run):
@@ -76,6 +78,8 @@ def test_the_graph(run):
     assert "CNN" in names
     assert "Conv2d" in names
     assert any(node.op == "IO Node" for node in graph.node)
+    assert not re.search(r"/\d", names), "each operation has a name"
+    assert {"mean", "amax", "add", "result"} <= {node.name.split("/")[-1].split(".")[0] for node in graph.node}
 
 
 def test_histograms_of_weights_and_gradients(run):
@@ -122,8 +126,12 @@ def test_hparams_sort_a_sweep(run):
     assert start["model._target_"].string_value == ".models.cnn.CNN"
     assert "workers" not in start, "what does not change the result"
     assert hparams(read, "session_end_info").session_end_info.status == 1  # success
-    (best,) = read.Scalars("best/acc")
-    assert best.value == pytest.approx(result(run)["best"])
+    values = {row["step"]: row["val/acc"] for row in rows(run) if "val/acc" in row}
+    wanted = {step: max(v for s, v in values.items() if s <= step) for step in values}
+    best = {event.step: event.value for event in read.Scalars("best/acc")}
+    assert best == pytest.approx({step: wanted[step] for step in best}), "a curve, and not one dot"
+    assert len(best) == 2
+    assert best[max(values)] == pytest.approx(result(run)["best"])
     # One run of TensorBoard for each run: no folder below that of the events.
     assert all(path.is_file() for path in (run / "tensorboard").iterdir())
 

@@ -4,12 +4,12 @@ import importlib.util
 import shutil
 import sys
 from collections.abc import Callable
-from pathlib import Path
 
 import pytest
+from helpers.template import ROOT
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "docs"))
-from make_images import CHROMIUM, chromium, open_tab, tensorboard
+sys.path.insert(0, str(ROOT / "docs"))
+from make_images import CHROMIUM, PINNED, chromium, open_tab, tensorboard
 
 pytestmark = pytest.mark.skipif(
     CHROMIUM is None or importlib.util.find_spec("playwright") is None, reason="needs Chromium and playwright"
@@ -41,7 +41,10 @@ def test_scalars(look):
 
 
 def test_time_series(look):
-    look("timeseries", "train_epoch", "val")
+    assert f"http://localhost:6006/{PINNED}" in (ROOT / "docs/logging.md").read_text(encoding="utf-8")
+    page = look("timeseries", "2 cards", "best/acc")
+    titles = [page.locator("scalar-card .tag").nth(n).inner_text() for n in range(3)]
+    assert ["".join(title.split()) for title in titles] == ["train/loss", "val/loss", "best/acc"]
 
 
 def test_training_and_validation_in_one_chart(look):

@@ -17,7 +17,7 @@ def test_the_default_project_learns_digits(train, workspace):
     assert result(folder)["best"] >= 0.98
     assert result(folder)["weights_sha256"][:16] in done.last
     assert f"runs/default/{folder.name}" in done.last
-    assert f"tensorboard --logdir runs/default/{folder.name}" in done.out
+    assert "tensorboard --logdir runs/default\n" in done.out
 
 
 def test_a_run_folder_holds_what_the_contract_names(train, workspace):

@@ -126,6 +126,20 @@ def test_compare_over_folds_says_which(engine):
     assert line.startswith(f"val/acc over folds 0, 1, 10: last {statistics.fmean(last):.5g} ± ")
 
 
+def test_compare_of_other_models_shows_their_classes_and_not_all_their_keys(engine):
+    configs = [
+        {"lr": 0.1, "model._target_": "Net", "model.width": 8, "data.root": "a"},
+        {"lr": 0.2, "model._target_": "Net", "model.width": 8, "data.root": "a"},
+        {"lr": 0.2, "model._target_": "Deep", "model.depth": 2, "model.dropout": 0, "data.root": "b"},
+        {"lr": 0.2, "model._target_": "Deep", "model.depth": 3, "data.root": "b"},
+    ]
+    runs = [SimpleNamespace(config=config) for config in configs]
+    differing = engine("tools.compare").differing_keys
+    assert differing(runs) == ["lr", "model._target_", "data.root", "model.depth", "model.dropout"]
+    assert differing(runs[:2]) == ["lr"]
+    assert differing([runs[0], runs[2]]) == ["lr", "model._target_", "data.root"]
+
+
 def test_compare_of_tagged_runs(tool, digits, tmp_path):
     done = tool("compare", digits / "runs/seeds", "--tagged", "paper", "--out", tmp_path / "x.png")
     assert done.code == 2

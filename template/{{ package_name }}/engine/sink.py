@@ -41,6 +41,9 @@ class Logger(ABC):
     def histograms(self, step: int, values: Mapping[str, Tensor]) -> None:  # noqa: B027
         """Log weights and gradients by tag, of any shape, on their device."""
 
+    def new_best(self, step: int, values: Mapping[str, float]) -> None:  # noqa: B027
+        """Called after a validation whose value of `monitor` is the best so far: best/<key>."""
+
     def finish(self, step: int, values: Mapping[str, float]) -> None:  # noqa: B027
         """Called at the end of the run, with the best value of `monitor` as best/<key>."""
 

@@ -168,5 +168,5 @@ def to_config(composed: Any) -> Config:
         raise UserError(first_line(error)) from None
     for key in FIELDS:
         if key not in values:
-            raise UserError(f"The config key '{key}' cannot be removed. Give it a value.")
+            raise UserError(f"The config key '{key}' is missing. Set it, or restore train.yaml.")
     return from_dict(values)

@@ -15,6 +15,7 @@ _OF_TORCH = {  # an example, where any class of torch will do
     "scheduler": "torch.optim.lr_scheduler.CosineAnnealingLR",
     "loss": "torch.nn.MSELoss",
 }
+_KINDS = {"Float": "a number", "Integer": "a whole number"}
 
 
 def hint(key: str, known: Collection[str], target: str = "") -> str:
@@ -121,6 +122,8 @@ def first_line(error: BaseException) -> str:
     lines = [line for line in lines if not line.endswith("raised while composing config:")]
     sentence = (lines[0] if lines else type(error).__name__).rstrip(".") + "."
     key = next((line.removeprefix("full_key: ") for line in lines if "full_key: " in line), "")
+    if wrong := re.match(r"Value '(.*)' of type '\w+' could not be converted to (\w+)", sentence):
+        return f"{key}={wrong[1]} is not {_KINDS.get(wrong[2], wrong[2])}."
     return f"{key}: {sentence}" if key else sentence
 
 

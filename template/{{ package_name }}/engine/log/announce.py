@@ -6,6 +6,7 @@ from typing import Any
 from ..build.optimizer import group_table
 from ..build.parts import Parts
 from ..errors import one_line
+from ..paths import shown
 from ..run.folder import Run
 from ..text import logger, number
 
@@ -84,7 +85,7 @@ def announce_end(run: Run, result: dict[str, Any]) -> None:
     best = "" if result["best"] is None else f"best {result['monitor']} {number(result['best'])}, "
     curves = [f"{run.shown}/curves.png"] if (run.folder / "curves.png").exists() else []
     if (run.folder / "tensorboard").exists():
-        curves.append(f"tensorboard --logdir {run.shown}")
+        curves.append(f"tensorboard --logdir {shown(run.folder.parent)}")
     if reason := result["stopped_early"]:
         logger.info(f"Early stopping: {reason}. {run.resume_hint} early_stopping_patience=null")
     if curves:

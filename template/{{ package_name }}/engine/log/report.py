@@ -81,6 +81,9 @@ class Report:
         """Report a validation. `best` names the monitored value if it is the best so far."""
         blank = " " * (len(self.lr_shown) - 1)  # as wide as the lr, so that values are in columns
         self._show(step, [("val", blank), *_numbers("val", values)], [], best)
+        if best:
+            for sink in self.loggers:
+                sink.new_best(step, {f"best/{best}": values[f"val/{best}"]})
 
     def write(self, step: int, values: Mapping[str, float]) -> None:
         """Write values to `metrics.jsonl` and to every logger."""

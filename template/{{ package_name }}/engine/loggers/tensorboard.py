@@ -62,6 +62,13 @@ class TensorBoard(Logger):
     def graph(self, model: nn.Module, example: tuple[Any, ...]) -> None:
         # Traced here, because `add_graph` would call the model twice more to check the trace.
         traced = torch.jit.trace(model, example, strict=False, check_trace=False)
+        for module in traced.modules():
+            with contextlib.suppress(RuntimeError):  # the forward pass does not call this module
+                for node in module.graph.nodes():
+                    for value in node.outputs():
+                        if value.debugName().isdigit():
+                            kind = node.kind().rpartition(":")[2]
+                            value.setDebugName(kind.replace("CallMethod", "result"))
         self.writer.add_graph(traced, example)
 
     def images(self, step: int, images: Mapping[str, np.ndarray]) -> None:
@@ -87,6 +94,9 @@ class TensorBoard(Logger):
             with contextlib.suppress(ValueError):  # no values, or too close to each other for bins
                 self.writer.add_histogram(tag, finite, step, bins=64)
 
+    def new_best(self, step: int, values: Mapping[str, float]) -> None:
+        self.scalars(step, values)
+
     def finish(self, step: int, values: Mapping[str, float]) -> None:
         self.scalars(step, values)
         self._session({}, ends=True)
@@ -110,7 +120,7 @@ class TensorBoard(Logger):
 def _layout(tags: set[str]) -> dict[str, dict[str, list[Any]]]:
     """The layout of the CUSTOM SCALARS tab: a chart for each value, one for all learning rates."""
     charts: dict[str, list[Any]] = {}
-    for tag in sorted(tags):
+    for tag in sorted(tags, key=lambda tag: (not tag.endswith("/loss"), tag)):
         place, _, key = tag.partition("/")
         if place in ("train", "train_epoch", "val"):
             charts.setdefault(key, ["Multiline", []])[1].append(f"^{re.escape(tag)}$")

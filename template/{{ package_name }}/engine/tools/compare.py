@@ -78,12 +78,18 @@ def compare_runs(
 
 
 def differing_keys(runs: Sequence[Summary]) -> list[str]:
-    keys = dict.fromkeys(key for run in runs for key in run.config)
-    return [
-        key
-        for key in keys
-        if key.split(".")[0] not in _IGNORED and len({str(run.config.get(key)) for run in runs}) > 1
-    ]
+    """Return the config keys in which runs differ. The class of a section speaks for its keys."""
+    found: dict[str, None] = {}
+    for key in dict.fromkeys(key for run in runs for key in run.config):
+        target = f"{key.partition('.')[0]}._target_"
+        values: dict[Any, set[str]] = {}
+        for run in runs:
+            owner = None if key == target else run.config.get(target)
+            values.setdefault(owner, set()).add(str(run.config.get(key)))
+        differs = any(len(several) > 1 for several in values.values())
+        if differs and key.split(".")[0] not in _IGNORED:
+            found[key] = None
+    return list(found)
 
 
 def _values(run: Summary, keys: Sequence[str]) -> list[str]:
