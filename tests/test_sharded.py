@@ -161,6 +161,7 @@ REFUSED = {
     "with channels_last=true": (2, "channels_last=true"),
     "with compile=true": (2, "compile=true"),
     "the buffer norm.running_mean": (2, "model.norm=batch"),
+    "a schedule-free optimizer": (2, "optimizer=schedulefree.AdamWScheduleFree", "allowed_packages=[schedulefree]"),
 }
 
 
@@ -221,11 +222,12 @@ def test_a_damaged_checkpoint_is_passed_over(together, workspace, load):
 
 def test_kills_while_saving(together, server, workspace, load, request):
     """Two in each run of the tests, 20 with --thorough."""
-    options = ("save_every_steps=1", "model.width=400")
-    assert together("whole", *options).code == 0
     draw, kills = random.Random(0), 20 if request.config.getoption("thorough") else 2
-    place = workspace / "runs/stopped"
+    options = ("save_every_steps=1", "model.width=400", f"epochs={max(3, kills)}")
+    assert together("whole", *options).code == 0
+    place, damaged = workspace / "runs/stopped", set()
     for _ in range(kills):
+        before = set(place.glob("*/checkpoints/.step-*.tmp"))  # of the kill before
         rank = draw.choice((0, 1))
         port = str(random.Random().randrange(20_000, 40_000))
         env = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": "2"}
@@ -234,18 +236,34 @@ def test_kills_while_saving(together, server, workspace, load, request):
         ranks = [{"RANK": str(n), "LOCAL_RANK": str(n)} for n in (0, 1)]
         commands = [server.start(workspace / "train.py", *full, **env, **one) for one in ranks]
         deadline, seen = time.monotonic() + 60, draw.randint(1, 4)
-        found: set[str] = set()
+        found: set[Path] = set()
         while len(found) < seen and time.monotonic() < deadline:
-            found |= {str(path) for path in place.glob("*/checkpoints/.step-*.tmp")}
+            found |= set(place.glob("*/checkpoints/.step-*.tmp")) - before
         time.sleep(draw.random() * 0.05)
         commands[rank].send(signal.SIGKILL)
         for command in commands:
             assert "Traceback" not in command.result().out
         for path in place.glob("*/checkpoints/step-*.dcp"):
-            assert f"step-{load(path)['step']:08d}.dcp" == path.name
+            assert path in damaged or f"step-{load(path)['step']:08d}.dcp" == path.name
         saved = sorted(place.glob("*/checkpoints/step-*.dcp"))
-        if len(saved) > 1 and draw.random() < 0.5:
+        if len(saved) > 1 and saved[-1] not in damaged and draw.random() < 0.5:
             flipped(draw.choice(sorted(saved[-1].iterdir())), draw)
+            damaged.add(saved[-1])
     done = together("stopped", *options)
     assert done.code == 0, done.out
     assert_equal(load, the_run(workspace, "whole"), the_run(workspace, "stopped"))
+
+
+def test_a_copied_run_keeps_its_best_checkpoint(together, workspace, load):
+    """A copy may hold a folder in place of the link, and nothing else."""
+    assert together("copied", AT="13", WITH="SIGTERM").code == 75
+    folder = the_run(workspace, "copied") / "checkpoints"
+    best = folder / "best.dcp"
+    target = best.resolve()
+    best.unlink()
+    shutil.copytree(target, best)
+    for path in folder.glob("step-*"):
+        shutil.rmtree(path)
+    done = together("copied")
+    assert done.code == 0, done.out
+    assert load(best)["is_best"]

@@ -42,7 +42,7 @@ def find_checkpoint(run: Run, stored: Config, mapped: bool = False) -> dict[str,
         has_any = bool(paths) or any(folder.glob("*.damaged"))
         found = first_usable(paths, _pass_over, stored, mapped)
         if found is not None:
-            if found[1].get("is_best"):  # a kill may have come before the link
+            if found[1].get("is_best") and found[0].name != SHARDED_BEST:  # a kill before the link
                 link_best(found[0])
             # It may be the file that was just read.
             has_best = any(best.samefile(found[0]) for best in bests(folder)) or bool(
