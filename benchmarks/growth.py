@@ -17,7 +17,7 @@ from .workers import Worker, in_turns
 
 def run(options: argparse.Namespace) -> Iterator[Table]:
     project()
-    for table in (_seeking, _parameters, _ranks, _length):
+    for table in (_seeking, _parameters, _ranks, _virtual, _length):
         yield table(options.quick)
     yield from tables(options.quick)
 
@@ -59,15 +59,15 @@ def _sides(settings: dict[str, Any], processes: int, rounds: int) -> tuple[dict[
     return in_turns(workers, rounds)
 
 
-def _compared(table: Table, name: str, sides: tuple[dict[str, list[Any]], dict[str, str]]) -> None:
+def _compared(table: Table, name: str, sides: tuple[dict[str, list[Any]], dict[str, str]], *more: str) -> None:
     answers, failed = sides
     if failed:
-        table.rows.append((name, f"did not run ({failed})", "", "", "", ""))
+        table.rows.append((name, *more, f"did not run ({failed})", "", "", "", ""))
         return
     walls, cpus = ([[answer[i] for answer in answers[side]] for side in ("bare", "ours")] for i in (0, 1))
     added = statistics.median(b - a for a, b in zip(*walls, strict=True))
     cells = [shown(walls[0]), shown(walls[1]), ratio(walls[1], walls[0]), ratio(cpus[1], cpus[0])]
-    table.rows.append((name, *cells, f"{added * 1e6:.0f} µs"))
+    table.rows.append((name, *more, *cells, f"{added * 1e6:.0f} µs"))
 
 
 COLUMNS = ["bare loop", "ours, every default on", "ratio", "ratio of CPU time", "added"]
@@ -84,15 +84,46 @@ def _parameters(quick: bool) -> Table:
     return table
 
 
+NETS = {
+    "MLP 64–128–10": {"inputs": 64, "hidden": [128], "batch": 32, "steps": 200},
+    "MLP 784–1024–1024–10": {"inputs": 784, "hidden": [1024, 1024], "batch": 128, "steps": 25},
+}
+
+
 def _ranks(quick: bool) -> Table:
     table = Table(
-        "A step by number of processes, on one machine (MLP 64–128–10, batch 32 for each process)",
-        ["processes", *COLUMNS],
-        note="Both use DistributedDataParallel, on CPUs with gloo.",
+        "A step by number of processes, on one machine (batch 32 and 128 for each process)",
+        ["model", "processes", *COLUMNS],
+        note="Both use DistributedDataParallel, on CPUs with gloo. More processes than cores share the cores.",
     )
-    for processes in (2,) if quick else (1, 2):
-        settings = {"inputs": 64, "hidden": [128], "batch": 32, "steps": 200}
-        _compared(table, str(processes), _sides(settings, processes, 4 if quick else 20))
+    for name, settings in list(NETS.items())[: 1 if quick else None]:
+        for processes in (2,) if quick else (1, 2, 4):
+            _compared(table, name, _sides(settings, processes, 4 if quick else 12), str(processes))
+    return table
+
+
+def _virtual(quick: bool) -> Table:
+    table = Table(
+        "A step with `virtual_ranks=4`, by number of processes (batch 32 and 128 for all processes together)",
+        ["model", "processes", "without", "with", "ratio", "to one process without"],
+        note="Without it, several processes use DistributedDataParallel. On CPUs with gloo.",
+    )
+    for name, net in list(NETS.items())[: 1 if quick else None]:
+        alone: list[float] = []
+        for processes in (1, 2) if quick else (1, 2, 4):
+            settings = {**net, "batch": net["batch"] // processes, "device": "cpu"}
+            overrides = {"without": (), "with": ("virtual_ranks=4",)}
+            workers = [
+                Worker(side, "ours", settings, arguments=o, processes=processes) for side, o in overrides.items()
+            ]
+            answers, failed = in_turns(workers, 4 if quick else 12)
+            if failed:
+                table.rows.append((name, str(processes), f"did not run ({failed})", "", "", ""))
+                continue
+            plain, virtual = ([answer[0] for answer in answers[side]] for side in overrides)
+            alone = alone or plain
+            cells = (shown(plain), shown(virtual), ratio(virtual, plain), ratio(virtual, alone))
+            table.rows.append((name, str(processes), *cells))
     return table
 
 

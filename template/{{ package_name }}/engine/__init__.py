@@ -33,7 +33,7 @@ The rooms:
     machine/   device, precision, processes, divided parameters, private parts of torch
     run/       the run folder: lock, manifest, checkpoints, saver, resuming; jobs of sweeps
     batches/   the plan of an epoch, the loader
-    build/     _target_ → object, optimizer and parameter groups, first batch, init_from
+    build/     _target_ → object, optimizer, first batch, init_from, virtual_ranks
     log/       statistics, report, console, log file, pictures
     datasets/ models/ loggers/    built-in choices
     tools/     the verbs, dry run, learning-rate test, curves

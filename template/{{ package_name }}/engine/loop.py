@@ -21,7 +21,7 @@ from .log.report import Report, profiled
 from .log.statistics import Statistics
 from .machine import distributed
 from .machine.device import autocast, ended, to_device
-from .machine.distributed import RANK, WORLD_SIZE, Vote
+from .machine.distributed import WORLD_SIZE, Vote
 from .machine.sharding import is_sharded
 from .machine.torch_internals import look_for_not_finite
 from .means import Mean, parts_of_whole, value_and_n
@@ -67,7 +67,7 @@ class Steps:
         counts = p.train.plan.counts(self.step)
         for micro, count in enumerate(counts):
             batch = self.next_batch(batches)
-            number = self.step * p.train.plan.micro_batches + micro * WORLD_SIZE + RANK
+            number = self.step * p.train.plan.micro_batches + p.train.plan.mine[micro]
             if p.mix is not None:
                 batch = self.mixed(batch, number)
             self.batch = batch
@@ -117,8 +117,8 @@ class Steps:
         if isinstance(loss, Mean):
             loss, n = value_and_n(loss)
         if plan.micro_batches > 1 and count != plan.total(self.step):  # a part of the step
-            if n is None:  # processes average their gradients: each counts WORLD_SIZE times
-                loss = loss * (count * WORLD_SIZE / plan.total(self.step))
+            if n is None:  # processes average their gradients: each counts so many times
+                loss = loss * (count * plan.processes / plan.total(self.step))
             else:  # the sum of all n is known after the last micro-batch
                 self.divisor = n + (0 if self.divisor is None else self.divisor)
                 loss = loss * n
@@ -144,13 +144,15 @@ class Steps:
                 nn.utils.clip_grad_value_(p.parameters.values(), config.clip_grad_value)
             limit = config.clip_grad_norm or math.inf
             norm = nn.utils.clip_grad_norm_(p.parameters.values(), limit)
-            self.windows.add(self.step, {"grad_norm": norm}, 1)
+            self.windows.add(self.step, {"grad_norm": norm}, p.train.plan.processes / WORLD_SIZE)
         if not self.scaler.is_enabled():  # it leaves out a step whose gradient is not finite
             grads = [q.grad for q in p.parameters.values() if q.grad is not None]
             look_for_not_finite(grads, *self.windows.bad_gradient)
 
     def gradients_shared(self, last: bool) -> AbstractContextManager[Any]:
         """Return the context of a micro-batch: processes share gradients only in the last one."""
+        if self.parts.tree is not None:
+            return self.parts.tree.micro_batch(self, last)
         if last or self.parts.replicated is None:
             return nullcontext()
         context: AbstractContextManager[Any] = self.parts.replicated.no_sync()

@@ -10,8 +10,8 @@ from torch.utils.data import Dataset
 
 from . import rng
 from .api import Data, Task
-from .batches.loader import Loader, on_device, own_order
-from .batches.plan import Plan, check_size
+from .batches.loader import Loader, check_size, on_device, own_order
+from .batches.plan import Plan
 from .build.first_batch import materialise
 from .build.init_from import init_from
 from .build.optimizer import build_optimizer, named_parameters
@@ -89,6 +89,7 @@ def held_out(built: Built, split: str, batch_size: int | None = None) -> Loader 
         drop_last=False,
         accumulate=1 if batch_size else config.accumulate,
         limit=config.limit_val_batches if split == "val" else None,
+        virtual_ranks=None if batch_size else config.virtual_ranks,
     )
     options = config.workers, built.device, config.is_nchw
     return Loader(dataset, plan, built.data.collate, Domain.VALIDATION, *options)
@@ -111,7 +112,7 @@ def training_loader(built: Built) -> Loader:
     if data.order(1, 0) is not None:
         order = partial(own_order, data.order, config.seed, size)
         size = len(order(0))
-    check_size(size, config.batch_size, config.accumulate, config.drop_last)
+    check_size(size, config)
     plan = Plan(
         size,
         config.batch_size,
@@ -121,6 +122,7 @@ def training_loader(built: Built) -> Loader:
         limit=config.limit_train_batches,
         order=order,
         subset=subset,
+        virtual_ranks=config.virtual_ranks,
     )
     options = config.workers, built.device, config.is_nchw
     return Loader(dataset, plan, data.collate, Domain.SAMPLE, *options)
@@ -166,5 +168,7 @@ def build_parts(config: Config, initialise: bool = True) -> Parts:
         val=val,
         total_steps=total_steps,
         val_interval=val_interval,
-        fingerprint=make_fingerprint(device, data.fingerprint(), config.parallel),
+        fingerprint=make_fingerprint(
+            device, data.fingerprint(), config.parallel, train.plan.processes
+        ),
     )

@@ -17,7 +17,7 @@ from .log.report import Report
 from .log.statistics import Statistics
 from .machine import distributed
 from .machine.device import autocast, ended, to_device
-from .machine.distributed import WORLD_SIZE, is_main
+from .machine.distributed import is_main
 from .machine.sharding import is_sharded
 from .means import parts_of_whole
 from .rng import Domain
@@ -56,7 +56,7 @@ def evaluate_split(
         for place in range(plan.steps):
             for micro, count in enumerate(plan.counts(place)):
                 batch = to_device(next(batches), built.device, built.config.channels_last)
-                number = place * plan.micro_batches + micro * WORLD_SIZE + distributed.RANK
+                number = place * plan.micro_batches + plan.mine[micro]
                 rng.seed_all(rng.fold_in(key, number))
                 with autocast(built.precision, built.device), recording() as recorded:
                     parts_of_whole[-1] = samples / count

@@ -14,6 +14,7 @@ from torch.utils.data import DataLoader, Dataset, Subset
 
 from .. import rng, signals
 from ..api import BatchDataset
+from ..config.schema import Config
 from ..errors import UserError
 from ..machine.device import map_tensors, prefetched, to_device
 from ..machine.distributed import LOCAL_WORLD_SIZE, WORLD_SIZE
@@ -131,6 +132,26 @@ def own_order(
         where = f"sample {outside[0]} in epoch {epoch + 1}"
         raise UserError(f"order(…) names {where}. It must lie between 0 and {samples - 1}.")
     return indices.astype(np.int64)
+
+
+def check_size(size: int, config: Config) -> None:
+    """Refuse a training set that gives no batch. Raises `UserError`."""
+    processes, batch_size = config.virtual_ranks or WORLD_SIZE, config.batch_size
+    micro_batches = config.accumulate * processes
+    if size == 0:
+        raise UserError("The training set is empty.")
+    if processes % WORLD_SIZE:
+        told = f"{WORLD_SIZE} processes do not divide virtual_ranks={processes}."
+        raise UserError(f"{told} Start 1, 2, 4 … of them, up to {processes}.")
+    if batch_size % micro_batches:
+        where = f"accumulate={config.accumulate} on {processes} processes"
+        raise UserError(f"batch_size={batch_size} is not a multiple of {micro_batches} ({where}).")
+    if config.drop_last and size < batch_size:
+        larger = f"batch_size={batch_size} is larger than the training set of {size} samples."
+        raise UserError(f"{larger} Lower it, or set drop_last=false.")
+    if processes > 1 and not config.drop_last and 0 < size % batch_size < micro_batches:
+        left = f"{size % batch_size} samples for the last {micro_batches} micro-batches"
+        raise UserError(f"drop_last=false leaves {left}. Change batch_size, or set drop_last=true.")
 
 
 _TOGETHER = 4096, 4 << 20

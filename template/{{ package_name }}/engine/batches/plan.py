@@ -38,14 +38,22 @@ class Plan:
         limit: int | float | None = None,
         order: Callable[[int], np.ndarray] | None = None,
         subset: np.ndarray | None = None,
+        virtual_ranks: int | None = None,
     ) -> None:
         """order: returns the `size` indices of an epoch (from 0). None: all samples, shuffled.
         limit: steps of an epoch, or a share of them. subset: the `size` samples to take; None: all.
         """
         self.size, self.batch_size, self.seed = size, batch_size, seed
         self.shuffle, self.order, self.subset = shuffle, order, subset
-        self.micro_batches = accumulate * WORLD_SIZE
+        self.processes = WORLD_SIZE if virtual_ranks is None else 1
+        """Processes that average their gradients. With virtual ranks, a tree sums gradients."""
+        self.micro_batches = accumulate * (virtual_ranks or WORLD_SIZE)
         """Micro-batches of a step, over all processes."""
+        self.mine = range(RANK, self.micro_batches, WORLD_SIZE)
+        """The numbers of this process's micro-batches in a step. With virtual ranks, in a row."""
+        if virtual_ranks is not None:
+            count = self.micro_batches // WORLD_SIZE
+            self.mine = range(RANK * count, (RANK + 1) * count)
         steps = size // batch_size if drop_last else -(-size // batch_size)
         limit = max(1, round(limit * steps)) if isinstance(limit, float) else limit
         self.steps = min(steps, limit or steps)
@@ -97,31 +105,13 @@ class Plan:
         if self.micro_batches == 1:  # the same as below in less time
             return [min(self.batch_size, self.size - step % self.steps * self.batch_size)]
         full, rest = divmod(self.total(step), self.micro_batches)
-        mine = range(RANK, self.micro_batches, WORLD_SIZE)
-        return [full + (number < rest) for number in mine if full or number < rest]
+        return [full + (number < rest) for number in self.mine if full or number < rest]
 
     def batches(self, step: int) -> list[Batch]:
         """This process's micro-batches of a step. The world size does not change their samples."""
         (epoch, place), samples = divmod(step, self.steps), self.samples(step)
         cut = [samples] if self.micro_batches == 1 else np.array_split(samples, self.micro_batches)
-        mine = range(RANK, self.micro_batches, WORLD_SIZE)
-        return [Batch(epoch, place * len(cut) + n, cut[n]) for n in mine if len(cut[n])]
+        return [Batch(epoch, place * len(cut) + n, cut[n]) for n in self.mine if len(cut[n])]
 
     def span(self, start: int, stop: int) -> Iterator[Batch]:
         return chain.from_iterable(map(self.batches, range(start, stop)))
-
-
-def check_size(size: int, batch_size: int, accumulate: int, drop_last: bool) -> None:
-    """Refuse a training set that gives no batch. Raises `UserError`."""
-    micro_batches = accumulate * WORLD_SIZE
-    if size == 0:
-        raise UserError("The training set is empty.")
-    if batch_size % micro_batches:
-        where = f"accumulate={accumulate} on {WORLD_SIZE} processes"
-        raise UserError(f"batch_size={batch_size} is not a multiple of {micro_batches} ({where}).")
-    if drop_last and size < batch_size:
-        larger = f"batch_size={batch_size} is larger than the training set of {size} samples."
-        raise UserError(f"{larger} Lower it, or set drop_last=false.")
-    if WORLD_SIZE > 1 and not drop_last and 0 < size % batch_size < micro_batches:
-        left = f"{size % batch_size} samples for the last {micro_batches} micro-batches"
-        raise UserError(f"drop_last=false leaves {left}. Change batch_size, or set drop_last=true.")

@@ -28,6 +28,7 @@ from ..text import logger
 from .optimizer import check_trained
 from .optimizer_state import cannot_use, is_schedule_free, load_optimizer_state, optimizer_state
 from .target import bind, build, locate, own_keys
+from .virtual_ranks import Tree
 
 
 class Averaged:
@@ -136,6 +137,7 @@ class Parts(Built):
     val_interval: int | Fraction  # optimizer steps between validations; 0: only at the run's end
     fingerprint: dict[str, Any]
     replicated: Any = None  # the model in DistributedDataParallel, with several processes
+    tree: Tree | None = None  # sums gradients, with `virtual_ranks`
     held_state: dict[str, Any] | None = None  # of task and data, before the validation under way
 
     @property
@@ -152,6 +154,8 @@ class Parts(Built):
             forward = self.replicated = DistributedDataParallel(
                 forward, device_ids=devices, find_unused_parameters=self.in_turn
             )
+        if self.config.virtual_ranks is not None:
+            self.tree = Tree(self.config, self.model, self.loss, self.replicated)
         if self.config.compile != "false":
             # The compiled module shares the weights; the state dict stays that of the plain one.
             # Dynamic kernels would depend on the shapes seen so far, which a resumed run has not.
@@ -161,8 +165,9 @@ class Parts(Built):
 
     def average_gradients(self, divisor: Tensor | float | None) -> None:
         """Average the gradients of the loss's own parameters over the processes, which the
-        replicated model does not. Divide all gradients by the sum of `divisor` over the processes."""
-        if WORLD_SIZE > 1 and not is_sharded(self.config):
+        replicated model does not. Divide all gradients by the sum of `divisor` over the processes.
+        With virtual ranks, both are summed already."""
+        if WORLD_SIZE > 1 and self.tree is None and not is_sharded(self.config):
             for parameter in self.loss.parameters():
                 if parameter.grad is not None:
                     sum_over_processes(parameter.grad).div_(WORLD_SIZE)
@@ -170,7 +175,9 @@ class Parts(Built):
             if not isinstance(divisor, Tensor):  # copying a number would wait for the GPU
                 divisor = torch.full((), float(divisor), device=self.device)
             divisor = divisor.to(self.device, torch.float32, copy=True)
-            share = sum_over_processes(divisor) / WORLD_SIZE
+            share = divisor
+            if WORLD_SIZE > 1 and self.tree is None:
+                share = sum_over_processes(divisor) / WORLD_SIZE
             share.clamp_(min=1e-30)  # without any thing the gradients are 0 and stay 0
             grads = [q.grad for q in self.parameters.values() if q.grad is not None]
             for_each("div_", grads, share)

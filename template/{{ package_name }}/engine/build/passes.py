@@ -95,7 +95,8 @@ def one_pass(
         named = parts.model.named_parameters()
         unused = [name for name, p in named if p.requires_grad and p.grad is None]
     parts.model.train()
-    is_shared = training and WORLD_SIZE > 1 and not parts.in_turn
+    several = WORLD_SIZE > 1 or config.virtual_ranks is not None
+    is_shared = training and several and not parts.in_turn
     if is_shared and (names := sorted({*chain.from_iterable(from_all(unused))})):
         raise UserError(
             f"The {what} does not use {', '.join(names[:3])}{' …' if names[3:] else ''}. On several "

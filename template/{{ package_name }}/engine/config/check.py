@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
 from ..errors import UserError, nearest
-from ..text import say
+from ..text import say, typed
 from .hints import hint, words
 from .schema import RULES, SECTIONS, Config, Rule, check_value
 
@@ -64,9 +64,14 @@ def _check(config: Config) -> None:
     test = config.find_lr
     if test.start >= test.stop:
         raise UserError(f"find_lr.start={test.start} must be below find_lr.stop={test.stop}.")
-    size, parts = config.batch_size, config.accumulate
-    if size % parts:
-        raise UserError(f"batch_size={size} must be a multiple of accumulate={parts}.")
+    size, ranks = config.batch_size, config.virtual_ranks
+    if size % (parts := config.accumulate * (ranks or 1)):
+        told = f"virtual_ranks × accumulate = {parts}" if ranks else f"accumulate={parts}"
+        raise UserError(f"batch_size={size} must be a multiple of {told}.")
+    for name, usual in {"parallel": "ddp", "compile": "false", "sync_batchnorm": False}.items():
+        if ranks and (value := getattr(config, name, usual)) != usual:
+            both = f"virtual_ranks={ranks} and {name}={typed(value)}"
+            raise UserError(f"{both} exclude each other. Leave one of them out.")
     needed = ["task", "data", "model", "loss", "optimizer", "scheduler"]
     for group in [*needed, "mix"] if config.mix else needed:
         if not isinstance(getattr(config, group).get("_target_"), str):

@@ -152,6 +152,12 @@ class Config:
     )
     drop_last: bool = key(True, "Leave out the incomplete batch at the end of an epoch.")
     accumulate: int = key(1, "Micro-batches whose gradients make one optimizer step.", at_least=1)
+    virtual_ranks: int | None = key(
+        None,
+        "Compute each step in so many fixed parts: the same weights on 1, 2, 4 … processes.",
+        fits=lambda count: count > 1 and count.bit_count() == 1,
+        must_be="2, 4, 8, 16 …",
+    )
     lr: float = key(0.001, "Base learning rate; the scheduler multiplies it.", above=0)
     clip_grad_norm: float | None = key(None, "Scale gradients down to this total norm.", above=0)
     clip_grad_value: float | None = key(None, "Cut each gradient to this absolute value.", above=0)

@@ -70,6 +70,8 @@ def set_flags(config: Config, precision: str) -> None:
     torch.backends.cudnn.deterministic = strict
     torch.backends.cudnn.benchmark = not strict
     torch.autograd.set_detect_anomaly(config.detect_anomaly)
+    if config.virtual_ranks is not None and "OMP_NUM_THREADS" not in os.environ:
+        torch.set_num_threads(1)  # as torchrun does: sums depend on the number of threads
     tf32 = precision in ("tf32", "bf16", "fp16")
     torch.backends.cuda.matmul.allow_tf32 = tf32
     torch.backends.cudnn.allow_tf32 = tf32
@@ -146,7 +148,9 @@ def prefetched(batches: Iterable[Any], device: torch.device) -> Iterator[Any]:
             yield batch
 
 
-def make_fingerprint(device: torch.device, data: str, parallel: str = "ddp") -> dict[str, Any]:
+def make_fingerprint(
+    device: torch.device, data: str, parallel: str = "ddp", size: int = WORLD_SIZE
+) -> dict[str, Any]:
     """Return what the bits of a result depend on besides the config. `data`: that of the data."""
     versions = {"python": platform.python_version()}
     if device.type == "cuda":  # one version of torch exists for several of these
@@ -161,7 +165,7 @@ def make_fingerprint(device: torch.device, data: str, parallel: str = "ddp") -> 
         "machine": platform.machine(),
         "device": _describe(device),
         "threads": torch.get_num_threads(),
-        "world_size": WORLD_SIZE,
+        "world_size": size,
         "parallel": parallel,
         "data": data,
     }

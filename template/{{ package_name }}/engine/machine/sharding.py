@@ -43,6 +43,7 @@ def refuse_unfit(config: Config) -> None:
         f"compile={config.compile}": config.compile != "false",
         "log.histograms": config.log.histograms is not None,
         "dry_run=true": config.dry_run,
+        "virtual_ranks": config.virtual_ranks is not None,
     }
     if WORLD_SIZE == 1:
         raise UserError(
