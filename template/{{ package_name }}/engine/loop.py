@@ -135,8 +135,7 @@ class Steps:
                     parameter.grad = None
 
     def clip_gradients(self) -> None:
-        """Clip gradients by value, by norm, or both. Log the norm before the second. Let `fetch`
-        see whether a gradient is not finite."""
+        """Clip gradients by value, then by norm, which is logged. Note whether all are finite."""
         p, config = self.parts, self.config
         if config.clip_grad_norm or config.clip_grad_value or config.log.grad_norm:
             self.scaler.unscale_(p.optimizer)
