@@ -51,7 +51,7 @@ def test_it_finds_the_tests_that_need_a_gpu(bundle, tmp_path):
     """They are skipped here, one by one."""
     (told,) = (row["cells"] for row in run(bundle, tmp_path, "tests") if "marked `cuda`" in row["part"])
     assert told["all pass"] is True
-    assert int(re.fullmatch(r"(\d+) skipped in .*", told["pytest"])[1]) > 40
+    assert int(re.match(r"(\d+) skipped\b", told["pytest"])[1]) > 40
 
 
 def test_the_command_answers_and_the_page_shows_it(bundle, tmp_path):
