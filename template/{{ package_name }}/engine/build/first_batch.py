@@ -140,8 +140,10 @@ def materialise(built: Built, loader: Loader) -> None:
     if not lazy_modules(built):
         return
     if is_sharded(built.config):
-        name = f"the lazy module '{lazy_modules(built)[0]}'. Give it its sizes"
-        raise UserError(f"parallel={built.config.parallel} does not work with {name}.")
+        raise UserError(
+            f"parallel={built.config.parallel} does not work with the lazy module "
+            f"'{lazy_modules(built)[0]}'. Give it its sizes."
+        )
     batch = to_device(loader.first(), built.device, built.config.channels_last)
     ctx = Context(0, 1, training=True, device=built.device)
     rng.seed_all(rng.make_key(built.config.seed, Domain.INIT, 5))
