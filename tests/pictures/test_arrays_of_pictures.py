@@ -247,6 +247,8 @@ def test_a_run_learns_from_arrays_and_goes_on(train, server, workspace, tmp_path
     done = train(f"resume={the_run(workspace, 'npy')}", "data.path=moved", "epochs=4")
     assert done.code == 0, done.out
     Image.new("L", (8, 8), 230).save(tmp_path / "bright.png")
-    said = server.run(workspace / "digits/__main__.py", "predict", "runs/npy", tmp_path / "bright.png", cwd=workspace)
+    said = server.run(
+        workspace / "digits/__main__.py", "predict", "runs/npy", str(tmp_path / "bright.png"), cwd=workspace
+    )
     assert said.code == 0, said.out
     assert "bright.png,1," in said.out

@@ -177,6 +177,8 @@ def test_a_run_repeats_and_moves(train, server, workspace, tmp_path):
     done = train(f"resume={the_run(workspace, 'w0')}", "data.path=moved", "epochs=4")
     assert done.code == 0, done.out
     Image.new("RGB", (6, 8), (230, 230, 230)).save(tmp_path / "bright.png")
-    said = server.run(workspace / "digits/__main__.py", "predict", "runs/w2", tmp_path / "bright.png", cwd=workspace)
+    said = server.run(
+        workspace / "digits/__main__.py", "predict", "runs/w2", str(tmp_path / "bright.png"), cwd=workspace
+    )
     assert said.code == 0, said.out
     assert "bright.png,bee," in said.out
