@@ -26,7 +26,12 @@ def check_folds(section: Mapping[str, Any], parameters: Collection[str], takes_a
         return  # numbers with a meaning of your own
     if folds is None and (fold or given == {"fold"}):
         raise UserError(f"data.fold={fold} needs the number of folds. Set data.folds=5, too.")
-    if type(folds) is int and not (folds >= 2 and 0 <= fold < folds):
+    if type(folds) is int:
+        _check(folds, fold)
+
+
+def _check(folds: int, fold: int) -> None:
+    if not (folds >= 2 and 0 <= fold < folds):
         asked = f"data.fold={fold} of data.folds={folds}"
         raise UserError(f"{asked} is not possible. Take at least 2 folds, and count them from 0.")
 
@@ -37,6 +42,7 @@ def split_by_fold(classes: ArrayLike, folds: int, fold: int) -> tuple[np.ndarray
     classes: a number for each sample; equal numbers if samples have no classes. The sizes of two folds
     differ by at most one, in each class too. Raises `UserError`.
     """
+    _check(folds, fold)
     numbers = np.asarray(classes)
     if len(numbers) < folds:
         raise UserError(f"data.folds={folds} needs as many samples, not {len(numbers)}. Lower it.")
