@@ -7,7 +7,7 @@ import os
 import socket
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack, suppress
 from typing import Any
 
@@ -87,10 +87,12 @@ def _free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def in_turns(workers: Sequence[Worker], rounds: int) -> tuple[dict[str, list[Any]], dict[str, str]]:
+def in_turns(
+    workers: Sequence[Worker], rounds: int, told: Callable[[str, Any], object] = lambda name, answer: None
+) -> tuple[dict[str, list[Any]], dict[str, str]]:
     """Return the answers of each worker, in turn (A B A B …) after a warm-up turn, and why others failed.
 
-    Closes the workers.
+    told: gets each name and answer at once. Closes the workers.
     """
     answers: dict[str, list[Any]] = {worker.name: [] for worker in workers}
     failed: dict[str, str] = {}
@@ -109,4 +111,5 @@ def in_turns(workers: Sequence[Worker], rounds: int) -> tuple[dict[str, list[Any
                     continue
                 if turn:
                     answers[worker.name].append(answer)
+                    told(worker.name, answer)
     return answers, failed

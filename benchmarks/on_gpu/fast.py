@@ -5,6 +5,7 @@ from __future__ import annotations
 import statistics
 import sys
 import time
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -29,7 +30,11 @@ class Fast:
 
     def _race(self, title: str, workers: list[Worker], batch: int, rounds: int) -> dict[str, list[float]]:
         """Measure the contestants in turn. Return the seconds of a step, or of what their answers count."""
-        turns, failed = in_turns(workers, 1 if self.small else rounds)
+
+        def told(name: str, answer: Sequence[float]) -> None:  # the limit may end the race
+            self.answers.say("Single measurements", of=title, what=name, seconds=answer[0])
+
+        turns, failed = in_turns(workers, 1 if self.small else rounds, told)
         seconds = {name: [answer[0] for answer in answers] for name, answers in turns.items()}
         base = workers[0].name
         for worker in workers:
