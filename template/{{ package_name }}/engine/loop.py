@@ -22,7 +22,7 @@ from .log.statistics import Statistics
 from .machine import distributed
 from .machine.device import autocast, ended, to_device
 from .machine.distributed import WORLD_SIZE, Vote
-from .machine.sharding import is_sharded
+from .machine.sharding import is_sharded, whole
 from .machine.torch_internals import look_for_not_finite
 from .means import Mean, parts_of_whole, value_and_n
 from .progress import Progress, not_finite
@@ -142,7 +142,7 @@ class Steps:
             if config.clip_grad_value is not None:
                 nn.utils.clip_grad_value_(p.parameters.values(), config.clip_grad_value)
             limit = config.clip_grad_norm or math.inf
-            norm = nn.utils.clip_grad_norm_(p.parameters.values(), limit)
+            norm = whole(nn.utils.clip_grad_norm_(p.parameters.values(), limit))
             self.windows.add(self.step, {"grad_norm": norm}, p.train.plan.processes / WORLD_SIZE)
         if not self.scaler.is_enabled():  # it leaves out a step whose gradient is not finite
             grads = [q.grad for q in p.parameters.values() if q.grad is not None]

@@ -13,7 +13,6 @@ from torch import Tensor
 from ..api import Share, check_scalar, count_share
 from ..errors import UserError, nearest
 from ..machine import distributed
-from ..machine.sharding import whole
 from ..means import Mean, value_and_n
 from ..text import logger
 
@@ -157,7 +156,7 @@ class Statistics:
     def _scalar(self, key: str, value: Tensor) -> Tensor:
         """The value as a tensor without dimensions, on the device. Raises `UserError`."""
         check_scalar(key, value)
-        value = whole(value.detach()).reshape(())
+        value = value.detach().reshape(())
         if not value.is_floating_point():  # stacked with float32, a large integer would be rounded
             value = value.double()
         return value.to(self.device, non_blocking=True)
