@@ -47,7 +47,8 @@ def for_each(method: str, tensors: list[Tensor], *arguments: Any) -> None:
 def look_for_not_finite(tensors: list[Tensor], found: Tensor, calls: Tensor) -> None:
     """Set the scalar `found` to 1 if a tensor holds an infinity or a NaN. Then, and from then on,
     add 1 to the scalar `calls`. All are on one device."""
-    tensors = _local(tensors)
+    if tensors and hasattr(tensors[0], "to_local"):
+        tensors = _local(tensors)
     kinds = set(map(_kind, tensors))
     name = "_amp_foreach_non_finite_check_and_unscale_"
     if kinds == {(torch.float32, torch.strided)} and _is_allowed and hasattr(torch, name):
