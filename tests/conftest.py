@@ -1,6 +1,7 @@
 """Fixtures: render the working tree and run commands in what was rendered, offline and without trust."""
 
 import importlib
+import os
 import shutil
 import sys
 import time
@@ -11,6 +12,7 @@ from types import ModuleType
 import copier
 import pytest
 
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # two workers and all that they start share the cores
 pytest.register_assert_rewrite("helpers")  # before they are imported, so that their assertions show values
 
 from helpers import releases, snippets  # noqa: E402
@@ -24,7 +26,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--damages", type=int, default=15, help="how many run folders shared_runs/ damages")
     parser.addoption("--commands", type=int, default=24, help="how many command lines test_overrides.py draws")
     parser.addoption("--failures", type=int, default=5, help="how many file operations of a command fail; 0: all")
-    parser.addoption("--edits", type=int, default=15, help="how many owners test_edits.py lets edit and update")
+    parser.addoption("--edits", type=int, default=8, help="how many owners test_edits.py lets edit and update")
 
     parser.addoption("--thorough", action="store_true", help="run the tests that are left out to save time, too")
 

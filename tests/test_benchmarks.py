@@ -11,6 +11,8 @@ from helpers.template import ROOT
 
 from benchmarks.workers import Worker, in_turns
 
+pytestmark = pytest.mark.xdist_group("benchmarks")  # one worker measures for all
+
 
 def benchmark(*arguments: str) -> subprocess.CompletedProcess:
     command = [sys.executable, "-m", "benchmarks", *arguments]

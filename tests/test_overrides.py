@@ -22,7 +22,7 @@ from hypothesis import HealthCheck, Phase, given, seed, settings
 
 SEED = int(os.environ.get("OVERRIDES_SEED", "0"))
 
-CASES = int(os.environ.get("OVERRIDES_CASES", "300"))
+CASES = int(os.environ.get("OVERRIDES_CASES", "150"))
 
 TO_TYPE = re.compile(r"(Go on with|Install it): \S+ [^ ]+ \S+$")
 """A sentence may end with a command to type."""
