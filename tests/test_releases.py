@@ -47,7 +47,7 @@ def start(rendered: Versions, tmp_path: Path) -> Callable[..., Path]:
 def test_every_release_updates_to_the_newest_without_a_conflict(
     start, rendered: Versions, template: Path, tmp_path: Path, answers: dict[str, object]
 ):
-    """In one step, and with the default answers in several: the template's files are then those that the newest version renders."""
+    """In one step, the default answers also in several. The template's files are then those of the newest version."""
     fresh, _ = rendered.get(NEWEST, answers_of(rendered.get(ALL[0], answers)[0]))
     owned = ownership(template, answers_of(fresh))
 
