@@ -278,3 +278,15 @@ def test_what_is_said_of_hydras_own_words_is_true(train, arguments, said):
     assert done.code == 2, done.out
     assert said in done.out
     assert "Traceback" not in done.out
+
+
+def test_config_files_that_are_not_there(train, workspace):
+    main = workspace / "configs/train.yaml"
+    text = main.read_text(encoding="utf-8")
+    main.write_text(text.replace("  - schema\n", "  - schema\n  - nothing\n"), encoding="utf-8")
+    done = train(*SHORT)
+    assert (done.code, done.last) == (2, "configs/nothing.yaml does not exist. configs/train.yaml names it.")
+    main.unlink()
+    for line in (SHORT, ("--help",), ("-m", "lr=0.1,0.2")):
+        done = train(*line)
+        assert done.code == 2 and f"{main} does not exist. Restore it, for example with git." in done.out

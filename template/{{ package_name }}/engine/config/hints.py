@@ -155,6 +155,10 @@ def explain(error: BaseException, arguments: Sequence[str]) -> str:
         return _unparsable(unparsable)
     if choice := re.search(r"Could not find '([\w-]+(?:/[\w-]+)*)/([^'/]+)'", text):
         return unknown_choice(*choice.groups())
+    if re.search("Cannot find primary config|Primary config directory not found", text):
+        return f"{CONFIGS / 'train.yaml'} does not exist. Restore it, for example with git."
+    if unknown := re.search(r"In '([^']+)': Could not load '([^']+)'", text):
+        return f"configs/{unknown[2]}.yaml does not exist. configs/{unknown[1]}.yaml names it."
     if re.search("could not be converted|is not a subclass|is not Optional|not assign", text):
         return first_line(next(e for e in reversed(chain) if "full_key" in str(e) or e is error))
     if several := re.search(r"Ambiguous value for argument '([^']+)'", text):
