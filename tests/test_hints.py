@@ -289,4 +289,5 @@ def test_config_files_that_are_not_there(train, workspace):
     main.unlink()
     for line in (SHORT, ("--help",), ("-m", "lr=0.1,0.2")):
         done = train(*line)
-        assert done.code == 2 and f"{main} does not exist. Restore it, for example with git." in done.out
+        assert done.code == 2
+        assert f"{main} does not exist. Restore it, for example with git." in done.out
