@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import statistics
 import tracemalloc
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -17,7 +17,7 @@ from .workers import Worker, in_turns
 
 def run(options: argparse.Namespace) -> Iterator[Table]:
     project()
-    for table in (_seeking, _parameters, _ranks, _virtual, _length):
+    for table in (_seeking, _parameters, _ranks, _virtual, _divided, _divided_saves, _length):
         yield table(options.quick)
     yield from tables(options.quick)
 
@@ -52,10 +52,18 @@ def _seeking(quick: bool) -> Table:
     return table
 
 
-def _sides(settings: dict[str, Any], processes: int, rounds: int) -> tuple[dict[str, list[Any]], dict[str, str]]:
-    """Measure the bare loop and ours on `processes` processes: wall and CPU seconds of a step."""
+def _sides(
+    settings: dict[str, Any], processes: int, rounds: int, bare: Sequence[str] = (), ours: Sequence[str] = ()
+) -> tuple[dict[str, list[Any]], dict[str, str]]:
+    """Measure the bare loop and ours on `processes` processes: wall and CPU seconds of a step.
+
+    bare, ours: their command lines.
+    """
     device = "cuda" if torch.cuda.device_count() >= processes else "cpu"
-    workers = [Worker(name, name, {**settings, "device": device}, processes=processes) for name in ("bare", "ours")]
+    workers = [
+        Worker(name, name, {**settings, "device": device}, arguments=arguments, processes=processes)
+        for name, arguments in (("bare", bare), ("ours", ours))
+    ]
     return in_turns(workers, rounds)
 
 
@@ -124,6 +132,46 @@ def _virtual(quick: bool) -> Table:
             alone = alone or plain
             cells = (shown(plain), shown(virtual), ratio(virtual, plain), ratio(virtual, alone))
             table.rows.append((name, str(processes), *cells))
+    return table
+
+
+def _divided(quick: bool) -> Table:
+    table = Table(
+        "A step with `parallel=fsdp`, by number of processes (batch 32 and 128 for each process)",
+        ["model", "processes", *COLUMNS],
+        note="The bare loop calls `fully_shard` itself. On CPUs with gloo. More processes than cores share the cores.",
+    )
+    for name, settings in list(NETS.items())[: 1 if quick else None]:
+        for processes in (2,) if quick else (2, 4):
+            sides = _sides(settings, processes, 4 if quick else 12, bare=["fsdp"], ours=["parallel=fsdp"])
+            _compared(table, name, sides, str(processes))
+    return table
+
+
+def _divided_saves(quick: bool) -> Table:
+    table = Table(
+        "A checkpoint of divided parameters on 2 processes: how long training waits",
+        [
+            "state",
+            "`dcp.save`",
+            "`dcp.async_save`",
+            "ours",
+            "ratio to `dcp.async_save`",
+            "until on the disk: theirs",
+            "ours",
+        ],
+        note="Ours looks for values that are not finite, computes a checksum of each file, and syncs and renames. The "
+        "others do not.",
+    )
+    for mebibytes in (20,) if quick else (20, 100, 400):
+        worker = Worker("saves", "sharded_saves", {"mebibytes": mebibytes}, processes=2)
+        answers, failed = in_turns([worker], 3 if quick else 8)
+        if failed:
+            table.rows.append((f"{mebibytes} MiB", f"did not run ({failed})", *[""] * 5))
+            continue
+        plain, waits, theirs, own_waits, ours = map(list, zip(*answers["saves"], strict=True))
+        cells = (shown(plain), shown(waits), shown(own_waits), ratio(own_waits, waits), shown(theirs), shown(ours))
+        table.rows.append((f"{mebibytes} MiB", *cells))
     return table
 
 

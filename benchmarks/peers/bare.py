@@ -1,11 +1,13 @@
 """A loop written by hand: only the training step. With `short` it uses our short optimizer step, and cuts its batches
-from blocks, as ours does."""
+from blocks, as ours does. With `fsdp`, several processes divide the parameters."""
 
 import sys
 from collections.abc import Iterator
 
 import torch
 from torch import Tensor
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import fully_shard
 from torch.nn.functional import cross_entropy
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim import AdamW
@@ -19,10 +21,13 @@ if "short" in sys.argv:
     from digits.engine.machine.torch_internals import short_class
 
     kind = short_class(AdamW)
-optimizer = TURNS.optimizer(model, kind)
 if TURNS.processes > 1:
     torch.distributed.init_process_group("nccl" if TURNS.device.type == "cuda" else "gloo")
-    model = DistributedDataParallel(model)
+    if "fsdp" in sys.argv:
+        model = fully_shard(model, mesh=init_device_mesh(TURNS.device.type, (TURNS.processes,)))
+    else:
+        model = DistributedDataParallel(model)
+optimizer = TURNS.optimizer(model, kind)
 
 
 def blocks() -> Iterator[tuple[Tensor, ...]]:

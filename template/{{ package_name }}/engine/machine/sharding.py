@@ -90,12 +90,18 @@ def shard(
         policy = MixedPrecisionPolicy(param_dtype=torch.bfloat16, reduce_dtype=torch.float32)
     for module in filter(None, (model, twin)):
         for unit in (*blocks(module), module):
-            # The root, too, gives its weights back: otherwise a validation leaves it whole.
-            fully_shard(unit, mesh=mesh, mp_policy=policy, reshard_after_forward=True)
+            fully_shard(unit, mesh=mesh, mp_policy=policy)
+        module.register_forward_hook(_give_back)
         module.to(device)  # buffers
     if any(True for _ in loss.parameters()):
         fully_shard(loss, mesh=mesh, reshard_after_forward=True)
     return twin
+
+
+def _give_back(module: Any, inputs: Any, outputs: Any) -> None:
+    """Divide the root again after a forward pass without a backward pass. FSDP2 would leave it whole."""
+    if not torch.is_grad_enabled():
+        module.reshard()
 
 
 def blocks(model: nn.Module) -> list[nn.Module]:
