@@ -155,7 +155,7 @@ def unusual(engine, monkeypatch):
     monkeypatch.setitem(sys.modules, "digits.optimizers", module)
 
 
-@pytest.mark.parametrize("name", ["Plain", "Marked", "InGroup", "UnderAName", "OfItsOwn", "Double"])
+@pytest.mark.parametrize("name", ["Plain", "Marked", "InGroup", "UnderAName", "OfItsOwn", "Double", "Wrapped"])
 def test_state_in_unusual_places(optim, state, unusual, name):
     assert_goes_on_exactly(optim, state, f".optimizers.{name}")
 
@@ -165,6 +165,9 @@ def test_state_in_unusual_places(optim, state, unusual, name):
     [
         ("Lossy", "Lossy does not go on exactly from a checkpoint: its count differs"),
         ("Drawing", "Drawing does not go on exactly from a checkpoint: its next step differs"),
+        ("Late", "Late does not go on exactly from a checkpoint: its slow differs"),
+        ("Shared", "Shared does not go on exactly from a checkpoint: its next step differs"),
+        ("Wrapping", "Wrapping does not go on exactly from a checkpoint: its next step differs"),
         ("Numpy", "Numpy has state that a checkpoint cannot hold"),
     ],
 )

@@ -4,6 +4,7 @@ import errno
 import threading
 from typing import NamedTuple
 
+import numpy as np
 import pytest
 import torch
 from helpers import snippets
@@ -80,6 +81,15 @@ def test_a_named_tuple_is_saved_as_a_plain_container(saver, engine, tmp_path):
     assert type(loaded) is tuple
     assert loaded[0].tolist() == [1, 1]
     assert loaded[1] == 3
+
+
+def test_a_number_of_numpy_is_refused(saver, engine, tmp_path):
+    """It is a float, too. But a file with it could not be loaded, so it must not replace one that can."""
+    values = {"moments": [{"scale": np.float64(2)}]}
+    with pytest.raises(engine("errors").UserError, match="optimizer/weight/moments/0/scale is of type float64"):
+        saver.save({**state(1.0), "optimizer": {"weight": values}}, 1)
+    saver.wait()
+    assert not list(tmp_path.iterdir())
 
 
 def test_never_two_at_once_and_in_order(saver, held, engine, tmp_path):

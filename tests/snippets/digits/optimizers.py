@@ -104,6 +104,59 @@ class Drawing(Plain):
         return float(torch.rand((), generator=self.generator))
 
 
+class Late(Plain):
+    """Slow weights in an attribute (Zhang et al. 2019). They matter after the trial has ended."""
+
+    slow = None
+
+    @torch.no_grad()
+    def step(self):
+        weights = [p for group in self.param_groups for p in group["params"]]
+        self.slow = self.slow or {"weights": [p.clone() for p in weights], "count": torch.zeros(())}
+        super().step()
+        self.slow["count"] += 1
+        if self.slow["count"] % 100 == 0:
+            for p, slow in zip(weights, self.slow["weights"], strict=True):
+                p.copy_(slow.lerp_(p, 0.5))
+
+
+class Shared(Plain):
+    """One tensor for all parameters. In a checkpoint each has its own."""
+
+    def move(self, p, scale):
+        if p not in self.state:
+            others = (state["count"] for state in self.state.values())
+            self.state[p] = {"count": next(others, torch.zeros(()))}
+        super().move(p, scale / float(self.state[p]["count"].add_(1)))
+
+
+class Wrapping(Plain):
+    """Another optimizer over the same groups. A loaded state gives it groups of its own."""
+
+    def __init__(self, params, lr):
+        super().__init__(params, lr)
+        self.inner = torch.optim.SGD(self.param_groups, momentum=0.9)
+
+    def step(self):
+        self.inner.step()
+
+    def state_dict(self):
+        return {**super().state_dict(), "inner": self.inner.state_dict()}
+
+    def load_state_dict(self, state_dict):
+        state_dict = dict(state_dict)
+        self.inner.load_state_dict(state_dict.pop("inner"))
+        super().load_state_dict(state_dict)
+
+
+class Wrapped(Wrapping):
+    """The same, right."""
+
+    def load_state_dict(self, state_dict):
+        super().load_state_dict(state_dict)
+        self.inner.param_groups = self.param_groups
+
+
 class Numpy(Plain):
     """State that only a pickle can hold."""
 

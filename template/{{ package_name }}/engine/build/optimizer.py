@@ -55,7 +55,8 @@ def build_optimizer(
         raise UserError("All parameters are frozen. Give one optimizer group an lr_scale above 0.")
 
     def make(groups: Groups) -> Optimizer:
-        return build(section, "optimizer", Optimizer, allowed, params=groups, lr=lr)
+        own = [dict(group) for group in groups]  # an optimizer adds its options to them
+        return build(section, "optimizer", Optimizer, allowed, params=own, lr=lr)
 
     optimizer = make(groups)
     known = {*optimizer.defaults, *OF_THE_ENGINE}

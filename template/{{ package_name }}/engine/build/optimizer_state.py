@@ -1,8 +1,10 @@
 """The optimizer in a checkpoint: its state by parameter name, and a trial that it resumes."""
 
 import contextlib
+import copy
 import io
 import pickle
+from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from operator import methodcaller
 from typing import Any
@@ -15,6 +17,7 @@ from .. import rng
 from ..errors import UserError, of_device
 from ..machine.device import map_tensors
 from ..text import say
+from .differences import difference
 from .target import describe_error
 
 Groups = list[dict[str, Any]]
@@ -100,9 +103,10 @@ def check_resumes(
     try:
         for optimizer in filter(is_schedule_free, (whole, resumed)):
             optimizer.train()  # type: ignore[attr-defined]
-        start = _held(whole)
+        start = copy.deepcopy(_held(whole))
         _train(whole, range(3), sparse)
-        state = stored({**optimizer_state(whole), "weights": _tensors(whole)})
+        state = {**optimizer_state(whole), "weights": [t.detach() for t in _tensors(whole)]}
+        state = stored(map_tensors(torch.clone, state))  # a saver, too, copies each tensor alone
         for tensor, weight in zip(_tensors(resumed), state["weights"], strict=True):
             tensor.detach().copy_(weight)
         load_optimizer_state(resumed, state["optimizer"], state["optimizer_values"])
@@ -119,7 +123,7 @@ def check_resumes(
         raise UserError(f"{name} {why} Set other options or another optimizer.") from error
     other = _held(resumed)
     for what, value in _held(whole).items():
-        if value != other.get(what) and value != start.get(what):
+        if difference(value, other.get(what)) and difference(value, start.get(what)):
             raise UserError(
                 f"{name} does not go on exactly from a checkpoint: its {what} differs. Its state_dict() "
                 "must hold all that a step changes."
@@ -127,13 +131,16 @@ def check_resumes(
 
 
 def _small(groups: Groups, sparse: Collection[str]) -> Groups:
-    """Return the groups with a small tensor for each kind of parameter in them."""
+    """Return the groups with two small tensors for each kind of parameter in them."""
     small = []
     for group in groups:
-        named = named_tensors([group])
-        kinds = {(p.ndim, p.dtype, name in sparse): (name, p.detach()) for name, p in named}
-        names = [name for name, _ in kinds.values()]
-        tensors = [nn.Parameter(_corner(p)) for _, p in kinds.values()]
+        names, tensors = [], []
+        count: Counter[Any] = Counter()
+        for name, p in named_tensors([group]):
+            count[kind := (p.ndim, p.dtype, name in sparse)] += 1
+            if count[kind] <= 2:
+                names.append(name)
+                tensors.append(nn.Parameter(_corner(p.detach())))
         small.append({**group, "names": names, "params": tensors})
     return small
 
@@ -147,9 +154,11 @@ def _corner(tensor: torch.Tensor) -> torch.Tensor:
 
 
 def _train(optimizer: Optimizer, steps: range, sparse: Collection[str]) -> None:
-    """Do steps with random gradients, which depend on the step alone."""
+    """Do steps with random gradients, and learning rates, which depend on the step alone."""
     for step in steps:
         rng.seed_all(step)
+        for group in optimizer.param_groups:
+            group["lr"] = group["base_lr"] / (1 + step % 3)
         for name, tensor in named_tensors(optimizer.param_groups):
             # Kernels want a gradient to lie in memory like its tensor.
             grad = torch.empty_like(tensor).copy_(torch.randn(tensor.shape))
@@ -162,7 +171,6 @@ def _tensors(optimizer: Optimizer) -> list[nn.Parameter]:
 
 
 def _held(optimizer: Optimizer) -> dict[str, Any]:
-    """Return the weights and the numbers among the attributes. NaN counts as 0."""
-    weights = [torch.where(p == p, p, 0).tolist() for p in _tensors(optimizer)]
-    numbers = {k: v for k, v in vars(optimizer).items() if isinstance(v, int | float)}
-    return {"next step": weights, **numbers}
+    """Return the weights, the state and all attributes."""
+    attributes = {k: v for k, v in vars(optimizer).items() if k not in ("state", "param_groups")}
+    return {"next step": _tensors(optimizer), "state": optimizer_state(optimizer), **attributes}

@@ -6,16 +6,12 @@ after a step: if its next step is another one, the run has state that no checkpo
 
 import contextlib
 import copy
-import pickle
-import random
-import zlib
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import replace
 from itertools import chain
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -29,6 +25,7 @@ from ..machine.sharding import buffers_kept, is_sharded
 from ..means import value_and_n
 from ..rng import Domain
 from ..text import logger
+from .differences import difference
 from .optimizer import check_trained
 from .parts import Built, Parts
 from .target import PACKAGE, describe_error
@@ -38,9 +35,6 @@ _SMALL = 1 << 28
 
 _DRAW = "Draw from `random`, `numpy.random` or `torch` themselves: they have the key of each draw."
 _KEEP = "Keep state in a buffer of the model, or give its owner `state_dict` and `load_state_dict`."
-
-_PLAIN = bool | int | float | complex | str | bytes | None
-_GENERATORS = torch.Generator | np.random.Generator | np.random.RandomState | random.Random
 
 
 def copied(parts: Parts) -> Parts:
@@ -223,43 +217,3 @@ def _attributes(built: Built) -> dict[str, Any]:
             own = held.keys() - vars(nn.Module())
             found |= {f"{name}.{key}": held[key] for key in held if key in own}
     return found
-
-
-def difference(before: Any, after: Any) -> str:
-    """Say where and how two values differ first, such as ".fc[0, 3]: 0.1 → 0.2". Empty: nowhere."""
-    if before is after:
-        return ""
-    before, after = _opened(before), _opened(after)
-    if isinstance(before, dict) and isinstance(after, dict):
-        pairs = ((key, before.get(key), after.get(key)) for key in {**before, **after})
-        return next((key + how for key, a, b in pairs if (how := difference(a, b))), "")
-    if isinstance(before, np.ndarray) and isinstance(after, np.ndarray):
-        if before.shape != after.shape:
-            return f": shape {list(before.shape)} → {list(after.shape)}"
-        both_nan = (before != before) & (after != after)
-        for place in np.argwhere((before != after) & ~both_nan).tolist()[:1]:
-            return f"{place or ''}: {before[*place]} → {after[*place]}"
-        return ""
-    if isinstance(before, str) and before == after:
-        return ""
-    texts = (v[:40] if isinstance(v, str) else type(v).__name__ for v in (before, after))
-    return f": {' → '.join(texts)}"
-
-
-def _opened(value: Any) -> dict[str, Any] | np.ndarray | str:
-    """Return the entries of a container by their place, or an array, or a value as a text."""
-    value = value.state_dict() if isinstance(value, nn.Module) else value
-    if isinstance(value, Mapping):
-        return {f".{key}": entry for key, entry in value.items()}
-    if isinstance(value, list | tuple | set):
-        value = sorted(value, key=repr) if isinstance(value, set) else value
-        return {f"[{number}]": entry for number, entry in enumerate(value)}
-    if isinstance(value, Tensor):  # numpy has no bfloat16
-        value = value.detach().cpu()
-        return (value.double() if value.is_floating_point() else value).numpy()
-    if isinstance(value, _GENERATORS):
-        return f"state {zlib.crc32(pickle.dumps(value))}"
-    if isinstance(value, np.ndarray):
-        return value
-    # All other objects of one class count as equal.
-    return repr(value) if isinstance(value, _PLAIN) else type(value).__name__

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..errors import NotFiniteError
+from ..errors import NotFiniteError, UserError
 from ..machine.sharding import local, staged
 from ..machine.torch_internals import for_each
 from . import checkpoint
@@ -16,6 +16,8 @@ from .names import newest_first, path_of
 
 PARTS = ("model", "ema", "loss", "optimizer", "optimizer_values")
 """The keys of a checkpoint whose tensors must be finite."""
+
+_PLAIN = {bool, int, float, complex, str, bytes, set, type(None), torch.dtype, torch.device}
 
 
 def bad_places(value: Any, place: str = "") -> Iterator[str]:
@@ -52,18 +54,24 @@ class Saver:
         sources: list[Tensor] = []
         targets: list[Tensor] = []
 
-        def copy(value: Any) -> Any:  # into plain containers: only those can be loaded
+        def copy(value: Any, place: str) -> Any:  # into plain containers: only those can be loaded
             if isinstance(value, Tensor):
                 sources.append(local(value.detach()))
                 targets.append(self._buffer(sources[-1], len(targets)))
                 return staged(value, targets[-1])
             if isinstance(value, Mapping):
-                return {key: copy(v) for key, v in value.items()}
+                return {key: copy(v, f"{place}/{key}".strip("/")) for key, v in value.items()}
             if isinstance(value, list | tuple):
-                return (list if isinstance(value, list) else tuple)(map(copy, value))
+                entries = (copy(v, f"{place}/{number}") for number, v in enumerate(value))
+                return (list if isinstance(value, list) else tuple)(entries)
+            if type(value) not in _PLAIN:  # not even a subclass, such as numpy's float64
+                raise UserError(
+                    f"{place} is of type {type(value).__name__}, which a checkpoint cannot hold. Make "
+                    "it a tensor, or a number of Python."
+                )
             return value
 
-        copied = copy(state)
+        copied = copy(state, "")
         with torch.no_grad():
             for_each("copy_", targets, sources, True)  # without waiting for a GPU
         on_gpu = torch.cuda.is_initialized()
