@@ -179,6 +179,12 @@ def engine(project: Path) -> Callable[[str], ModuleType]:
 
 
 @pytest.fixture
+def load(engine) -> Callable[[Path], dict]:
+    """`load(path)`: the state in a checkpoint."""
+    return engine("run.checkpoint").load
+
+
+@pytest.fixture
 def looped(engine, project, tmp_path, monkeypatch):
     """`looped(*overrides)`: a Loop over built parts that has not begun, in this process."""
     monkeypatch.chdir(project)

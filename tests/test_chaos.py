@@ -1,6 +1,7 @@
 """A run that is stopped, killed and damaged at random ends as the run that was left alone.
 
-`pytest tests/test_chaos.py --runs 100` does it a hundred times; every run has its own seed, options and fates.
+`pytest tests/test_chaos.py --runs 100` does it a hundred times; every run has its own seed, options and fates. For seven runs
+of one process, there is one of two processes with whole parameters, and one with divided ones.
 """
 
 import json
@@ -8,12 +9,13 @@ import os
 import random
 import signal
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 from helpers import snippets
-from helpers.runs import the_run
-from helpers.watching import DATA, MODEL, SHORT, STOPS, TASK, assert_equal, batches
+from helpers.runs import logged, result, the_run
+from helpers.watching import DATA, MODEL, SHORT, STOPS, TASK, assert_equal, batches, difference
 
 MODELS = (MODEL, ("model=cnn", "model.width=4"), ("model=mlp", "model.hidden=[16,8]", "model.dropout=0.5"))
 SETS = (
@@ -43,7 +45,8 @@ MOST = 40  # commands of a run: the last ones are left alone, so that every run 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "seed" in metafunc.fixturenames:
-        metafunc.parametrize("seed", range(metafunc.config.getoption("runs")))
+        runs = metafunc.config.getoption("runs")
+        metafunc.parametrize("seed", range(-(-runs // 7) if "parallel" in metafunc.fixturenames else runs))
 
 
 def damage(path: Path, draw: random.Random) -> str:
@@ -64,10 +67,10 @@ def damage(path: Path, draw: random.Random) -> str:
     return kind
 
 
-def some_options(draw: random.Random) -> list[str]:
-    """Some of `OPTIONS` that go together: no two set the same group or key."""
+def some_options(draw: random.Random, known: Sequence[tuple[str, ...]] = OPTIONS) -> list[str]:
+    """Some of `known` that go together: no two set the same group or key."""
     taken: list[str] = []
-    for some in draw.sample(OPTIONS, 4):
+    for some in draw.sample(known, 4):
         # A margin loss wants one label a picture, not the shares that a mix makes.
         groups = {option.split("=")[0].split(".")[0].replace("mix", "loss") for option in some}
         if not any(option.split("=")[0].split(".")[0].replace("mix", "loss") in groups for option in taken):
@@ -122,3 +125,60 @@ def test_chaos(server, workspace, pictures, seed):
     assert done.code == 0, fates
     assert_equal(the_run(workspace, "whole"), the_run(workspace, "stopped"))
     assert batches(workspace, "stopped") == batches(workspace, "whole")
+
+
+@pytest.mark.parametrize("parallel", ["ddp", "fsdp"])
+def test_chaos_on_two_processes(server, workspace, pictures, load, parallel, seed):
+    """One process or both are stopped or killed at a step, or both are killed at any moment."""
+    snippets.add(workspace, "digits/watched.py")
+    draw = random.Random(f"{parallel} {seed}")
+    models = MODELS if parallel == "ddp" else (MODELS[0], MODELS[2])  # running statistics are refused
+    known = [some for some in OPTIONS if some != ("drop_last=false",)]  # refused for some sizes
+    choices = (*draw.choice(models), *draw.choice(SETS), *some_options(draw, known))
+    options = (*TASK, *SHORT, "epochs=6", *(o.replace("PICTURES", str(pictures)) for o in choices), f"seed={seed}")
+    options, script = (*options, f"parallel={parallel}"), workspace / "train.py"
+    done = server.run_together(script, *options, "name=whole", BATCHES=str(workspace / "whole.batches"))
+    assert done.code == 0, (options, done.out)
+
+    fates: list[str] = []
+    reached = 0
+    for number in range(MOST + 1):
+        how = (
+            f"workers={draw.choice((0, 0, 2))}",
+            f"save_every_steps={draw.choice((1, 2, 5, 'null'))}",
+            f"keep_last={draw.choice((2, 3))}",
+        )
+        by, struck = draw.choice(list(STOPS)), draw.choice(((0,), (1,), (0, 1)))
+        at, moment = str(reached + draw.randint(0, 8)), draw.random() < 0.3
+        env = {"BATCHES": str(workspace / "stopped.batches"), "WITH": by}
+        places = [{"AT": at if rank in struck and number < MOST and not moment else ""} for rank in (0, 1)]
+        commands = server.start_together(script, *options, *how, "name=stopped", "resume=auto", places=places, **env)
+        if number < MOST and moment:
+            by = "both"
+            time.sleep(draw.random() * draw.choice((0.5, 2, 4)))
+            for command in commands:
+                command.send(signal.SIGKILL)
+        ends = [command.result() for command in commands]
+        codes = {end.code for end in ends}
+        fates.append(f"{by} {codes}")
+        # A process whose neighbour is killed ends with 1.
+        assert codes <= {0, 75} or 137 in codes <= {0, 1, 137}, (options, fates, [end.out for end in ends])
+        assert not any("Traceback" in end.out for end in ends), (options, fates, [end.out for end in ends])
+        if codes == {0}:
+            break
+        if (workspace / "stopped.batches").exists():
+            reached = max(batches(workspace, "stopped"))
+        checkpoints = sorted(workspace.glob("runs/stopped/[!.]*/checkpoints/step-*"))
+        manifests = [json.loads(path.read_text()) for path in workspace.glob("runs/stopped/[!.]*/manifest.json")]
+        is_finished = any(manifest["status"] == "finished" for manifest in manifests)
+        if len(checkpoints) > 1 and not is_finished and draw.random() < 0.5:
+            newest = checkpoints[-1]
+            files = sorted(newest.iterdir()) if newest.is_dir() else [newest]
+            fates.append(damage(draw.choice(files), draw) if files else "none")
+    print(f"{len(fates)} fates: {', '.join(fates)}")  # shown with -rP
+    assert codes == {0}, fates
+    whole, stopped = (the_run(workspace, name) for name in ("whole", "stopped"))
+    assert (result(stopped), logged(stopped)) == (result(whole), logged(whole))
+    of_files = {"config", "files", "folder"}
+    states = [load(max((run / "checkpoints").glob("step-*"))) for run in (whole, stopped)]
+    assert difference(*({k: v for k, v in state.items() if k not in of_files} for state in states)) is None

@@ -31,11 +31,6 @@ def together(server, workspace):
     return together
 
 
-@pytest.fixture
-def load(engine):
-    return engine("run.checkpoint").load
-
-
 def newest(folder: Path) -> Path:
     """The newest checkpoint of a run."""
     return max((folder / "checkpoints").glob("step-*"))
@@ -229,12 +224,9 @@ def test_kills_while_saving(together, server, workspace, load, request):
     for _ in range(kills):
         before = set(place.glob("*/checkpoints/.step-*.tmp"))  # of the kill before
         rank = draw.choice((0, 1))
-        port = str(random.Random().randrange(20_000, 40_000))
-        env = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": "2"}
-        env |= {"BATCHES": str(workspace / "stopped.batches")}
         full = (*SHARDED, "name=stopped", "resume=auto", "parallel=fsdp", *options)
-        ranks = [{"RANK": str(n), "LOCAL_RANK": str(n)} for n in (0, 1)]
-        commands = [server.start(workspace / "train.py", *full, **env, **one) for one in ranks]
+        noted = str(workspace / "stopped.batches")
+        commands = server.start_together(workspace / "train.py", *full, BATCHES=noted)
         deadline, seen = time.monotonic() + 60, draw.randint(1, 4)
         found: set[Path] = set()
         while len(found) < seen and time.monotonic() < deadline:

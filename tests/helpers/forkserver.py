@@ -13,6 +13,7 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -90,11 +91,21 @@ class Server:
     def run(self, script: Path, *arguments: str, cwd: Path | None = None, **env: str) -> Result:
         return self.start(script, *arguments, cwd=cwd, **env).result()
 
+    def start_together(
+        self, script: Path, *arguments: str, places: Sequence[dict[str, str]] = ({}, {}), **env: str
+    ) -> list[Command]:
+        """Start a command in several processes on the CPU, with the variables that torchrun sets.
+
+        places: more variables of each process.
+        """
+        env = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()), "WORLD_SIZE": str(len(places)), **env}
+        ranks = [{"RANK": str(rank), "LOCAL_RANK": str(rank), **place} for rank, place in enumerate(places)]
+        return [self.start(script, *arguments, **env, **rank) for rank in ranks]
+
     def run_together(self, script: Path, *arguments: str, processes: int = 2, **env: str) -> Result:
-        """Run a command in several processes on the CPU, with the variables that torchrun sets."""
-        env = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()), "WORLD_SIZE": str(processes), **env}
-        ranks = [{"RANK": str(rank), "LOCAL_RANK": str(rank)} for rank in range(processes)]
-        results = [command.result() for command in [self.start(script, *arguments, **env, **rank) for rank in ranks]]
+        """Run a command in several processes."""
+        commands = self.start_together(script, *arguments, places=[{}] * processes, **env)
+        results = [command.result() for command in commands]
         return Result(max(result.code for result in results), "".join(result.out for result in results))
 
     def close(self) -> None:
