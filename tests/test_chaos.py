@@ -1,7 +1,7 @@
 """A run that is stopped, killed and damaged at random ends as the run that was left alone.
 
-`pytest tests/test_chaos.py --runs 100` does it a hundred times; every run has its own seed, options and fates. For seven runs
-of one process, there is one of two processes with whole parameters, and one with divided ones.
+`pytest tests/test_chaos.py --runs 100` does it a hundred times; every run has its own seed, options and fates. For
+seven runs of one process, there is one of two processes with whole parameters, and one with divided ones.
 """
 
 import json

@@ -11,7 +11,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from helpers import snippets
 from helpers.runs import result, rows, the_run
+from helpers.watching import BASE, assert_equal
 
 
 def torchrun(workspace: Path, *overrides: str, processes: int = 2, **env: str) -> subprocess.CompletedProcess:
@@ -181,3 +183,45 @@ def test_a_mistake_under_torchrun_is_said_once(train_together, workspace):
     assert done.code == 2
     assert done.out.count("works on GPUs only") == 1
     assert not (workspace / "runs").exists()
+
+
+def test_all_processes_validate_with_the_same_running_statistics(train_together, server, workspace):
+    """Those of the checkpoint, so that one process finds the same values."""
+    done = train_together("model=cnn", "model.width=4", "max_steps=5", "logger=none", "limit_val_batches=2")
+    assert done.code == 0, done.out
+    run = the_run(workspace)
+    done = server.run(workspace / "digits/__main__.py", "evaluate", str(run), "--checkpoint", "last", cwd=workspace)
+    assert done.code == 0, done.out
+    found = json.loads((run / "evaluate-val.json").read_text())["values"]
+    logged = next(row for row in rows(run) if "val/loss" in row)
+    assert logged["val/loss"] == pytest.approx(found["val/loss"], rel=1e-6)
+
+
+CENTRED = """
+import torch
+from torch import nn
+from torch.nn.functional import cross_entropy
+
+class Centred(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("centre", torch.zeros(10))
+
+    def forward(self, logits, labels):
+        if self.training:
+            self.centre.lerp_(logits.detach().mean(dim=0), 0.1)
+        return cross_entropy(logits - self.centre, labels)
+"""
+
+
+def test_all_processes_use_the_same_buffers_of_a_loss(train_together, workspace):
+    """Those of the main process, as after a resume: so a stopped run goes on bit for bit."""
+    snippets.add(workspace, "digits/watched.py")
+    (workspace / "digits/centred.py").write_text(CENTRED)
+    options = (*BASE, "loss=.centred.Centred")
+    for name, stops in (("whole", ()), ("stopped", ("3", "7"))):
+        env = {"BATCHES": str(workspace / f"{name}.batches"), "WITH": "SIGTERM"}
+        for at in (*stops, ""):
+            done = train_together(*options, f"name={name}", "resume=auto", AT=at, **env)
+            assert done.code == (75 if at else 0), done.out
+    assert_equal(the_run(workspace, "whole"), the_run(workspace, "stopped"))

@@ -45,6 +45,7 @@ def evaluate_split(
     context. after_step: called after the batches of each step.
     """
     model.eval()
+    distributed.share_buffers(model)
     for metric in built.metrics.values():
         metric.reset()
     values, plan = Statistics(built.device, derived=built.task.derived), loader.plan

@@ -52,7 +52,7 @@ def check_one_batch(parts: Parts, is_new: bool = True) -> None:
             one_pass(tried, smallest, "smallest validation batch", training=False)
     if is_new or WORLD_SIZE > 1:
         first = parts.train.read_here(parts.train.plan.batches(0)[0])
-        with same_on_any_number(tried.model, parts.config):
+        with same_on_any_number(tried.model, tried.loss, parts.config):
             one_pass(tried, first, "first training batch")
     if is_new:
         for smallest in _smallest(parts.train):

@@ -18,7 +18,7 @@ from ..api import Data, Logger, Task
 from ..batches.loader import Loader
 from ..config.schema import Config, is_count_or_share
 from ..errors import UserError
-from ..machine.distributed import WORLD_SIZE, is_main, sum_over_processes
+from ..machine.distributed import WORLD_SIZE, is_main, share_buffers, sum_over_processes
 from ..machine.sharding import divided, is_sharded
 from ..machine.torch_internals import for_each
 from ..rng import Domain, Permutation
@@ -164,9 +164,12 @@ class Parts(Built):
         return forward
 
     def average_gradients(self, divisor: Tensor | float | None) -> None:
-        """Average the gradients of the loss's own parameters over the processes, which the
-        replicated model does not. Divide all gradients by the sum of `divisor` over the processes.
-        With virtual ranks, both are summed already."""
+        """Average the gradients of the loss's own parameters over the processes, and share its own
+        buffers, which the replicated model does not. Divide all gradients by the sum of `divisor` over
+        the processes. With virtual ranks, gradients and divisors are summed already."""
+        for module in self.loss.modules() if WORLD_SIZE > 1 else ():
+            if not type(module).__module__.startswith("torch."):  # torch's own do not change theirs
+                share_buffers(module, recurse=False)
         if WORLD_SIZE > 1 and self.tree is None and not is_sharded(self.config):
             for parameter in self.loss.parameters():
                 if parameter.grad is not None:

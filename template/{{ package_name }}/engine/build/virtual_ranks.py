@@ -134,14 +134,15 @@ def sum_over_processes(branch: Tensor) -> Future[Tensor]:
 
 
 @contextlib.contextmanager
-def same_on_any_number(model: nn.Module, config: Config) -> Iterator[None]:
-    """Refuse a model whose buffers change in the block, a pass of one batch. Raises `UserError`."""
+def same_on_any_number(model: nn.Module, loss: nn.Module, config: Config) -> Iterator[None]:
+    """Refuse a model or a loss whose buffers change in the block, a pass of one batch. Raises
+    `UserError`."""
     if config.virtual_ranks is None:
         yield
         return
-    before = {name: buffer.clone() for name, buffer in model.named_buffers()}
+    before = {name: buffer.clone() for name, buffer in _buffers(model, loss).items()}
     yield
-    after = dict(model.named_buffers())
+    after = _buffers(model, loss)
     moved = [name for name in before if not torch.equal(before[name], after[name])]
     sparse = [name for name, m in model.named_modules() if getattr(m, "sparse", False) is True]
     told = f"virtual_ranks={config.virtual_ranks} does not work with this model."
@@ -152,3 +153,7 @@ def same_on_any_number(model: nn.Module, config: Config) -> Iterator[None]:
         )
     if sparse:
         raise UserError(f"{told} {sparse[0]} has sparse gradients. Set sparse=False there.")
+
+
+def _buffers(model: nn.Module, loss: nn.Module) -> dict[str, Tensor]:
+    return {**dict(model.named_buffers()), **dict(loss.named_buffers(prefix="loss"))}

@@ -214,6 +214,15 @@ def sum_over_processes(value: Any) -> Any:
     return value
 
 
+def share_buffers(module: Any, recurse: bool = True) -> None:
+    """Give all processes the main process's buffers, such as running statistics, as a resume does."""
+    for buffer in module.buffers(recurse) if WORLD_SIZE > 1 else ():
+        dense = buffer.contiguous()
+        _dist.broadcast(dense, src=0)
+        if dense is not buffer:
+            buffer.copy_(dense)
+
+
 class Vote:
     """A vote that does not block: whether any process wished for something at the vote before.
 
