@@ -126,8 +126,8 @@ def test_the_tokenizer_is_read_once(tokens, tokenizer, tmp_path, monkeypatch):
     for number in range(5):
         (tmp_path / f"{number}.txt").write_text("a b " * (number + 1))
     read, load = [], tokens.load_tokenizer
-    monkeypatch.setattr(tokens, "load_tokenizer", lambda path: read.append(path) or load(path))
-    prompts = tokens.TokenPrompts([str(tmp_path / f"{n}.txt") for n in range(5)], str(tokenizer), 16)
+    monkeypatch.setattr(tokens, "load_tokenizer", lambda text: read.append(text) or load(text))
+    prompts = tokens.TokenPrompts([str(tmp_path / f"{n}.txt") for n in range(5)], tokenizer.read_text(), 16)
     assert [prompts[n].inputs.tolist() for n in range(5)] == [[1, 2] * (n + 1) for n in range(5)]
     assert len(read) == 1
 

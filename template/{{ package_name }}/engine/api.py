@@ -119,6 +119,14 @@ class Data(ABC):
             f"{type(self).__name__} cannot read files. Give it a method `files` (see Data.files in engine/api.py)."
         )
 
+    def made_up(self) -> Any:
+        """Return a batch of made-up samples, for `export` where the data are absent. None: there is none.
+
+        Default: random pictures of `info["shape"]`, and zeros.
+        """
+        shape = self.info.get("shape")
+        return shape and (torch.rand(2, *shape), torch.zeros(2, dtype=torch.int64))
+
     def fingerprint(self) -> str:
         """Return a short text that changes if the data change. Default: of `info` and the sizes."""
         splits = {name: self.split(name) for name in ("train", "val", "test")}

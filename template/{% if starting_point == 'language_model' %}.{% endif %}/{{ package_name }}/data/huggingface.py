@@ -1,6 +1,7 @@
 """Texts in a data set of Hugging Face: a folder that `save_to_disk` wrote, or a name on the Hub."""
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -38,16 +39,19 @@ class HuggingFace(Text):
                 "The order of a stream cannot be repeated. Write a part of it to a folder: "
                 "Dataset.from_generator(…).save_to_disk(PATH), then set data.path=PATH."
             )
-        tables = load(path, config)
-        given = {
-            split: next((n for n in names if n in tables), None) for split, names in SPLITS.items()
-        }
-        if given["train"] is None:
-            raise UserError(f"{path} has the splits {', '.join(tables)}, but no 'train'.")
-        documents = {
-            s: texts(tables[key], text, path) for s, key in given.items() if key is not None
-        }
-        super().__init__(divided(documents, folds, fold), context, pad_to)
+        super().__init__(partial(documents, path, config, text, folds, fold), context, pad_to)
+
+
+def documents(path: str, config: str | None, text: str, *parts: Any) -> dict[str, Any]:
+    """Return the documents of each split. `parts`: as `divided` takes them. Raises `UserError`."""
+    tables = load(path, config)
+    given = {
+        split: next((n for n in names if n in tables), None) for split, names in SPLITS.items()
+    }
+    if given["train"] is None:
+        raise UserError(f"{path} has the splits {', '.join(tables)}, but no 'train'.")
+    found = {s: texts(tables[key], text, path) for s, key in given.items() if key is not None}
+    return divided(found, *parts)
 
 
 def divided(given: Mapping[str, Sequence[bytes]], folds: int | None, fold: int) -> dict[str, Any]:

@@ -1,9 +1,11 @@
 """Documents of any length as batches of bytes: an example of a data set with its own `collate`."""
 
 import codecs
+import hashlib
 import re
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property, partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -21,6 +23,10 @@ END = 0
 """The byte before and after each document. It also pads a batch."""
 UNKNOWN = -100
 """The target where nothing is predicted. torch's cross-entropy ignores it."""
+
+
+Given = Sequence[bytes] | Mapping[str, Sequence[bytes]]
+"""Documents, or those of each split."""
 
 
 class Document(NamedTuple):
@@ -68,7 +74,8 @@ class Text(Data):
     """Documents. A tenth is held out for validation, and another tenth for test. Documents are split
     whole. If there are fewer than ten, each is cut: its last tenth is for test, the tenth before for
     validation. With `folds`, what is not for test is cut into so many parts, in the same way, and part
-    `fold` is for validation. Or `documents` holds those of each split.
+    `fold` is for validation. Or `documents` holds those of each split. It may be a function that returns
+    documents. Then they are read when a split is asked for.
 
     `context` is the longest text that a model sees, in bytes. Longer documents are cut.
     Batches are padded to a multiple of `pad_to` bytes.
@@ -78,7 +85,7 @@ class Text(Data):
 
     def __init__(
         self,
-        documents: Sequence[bytes] | Mapping[str, Sequence[bytes]],
+        documents: Given | Callable[[], Given],
         context: int,
         pad_to: int,
         folds: int | None = None,
@@ -91,24 +98,39 @@ class Text(Data):
         self.pad_to = pad_to
         # A model or task gets these values if it has parameters with these names.
         self.info = {"vocabulary": 256, "context": context}
-        if isinstance(documents, Mapping):
-            parts = {name: list(own) for name, own in documents.items()}
-        else:
-            parts = split_whole(documents, folds, fold)
+        self.documents, self.folds = documents, (folds, fold)
+
+    @cached_property
+    def splits(self) -> dict[str, Documents]:
+        """Raises `UserError`."""
+        given = self.documents() if callable(self.documents) else self.documents
+        parts = given if isinstance(given, Mapping) else split_whole(given, *self.folds)
         # A document of `length` bytes gives length + 1 predictions: the last one is its end.
-        length = context - 1
-        self.splits = {
+        length = self.info["context"] - 1
+        splits = {
             name: Documents([d[i : i + length] for d in own for i in range(0, len(d), length)])
             for name, own in parts.items()
         }
-        if not all(map(len, self.splits.values())):
+        if not all(map(len, splits.values())):
             raise UserError(
-                f"There are {len(documents)} documents, too few or too short to hold some out. Give at "
+                f"There are {len(given)} documents, too few or too short to hold some out. Give at "
                 "least 10, or a longer text."
             )
+        return splits
 
     def split(self, name: str) -> Dataset | None:
         return self.splits.get(name)
+
+    def made_up(self) -> Document:
+        return made_up(self.info["context"])
+
+    def fingerprint(self) -> str:
+        """Hash the whole text."""
+        digest = hashlib.sha256()
+        for documents in self.splits.values():
+            for text in documents.texts:
+                digest.update(b"%d " % len(text) + text)
+        return digest.hexdigest()[:16]
 
     def files(self, paths: Sequence[str]) -> Dataset:
         return Prompts(paths, self.info["context"])
@@ -126,13 +148,22 @@ class TextFiles(Text):
     def __init__(
         self, root: str, context: int, pad_to: int, folds: int | None = None, fold: int = 0
     ) -> None:
-        place = Path(root).expanduser()
-        paths = [str(place)] if place.is_file() else files_below(place, self.endings)
-        if not paths:
-            raise UserError(f"data.root={root} has no .txt file below it. Name another folder.")
-        parts = [part.strip() for path in paths for part in re.split(rb"\n\s*\n", read_text(path))]
-        documents = list(dict.fromkeys(part for part in parts if part))
-        super().__init__(documents, context, pad_to, folds, fold)
+        super().__init__(partial(read_documents, root), context, pad_to, folds, fold)
+
+
+def read_documents(root: str) -> list[bytes]:
+    """Return the documents of all .txt files below `root`, or of one file. Raises `UserError`."""
+    place = Path(root).expanduser()
+    paths = [str(place)] if place.is_file() else files_below(place, Text.endings)
+    if not paths:
+        raise UserError(f"data.root={root} has no .txt file below it. Name another folder.")
+    parts = [part.strip() for path in paths for part in re.split(rb"\n\s*\n", read_text(path))]
+    return list(dict.fromkeys(part for part in parts if part))
+
+
+def made_up(context: int) -> Document:
+    """Return two samples of `context` tokens. All are number 0."""
+    return Document(*torch.zeros(2, 2, context, dtype=torch.int64))
 
 
 def padded(samples: Sequence[Document], pad_to: int = 1) -> Document:

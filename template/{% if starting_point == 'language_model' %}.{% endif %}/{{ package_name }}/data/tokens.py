@@ -1,8 +1,9 @@
 """Files of token numbers, as nanoGPT writes them, and a tokenizer that turns text into them."""
 
+import functools
 import hashlib
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import torch
 from torch.utils.data import ConcatDataset, Dataset, Subset
 
 from ..engine.api import Data, UserError
-from .text import Document, padded, read_text
+from .text import Document, made_up, padded, read_text
 
 
 class TokenFiles(Data):
@@ -19,7 +20,7 @@ class TokenFiles(Data):
 
     A sample is `context` tokens and those that follow them. `vocabulary`: how many tokens there are;
     null: as many as the tokenizer has, or as the files use. `tokenizer`: a file
-    tokenizer.json of Hugging Face, to read and write text. `folds` cut train.bin and val.bin, one after
+    tokenizer.json of Hugging Face, to read and write text. A run keeps it, in `info`. `folds` cut train.bin and val.bin, one after
     the other, into so many parts of neighbours, and part `fold` is for validation.
     """
 
@@ -33,24 +34,39 @@ class TokenFiles(Data):
         tokenizer: str | None,
         folds: int | None = None,
         fold: int = 0,
+        info: Mapping[str, Any] | None = None,
     ) -> None:
         if context < 2:
             raise UserError(f"data.context={context} must be at least 2.")
-        place = Path(root).expanduser()
-        names = ("train", "val", "test") if (place / "test.bin").is_file() else ("train", "val")
-        self.files_of = {name: place / f"{name}.bin" for name in names}
-        for path in self.files_of.values():
+        self.place, self.folds, self.fold = Path(root).expanduser(), folds, fold
+        if info is None:
+            # A model or task gets these values if it has parameters with these names.
+            info = {"vocabulary": vocabulary, "context": context, "is_bytes": False}
+            info["tokenizer"] = None if tokenizer is None else read_tokenizer(tokenizer)
+        self.info = dict(info)
+        if self.info["vocabulary"] is None:
+            self.info["vocabulary"] = self.measured()
+
+    @property
+    def files_of(self) -> dict[str, Path]:
+        """The file of each split. Raises `UserError`."""
+        has_test, context = (self.place / "test.bin").is_file(), self.info["context"]
+        names = ("train", "val", "test") if has_test else ("train", "val")
+        found = {name: self.place / f"{name}.bin" for name in names}
+        for path in found.values():
             if not path.is_file() or path.stat().st_size < 2 * (context + 1):
                 raise UserError(f"{path} must have more than {context} tokens. Set data.root=PATH.")
-        if vocabulary is None and tokenizer is not None:
-            vocabulary = load_tokenizer(tokenizer).get_vocab_size()
-        elif vocabulary is None:
-            tokens = (np.memmap(path, "<u2", "r") for path in self.files_of.values())
-            vocabulary = 1 + max(int(own.max()) for own in tokens)
-        self.tokenizer, self.folds, self.fold = tokenizer, folds, fold
-        # A model or task gets these values if it has parameters with these names.
-        self.info = {"vocabulary": vocabulary, "context": context, "is_bytes": False}
-        self.info["tokenizer"] = tokenizer
+        return found
+
+    def measured(self) -> int:
+        """Return the number of tokens of the tokenizer, or as many as the files use."""
+        if self.info["tokenizer"] is not None:
+            return load_tokenizer(self.info["tokenizer"]).get_vocab_size()
+        tokens = (np.memmap(path, "<u2", "r") for path in self.files_of.values())
+        return 1 + max(int(own.max()) for own in tokens)
+
+    def made_up(self) -> Document:
+        return made_up(self.info["context"])
 
     def split(self, name: str) -> Dataset | None:
         options = self.info["context"], self.info["vocabulary"]
@@ -64,9 +80,9 @@ class TokenFiles(Data):
         return Subset(both, held if name == "val" else [*range(begin), *range(end, count)])
 
     def files(self, paths: Sequence[str]) -> Dataset:
-        if self.tokenizer is None:
+        if self.info["tokenizer"] is None:
             raise UserError("Text needs a tokenizer. Set data.tokenizer=PATH, and train again.")
-        return TokenPrompts(paths, self.tokenizer, self.info["context"])
+        return TokenPrompts(paths, self.info["tokenizer"], self.info["context"])
 
     def collate(self, samples: list[Document]) -> Document:
         return padded(samples)
@@ -125,13 +141,26 @@ class TokenPrompts(Dataset):
         return Document(tokens, tokens)
 
 
-def load_tokenizer(path: str) -> Any:
-    """Return the tokenizer of a file tokenizer.json. Raises `UserError`."""
+def read_tokenizer(path: str) -> str:
+    """Return the text of a file tokenizer.json. A run keeps it in `info`. Raises `UserError`."""
+    place = Path(path).expanduser()
+    if not place.is_file():
+        raise UserError(f"data.tokenizer={path} does not exist. Name a file tokenizer.json.")
+    text = place.read_text("utf-8", "replace")
+    load_tokenizer(text, path)
+    return text
+
+
+@functools.cache
+def load_tokenizer(text: str, path: str = "of the run") -> Any:
+    """Return the tokenizer of a tokenizer.json's text. Raises `UserError`."""
     try:
         from tokenizers import Tokenizer
     except ImportError:
         raise UserError("data.tokenizer needs tokenizers. Install it: uv add tokenizers") from None
-    place = Path(path).expanduser()
-    if not place.is_file():
-        raise UserError(f"data.tokenizer={path} does not exist. Name a file tokenizer.json.")
-    return Tokenizer.from_file(str(place))
+    try:
+        return Tokenizer.from_str(text)
+    except Exception as error:  # the library raises no other kind
+        raise UserError(
+            f"The tokenizer {path} cannot be read: {error}. Name a file tokenizer.json of Hugging Face."
+        ) from None

@@ -200,6 +200,11 @@ class Table(Data):
         rows.names = [f"{path}:{line + 1}" for path, frame in pairs for line in range(len(frame))]
         return rows
 
+    def made_up(self) -> tuple[Tensor, ...]:
+        """Return two empty rows."""
+        columns = [*self.info["numbers"], *self.info["categories"]]
+        return self.rows(pd.DataFrame(index=[0, 1], columns=columns), labelled=False).tensors
+
     def fingerprint(self) -> str:
         hashes = pd.util.hash_pandas_object(self.frame, index=False).to_numpy()
         return hashlib.sha256(hashes.tobytes()).hexdigest()[:16]

@@ -62,14 +62,14 @@ def export_run(run: Opened, formats: Sequence[str], out: Path) -> None:
 
 
 def first_batch(built: Built) -> tuple[Any, Any]:
-    """Return a batch and the data set that it is from: random pictures if the data are not here."""
+    """Return a batch and the data set that it is from: made-up samples if the data are not here."""
     try:
         loader = held_out(built, "val") or held_out(built, "train")
     except UserError:
-        still = getattr(built.data, "still", None)
-        if still is None:
+        batch = built.data.made_up()
+        if batch is None:
             raise
-        return (torch.rand(2, *still.shape), torch.zeros(2, dtype=torch.int64)), still
+        return batch, getattr(built.data, "still", None)
     assert loader is not None  # the run has trained on it
     return loader.first(), loader.reader.dataset
 

@@ -40,7 +40,8 @@ def reproduce_run(folder: Path, stops: Sequence[int], **replaced: Any) -> None:
             raise UserError(f"--stop-at {step} is outside the run. Name steps from 1 to {last}.")
     replaced |= {"name": f"{config.name}/reproduced", "logger": {}, "max_minutes": None}
     config = replace(config, **replaced)
-    new = create_run(config, {**describe_start([]), "reproduces": old.shown}, None)
+    about = {"reproduces": old.shown, "data": manifest["fingerprint"].get("data")}
+    new = create_run(config, {**describe_start([]), **about}, None)
     new.release()  # each child locks it
     tell(f"{old.shown} is trained again in {new.shown}.")
     for number, step in enumerate(sorted(set(stops))):
@@ -113,10 +114,19 @@ def _reasons(old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[str]:
 
 def _train(folder: str, allowed: str, step: str = "", name: str = "") -> int:
     """Go on with the run `folder`; send this process the signal `name` after `step`."""
+    from ..build.parts import Parts
     from ..loop import Loop
     from ..train import train
 
     class Stopping(Loop):
+        def __init__(self, parts: Parts, run: Run, *rest: Any) -> None:
+            if parts.fingerprint["data"] != run.manifest()["data"]:
+                raise UserError(
+                    "The data are others than those of the run. Bring the old ones back, or name "
+                    "their place: data.root=PATH."
+                )
+            super().__init__(parts, run, *rest)
+
         def after_step(self) -> None:
             if str(self.step) == step:
                 os.kill(os.getpid(), signal.Signals[name])
