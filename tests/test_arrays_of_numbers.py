@@ -46,6 +46,9 @@ def test_both_kinds_of_files_train_alike_and_predict(point, numbers):
     said = [json.loads(line) for line in out.read_text().splitlines()]
     assert [row["path"].rsplit(":", 1)[1] for row in said] == ["1", "2", "3", "4", "5"]
     np.testing.assert_allclose([row["y"] for row in said], y[:5], atol=0.5)
+    (point.project / "numbers.npz").rename(point.project / "away.npz")  # only the run is left
+    done = point.tool("export", point.run("numbers.npz"), "--format", "safetensors")
+    assert done.code == 0, done.out
     np.save(point.project / "narrow.npy", x[:5, :2])
     done = point.tool("predict", point.run("numbers"), point.project / "narrow.npy")
     assert (done.code, done.last) == (2, "The files have 2 columns, but the model takes 3.")

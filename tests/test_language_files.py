@@ -67,6 +67,25 @@ def test_linked_folders_and_odd_names(text, tmp_path):
     assert sum(len(data.split(name)) for name in ("train", "val", "test")) == 20
 
 
+def test_a_run_needs_no_text_and_knows_its_own(text, tmp_path):
+    """Text is read when a split is asked for. Its fingerprint is of the content, wherever it lies."""
+    documents = [f"document {number}" for number in range(30)]
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a/a.txt").write_text("\n\n".join(documents))
+    data = text.TextFiles(str(tmp_path / "a"), 32, 16)
+    known = data.fingerprint()
+    (tmp_path / "a").rename(tmp_path / "b")
+    data = text.TextFiles(str(tmp_path / "a"), 32, 16)
+    assert data.info == {"vocabulary": 256, "context": 32}
+    assert [part.shape for part in data.made_up()] == [(2, 32), (2, 32)]
+    assert len(data.files([__file__])) == 1
+    with pytest.raises(Exception, match=r"has no \.txt file below it"):
+        data.split("val")
+    assert text.TextFiles(str(tmp_path / "b"), 32, 16).fingerprint() == known
+    (tmp_path / "b/a.txt").write_text("\n\n".join(["Document 0", *documents[1:]]))
+    assert text.TextFiles(str(tmp_path / "b"), 32, 16).fingerprint() != known
+
+
 @pytest.fixture
 def tokenizer(tmp_path):
     """A tokenizer.json of words."""
@@ -91,7 +110,12 @@ def test_files_of_tokens(point, tmp_path, request, with_tokenizer):
     log = (point.run(f"tokens{with_tokenizer}") / "train.log").read_text()
     assert "62 training and 12 validation samples" in log
     (tmp_path / "prompt.txt").write_text("a b c d\n")
-    done = point.tool("predict", point.run(f"tokens{with_tokenizer}"), tmp_path / "prompt.txt")
+    away = tmp_path.rename(tmp_path.with_name(f"{tmp_path.name}-away"))  # only the run is left
+    run = point.run(f"tokens{with_tokenizer}")
+    done = point.tool("export", run, "--format", "safetensors")
+    assert done.code == 0, done.out
+    done = point.tool("predict", run, away / "prompt.txt")
+    away.rename(tmp_path)
     if with_tokenizer:
         assert done.code == 0, done.out
         assert len(done.out.splitlines()[1].split(",", 1)[1].split()) <= 12
@@ -206,9 +230,9 @@ def test_texts_that_cannot_be_read_are_refused(saved, tmp_path):
         ({"path": str(tmp_path)}, "was not written by save_to_disk"),
     ):
         with pytest.raises(Exception, match=re.escape(said)):
-            saved(options, train=NAMES)
+            saved(options, train=NAMES).split("train")
     with pytest.raises(Exception, match="has texts with zero bytes"):
-        saved(train=[*NAMES, "a\0b"])
+        saved(train=[*NAMES, "a\0b"]).split("train")
 
 
 def test_a_run_on_texts_of_hugging_face(point, saved, tmp_path):

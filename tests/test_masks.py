@@ -187,6 +187,9 @@ def test_training_and_masks_as_files(point, tmp_path):
     done = point.tool("predict", point.run("own"), root / "images/0.jpg")
     assert done.code == 0
     assert "mask" not in done.out.splitlines()[0], "without --out there is no place for them"
+    root.rename(tmp_path / "away")  # only the run is left
+    done = point.tool("export", point.run("own"), "--format", "safetensors")
+    assert done.code == 0, done.out
 
 
 def test_mistakes_are_one_sentence(point, tmp_path):

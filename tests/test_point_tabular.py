@@ -146,6 +146,10 @@ def test_a_table_of_numbers_categories_and_gaps(point, houses, tmp_path):
     assert done.code == 0, done.out
     said = [json.loads(line) for line in out.read_text().splitlines()]
     assert [row["path"].rsplit(":", 1)[1] for row in said] == ["1", "2", "3", "4"]
+    away = houses.rename(houses.with_name("away.csv"))  # only the run is left
+    done = point.tool("export", run, "--format", "safetensors")
+    assert done.code == 0, done.out
+    away.rename(houses)
     assert said[0]["value"] == pytest.approx(150_000, rel=0.2)
     assert said[1]["value"] == pytest.approx(100_000, rel=0.2)
     assert all(np.isfinite(row["value"]) for row in said)

@@ -73,6 +73,18 @@ def test_weights_alone_that_differ(train, reproduce, workspace):
     assert "weights_sha256 at the end: 0, and again" in done.out
 
 
+def test_other_data_are_refused_before_training(train, reproduce, workspace):
+    assert train("epochs=1", "limit_train_batches=2", "logger=none").code == 0
+    folder = the_run(workspace)
+    manifest = json.loads((folder / "manifest.json").read_text())
+    manifest["fingerprint"]["data"] = "other"
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    done = reproduce(folder)
+    assert done.code == 1
+    assert "The data are others than those of the run. Bring the old ones back" in done.out
+    assert not list((again(workspace) / "checkpoints").glob("*"))
+
+
 def test_mistakes(train, reproduce, workspace):
     assert train(*BASE).code == 0
     folder = the_run(workspace)

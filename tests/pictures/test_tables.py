@@ -1,6 +1,7 @@
 """Pictures and labels from CSV files and lists."""
 
 import json
+from pathlib import Path
 
 import pytest
 import torch
@@ -49,6 +50,8 @@ def test_a_csv_file(picture_table, pets, table, text):
     assert everything(data) == {name: int(name.startswith("dog")) for name in TWENTY}
     assert sorted(named(data, "val").values()) == [0, 0, 1, 1]
     assert named(picture_table(root, train=table(text)), "val") == named(data, "val")
+    Path(table(text)).rename(Path(root) / "labels.csv")  # it has moved with the pictures
+    assert named(picture_table(root, train="gone/labels.csv"), "val") == named(data, "val")
 
 
 def test_a_list_with_numbers(engine, picture_table, pets, table):

@@ -70,7 +70,10 @@ def by_tables(
     rows: dict[str, dict[str, list[str]]] = {"train": {}}
     classes: list[str] = []
     for split, place in tables.items():
-        names, own = _read(Path(place).expanduser().absolute(), folder, columns, separator)
+        table = Path(place).expanduser().absolute()
+        if not table.exists() and (folder / table.name).exists():  # the data have moved
+            table = folder / table.name
+        names, own = _read(table, folder, columns, separator)
         classes = classes or names
         for given, path, labels in own:
             if any(path in others for others in rows.values()):

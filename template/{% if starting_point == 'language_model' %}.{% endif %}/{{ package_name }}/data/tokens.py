@@ -42,7 +42,7 @@ class TokenFiles(Data):
         if info is None:
             # A model or task gets these values if it has parameters with these names.
             info = {"vocabulary": vocabulary, "context": context, "is_bytes": False}
-            info["tokenizer"] = None if tokenizer is None else read_tokenizer(tokenizer)
+            info["tokenizer"] = None if tokenizer is None else self.read_tokenizer(tokenizer)
         self.info = dict(info)
         if self.info["vocabulary"] is None:
             self.info["vocabulary"] = self.measured()
@@ -64,6 +64,17 @@ class TokenFiles(Data):
             return load_tokenizer(self.info["tokenizer"]).get_vocab_size()
         tokens = (np.memmap(path, "<u2", "r") for path in self.files_of.values())
         return 1 + max(int(own.max()) for own in tokens)
+
+    def read_tokenizer(self, path: str) -> str:
+        """Return the text of a file tokenizer.json, which may have moved into `root` with the data. A run
+        keeps it in `info`. Raises `UserError`."""
+        places = Path(path).expanduser(), self.place / Path(path).name
+        found = next((place for place in places if place.is_file()), None)
+        if found is None:
+            raise UserError(f"data.tokenizer={path} does not exist. Name a file tokenizer.json.")
+        text = found.read_text("utf-8", "replace")
+        load_tokenizer(text, path)
+        return text
 
     def made_up(self) -> Document:
         return made_up(self.info["context"])
@@ -88,8 +99,8 @@ class TokenFiles(Data):
         return padded(samples)
 
     def fingerprint(self) -> str:
-        """Hash the sizes of the files, and the first MiB of each."""
-        digest = hashlib.sha256()
+        """Hash the sizes of the files, the first MiB of each, and the tokenizer."""
+        digest = hashlib.sha256((self.info["tokenizer"] or "").encode())
         for path in self.files_of.values():
             with open(path, "rb") as file:
                 digest.update(f"{path.name} {os.path.getsize(path)}".encode() + file.read(1 << 20))
@@ -139,16 +150,6 @@ class TokenPrompts(Dataset):
                 f"{self.context - 1}, and continues them."
             )
         return Document(tokens, tokens)
-
-
-def read_tokenizer(path: str) -> str:
-    """Return the text of a file tokenizer.json. A run keeps it in `info`. Raises `UserError`."""
-    place = Path(path).expanduser()
-    if not place.is_file():
-        raise UserError(f"data.tokenizer={path} does not exist. Name a file tokenizer.json.")
-    text = place.read_text("utf-8", "replace")
-    load_tokenizer(text, path)
-    return text
 
 
 @functools.cache
