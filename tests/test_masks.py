@@ -108,6 +108,30 @@ def test_a_turned_picture_fits_its_mask(module, tmp_path):
         assert size.tolist() == [60, 40]
 
 
+def test_all_levels_and_the_background_of_pictures(module, tmp_path):
+    """Scans of 12 bits have one range in training, and transparent pixels the colour of the config."""
+    root = write(tmp_path / "data", size=(24, 32))
+    values = {str(n): DRAW.integers(100, 4000, (24, 32)).astype(np.uint16) for n in range(12)}
+    for number, pixels in values.items():
+        (root / f"images/{number}.jpg").unlink()
+        Image.fromarray(pixels).save(root / f"images/{number}.png")
+    options = (str(root), [24, 32], 255, None, 0.2, 0, False)
+    data = module("data.folders").Folders(*options, range="auto")
+    train = data.split("train")
+    own = {path: values[path.rpartition("/")[2].removesuffix(".png")].astype(float) for path, _ in train.pairs}
+    low, high = (float(extreme(list(own.values()))) for extreme in (np.min, np.max))
+    assert data.info["range"] == [low, high]
+    for index, pixels in enumerate(own.values()):
+        shown = 64 * train[index][0].double().numpy() + 127.5
+        np.testing.assert_allclose(shown, np.stack([255 * (pixels - low) / (high - low)] * 3), atol=1e-4)
+    later = module("data.folders").Folders("/nowhere", *options[1:], info=data.info)
+    assert torch.equal(later.files([train.pairs[0][0]])[0][0], train[0][0])
+    clear = np.zeros((24, 32, 4), np.uint8)
+    Image.fromarray(clear).save(tmp_path / "clear.png")
+    data = module("data.folders").Folders("/nowhere", *options[1:], background="#ff0080", info=data.info)
+    assert (64 * data.files([str(tmp_path / "clear.png")])[0][0][:, 0, 0] + 127.5).tolist() == [255, 0, 128]
+
+
 def test_masks_may_be_rounded_by_a_pixel(module, tmp_path):
     """Half of 31 rows are 15 or 16, and both are fine. A square mask of a wide picture is not."""
     root = write(tmp_path / "data", size=(31, 51))

@@ -16,7 +16,15 @@ from torch.nn import functional
 from torch.utils.data import Dataset
 
 from ..engine.api import Data, UserError
-from ..engine.datasets.pictures import covering, opened, size_of
+from ..engine.datasets.pictures import (
+    Decoding,
+    check_decoding,
+    covering,
+    is_deep,
+    measured,
+    opened,
+    size_of,
+)
 from ..engine.folds import split_by_fold
 from ..engine.paths import files_below
 from ..engine.rng import Permutation
@@ -40,6 +48,7 @@ class Folders(Data):
     same aspect ratio, is scaled without mixing classes.
 
     `class_names`, by number, tell the number of classes. If it is null, all training masks are read.
+    `range` and `background`: see `Decoding`. An "auto" range is that of the training pictures.
     With the `info` of a run, the folders are read when a split is asked for.
     """
 
@@ -54,6 +63,8 @@ class Folders(Data):
         flip: bool,
         folds: int | None = None,
         fold: int = 0,
+        range: list[float] | str | None = None,
+        background: str | None = None,
         info: Mapping[str, Any] | None = None,
         forgiving: bool = False,
     ) -> None:
@@ -64,6 +75,7 @@ class Folders(Data):
                 f"data.size={size} must be pixels or [height, width], data.val_fraction="
                 f"{val_fraction} above 0 and below 1, and data.shift={shift} at least 0."
             )
+        check_decoding(range, background)
         self.root = Path(root).expanduser().absolute()
         self.ignored, self.val_fraction, self.folds, self.fold = ignored, val_fraction, folds, fold
         self.sides, self.shift, self.flip = (sides[0], sides[1]), shift, flip
@@ -71,7 +83,10 @@ class Folders(Data):
         if info is None:
             names = class_names or self.numbers(forgiving)
             info = {"shape": (3, *self.sides), "classes": len(names), "class_names": names}
+            if range is not None and not forgiving and (values := self.measured(range)):
+                info["range"] = values
         self.info = dict(info)
+        self.decoding = Decoding(self.info.get("range"), background)
 
     @property
     def pairs(self) -> dict[str, list[Pair]]:
@@ -116,6 +131,15 @@ class Folders(Data):
             )
         return [str(number) for number in range(classes)]
 
+    def measured(self, wanted: list[float] | str) -> list[float] | None:
+        """Return the range of training pictures of more than 8 bits, or None. Raises `UserError`."""
+        paths = [path for path, _ in self.pairs["train"]]
+        deep = []
+        for path in paths[:: len(paths) // 500 + 1]:
+            with opened(path) as file:
+                deep += [path] if is_deep(file) else []
+        return measured(paths, deep, wanted)
+
     def split(self, name: str) -> Dataset | None:
         if name not in self.pairs:
             return None
@@ -158,7 +182,7 @@ class Masks(Dataset):
     def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
         """Return image, float32 [3, H, W], and mask, int64 [H, W], moved and mirrored alike."""
         path, mask_path = self.pairs[index]
-        image, (height, width), size = fitting(path, self.data.sides)
+        image, (height, width), size = fitting(path, self.data.sides, self.data.decoding)
         numbers = self.data.read_mask(mask_path)
         classes, (rows, columns) = self.data.info["classes"], numbers.shape
         if numbers.max(initial=0) >= classes:
@@ -196,7 +220,7 @@ class Pictures(Dataset):
 
     def __getitem__(self, index: int) -> tuple[Tensor, Tensor, Tensor]:
         """Return image, float32 [3, H, W], mask, int64 [H, W], and height and width of the file."""
-        image, _, size = fitting(self.paths[index], self.data.sides)
+        image, _, size = fitting(self.paths[index], self.data.sides, self.data.decoding)
         return normalise(image), torch.full(self.data.sides, UNKNOWN), torch.tensor(size)
 
 
@@ -228,15 +252,19 @@ def fitted(height: int, width: int, sides: tuple[int, int]) -> tuple[int, int]:
     return max(1, round(scale * height)), max(1, round(scale * width))
 
 
-def fitting(path: str, sides: tuple[int, int]) -> tuple[Tensor, tuple[int, int], tuple[int, int]]:
-    """Return a picture in the top left of a black canvas, uint8 [3, H, W], its size there, and its
-    size in the file."""
+def fitting(
+    path: str, sides: tuple[int, int], decoding: Decoding
+) -> tuple[Tensor, tuple[int, int], tuple[int, int]]:
+    """Return a picture in the top left of a black canvas, its size there, and its size in the file.
+
+    The canvas is uint8 [3, H, W], or float32 from 0 to 255 for a picture of more than 8 bits.
+    """
     with opened(path) as file:
         size = size_of(file)
     height, width = fitted(*size, sides)
-    pixels = np.array(covering(path, 3, height, width))[:height, :width]
-    image = torch.zeros(3, *sides, dtype=torch.uint8)
-    image[:, :height, :width] = torch.from_numpy(pixels).movedim(-1, 0)
+    pixels = torch.from_numpy(np.array(covering(path, 3, height, width, decoding)))
+    image = torch.zeros(3, *sides, dtype=pixels.dtype)
+    image[:, :height, :width] = torch.atleast_3d(pixels[:height, :width]).movedim(-1, 0)
     return image, (height, width), size
 
 

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import ImageColor
 from torch.utils.data import Dataset
 
 from ..config.schema import Rule, check_value
@@ -19,7 +18,7 @@ from .arrays import Canvases
 from .cache import SIDE, Cache, cached
 from .finding import Found, by_folders, in_folds, without
 from .looking import look
-from .pictures import Decoding, in_threads
+from .pictures import Decoding, check_decoding, in_threads
 from .windows import NO_SAMPLES, PictureData, PictureFiles, Samples, normalisation
 
 
@@ -79,15 +78,7 @@ class ImageFolder(PictureData):
         check_value("data.colour_share", colour_share, Rule(at_least=0, at_most=1))
         if channels not in (None, 1, 3):
             raise UserError(f"data.channels={channels} must be 1 (grey), 3 (colour) or null.")
-        is_pair = isinstance(range, list) and len(range) == 2 and range[0] < range[1]
-        if range not in (None, "auto") and not is_pair:
-            raise UserError(f"data.range={range} must be [lowest, highest], auto or null.")
-        try:
-            ImageColor.getrgb(background or "black")
-        except ValueError as error:
-            raise UserError(
-                f"data.background: {error}. Name one, such as white or '#808080'."
-            ) from None
+        check_decoding(range, background)
         sides = [size, size] if isinstance(size, int) else size
         if sides is not None and (len(sides) != 2 or min(sides) < 1):
             raise UserError(f"data.size={size} must be a number of pixels, or [height, width].")

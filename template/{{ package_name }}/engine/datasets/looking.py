@@ -9,19 +9,18 @@ from PIL import Image
 from ..errors import UserError
 from ..text import logger
 from .pictures import (
+    JUDGED,
     Decoding,
     covering,
-    extent,
-    in_threads,
     is_deep,
     is_transparent,
+    measured,
     opened,
     size_of,
 )
 from .windows import Samples
 
 _LOOKED_AT = 500  # pictures whose headers decide size and channels
-_DECODED = 32  # of these, how many are decoded to judge a range or a background
 
 
 def look(
@@ -61,8 +60,8 @@ def look(
             "Save each colour as a grey picture to keep all bits."
         )
     if transparent and not forgiving:
-        _judge_background(transparent[:_DECODED], background or "black")
-    found = None if wanted is None or forgiving else _measured(samples, deep, wanted)
+        _judge_background(transparent[:JUDGED], background or "black")
+    found = None if wanted is None or forgiving else measured(samples, deep, wanted)
     return 3 if has_colour else 1, max(1, round(middle[0])), max(1, round(middle[1])), found
 
 
@@ -86,29 +85,3 @@ def _judge_background(paths: Sequence[str], background: str) -> None:
 
 def _is_flat(image: Image.Image) -> bool:
     return all(low == high for low, high in image.getextrema())  # type: ignore[misc]
-
-
-def _measured(
-    samples: Samples, deep: Sequence[str], wanted: Sequence[float] | str
-) -> list[float] | None:
-    """Return the range of pictures of more than 8 bits; None if there are none."""
-    if not deep:
-        if wanted == "auto":
-            return None
-        raise UserError(
-            f"data.range={wanted} has no use: no picture has more than 8 bits. Set auto."
-        )
-    if wanted == "auto":
-        logger.info(f"Measuring data.range: {len(samples):,} pictures of more than 8 bits")
-    paths = samples if wanted == "auto" else deep[:_DECODED]
-    extents = np.array([found for found in in_threads(extent, paths) if found] or [(0.0, 1.0)])
-    lows, highs = extents.T
-    low, high = (lows.min(), highs.max()) if wanted == "auto" else map(float, wanted)
-    used = highs.clip(low, high) - lows.clip(low, high)
-    if np.median(used) < (high - low) / 8:
-        usual = f"{np.median(lows):g} to {np.median(highs):g}"
-        logger.warning(
-            f"Most pictures use less than an eighth of data.range=[{low:g},{high:g}]: they hold about "
-            f"{usual}. Set data.range to the values you need."
-        )
-    return [float(low), float(high if high > low else low + 1)]

@@ -7,9 +7,13 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image, ImageColor, ImageOps
 
 from ..errors import UserError
+from ..text import logger
+
+JUDGED = 32
+"""So many pictures are decoded to judge a range or a background."""
 
 _PACKAGE = __name__.split(".")[0]
 
@@ -25,6 +29,19 @@ class Decoding(NamedTuple):
 
 
 PLAIN = Decoding()
+
+
+def check_decoding(range: Any, background: str | None) -> None:
+    """Refuse values of `data.range` and `data.background` that cannot be. Raises `UserError`."""
+    is_pair = isinstance(range, list) and len(range) == 2 and range[0] < range[1]
+    if range not in (None, "auto") and not is_pair:
+        raise UserError(f"data.range={range} must be [lowest, highest], auto or null.")
+    try:
+        ImageColor.getrgb(background or "black")
+    except ValueError as error:
+        raise UserError(
+            f"data.background: {error}. Name one, such as white or '#808080'."
+        ) from None
 
 
 @contextlib.contextmanager
@@ -114,6 +131,35 @@ def extent(path: str) -> tuple[float, float] | None:
         values = _values(file, file) if is_deep(file) else np.empty(0)
     values = values[np.isfinite(values)]
     return (float(values.min()), float(values.max())) if len(values) else None
+
+
+def measured(
+    paths: Sequence[str], deep: Sequence[str], wanted: Sequence[float] | str
+) -> list[float] | None:
+    """Return the range of pictures of more than 8 bits; None if there are none.
+
+    deep: some paths of such pictures. wanted: [lowest, highest], or "auto" to measure all `paths`.
+    """
+    if not deep:
+        if wanted == "auto":
+            return None
+        raise UserError(
+            f"data.range={wanted} has no use: no picture has more than 8 bits. Set auto."
+        )
+    if wanted == "auto":
+        logger.info(f"Measuring data.range: {len(paths):,} pictures of more than 8 bits")
+    judged = paths if wanted == "auto" else deep[:JUDGED]
+    extents = np.array([found for found in in_threads(extent, judged) if found] or [(0.0, 1.0)])
+    lows, highs = extents.T
+    low, high = (lows.min(), highs.max()) if wanted == "auto" else map(float, wanted)
+    used = highs.clip(low, high) - lows.clip(low, high)
+    if np.median(used) < (high - low) / 8:
+        usual = f"{np.median(lows):g} to {np.median(highs):g}"
+        logger.warning(
+            f"Most pictures use less than an eighth of data.range=[{low:g},{high:g}]: they hold about "
+            f"{usual}. Set data.range to the values you need."
+        )
+    return [float(low), float(high if high > low else low + 1)]
 
 
 def in_threads(function: Callable[[Any], Any], items: Sequence[Any]) -> Iterator[Any]:
