@@ -191,3 +191,10 @@ def test_a_time_in_a_step(train, workspace, mine):
     done = train(*SMALL, *MODEL)
     assert done.code == 2, done.out
     assert "A resumed run would differ" in done.last
+
+
+def test_a_tensor_that_the_first_step_makes(engine):
+    """It is absent before."""
+    difference = engine("build.differences").difference
+    assert difference({}, {"last": torch.ones(2)}) == ".last: None → ndarray"
+    assert difference({"last": torch.ones(2)}, {}) == ".last: ndarray → None"

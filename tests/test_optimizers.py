@@ -155,7 +155,7 @@ def unusual(engine, monkeypatch):
     monkeypatch.setitem(sys.modules, "digits.optimizers", module)
 
 
-@pytest.mark.parametrize("name", ["Plain", "Marked", "InGroup", "UnderAName", "OfItsOwn", "Double", "Wrapped"])
+@pytest.mark.parametrize("name", ["Plain", "Marked", "InGroup", "UnderAName", "OfItsOwn", "Double"])
 def test_state_in_unusual_places(optim, state, unusual, name):
     assert_goes_on_exactly(optim, state, f".optimizers.{name}")
 
@@ -174,6 +174,11 @@ def test_state_in_unusual_places(optim, state, unusual, name):
 def test_state_that_a_checkpoint_lacks(optim, engine, unusual, name, words):
     with pytest.raises(engine("errors").UserError, match=words):
         build(optim, net(), f".optimizers.{name}")
+
+
+def test_an_optimizer_around_another_may_share_its_groups(optim, unusual):
+    optimizer = build(optim, net(), ".optimizers.Wrapped")
+    assert optimizer.inner.param_groups[0] is optimizer.param_groups[0]
 
 
 def test_a_sparse_gradient_in_the_trial(optim, state):

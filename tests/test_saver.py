@@ -92,6 +92,14 @@ def test_a_number_of_numpy_is_refused(saver, engine, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+def test_numbers_of_numpy_among_the_facts_of_the_data(engine):
+    """`x.mean()` of an array is one. A checkpoint with it could not be loaded."""
+    facts = {"mean": np.float64(0.5), "classes": np.int64(3), "std": [np.float32(1), True], "table": torch.ones(2)}
+    plain = engine("build.parts").plain(facts)
+    assert plain == {"mean": 0.5, "classes": 3, "std": [1.0, True]}
+    assert [type(value) for value in (plain["mean"], plain["classes"], *plain["std"])] == [float, int, float, bool]
+
+
 def test_never_two_at_once_and_in_order(saver, held, engine, tmp_path):
     event, names = held
     saver.save(state(1.0), 1)

@@ -265,6 +265,35 @@ def test_a_schedule_of_ones_own_in_one_line(train, workspace):
     assert "Did you mean 'scheduler.teeth'?" in train(*line[:1], "scheduler.teth=3").last
 
 
+def test_a_schedule_with_a_state_that_no_checkpoint_holds(engine, schedule, monkeypatch):
+    class Learning(schedule.Schedule):
+        def observe(self, value):
+            self.current = value
+
+        def scale(self, step):
+            return getattr(self, "current", 1.0)
+
+    class Counting(schedule.Schedule):
+        calls = 0
+
+        def scale(self, step):
+            self.calls += 1
+            return 0.9**self.calls
+
+    class Failing(schedule.Schedule):
+        def scale(self, step):
+            return 1 / step
+
+    curves = ModuleType("digits.curves")
+    for kind, words in ((Learning, "no checkpoint holds"), (Counting, "no checkpoint holds"), (Failing, "Zero")):
+        kind.__module__ = curves.__name__
+        setattr(curves, kind.__name__, kind)
+        monkeypatch.setitem(sys.modules, curves.__name__, curves)
+        section = {"_target_": f".curves.{kind.__name__}"}
+        with pytest.raises(engine("errors").UserError, match=words):
+            engine("build.scheduler").build_schedule(section, schedule.Horizon(100, 10, lr=0.1), [])
+
+
 SEQUENTIAL = ["scheduler=torch.optim.lr_scheduler.SequentialLR", "scheduler.milestones=[3]"]
 MISTAKES = [
     ("scheduler.pct_start=3", ["scheduler=one_cycle"]),

@@ -170,6 +170,19 @@ def test_torchs_losses_equal_those_over_whole_batches(built, assert_equal_to_tor
     assert_equal_to_torch(parts, kind, torchs(name, options))
 
 
+def test_a_subclass_that_inherits_the_computation(engine):
+    class Named(nn.CrossEntropyLoss):
+        pass
+
+    class Squares(nn.MSELoss):
+        pass
+
+    logits, targets, weight = torch.randn(6, 4), torch.tensor([0, 3, 3, 1, 2, 0]), torch.tensor(WEIGHT)
+    say = engine("losses").say_what_counts
+    assert say(Named(weight), {})(logits, targets).mean_over == weight[targets].sum()
+    assert say(Squares(reduction="sum"), {})(logits, logits).mean_over == 1.0
+
+
 def warnings_of(done) -> list[str]:
     return [line for line in done.out.splitlines() if "weight" in line and "weights_sha256" not in line]
 

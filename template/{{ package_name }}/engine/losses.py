@@ -45,7 +45,8 @@ class WeightedSum(nn.Module):
         return torch.stack(values).sum()
 
 
-_COUNTING = {nn.CrossEntropyLoss, nn.NLLLoss, getattr(nn, "LinearCrossEntropyLoss", nn.NLLLoss)}
+_KINDS = (nn.CrossEntropyLoss, nn.NLLLoss, getattr(nn, "LinearCrossEntropyLoss", nn.NLLLoss))
+_COUNTING = {kind.forward for kind in _KINDS}  # a subclass may inherit it
 
 
 def counting(loss: nn.Module, section: Mapping[str, Any]) -> dict[str, Any]:
@@ -56,7 +57,7 @@ def counting(loss: nn.Module, section: Mapping[str, Any]) -> dict[str, Any]:
     """
     found = {}
     for name, module in loss.named_modules():
-        if type(module) in _COUNTING and module.reduction == "mean":
+        if type(module).forward in _COUNTING and module.reduction == "mean":
             is_said = not name and "ignore_index" in section
             if module.weight is not None or module.ignore_index not in (None, -100) or is_said:
                 found[name] = module
@@ -71,7 +72,8 @@ def say_what_counts(loss: nn.Module, section: Mapping[str, Any]) -> nn.Module:
     for module in counting(loss, section).values():
         module.register_forward_hook(_say_n, with_kwargs=True)
     for module in loss.terms.values() if isinstance(loss, WeightedSum) else (loss,):
-        if getattr(module, "reduction", "") == "sum" and type(module).__module__[:9] == "torch.nn.":
+        is_of_torch = type(module).forward.__module__[:9] == "torch.nn."
+        if getattr(module, "reduction", "") == "sum" and is_of_torch:
             module.register_forward_hook(_scale_sum)
     return loss
 

@@ -29,7 +29,7 @@ def difference(before: Any, after: Any) -> str:
         for place in np.argwhere((before != after) & ~both_nan).tolist()[:1]:
             return f"{place or ''}: {before[*place]} → {after[*place]}"
         return ""
-    if isinstance(before, str) and before == after:
+    if isinstance(before, str) and isinstance(after, str) and before == after:
         return ""
     texts = (v[:40] if isinstance(v, str) else type(v).__name__ for v in (before, after))
     return f": {' → '.join(texts)}"

@@ -134,14 +134,13 @@ def _small(groups: Groups, sparse: Collection[str]) -> Groups:
     """Return the groups with two small tensors for each kind of parameter in them."""
     small = []
     for group in groups:
-        names, tensors = [], []
+        chosen: dict[str, nn.Parameter] = {}
         count: Counter[Any] = Counter()
         for name, p in named_tensors([group]):
             count[kind := (p.ndim, p.dtype, name in sparse)] += 1
             if count[kind] <= 2:
-                names.append(name)
-                tensors.append(nn.Parameter(_corner(p.detach())))
-        small.append({**group, "names": names, "params": tensors})
+                chosen[name] = nn.Parameter(_corner(p.detach()))
+        small.append({**group, "names": [*chosen], "params": [*chosen.values()]})
     return small
 
 

@@ -280,8 +280,8 @@ def build_mix(config: Config, info: Mapping[str, Any]) -> Callable[..., Any] | N
 
 
 def plain(value: Any) -> Any:
-    """Return nested values as plain dicts, lists and tuples. Entries of a dict that hold anything else,
-    such as tensors, are left out."""
+    """Return nested values as plain dicts, lists, tuples, numbers and texts. Entries of a dict that hold
+    anything else, such as tensors, are left out."""
     if isinstance(value, Mapping):
         named = {str(key): plain(entry) for key, entry in value.items()}
         return {key: entry for key, entry in named.items() if entry is not NotImplemented}
@@ -289,7 +289,8 @@ def plain(value: Any) -> Any:
         entries = list(map(plain, value))
         whole = all(entry is not NotImplemented for entry in entries)
         return (entries if isinstance(value, list) else tuple(entries)) if whole else NotImplemented
-    return value if isinstance(value, bool | int | float | str | None) else NotImplemented
+    value = value.item() if isinstance(value, np.generic) else value
+    return value if type(value) in (bool, int, float, str, type(None)) else NotImplemented
 
 
 def lazy_modules(built: Built) -> list[str]:

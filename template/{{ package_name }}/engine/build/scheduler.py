@@ -74,4 +74,14 @@ def build_schedule(section: Mapping[str, Any], horizon: Horizon, allowed: list[s
         inner = {key: value for key, value in section.items() if key not in own}
         given = {"section": inner, "allowed": allowed}
         section = {"_target_": ".engine.build.scheduler.TorchSchedule", **own}
-    return build(section, "scheduler", Schedule, allowed, {"horizon": horizon}, **given)
+    made: Schedule = build(section, "scheduler", Schedule, allowed, {"horizon": horizon}, **given)
+    kind = type(made)
+    is_lost = kind.observe is not Schedule.observe and kind.state_dict is Schedule.state_dict
+    with refusals_of(section["_target_"], "scheduler"):
+        first, _, again = (made.scale_at(step) for step in (0, 1, 0))
+    if is_lost or first != again:
+        raise UserError(
+            f"{kind.__name__} has state that no checkpoint holds. Compute scale(step) from the step "
+            "alone, or give it state_dict() and load_state_dict(state)."
+        )
+    return made
