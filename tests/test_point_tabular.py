@@ -4,6 +4,7 @@ import importlib
 import json
 import sys
 from collections import Counter
+from decimal import Decimal
 
 import numpy as np
 import pytest
@@ -81,6 +82,28 @@ def test_folds_are_dealt_over_the_classes(table, tmp_path):
         assert max(Counter(classes[row] for row in held).values()) == 1, "at most one row of each class"
         seen += held
     assert sorted(seen) == list(range(24))
+
+
+def test_targets_that_cannot_be_learned(table, tmp_path):
+    for values, said in (
+        ([None] * 40, "No row has a value in the column 'y'"),
+        (["a"] * 40, "All rows have the class 'a' in 'y'"),
+        ([*np.linspace(0, 1, 39), np.inf], "Column 'y' has infinite numbers"),
+    ):
+        with pytest.raises(table.UserError, match=said):
+            table.Table(saved(tmp_path, x=range(40), y=values), "y")
+
+
+def test_numbers_of_every_kind(table, tmp_path):
+    """A gap makes floats of whole numbers, and databases write decimals. Classes keep their names."""
+    data = table.Table(saved(tmp_path, x=range(40), y=[None, 1, 2, 3] * 10), "y")
+    assert data.info["class_names"] == ["1", "2", "3"]
+    pytest.importorskip("pyarrow", reason="Parquet needs pyarrow")
+    exact = [Decimal(number) / 4 for number in range(40)]
+    pandas.DataFrame({"x": [None, *exact[1:]], "y": exact}).to_parquet(tmp_path / "t.parquet")
+    info = table.Table(str(tmp_path / "t.parquet"), "y").info
+    assert set(info["numbers"]) == {"x"}
+    assert "target" in info
 
 
 def test_a_constant_column_is_not_blown_up(table, tmp_path):

@@ -204,6 +204,24 @@ def test_folds_go_over_the_arrays_of_train_and_val(arrays):
             {},
             "The pictures of 'y_val' are uint8 [4, 7, 5], and it has 4 labels.",
         ),
+        (
+            {
+                "x_train": pictures(),
+                "y_train": np.arange(40) % 4,
+                "x_val": pictures(4, dtype=np.uint16),
+                "y_val": [1] * 4,
+            },
+            {},
+            "The pictures of 'y_val' are uint16 [4, 6, 5]",
+        ),
+        (
+            {"x_train": pictures(), "y_train": np.ones((40, 3)), "x_val": pictures(4), "y_val": np.ones((4, 2))},
+            {},
+            "'y_val' is [4, 2], and in training a label is [3].",
+        ),
+        ({"x": pictures(), "y": np.array(3)}, {}, "and it has 1 labels"),
+        ({"x": pictures(), "y": np.ones(40)}, {}, "All pictures have the class '1'. Give at least 2 classes."),
+        ({"x": pictures(), "y": np.array([b"a", b"b"] * 20)}, {}, "[N], as whole numbers or texts, or 0 and 1"),
     ],
 )
 def test_arrays_that_cannot_work_are_refused(arrays, engine, saved, options, said):
@@ -223,6 +241,23 @@ def test_files_that_are_no_arrays(engine, tmp_path, name, content):
         engine("errors").UserError, match=r"cannot be read|must be a folder of \.npy files, or a \.npz file"
     ):
         Arrays(**{**OPTIONS, "path": str(tmp_path / name)})
+
+
+def test_a_damaged_file_is_named(arrays, engine, tmp_path):
+    np.savez_compressed(tmp_path / "c.npz", x=pictures(), y=np.arange(40) % 4)
+    content = bytearray((tmp_path / "c.npz").read_bytes())
+    content[100:900:10] = bytes(80)
+    (tmp_path / "c.npz").write_bytes(content)
+    with pytest.raises(engine("errors").UserError, match=r"c\.npz cannot be read: "):
+        arrays({}, path=str(tmp_path / "c.npz"))
+    with pytest.raises(engine("errors").UserError, match=r"must be a folder of \.npy files"):
+        arrays({}, "npy")
+
+
+def test_an_array_without_its_labels_is_named(arrays):
+    with pytest.warns(UserWarning, match="'x_test' is not read: test has no 'y'"):
+        data = arrays({"x": pictures(), "y": np.arange(40) % 4, "x_test": pictures(4)})
+    assert data.split("test") is None
 
 
 def test_a_run_learns_from_arrays_and_goes_on(train, server, workspace, tmp_path):

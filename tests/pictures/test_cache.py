@@ -194,9 +194,13 @@ def test_no_room(engine, data, tmp_path, monkeypatch):
     assert not [path for path in (tmp_path / "cache").iterdir() if path.suffix in (".pixels", ".tmp")]
 
 
-def test_mistakes(engine, data, photos):
+def test_mistakes(engine, data, photos, tmp_path):
+    (tmp_path / "file").touch()
     with pytest.raises(engine("errors").UserError, match=r"cannot be written: .* Name another folder"):
-        data(cache=photos / "a/0.png").split("train")
+        data(cache=tmp_path / "file").split("train")
+    with pytest.raises(engine("errors").UserError, match=r"would be a class\. Name a folder outside of"):
+        data(cache=photos / "cache")
+    assert data(cache="").cache is None
     deep = np.arange(30 * 40, dtype=np.uint16).reshape(30, 40)
     Image.fromarray(deep).save(photos / "a/0.png")
     with pytest.raises(engine("errors").UserError, match="8 bits, but these have more"):

@@ -128,7 +128,10 @@ def test_a_broken_picture_has_a_name(huggingface, engine, tmp_path):
     rows = [{"bytes": file.getvalue() if row != 5 else b"no picture", "path": None} for row in range(9)]
     features = datasets.Features({"img": datasets.Image(), "kind": CLASS})
     datasets.Dataset.from_dict({"img": rows, "kind": [0, 1, 2] * 3}, features=features).save_to_disk(tmp_path / "d")
-    with pytest.raises(engine("errors").UserError, match=f"The picture in row 5 of {tmp_path}/d cannot be read"):
+    with pytest.raises(
+        engine("errors").UserError,
+        match=rf"picture in row 5 of {tmp_path}/d cannot be read \(cannot identify image file in row 5 of",
+    ):
         huggingface(tmp_path / "d")
 
 
@@ -138,12 +141,22 @@ def test_what_cannot_be_read_is_refused(huggingface, engine, pixels, tmp_path, m
     table(pixels, labels, CLASS).save_to_disk(tmp_path / "d")
     datasets.DatasetDict({"training": table(pixels, labels, CLASS)}).save_to_disk(tmp_path / "training")
     table(pixels, [-1] * 40, CLASS).save_to_disk(tmp_path / "hidden")
+    for name, kind in (("order", datasets.ClassLabel(names=CLASSES[::-1])), ("number", datasets.Value("int64"))):
+        parts = {"train": table(pixels, labels, CLASS), "validation": table(pixels[:4], labels[:4], kind)}
+        datasets.DatasetDict(parts).save_to_disk(tmp_path / name)
+    table(pixels, [0.5] * 40, datasets.Value("float32")).save_to_disk(tmp_path / "float")
+    table(pixels, ["a"] * 40, datasets.Value("string")).save_to_disk(tmp_path / "alone")
     (tmp_path / "empty").mkdir()
     for options, said in (
         ({"path": tmp_path / "empty"}, "was not written by save_to_disk"),
         ({"path": "nobody/nothing"}, "data.path=nobody/nothing is no folder here: "),
         ({"path": tmp_path / "training"}, "has the splits training, but no 'train'"),
         ({"path": tmp_path / "hidden"}, "The column 'kind' of .* has no classes"),
+        ({"path": tmp_path / "order"}, "is of another kind in val than in train"),
+        ({"path": tmp_path / "number"}, "is of another kind in val than in train"),
+        ({"path": tmp_path / "float", "label": "kind"}, "A label is 0.5. Give whole numbers or texts"),
+        ({"path": tmp_path / "alone", "label": "kind"}, "All pictures have the class 'a'. Give at least 2 classes."),
+        ({"label": "img"}, "A label is <PIL.* Give whole numbers or texts"),
         ({"label": "no"}, r"data.label=no: the columns are note \(Value\), img \(Image\), kind \(ClassLabel\)"),
         ({"image": "note"}, "data.image=note: the columns are"),
         ({"streaming": True}, "The order of a stream cannot be repeated. Write a part of it to a folder"),

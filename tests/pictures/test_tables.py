@@ -54,6 +54,20 @@ def test_a_csv_file(picture_table, pets, table, text):
     assert named(picture_table(root, train="gone/labels.csv"), "val") == named(data, "val")
 
 
+def test_columns_in_any_order(picture_table, pets, table):
+    """pandas writes its index first, without a name. The index may be the name of another picture."""
+    root = pets()
+    rows = [*reversed(list(enumerate(TWENTY)))]
+    for text in (
+        ",path,label\n" + "".join(f"{TWENTY[19 - n][:-4]},{name},{name[:3]}\n" for n, name in rows),
+        "label,age,File\n" + "".join(f"{name[:3]},3,{name}\n" for _, name in rows),
+        ",id,breed\n" + "".join(f"{n},{name},{name[:3]}\n" for n, name in rows),
+        "Label,path,split\n" + "".join(f"{name[:3]},{name},{('Train', 'VALID')[n % 2]}\n" for n, name in rows),
+    ):
+        data = picture_table(root, train=table(text))
+        assert everything(data) == {name: int(name.startswith("dog")) for name in TWENTY}
+
+
 def test_a_list_with_numbers(engine, picture_table, pets, table):
     root = pets(12, "a b")
     lines = "".join(f"a b/{number:02}.png {number}\n" for number in range(12))
@@ -159,6 +173,7 @@ def test_several_labels(picture_table, pets, table, key, value):
         ("path,a,b\ncat/00.png,1,7\n", {"label_columns": ["a", "b"]}, "cat/00.png,1,7"),
         ("path,label\ncat/00.png,a,b\n", {}, "cat/00.png,a,b"),
         ("", {}, "Name the columns"),
+        ("path,label\n" + "".join(f"{n},cat\n" for n in TWENTY), {}, "All pictures have the class 'cat'"),
         ("path,label\ncat/00.png,cat\ncat/00.png,dog\n", {}, "name cat/00.png twice"),
     ],
 )

@@ -72,6 +72,16 @@ def test_a_flat_test_folder_is_left_out_aloud(image_folder, pets, tmp_path, told
     assert [text for text in told if "test has no folders of classes" in text]
 
 
+def test_a_flat_test_folder_beside_the_classes_is_named(image_folder, pets, told):
+    root = pets(6)
+    shutil.copytree(root / "cat", root / "test")
+    assert image_folder(root).info["class_names"] == ["cat", "dog", "test"]
+    assert [text for text in told if "no folder 'train', so test is read as a class." in text]
+    told.clear()
+    assert image_folder(root, skip=["test"]).info["class_names"] == ["cat", "dog"]
+    assert told == []
+
+
 def test_shares_are_held_out_of_each_class(image_folder, pets):
     root = pets(40)
     val = names(image_folder(root), "val")

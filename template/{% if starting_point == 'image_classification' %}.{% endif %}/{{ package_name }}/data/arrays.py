@@ -2,7 +2,9 @@
 
 import hashlib
 import math
+import warnings
 import zipfile
+import zlib
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -76,16 +78,26 @@ class Arrays(PictureData):
             raise UserError(
                 f"{self.place} has no array '{name}', but {', '.join(known)}. Set data.{key}=NAME."
             )
+        for split, (x, y) in keys.items():
+            if (x is None) != (y is None):
+                lacking = self.names[x is not None]
+                warnings.warn(f"'{x or y}' is not read: {split} has no '{lacking}'.", stacklevel=2)
         pairs = {split: (str(x), str(y)) for split, (x, y) in keys.items() if x and y}
         pixels = Stored(self.place, tuple(x for x, _ in pairs.values()))
         targets = Stored(self.place, tuple(y for _, y in pairs.values()))
         pixels.refuse_other_than_pictures()
         for name, array, own in zip(targets.names, pixels.arrays, targets.arrays, strict=True):
-            alike = [(one.dtype.kind, *one.shape[1:]) for one in (array, pixels.arrays[0])]
-            if len(array) != len(own) or alike[0] != alike[1] or own.ndim != targets.arrays[0].ndim:
+            alike = [(one.dtype, *one.shape[1:]) for one in (array, pixels.arrays[0])]
+            if array.shape[:1] != own.shape[:1] or alike[0] != alike[1]:
                 raise UserError(
                     f"The pictures of '{name}' are {array.dtype} {list(array.shape)}, and it has "
-                    f"{len(own)} labels. Give as many of each, and pictures of one size and type."
+                    f"{own.shape[0] if own.ndim else 1} labels. Give as many of each, and pictures of one size "
+                    "and type."
+                )
+            if own.shape[1:] != (wanted := targets.arrays[0].shape[1:]):
+                raise UserError(
+                    f"'{name}' is {list(own.shape)}, and in training a label is {list(wanted)}. Give each split "
+                    "labels of one shape."
                 )
         labels = as_classes(np.concatenate(targets.arrays))
         ends = np.cumsum([len(own) for own in targets.arrays])
@@ -100,6 +112,9 @@ class Arrays(PictureData):
         if labels.ndim == 2:
             names = [str(number) for number in range(labels.shape[1])]
             info = {"class_names": names, "multi_label": True}
+        if len(info["class_names"]) < 2:
+            name = info["class_names"][0]
+            raise UserError(f"All pictures have the class '{name}'. Give at least 2 classes.")
         is_pair = isinstance(wanted, list) and len(wanted) == 2 and wanted[0] < wanted[1]
         if wanted != "auto" and (not is_pair or pixels.kind == np.uint8):
             raise UserError(
@@ -183,10 +198,11 @@ class Stored:
             if self.place.is_dir():
                 return [np.load(self.place / f"{name}.npy", mmap_mode="r") for name in self.names]
             with np.load(self.place) as file:
-                return [file[name] for name in self.names]
-        except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+                return [np.asarray(file[name]) for name in self.names]
+        except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
             raise UserError(
-                f"{self.place} cannot be read: {error}. Save plain numbers with np.save."
+                f"{self.place} cannot be read: {str(error).rstrip('.')}. Save plain numbers with np.save, and "
+                "texts after .astype(str)."
             ) from None
 
     def refuse_other_than_pictures(self) -> None:
@@ -231,8 +247,8 @@ class Stored:
 
 def names_in(place: Path) -> list[str]:
     """Return the names of the arrays in a folder or a .npz file. Raises `UserError`."""
-    if place.is_dir():
-        return sorted(path.stem for path in place.glob("*.npy"))
+    if place.is_dir() and (names := sorted(path.stem for path in place.glob("*.npy"))):
+        return names
     if place.suffix != ".npz" or not place.is_file():
         raise UserError(f"data.path={place} must be a folder of .npy files, or a .npz file.")
     try:
@@ -261,8 +277,8 @@ def as_classes(labels: np.ndarray) -> np.ndarray:
     is_whole = labels.dtype.kind in "biuU" or (labels.dtype.kind == "f" and (labels % 1 == 0).all())
     if labels.ndim != 1 or not is_whole:
         raise UserError(
-            f"The labels are {labels.dtype} {list(labels.shape)}. Give a class for each picture, [N], or 0 and 1 for "
-            "each class, [N, classes]."
+            f"The labels are {labels.dtype} {list(labels.shape)}. Give a class for each picture, [N], "
+            "as whole numbers or texts, or 0 and 1 for each class, [N, classes]."
         )
     return labels.astype(np.int64) if labels.dtype.kind in "bf" else labels
 

@@ -61,6 +61,12 @@ class HuggingFace(ImageFolder):
         image, label = columns_of(tables[keys["train"]].features, *self.columns)
         own = {split: tables[key] for split, key in keys.items() if key is not None}
         own = {split: table for split, table in own.items() if label in table.features}
+        for split, table in own.items():
+            if any(table.features.get(n) != own["train"].features[n] for n in (image, label)):
+                raise UserError(
+                    f"The column '{image}' or '{label}' of {self.path} is of another kind in {split} than in "
+                    "train. Give both the same features with cast_column."
+                )
         values = [value for table in own.values() for value in table[label]]
         feature = own["train"].features[label]
         names = getattr(getattr(feature, "feature", feature), "names", None)
@@ -97,6 +103,8 @@ class Picture(io.BytesIO):
 
     def __str__(self) -> str:
         return self.name
+
+    __repr__ = __str__  # Pillow's messages hold it
 
 
 class Rows(Sequence[Picture]):
@@ -155,7 +163,8 @@ def columns_of(
         if (given or among[:1] == []) and given not in (pictures if key == "image" else features):
             found = ", ".join(f"{name} ({type(own).__name__})" for name, own in features.items())
             what = f"data.{key}={given}" if given else f"data.{key}"
-            raise UserError(f"{what}: the columns are {found}. Name the one of the {key}s.")
+            cast = " Other columns need cast_column(NAME, Image())." if key == "image" else ""
+            raise UserError(f"{what}: the columns are {found}. Name the one of the {key}s.{cast}")
     return image or pictures[0], label or classes[0]
 
 
@@ -167,8 +176,12 @@ def as_labels(
     is_known = np.array([value is not None and value != -1 for value in values])
     if names is None:
         known = (value for value, here in zip(values, is_known, strict=True) if here)
-        every = {one for value in known for one in (value if has_several else [value])}
-        numbers = {one: number for number, one in enumerate(sorted(every))}
+        every = [one for value in known for one in (value if has_several else [value])]
+        if {type(one) for one in every} not in ({int}, {bool}, {str}, set()):
+            raise UserError(
+                f"A label is {every[0]!r:.40}. Give whole numbers or texts: data.label."
+            )
+        numbers = {one: number for number, one in enumerate(sorted(set(every)))}
         names = [str(one) for one in numbers]
     else:
         numbers = {number: number for number in range(len(names))}

@@ -17,6 +17,7 @@ from ..engine.datasets.finding import hold_out
 from ..engine.datasets.image_folder import ImageFolder
 
 _LABELS = ["label", "labels", "class", "category", "target"]
+_PATHS = ["path", "file", "filename", "file_name", "filepath", "image", "image_path", "picture"]
 _SPLITS = {"training": "train", "valid": "val", "validation": "val", "testing": "test"}
 
 Row = tuple[str, str, list[str]]
@@ -78,7 +79,8 @@ def by_tables(
         for given, path, labels in own:
             if any(path in others for others in rows.values()):
                 raise UserError(f"The tables name {path} twice. Leave it in one row of one split.")
-            rows.setdefault(_SPLITS.get(given, given) or split, {})[path] = labels
+            kind = given.strip().lower()
+            rows.setdefault(_SPLITS.get(kind, kind) or split, {})[path] = labels
     if unknown := sorted(rows.keys() - {"train", "val", "test"}):
         raise UserError(f"The tables have the split '{unknown[0]}'. Name it train, val or test.")
     train, has_several = rows["train"], bool(classes or separator)
@@ -120,7 +122,7 @@ def _read(
     try:
         lines = path.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} cannot be read: {error}.") from None
+        raise UserError(f"{path} cannot be read: {error}. Give a text file in UTF-8.") from None
     header = ["path", "label"]
     if path.suffix.lower() in (".csv", ".tsv"):
         parts = {mark: len(next(csv.reader(lines[:1], delimiter=mark), ())) for mark in ",;\t"}
@@ -132,8 +134,11 @@ def _read(
         marks = "".join(mark for mark in " \t,;" if mark not in (separator or ""))
         last = re.compile(f"[{marks}]+(?=[^{marks}]+$)")
         cells = [last.split(line.strip()) for line in lines if line.strip()]
-    wanted = header[1:] if len(header) == 2 else columns or _LABELS
-    places = [i for i, name in enumerate(header) if i and _fits(name, wanted)]
+    named = [i for i, name in enumerate(header) if name.strip()] or [0]  # pandas' index has no name
+    place = next((i for i in named if header[i].strip().lower() in _PATHS), named[0])
+    others = [i for i in named if i != place]
+    wanted = [header[i] for i in others] if len(others) == 1 else columns or _LABELS
+    places = [i for i in others if _fits(header[i], wanted)]
     if not places or not cells:
         raise UserError(
             f"{path} has {len(cells)} rows of {', '.join(header)}. Name the columns of the labels, "
@@ -149,9 +154,11 @@ def _read(
             raise UserError(
                 f"{path} has the row '{','.join(row)}', which lacks labels. Correct it."
             )
-        name = _found(folder, row[0])
+        name = _found(folder, row[place])
         if name is None:
-            raise UserError(f"{path} names {row[0]}, which is not in {folder}. Set data.root=PATH.")
+            raise UserError(
+                f"{path} names {row[place]}, which is not in {folder}. Set data.root=PATH."
+            )
         split = row[header.index("split")] if "split" in header else ""
         rows.append((split, name, [label.strip() for label in labels if label.strip()]))
     return several, rows

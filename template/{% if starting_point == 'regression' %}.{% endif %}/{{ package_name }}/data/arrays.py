@@ -1,7 +1,9 @@
 """Your own numbers as arrays of numpy: a folder of .npy files, or one .npz file."""
 
 import hashlib
+import warnings
 import zipfile
+import zlib
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -62,6 +64,10 @@ class Arrays(Data):
             raise UserError(
                 f"{self.place} has no array '{name}', but {', '.join(known)}. Set data.{key}=NAME."
             )
+        for split, (x, y) in keys.items():
+            if (x is None) != (y is None):
+                lacking = self.names[x is not None]
+                warnings.warn(f"'{x or y}' is not read: {split} has no '{lacking}'.", stacklevel=2)
         pairs = {split: (str(x), str(y)) for split, (x, y) in keys.items() if x and y}
         inputs, targets = (Stored(self.place, names) for names in zip(*pairs.values(), strict=True))
         for name, x, y in zip(pairs, inputs.arrays, targets.arrays, strict=True):
@@ -178,10 +184,11 @@ class Stored:
                 found = [np.load(self.place / f"{name}.npy", mmap_mode="r") for name in self.names]
             else:
                 with np.load(self.place) as file:
-                    found = [file[name] for name in self.names]
-        except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+                    found = [np.asarray(file[name]) for name in self.names]
+        except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
             raise UserError(
-                f"{self.place} cannot be read: {error}. Save plain numbers with np.save."
+                f"{self.place} cannot be read: {str(error).rstrip('.')}. Save plain numbers with np.save, and "
+                "texts after .astype(str)."
             ) from None
         for name, array in zip(self.names, found, strict=True):
             if array.ndim not in (1, 2) or array.dtype.kind not in "biuf":
@@ -206,8 +213,8 @@ class Stored:
 
 def names_in(place: Path) -> list[str]:
     """Return the names of the arrays in a folder or a .npz file. Raises `UserError`."""
-    if place.is_dir():
-        return sorted(path.stem for path in place.glob("*.npy"))
+    if place.is_dir() and (names := sorted(path.stem for path in place.glob("*.npy"))):
+        return names
     if place.suffix != ".npz" or not place.is_file():
         raise UserError(f"data.path={place} must be a folder of .npy files, or a .npz file.")
     try:

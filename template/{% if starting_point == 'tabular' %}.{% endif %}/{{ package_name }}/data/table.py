@@ -71,7 +71,16 @@ class Table(Data):
                 key = "target" if name == self.target else "ignore"
                 columns = ", ".join(map(str, frame.columns[:20]))
                 raise UserError(f"data.{key}: the table has no column '{name}'. It has {columns}.")
-        return frame[frame[self.target].notna()].reset_index(drop=True)
+        frame = frame[frame[self.target].notna()].reset_index(drop=True)
+        values = frame[self.target]
+        if not len(values):
+            raise UserError(f"No row has a value in the column '{self.target}'. Add rows that do.")
+        if (
+            pd.api.types.is_float_dtype(values)
+            and ((values % 1 == 0) & (values.abs() < 2**53)).all()
+        ):
+            return frame.assign(**{self.target: values.astype("int64")})  # gaps made floats of them
+        return frame
 
     @cached_property
     def is_classes(self) -> bool:
@@ -140,11 +149,17 @@ class Table(Data):
         target = rows[self.target]
         if self.is_classes:
             names = sorted(self.frame[self.target].unique().tolist())
+            if len(names) < 2:
+                raise UserError(
+                    f"All rows have the class '{names[0]}' in '{self.target}'. Give at least 2 classes."
+                )
             return {**info, "classes": len(names), "class_names": list(map(str, names))}
         if not pd.api.types.is_numeric_dtype(target):
             raise UserError(
                 f"data.kind=regression, but the column '{self.target}' is not of numbers."
             )
+        if not np.isfinite(self.frame[self.target].astype("float64")).all():
+            raise UserError(f"Column '{self.target}' has infinite numbers. Leave out their rows.")
         return {**info, "target": mean_and_spread(target)}
 
     def rows(self, frame: pd.DataFrame, labelled: bool = True) -> "Rows":
@@ -163,7 +178,7 @@ class Table(Data):
         for place, (name, known) in enumerate(categories.items()):
             # 0 stands for a missing value, and for one that no training row has.
             texts = frame[name].where(frame[name].isna(), frame[name].astype(str))
-            codes[:, place] = pd.Categorical(texts, categories=known).codes + 1
+            codes[:, place] = pd.Index(known).get_indexer(texts) + 1
         return Rows(
             torch.from_numpy(values.astype(np.float32)),
             torch.from_numpy(codes),
@@ -177,7 +192,7 @@ class Table(Data):
                 ((values.astype("float64") - mean) / spread).to_numpy(np.float32)
             )
         known = self.info["class_names"]
-        codes = pd.Categorical(values.astype(str), categories=known).codes
+        codes = pd.Index(known).get_indexer(values.astype(str))
         if (codes < 0).any():
             other = values[codes < 0].iloc[0]
             raise UserError(f"The table has the class '{other}', which the run does not know.")
@@ -245,7 +260,9 @@ def read_table(path: str, dtype: Mapping[str, type] | None = None) -> pd.DataFra
     place = Path(path).expanduser().absolute()
     try:
         if place.suffix == ".parquet":
-            return pd.read_parquet(place)
+            frame = pd.read_parquet(place)
+            kinds = {name: pd.api.types.infer_dtype(frame[name]) for name in frame.columns}
+            return frame.astype({n: "float64" for n, kind in kinds.items() if kind == "decimal"})
         sep = "\t" if ".tsv" in place.suffixes else ","
         # With low_memory, pandas would choose a type for each part of a column.
         return pd.read_csv(place, sep=sep, encoding="utf-8-sig", dtype=dtype, low_memory=False)

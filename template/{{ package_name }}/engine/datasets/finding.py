@@ -61,6 +61,12 @@ def by_folders(folder: Path, shares: Mapping[str, float], skip: Sequence[str] | 
     if "train" not in found or is_class:
         if "val" in found and folders(found["val"]):
             raise UserError(f"{folder} has a folder '{found['val'].name}', but no 'train'.")
+        if found and skip is not None:
+            names = ", ".join(place.name for place in found.values())
+            logger.warning(
+                f"{folder} has no folder 'train', so {names} is read as a class. If it is none, make a "
+                "folder 'train', or add the name to data.skip."
+            )
         found = {"train": folder}
     if "test" in found and not folders(found["test"]) and below(found["test"]):
         logger.warning(f"{found.pop('test')} has no folders of classes. Its pictures are not read.")

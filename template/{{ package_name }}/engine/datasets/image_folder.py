@@ -86,11 +86,15 @@ class ImageFolder(PictureData):
         self.shift, self.flip, self.in_memory, self.augment = shift, flip, in_memory, augment
         self.skip, self.leave_out, self.folds = skip, leave_out, folds and (folds, fold)
         self.shares = {"val": val_fraction}
-        self.cache = None if cache is None else Path(cache).expanduser().absolute()
+        self.cache = Path(cache).expanduser().absolute() if cache else None
         if test_fraction:
             self.shares["test"] = test_fraction
         if info is None:
             names, samples = self.found
+            if len(names) < 2 and samples["train"].labels.ndim == 1:
+                raise UserError(
+                    f"All pictures have the class '{names[0]}'. Give at least 2 classes."
+                )
             train, share = samples["train"], colour_share if channels is None else 0.0
             *found, values = look(train, max_size, share, range, background, forgiving)
             shape = (channels or found[0], *(sides or found[1:]))
@@ -110,6 +114,10 @@ class ImageFolder(PictureData):
 
     def find(self) -> Found:
         """Return what `Found` says. A subclass may find pictures elsewhere. Raises `UserError`."""
+        if self.cache is not None and self.folder in self.cache.parents:
+            raise UserError(
+                f"data.cache={self.cache} would be a class. Name a folder outside of {self.folder}."
+            )
         return by_folders(self.folder, self.shares, self.skip)
 
     @cached_property
