@@ -18,7 +18,11 @@ pytest.register_assert_rewrite("helpers")  # before they are imported, so that t
 from helpers import releases, snippets  # noqa: E402
 from helpers.forkserver import Command, Result, Server  # noqa: E402
 from helpers.machine import ON_GPU  # noqa: E402
+from helpers.once import named_after, once, shared_folder  # noqa: E402
 from helpers.template import ROOT, working_tree  # noqa: E402
+from helpers.updating import Versions  # noqa: E402
+
+from ostinato.render import rendered  # noqa: E402
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -41,18 +45,20 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 @pytest.fixture(scope="session")
 def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A copy of the working tree. It is no git checkout, so Copier makes no clone. Tests only read it."""
-    folder = tmp_path_factory.mktemp("template")
-    for path in working_tree():
-        (folder / path).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy2(ROOT / path, folder / path)
-    return folder
+
+    def copy(folder: Path) -> None:
+        for path in working_tree():
+            (folder / path).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(ROOT / path, folder / path)
+
+    return once(shared_folder(tmp_path_factory) / "template", copy)
 
 
 @pytest.fixture(scope="session")
-def render(template: Path) -> Callable[..., Path]:
-    """`render(dst, **answers)` renders a project into `dst`; other questions take their default."""
+def render_anew(template: Path) -> Callable[..., Path]:
+    """`render_anew(dst, **answers)` lets Copier render a project into `dst`; other questions take their default."""
 
-    def render(dst: Path, source: Path = template, vcs_ref: str = "HEAD", **answers: object) -> Path:
+    def render_anew(dst: Path, source: Path = template, **answers: object) -> Path:
         copier.run_copy(
             str(source),
             dst,
@@ -61,9 +67,23 @@ def render(template: Path) -> Callable[..., Path]:
             quiet=True,
             settings=copier.Settings(),  # not those of whoever runs the tests
             unsafe=False,
-            vcs_ref=vcs_ref,
+            vcs_ref="HEAD",
         )
         return dst
+
+    return render_anew
+
+
+@pytest.fixture(scope="session")
+def render(template: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """`render(dst, **answers)`: as `render_anew`, but a project with the same answers is copied."""
+    kept = shared_folder(tmp_path_factory) / "rendered"
+
+    def render(dst: Path, **answers: object) -> Path:
+        made = once(
+            kept / named_after(sorted(answers.items())), lambda to: rendered(str(template), "HEAD", answers, to)
+        )
+        return Path(shutil.copytree(made, dst, symlinks=True))
 
     return render
 
@@ -77,24 +97,20 @@ def project(render: Callable[..., Path], tmp_path_factory: pytest.TempPathFactor
 @pytest.fixture(scope="session")
 def repository(template: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A git repository of the template: every release, then the working tree. Tests only read it."""
-    return releases.repository(tmp_path_factory.mktemp("repository") / "ostinato", template)
+    folder = shared_folder(tmp_path_factory) / "repository"
+    return once(folder, lambda to: releases.repository(to / "ostinato", template)) / "ostinato"
 
 
 @pytest.fixture(scope="session")
-def scaffold(
-    repository: Path, render: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory
-) -> Callable[..., Path]:
-    """`scaffold(version, **answers)`: a project of that version, rendered once. Tests only read it."""
-    made: dict[str, Path] = {}
+def all_versions(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Versions:
+    """The releases and the working tree, rendered with given answers. Tests only read them."""
+    return Versions(repository, shared_folder(tmp_path_factory) / "versions")
 
-    def scaffold(version: str, **answers: object) -> Path:
-        key = repr((version, sorted(answers.items())))
-        if key not in made:
-            folder = tmp_path_factory.mktemp("scaffolds") / "project"
-            made[key] = render(folder, repository, version, **answers)
-        return made[key]
 
-    return scaffold
+@pytest.fixture(scope="session")
+def scaffold(all_versions: Versions) -> Callable[..., Path]:
+    """`scaffold(version, **answers)`: a project of that version. Tests only read it."""
+    return lambda version, **answers: all_versions.get(version, answers)[0]
 
 
 @pytest.fixture(scope="session")

@@ -45,8 +45,8 @@ def answers_for(point: str) -> dict[str, object]:
 
 
 @pytest.fixture(scope="module")
-def rendered(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Versions:
-    return Versions(repository, tmp_path_factory.mktemp("versions"))
+def rendered(all_versions: Versions) -> Versions:
+    return all_versions
 
 
 @pytest.fixture
@@ -176,8 +176,7 @@ def choices(project: Path) -> dict[str, dict]:
 @pytest.mark.parametrize(("version", "point"), SPELLED)
 def test_every_choice_spells_its_target_as_it_did(rendered: Versions, version: str, point: str):
     """A stored `_target_` is part of a run's identity. Under another spelling, `resume=auto` would start a new run."""
-    answers = {"package_name": "digits", "starting_point": point}
-    old, new = (choices(rendered.get(name, answers)[0]) for name in (version, NEWEST))
+    old, new = (choices(rendered.get(name, answers_for(point))[0]) for name in (version, NEWEST))
     was = {name: list(targets(config)) for name, config in old.items() if name in new}
     assert was == {name: list(targets(new[name])) for name in was}
     assert sum(map(len, was.values())) > 10
@@ -187,7 +186,7 @@ def test_every_choice_spells_its_target_as_it_did(rendered: Versions, version: s
 def test_every_target_of_a_release_takes_what_its_config_gives(rendered: Versions, engine, version: str, point: str):
     """This holds for choices too that new projects of this starting point do not have."""
     locate, tried = engine("build.target").locate, 0
-    old = rendered.get(version, {"package_name": "digits", "starting_point": point})[0]
+    old = rendered.get(version, answers_for(point))[0]
     for name, config in choices(old).items():
         for section in (config, *(inner for inner in (config or {}).values() if isinstance(inner, dict))):
             target = (section or {}).get("_target_", "???")

@@ -25,12 +25,11 @@ def as_before(**answers: str) -> dict[str, object]:
 
 
 @pytest.fixture(params=["plain", "checked"])
-def update(request: pytest.FixtureRequest, repository: Path, tmp_path: Path) -> Callable[[Path], None]:
+def update(request: pytest.FixtureRequest, all_versions: Versions, tmp_path: Path) -> Callable[[Path], None]:
     """Updates a project to the newest version."""
     if request.param == "plain":
         return plain_update
-    rendered = Versions(repository, tmp_path / "versions")
-    return lambda project: apply(checked_update(project, rendered, tmp_path / "scratch"), project)
+    return lambda project: apply(checked_update(project, all_versions, tmp_path / "scratch"), project)
 
 
 @pytest.fixture

@@ -21,12 +21,15 @@ def check(project: Path, *command: str) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-@pytest.mark.parametrize(("starting_point", "ci"), PROFILES)
-@pytest.mark.parametrize("name", NAMES)
-def test_ruff(render, tmp_path, starting_point, ci, name):
-    project = render(tmp_path / "p", starting_point=starting_point, ci=ci, package_name=name)
+def check_style(project: Path) -> None:
     check(project, "ruff", "check", "--no-cache", ".")
     check(project, "ruff", "format", "--no-cache", "--check", ".")
+
+
+@pytest.mark.parametrize("starting_point", STARTING_POINTS)
+@pytest.mark.parametrize("name", NAMES)
+def test_ruff(render, tmp_path, starting_point, name):
+    check_style(render(tmp_path / "p", starting_point=starting_point, package_name=name))
 
 
 @pytest.mark.xdist_group("mypy")
@@ -41,8 +44,9 @@ def test_its_own_tests(render, tmp_path, starting_point):
 
 
 @pytest.mark.parametrize(("starting_point", "ci"), PROFILES)
-def test_every_profile_trains(render, server, tmp_path, starting_point, ci):
+def test_every_profile_trains_and_passes_ruff(render, server, tmp_path, starting_point, ci):
     project = render(tmp_path / "p", starting_point=starting_point, ci=ci)
+    check_style(project)
     done = server.run(project / "train.py", "epochs=1", "max_steps=5", "limit_val_batches=2")
     assert done.code == 0, done.out
 

@@ -22,8 +22,8 @@ RELEASED = {name: answers for name, answers in PROFILES.items() if name != "tabu
 
 
 @pytest.fixture(scope="module")
-def rendered(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Versions:
-    return Versions(repository, tmp_path_factory.mktemp("versions"))
+def rendered(all_versions: Versions) -> Versions:
+    return all_versions
 
 
 @pytest.fixture

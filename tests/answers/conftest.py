@@ -12,6 +12,12 @@ import pytest
 
 
 @pytest.fixture(scope="session")
+def render(render_anew: Callable[..., Path]) -> Callable[..., Path]:
+    """Here, rendering itself is tested."""
+    return render_anew
+
+
+@pytest.fixture(scope="session")
 def macros(template: Path):
     """The macros behind defaults and validators, in an environment like Copier's."""
     environment = jinja2.sandbox.SandboxedEnvironment(

@@ -10,6 +10,7 @@ from typing import Any
 import copier
 import yaml
 
+from helpers.once import named_after, once
 from helpers.releases import NEWEST, commit, git
 from ostinato.merge import Merge, merge
 from ostinato.render import moved_code, ownership, rendered
@@ -39,16 +40,19 @@ class Versions:
 
     def get(self, version: str, answers: Mapping[str, Any]) -> tuple[Path, Any]:
         """The rendered folder, and whether a path of it is the user's."""
-        given = {key: value for key, value in answers.items() if not key.startswith("_commit")}
-        key = repr((version, sorted(given.items())))
-        if key not in self.made:
-            folder = self.folder / str(len(self.made))
-            folder.mkdir(parents=True)
-            project = rendered(str(self.repository), version, answers, folder / "project")
+        given = {key: value for key, value in answers.items() if not key.startswith("_")}
+        key = named_after(version, sorted(given.items()))
+
+        def make(folder: Path) -> None:
+            folder.mkdir()
+            rendered(str(self.repository), version, given, folder / "project")
             git(self.repository, "archive", f"--output={folder}/template.tar", version, "copier.yml", "includes")
             with tarfile.open(folder / "template.tar") as archive:
                 archive.extractall(folder / "template", filter="data")
-            self.made[key] = project, ownership(folder / "template", answers)
+
+        if key not in self.made:
+            folder = once(self.folder / key, make)
+            self.made[key] = folder / "project", ownership(folder / "template", given)
             self.templates[version] = folder / "template"
         return self.made[key]
 

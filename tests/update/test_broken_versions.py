@@ -15,6 +15,7 @@ from helpers.updating import edit, state
 from ostinato import check, update
 from ostinato.check import Checks, Done
 from ostinato.errors import Stopped
+from ostinato.render import rendered
 
 pytestmark = pytest.mark.xdist_group("update_broken")
 
@@ -161,17 +162,21 @@ def source(template: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def quickly_rendered(render, source: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
-    """`rendered` without Copier's clones, which take most of the time."""
+def quickly_rendered(source: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """`rendered` without Copier's clones, which take most of the time. Each version is rendered once."""
+    made: dict[str, Path] = {}
 
     def quickly_rendered(url, version, answers, dst, address=None, answers_file=update.ANSWERS):
+        questions = {key: value for key, value in answers.items() if not key.startswith("_")}
+        key = repr((version, sorted(questions.items())))
+        if key not in made:
+            made[key] = rendered_checkout(version, questions, tmp_path_factory.mktemp("rendered") / "project")
+        return shutil.copytree(made[key], dst)
+
+    def rendered_checkout(version, questions, dst):
         checkout = tmp_path_factory.mktemp("checkouts")
         subprocess.run(["tar", "-x", "-C", checkout], input=git_bytes(source, "archive", version), check=True)
-        questions = {key: value for key, value in answers.items() if not key.startswith("_")}
-        try:
-            render(dst, checkout, **questions)
-        except ValueError as error:
-            raise update.Refused(f"The template at {version} cannot be rendered with the answers: {error}") from error
+        rendered(str(checkout), "HEAD", questions, dst)
         for path in dst.rglob("*"):
             if path.is_file() and str(checkout) in (text := path.read_text(encoding="utf-8")):
                 path.write_text(text.replace(str(checkout), str(source)), encoding="utf-8")

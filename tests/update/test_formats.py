@@ -12,8 +12,8 @@ ANSWERS = {"package_name": "digits"}
 
 
 @pytest.fixture(scope="module")
-def rendered(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Versions:
-    return Versions(repository, tmp_path_factory.mktemp("versions"))
+def rendered(all_versions: Versions) -> Versions:
+    return all_versions
 
 
 @pytest.mark.parametrize("settings", SETTINGS)

@@ -15,8 +15,8 @@ TABLE: dict[str, list[str]] = yaml.safe_load((ROOT / "includes/moved.yml").read_
 
 
 @pytest.fixture(scope="module")
-def rendered(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Versions:
-    return Versions(repository, tmp_path_factory.mktemp("versions"))
+def rendered(all_versions: Versions) -> Versions:
+    return all_versions
 
 
 def engine_files(project: Path) -> list[str]:
