@@ -30,6 +30,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--damages", type=int, default=15, help="how many run folders shared_runs/ damages")
     parser.addoption("--commands", type=int, default=24, help="how many command lines test_overrides.py draws")
     parser.addoption("--failures", type=int, default=5, help="how many file operations of a command fail; 0: all")
+    parser.addoption("--stops", type=int, default=8, help="how many signals come at each moment of test_stops.py")
     parser.addoption("--edits", type=int, default=8, help="how many owners test_edits.py lets edit and update")
 
     parser.addoption("--thorough", action="store_true", help="run the tests that are left out to save time, too")

@@ -1,6 +1,7 @@
 """Signals at every moment of a run: it exits with 75 or finishes, and the resumed run ends as the whole one.
 
-Moments are counted in audit events, samples and batches. So a slow machine tests the same.
+Moments are counted in audit events, samples and batches. So a slow machine tests the same. More of them:
+`pytest tests/test_stops.py --stops 20`.
 """
 
 import json
@@ -21,7 +22,6 @@ from helpers.watching import BASE, DATA, add_watched_data, assert_equal, batches
 
 OPTIONS = (*(o for o in BASE if not o.startswith("task.")), "task._target_=.phases.Phases", "ema_decay=0.8")
 SIGNALS = ("SIGTERM", "SIGINT", "SIGUSR1")
-TIMES = 20
 
 
 class History:
@@ -92,55 +92,60 @@ def workspace(workspace):
     return workspace
 
 
-def test_while_it_starts(server, workspace):
+@pytest.fixture
+def stops(pytestconfig) -> int:
+    return pytestconfig.getoption("stops")
+
+
+def test_while_it_starts(server, workspace, stops):
     history = History(server, workspace, OPTIONS, "start")
     count = workspace / "count"
     history.command("name=counted", COUNT=str(count))
     handled, events = map(int, count.read_text().split())
     assert 0 < handled < events / 2
     # A resumed run has fewer steps left, and so fewer events than the one that was counted.
-    late = sorted(history.draw.sample(range(handled + 1, events * 9 // 10), TIMES))
-    for event in (*late, *sorted(history.draw.sample(range(1, handled), 5))):
+    late = sorted(history.draw.sample(range(handled + 1, events * 9 // 10), stops))
+    for event in (*late, *sorted(history.draw.sample(range(1, handled), stops // 4))):
         code = history.stop(may_die=event <= handled, EVENT=event)
         assert code == 75 or event <= handled, f"{event} of {events}"
     history.finish()
 
 
-def test_in_validation(server, workspace):
+def test_in_validation(server, workspace, stops):
     options = (*OPTIONS, "val_every_steps=1", "limit_val_batches=2")
     history = History(server, workspace, options, "validation")
-    for _ in range(TIMES):
+    for _ in range(stops):
         history.stop(VALIDATION=history.draw.choice((1, 1, 2, 2, 3)))
-    assert history.codes == [75] * TIMES
+    assert history.codes == [75] * stops
     history.finish()
 
 
-def test_while_it_waits_for_a_worker(server, workspace):
+def test_while_it_waits_for_a_worker(server, workspace, stops):
     add_watched_data(workspace)
     options = tuple(o for o in OPTIONS if o not in DATA)
     options = (*options, "data=watched", "batch_size=4", "limit_train_batches=25", "epochs=4")
     history = History(server, workspace, options, "worker")
-    for _ in range(TIMES):
+    for _ in range(stops):
         history.stop(worker=True, READ=history.draw.randint(1, 12))
-    assert history.codes == [75] * TIMES
+    assert history.codes == [75] * stops
     history.finish()
 
 
 @pytest.mark.parametrize("twice", [False, True])
-def test_while_it_saves(server, workspace, twice):
+def test_while_it_saves(server, workspace, twice, stops):
     """Signals come while half of a file is written, and before the file or its folder is synchronised."""
     snippets.add(workspace, "digits/slow_saves.py")
     with open(workspace / "digits/phases.py", "a") as file:
         file.write("from . import slow_saves\n")
     history = History(server, workspace, (*OPTIONS, "save_every_steps=1", "keep_last=4", "epochs=12"), f"saves {twice}")
-    for _ in range(TIMES):
+    for _ in range(stops):
         history.stop(twice=twice, SAVING=history.draw.randint(1, 5))
     assert (75 in history.codes) == (not twice)
     assert 0 not in history.codes
     history.finish()
 
 
-def test_at_the_end(server, workspace):
+def test_at_the_end(server, workspace, stops):
     """In the last step, the last validation, the last save, while the result is written, while the process ends."""
     history = History(server, workspace, (*OPTIONS, "log.curves=true"), "end")
     count = workspace / "count"
@@ -151,7 +156,7 @@ def test_at_the_end(server, workspace):
     done = history.command("name=stopped", AT="16", WITH="SIGTERM")
     assert done.code == 75, done.out
     shutil.copytree(workspace / "runs/stopped", near_end)
-    for event in (1, 2, *sorted(history.draw.sample(range(3, events + 1), TIMES - 2))):
+    for event in (1, 2, *sorted(history.draw.sample(range(3, events + 1), stops - 2))):
         code = history.stop(FROM=17, EVENT=event)
         history.finish() if code == 75 else history.compare()
         shutil.rmtree(workspace / "runs/stopped")
@@ -159,9 +164,9 @@ def test_at_the_end(server, workspace):
     assert {0, 75} == set(history.codes)
 
 
-def test_two_signals_end_a_step_at_once(server, workspace):
+def test_two_signals_end_a_step_at_once(server, workspace, stops):
     history = History(server, workspace, (*OPTIONS, "save_every_steps=1"), "two")
-    for _ in range(TIMES):
+    for _ in range(stops):
         step, event = history.draw.randint(0, 17), history.draw.randint(1, 3)
         history.stop(twice=True, FROM=step, EVENT=event)
     assert 75 not in history.codes
