@@ -86,11 +86,7 @@ def test_it_trains_to_the_same_weights_and_its_own_tests_pass(projects, server, 
         assert result(before)["weights_sha256"] == result(after)["weights_sha256"]
         shared = zip(logged(before), logged(after), strict=True)
         assert all(first.items() <= second.items() for first, second in shared)
-    script = new / "run_tests.py"
-    script.write_text(
-        'import sys, pytest\nsys.exit(pytest.main(["-q", "-p", "no:cacheprovider", "--ignore=tests/engine"]))\n'
-    )
-    done = server.run(script)
+    done = server.run_tests(new, "--ignore=tests/engine")
     assert done.code == 0, done.out
     assert " passed" in done.last, done.out
 

@@ -108,6 +108,14 @@ class Server:
         results = [command.result() for command in commands]
         return Result(max(result.code for result in results), "".join(result.out for result in results))
 
+    def run_tests(self, project: Path, *arguments: str) -> Result:
+        """Run a project's own tests, as `python -m pytest *arguments` does."""
+        script = project / "run_tests.py"
+        script.write_text("import sys, pytest\nsys.exit(pytest.main())\n")
+        done = self.run(script, "-q", "-p", "no:cacheprovider", *arguments)
+        script.unlink()
+        return done
+
     def close(self) -> None:
         assert self.process.stdin is not None
         self.process.stdin.close()
