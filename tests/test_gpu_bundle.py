@@ -13,6 +13,8 @@ from helpers.template import POINTS, ROOT
 
 from benchmarks.on_gpu.answers import tables
 
+pytestmark = pytest.mark.xdist_group("gpu_bundle")  # one worker makes the folder
+
 
 @pytest.fixture(scope="module")
 def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
