@@ -40,6 +40,7 @@ OPTIONS = (
     ("precision=bf16",),
     ("val_every_steps=4",),
     ("early_stopping_patience=3", "val_every_steps=3"),
+    ("log.windows=[{source: loss, name: most, statistic: max, window: 7}]", "log.grad_norm=true"),
 )
 MOST = 40  # commands of a run: the last ones are left alone, so that every run ends
 
