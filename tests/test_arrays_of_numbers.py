@@ -80,6 +80,11 @@ def test_rows_are_right_and_scaled_by_the_training_rows(point, numbers, tmp_path
         ({"x": np.zeros((9, 2, 2)), "y": np.arange(9)}, "x is float64 [9, 2, 2]. Give numbers, [N] or [N, columns]."),
         ({"x": np.array(["a"] * 9), "y": np.arange(9)}, "x is <U1 [9]."),
         ({"x": np.full(99, np.nan), "y": np.arange(99)}, "has NaN or infinite numbers. Leave out their rows."),
+        ({"x": np.zeros(0), "y": np.zeros(0)}, "The arrays of train are empty. Give rows, or leave them out."),
+        (
+            {"x": np.arange(9), "y": np.arange(9), "x_val": np.arange(2), "y_val": np.array([1, np.inf])},
+            "has NaN or infinite numbers",
+        ),
         ({"x": np.arange(2), "y": np.arange(2)}, "leaves no row for training. Give it more."),
     ],
 )

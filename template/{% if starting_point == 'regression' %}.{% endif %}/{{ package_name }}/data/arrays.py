@@ -76,6 +76,8 @@ class Arrays(Data):
                     f"The arrays of {name} are {list(x.shape)} and {list(y.shape)}. Give as many rows of "
                     "each, and as many columns in each split."
                 )
+            if not x.size or not y.size:
+                raise UserError(f"The arrays of {name} are empty. Give rows, or leave them out.")
         ends = np.cumsum([len(array) for array in inputs.arrays])
         rows = dict(zip(pairs, np.split(np.arange(ends[-1]), ends[:-1]), strict=True))
         # The same split in every run: its key is a constant, not the run's seed.
@@ -96,11 +98,13 @@ class Arrays(Data):
     def measured(self) -> dict[str, Any]:
         """Return what the training rows say: plain values. Raises `UserError`."""
         inputs, targets, rows = self.found
-        parts = np.array_split(rows["train"], -(-len(rows["train"]) // 4096))
+        every = np.concatenate(list(rows.values()))
+        parts = np.array_split(every, -(-len(every) // 4096))
         if not all(
             np.isfinite(own.take(part)).all() for part in parts for own in (inputs, targets)
         ):
             raise UserError(f"{self.place} has NaN or infinite numbers. Leave out their rows.")
+        parts = np.array_split(rows["train"], -(-len(rows["train"]) // 4096))
         mean = sum(inputs.take(part).sum(axis=0) for part in parts) / len(rows["train"])
         squares = sum(((inputs.take(part) - mean) ** 2).sum(axis=0) for part in parts)
         spread = np.sqrt(squares / len(rows["train"]))
