@@ -211,7 +211,11 @@ def test_training_and_masks_as_files(point, tmp_path):
     done = point.tool("predict", point.run("own"), root / "images/0.jpg")
     assert done.code == 0
     assert "mask" not in done.out.splitlines()[0], "without --out there is no place for them"
-    root.rename(tmp_path / "away")  # only the run is left
+    (tmp_path / "test-only").mkdir()
+    root.rename(tmp_path / "test-only/test")  # the test needs no training data, an export none at all
+    done = point.tool("evaluate", point.run("own"), f"data.root={tmp_path / 'test-only'}", "--split", "test")
+    assert done.code == 0, done.out
+    assert "20 of 20 samples of the test split" in done.out
     done = point.tool("export", point.run("own"), "--format", "safetensors")
     assert done.code == 0, done.out
 

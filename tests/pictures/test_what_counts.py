@@ -23,6 +23,19 @@ def test_hidden_folders_and_those_of_tools_are_no_data(image_folder, pets):
     assert {split: names(data, split) for split in expected} == expected
 
 
+def test_a_run_is_tested_without_training_pictures(image_folder, pets):
+    root = pets(3, "test/cat", "test/dog")
+    shutil.rmtree(root / "test/cat")  # one class is enough
+    info = {"shape": (1, 5, 6), "classes": 2, "class_names": ["cat", "dog"]}
+    data = image_folder(root, info=info)
+    assert data.split("train") is None
+    assert names(data, "test") == ["test/dog/00.png", "test/dog/01.png", "test/dog/02.png"]
+    assert data.split("test").labels.tolist() == [1, 1, 1]
+    (root / "test/dog").rename(root / "test/cow")
+    with pytest.raises(Exception, match=r"Class 'cow' is in .*test, but not in the run"):
+        image_folder(root, info=info).split("test")
+
+
 def test_a_run_of_an_older_release_keeps_its_samples(image_folder, pets):
     root = pets(10)
     shutil.copytree(root / "dog", root / "cat/.ipynb_checkpoints")

@@ -93,18 +93,20 @@ class Folders(Data):
         """The pictures and masks of each split. Raises `UserError`."""
         if self.found is None:
             splits = [split for split in ("train", "val", "test") if (self.root / split).is_dir()]
-            if "train" in splits:
+            # A run may be evaluated without training data.
+            is_part = bool(self.info and splits) and self.folds is None and "train" not in splits
+            if "train" in splits or is_part:
                 self.found = {split: pairs_below(self.root / split) for split in splits}
             else:
                 self.found = {"train": pairs_below(self.root)}
-            if "val" not in self.found:
+            if "val" not in self.found and not is_part:
                 train = self.found["train"]
                 count = min(max(1, round(self.val_fraction * len(train))), len(train) - 1)
                 # The same split in every run: its key is a constant, not the run's seed.
                 held = set(Permutation(len(train), key=0).slice(0, count).tolist())
                 self.found["val"] = [train[index] for index in sorted(held)]
                 self.found["train"] = [p for i, p in enumerate(train) if i not in held]
-            if not self.found["val"]:
+            if not self.found.get("val", True):
                 raise UserError(f"{self.root} has no picture for validation. Give it at least 2.")
             if self.folds is not None:
                 rest = sorted(self.found["train"] + self.found["val"])

@@ -42,11 +42,17 @@ def hold_out(count: int, key: int, shares: Mapping[str, float]) -> dict[int, str
     return held
 
 
-def by_folders(folder: Path, shares: Mapping[str, float], skip: Sequence[str] | None) -> Found:
+def by_folders(
+    folder: Path,
+    shares: Mapping[str, float],
+    skip: Sequence[str] | None,
+    known: list[str] | None,
+) -> Found:
     """Find pictures in a folder for each class. Raises `UserError`.
 
     shares: of each class that are held out, by split, unless the split has a folder. skip: patterns
-    of names that are no data. None: as the releases before 0.3.0.
+    of names that are no data. None: as the releases before 0.3.0. known: the classes of a run, which
+    may be evaluated without a folder of training pictures.
     """
     if not folder.is_dir():
         raise UserError(f"The folder {folder} does not exist. Set data.root=PATH.")
@@ -58,7 +64,9 @@ def by_folders(folder: Path, shares: Mapping[str, float], skip: Sequence[str] | 
     places = {name.lower(): folder / name for name in folders(folder)}
     found = {split: places[n] for split, names in _NAMES.items() for n in names if n in places}
     is_class = "train" not in places and len(found) == 1  # `training` alone may be a class
-    if "train" not in found or is_class:
+    are_classes = bool(places.keys() & {name.lower() for name in known or ()})
+    without_train = known is not None and found and "train" not in found and not are_classes
+    if not without_train and ("train" not in found or is_class):
         if "val" in found and folders(found["val"]):
             raise UserError(f"{folder} has a folder '{found['val'].name}', but no 'train'.")
         if found and skip is not None:
@@ -70,7 +78,8 @@ def by_folders(folder: Path, shares: Mapping[str, float], skip: Sequence[str] | 
         found = {"train": folder}
     if "test" in found and not folders(found["test"]) and below(found["test"]):
         logger.warning(f"{found.pop('test')} has no folders of classes. Its pictures are not read.")
-    classes, start = folders(found["train"]), len(os.path.join(folder, ""))
+    classes = known if known and without_train else folders(found["train"])
+    start = len(os.path.join(folder, ""))
     paths: dict[str, list[str]] = {split: [] for split in (*found, *shares)}
     labels: dict[str, list[int]] = {split: [] for split in paths}
     shares = {split: share for split, share in shares.items() if split not in found}
@@ -81,7 +90,8 @@ def by_folders(folder: Path, shares: Mapping[str, float], skip: Sequence[str] | 
             raise UserError(f"{text}, at least {least}.")
         for name in present:
             if name not in classes:
-                raise UserError(f"Class '{name}' is in {place}, but not in {found['train']}.")
+                where = found.get("train", "the run")
+                raise UserError(f"Class '{name}' is in {place}, but not in {where}.")
             own, number = below(place / name), classes.index(name)
             if not own:
                 raise UserError(f"{place / name} has no pictures: {', '.join(endings)}.")
@@ -89,7 +99,7 @@ def by_folders(folder: Path, shares: Mapping[str, float], skip: Sequence[str] | 
             for index, path in enumerate(own):
                 paths[held.get(index, split)].append(path[start:])
                 labels[held.get(index, split)].append(number)
-    if not paths["val"]:
+    if not paths["val"] and not without_train:
         raise UserError("Every class has only one picture: none can be held out for validation.")
     if others and skip is not None:
         counted = ", ".join(f"{count:,} {ending}" for ending, count in sorted(others.items()))

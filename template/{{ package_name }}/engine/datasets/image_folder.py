@@ -118,7 +118,8 @@ class ImageFolder(PictureData):
             raise UserError(
                 f"data.cache={self.cache} would be a class. Name a folder outside of {self.folder}."
             )
-        return by_folders(self.folder, self.shares, self.skip)
+        known = None if self.folds else self.info.get("class_names")
+        return by_folders(self.folder, self.shares, self.skip, known)
 
     @cached_property
     def found(self) -> tuple[list[str], dict[str, Samples]]:
