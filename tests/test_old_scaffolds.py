@@ -8,6 +8,7 @@ import inspect
 import re
 import shutil
 from collections.abc import Callable, Iterator
+from itertools import zip_longest
 from pathlib import Path
 
 import pytest
@@ -194,16 +195,17 @@ def test_every_target_of_a_release_takes_what_its_config_gives(rendered: Version
     assert tried > 10
 
 
-TINY = ("data=synthetic", "data.size=32", "data.shape=[1,8,8]", "model=mlp", "model.hidden=[4]")
+TINY = ("data=synthetic", "data.size=32", "data.shape=[1,8,8]")
+MLP = ("model=mlp", "model.hidden=[4]")
 TINY_PICTURES = ("data=synthetic", "data.size=8", "data.shape=[3,32,32]", "batch_size=2", "optimizer=sgd")
 BESIDE = {
-    "model/cnn": (*TINY[:3], "model.width=4"),
-    "model/mlp": TINY,
+    "model/cnn": ("model.width=4",),
+    "model/mlp": MLP,
     "model/resnet18": TINY_PICTURES,
     "model/torchvision": (*TINY_PICTURES, "model.name=mobilenet_v3_small"),
-    "scheduler/multistep": (*TINY, "scheduler.milestones=[1]", "scheduler.interval=epoch"),
-    "scheduler/torch": (*TINY, "scheduler._target_=torch.optim.lr_scheduler.CosineAnnealingLR", "+scheduler.T_max=3"),
-    "scheduler/plateau": (*TINY, "scheduler.patience=0"),
+    "scheduler/multistep": ("scheduler.milestones=[1]", "scheduler.interval=epoch"),
+    "scheduler/torch": ("scheduler._target_=torch.optim.lr_scheduler.CosineAnnealingLR", "+scheduler.T_max=3"),
+    "scheduler/plateau": ("scheduler.patience=0",),
 }
 SLOW = {"model/resnet50", "model/convnext_tiny"}
 """Targets that other choices have, too."""
@@ -211,27 +213,35 @@ SLOW = {"model/resnet50", "model/convnext_tiny"}
 
 @pytest.mark.parametrize("version", versions())
 def test_resume_auto_goes_on_with_a_run_of_every_choice(projects, server, version: str):
-    """The old engine trains one run, and begins a second. The new engine finishes it, and both are equal."""
+    """The old engine trains one run, and begins a second. The new engine finishes it, and both are equal.
+
+    A run has a choice of each group, so that there are as many runs as schedules.
+    """
     old, new = projects(version, DEFAULT)
     short = ("batch_size=4", "max_steps=4", "epochs=2", "limit_train_batches=2", *SHORT[1:])
     groups = ("scheduler", "optimizer", "loss", "model", "mix")
-    tried = [name for name in choices(old) if name.split("/")[0] in groups and name not in SLOW]
-    assert len(tried) > 15
-    for name in tried:
-        group, choice = name.split("/")
-        options = (*BESIDE.get(name, TINY), f"{group}={choice}")
-        options = (*(o for o in short if o.split("=")[0] not in {p.split("=")[0] for p in options}), *options)
-        done = server.run(old / "train.py", *options, f"name=whole-{choice}")
-        assert done.code == 0, (name, done.out)
-        done = server.run(old / "train.py", *options, f"name={choice}", "max_minutes=1e-9")
-        assert done.code == 75, (name, done.out)
-        shutil.copytree(old / "runs" / choice, new / "runs" / choice)
-        done = server.run(new / "train.py", *options, f"name={choice}", "resume=auto")
-        assert done.code == 0, (name, done.out)
-        after = result(the_run(new, choice))  # one folder: it began no new run
+    names = [name for name in choices(old) if name not in SLOW]
+    tried = [[name for name in names if name.split("/")[0] == group] for group in groups]
+    assert sum(map(len, tried)) > 15
+    tried[-1] = [None, None, *tried[-1]]  # loss=terms, the second loss, takes no mixed labels
+    for together in zip_longest(*tried):
+        chosen = [name for name in together if name is not None]
+        model = MLP if not any(name.startswith("model/") for name in chosen) else ()
+        overrides = [*short, *TINY, *model, *(o for name in chosen for o in BESIDE.get(name, ()))]
+        overrides += [name.replace("/", "=") for name in chosen]
+        options = {override.split("=")[0]: override for override in overrides}.values()
+        label = "-".join(name.split("/")[1] for name in chosen)
+        done = server.run(old / "train.py", *options, f"name=whole-{label}")
+        assert done.code == 0, (chosen, done.out)
+        done = server.run(old / "train.py", *options, f"name={label}", "max_minutes=1e-9")
+        assert done.code == 75, (chosen, done.out)
+        shutil.copytree(old / "runs" / label, new / "runs" / label)
+        done = server.run(new / "train.py", *options, f"name={label}", "resume=auto")
+        assert done.code == 0, (chosen, done.out)
+        after = result(the_run(new, label))  # one folder: it began no new run
         assert after["steps"] == 4
         if not numbers_change(version):
-            assert after["weights_sha256"] == result(the_run(old, f"whole-{choice}"))["weights_sha256"], name
+            assert after["weights_sha256"] == result(the_run(old, f"whole-{label}"))["weights_sha256"], chosen
 
 
 @pytest.mark.parametrize("version", versions())
