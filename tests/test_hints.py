@@ -101,6 +101,13 @@ CHOICES = [
 ]
 
 
+def test_the_beginning_of_a_name(engine):
+    """As in model=torchvision model.name=vit, which the message about model=vit recommends."""
+    nearest = engine("errors").nearest
+    assert nearest("vit", ["resnet18", "vit_l_16_swag", "vit_b_16"]) == " Did you mean 'vit_b_16'?"
+    assert nearest("vi", ["resnet18", "vit_b_16"]) == ""
+
+
 @pytest.mark.parametrize(("override", "part"), CHOICES, ids=[" ".join(case) for case in CHOICES])
 def test_another_choice(engine, override, part):
     said = refused(engine, override)

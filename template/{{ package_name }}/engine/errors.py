@@ -96,4 +96,6 @@ def nearest(name: str, names: Iterable[str]) -> str:
     last = name.rsplit(".", 1)[-1]
     # Someone may write optimizer.lr for lr.
     close = [last] if last in names else difflib.get_close_matches(name, names, n=1)
+    if not close and len(name) > 2:  # "vit" for "vit_b_16"
+        close = sorted((n for n in names if n.startswith(name)), key=len)
     return f" Did you mean '{close[0]}'?" if close else ""
