@@ -1,5 +1,7 @@
 """Optimizers that keep state in unusual places."""
 
+import threading
+
 import numpy as np
 import torch
 from torch.optim import Optimizer
@@ -27,11 +29,11 @@ class Plain(Optimizer):
 
 
 class Marked(Plain):
-    """A number that differs between two objects and that no step changes."""
+    """What differs between two objects and no step changes: a number, and a lock, which cannot be copied."""
 
     def __init__(self, params, lr):
         super().__init__(params, lr)
-        self.mark = id(self)
+        self.mark, self.lock = id(self), threading.Lock()
 
 
 class InGroup(Plain):

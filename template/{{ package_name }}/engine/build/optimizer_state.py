@@ -103,7 +103,7 @@ def check_resumes(
     try:
         for optimizer in filter(is_schedule_free, (whole, resumed)):
             optimizer.train()  # type: ignore[attr-defined]
-        start = copy.deepcopy(_held(whole))
+        start = {what: _copied(value) for what, value in _held(whole).items()}
         _train(whole, range(3), sparse)
         state = {**optimizer_state(whole), "weights": [t.detach() for t in _tensors(whole)]}
         state = stored(map_tensors(torch.clone, state))  # a saver, too, copies each tensor alone
@@ -173,3 +173,10 @@ def _held(optimizer: Optimizer) -> dict[str, Any]:
     """Return the weights, the state and all attributes."""
     attributes = {k: v for k, v in vars(optimizer).items() if k not in ("state", "param_groups")}
     return {"next step": _tensors(optimizer), "state": optimizer_state(optimizer), **attributes}
+
+
+def _copied(value: Any) -> Any:
+    try:
+        return copy.deepcopy(value)
+    except Exception:  # such as a process group, which no step changes
+        return value
