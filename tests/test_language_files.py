@@ -50,6 +50,8 @@ def test_every_usual_encoding_is_read(text, tmp_path):
         mark = "\ufeff" if encoding == "utf-16-be" else ""
         (tmp_path / f"{number}.TXT").write_bytes(f"{mark}Zwölf Bären {number}\r\nhier".encode(encoding))
         assert text.read_text(str(tmp_path / f"{number}.TXT")) == f"Zwölf Bären {number}\nhier".encode()
+    (tmp_path / "old.txt").write_bytes(b"of an\rold\r\rMac")
+    assert text.read_text(str(tmp_path / "old.txt")) == b"of an\nold\n\nMac"
     (tmp_path / "x.txt").write_bytes("no mark".encode("utf-16-le"))
     with pytest.raises(Exception, match=r"x\.txt holds zero bytes"):
         text.read_text(str(tmp_path / "x.txt"))
@@ -144,6 +146,16 @@ def test_the_vocabulary_is_that_of_all_files(tokens, tmp_path, monkeypatch):
     assert max(int(data.split("val")[place].inputs.max()) for place in range(6)) == 9
     (tmp_path / "test.bin").unlink()
     assert tokens.TokenFiles("~", 16, None, None).split("test") is None
+
+
+def test_numbers_of_32_bits_are_named(tokens, tmp_path):
+    """Read as 16 bits, every second token would be 0."""
+    draw = np.random.default_rng(0)
+    for most in (500, 100_000):
+        for name in ("train", "val"):
+            draw.integers(most, size=300).astype(np.uint32).tofile(tmp_path / f"{name}.bin")
+        with pytest.raises(Exception, match=r"train\.bin holds numbers of 32 bits"):
+            tokens.TokenFiles(str(tmp_path), 16, None, None)
 
 
 def test_the_tokenizer_is_read_once(tokens, tokenizer, tmp_path, monkeypatch):

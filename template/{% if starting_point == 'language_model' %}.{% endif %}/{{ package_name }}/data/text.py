@@ -226,4 +226,4 @@ def read_text(path: str) -> bytes:
         warnings.warn(told, stacklevel=2)
     if END in text:
         raise UserError(f"{path} holds zero bytes, so it is no UTF-8 text. Save it as UTF-8.")
-    return text.replace(b"\r\n", b"\n")
+    return re.sub(rb"\r\n?", b"\n", text)

@@ -117,6 +117,8 @@ class Arrays(Data):
         return Rows(inputs, targets, rows[name], self.info["scale"]) if name in rows else None
 
     def files(self, paths: Sequence[str]) -> Dataset:
+        if wrong := [path for path in paths if Path(path).suffix != ".npy"]:
+            raise UserError(f"{wrong[0]} is no .npy file. Save its rows with np.save.")
         inputs = Stored(Path("/"), tuple(str(Path(p).absolute().with_suffix("")) for p in paths))
         if other := {array.shape[1] for array in inputs.arrays} - {self.info["inputs"]}:
             raise UserError(
