@@ -33,9 +33,9 @@ class Point:
     def run(self, name: str) -> Path:
         return the_run(self.project, name)
 
-    def default_run(self) -> Path:
+    def default_run(self, *overrides: str) -> Path:
         """The run of `python train.py`, made here, with all that it shows."""
-        done = self.server.run(self.project / "train.py")
+        done = self.server.run(self.project / "train.py", *overrides)
         assert done.code == 0, done.out
         assert "shown:" not in done.out, "neither pictures nor the graph failed"
         return self.run("default")
