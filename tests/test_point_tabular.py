@@ -183,13 +183,16 @@ def test_a_table_of_numbers_categories_and_gaps(point, houses, tmp_path):
 
 
 def test_every_kind_of_file_gives_the_same_rows(point, houses):
-    hashes = set()
-    for path in (houses, houses.with_suffix(".tsv")):
+    hashes, semicolons = set(), houses.with_name("semicolons.txt")
+    pandas.read_csv(houses).to_csv(semicolons, sep=";", index=False)
+    for path in (houses, houses.with_suffix(".tsv"), semicolons):
         done = point.train(*own(path), *SHORT, f"name={path.suffix[1:]}")
         assert done.code == 0, done.out
         hashes.add(result(point.run(path.suffix[1:]))["weights_sha256"])
     if pytest.importorskip("pyarrow", reason="Parquet needs pyarrow"):
-        pandas.read_csv(houses).to_parquet(houses.with_suffix(".parquet"))
+        frame = pandas.read_csv(houses)
+        lists = frame.assign(id=[[number, number] for number in range(len(frame))])
+        lists.to_parquet(houses.with_suffix(".parquet"))  # `id` is not read
         done = point.train(*own(houses.with_suffix(".parquet")), *SHORT, "name=parquet")
         assert done.code == 0, done.out
         hashes.add(result(point.run("parquet"))["weights_sha256"])

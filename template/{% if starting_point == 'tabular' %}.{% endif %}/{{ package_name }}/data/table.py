@@ -1,5 +1,6 @@
 """Tables: numbers and categories in, a class or a number out."""
 
+import csv
 import hashlib
 from collections.abc import Mapping, Sequence
 from functools import cached_property
@@ -262,10 +263,15 @@ def read_table(path: str, dtype: Mapping[str, type] | None = None) -> pd.DataFra
         if place.suffix == ".parquet":
             frame = pd.read_parquet(place)
             kinds = {name: pd.api.types.infer_dtype(frame[name]) for name in frame.columns}
+            for name in [name for name, kind in kinds.items() if kind == "mixed"]:
+                frame[name] = frame[name].map(str, na_action="ignore")  # lists and dicts
             return frame.astype({n: "float64" for n, kind in kinds.items() if kind == "decimal"})
-        sep = "\t" if ".tsv" in place.suffixes else ","
+        options = {"encoding": "utf-8-sig", "dtype": dtype}
+        header = pd.read_csv(place, sep="\0", nrows=0, quoting=csv.QUOTE_NONE, **options).columns[0]
+        marks = "\t,;" if ".tsv" in place.suffixes else ",;\t"
+        sep = next((mark for mark in marks if mark in header), ",")
         # With low_memory, pandas would choose a type for each part of a column.
-        return pd.read_csv(place, sep=sep, encoding="utf-8-sig", dtype=dtype, low_memory=False)
+        return pd.read_csv(place, sep=sep, low_memory=False, **options)
     except FileNotFoundError:
         raise UserError(f"{place} does not exist. Name a file that exists.") from None
     except ImportError:
