@@ -13,6 +13,7 @@ import torch
 from helpers import snippets
 from helpers.runs import logged, result, rows, the_run
 from helpers.watching import DATA, SHORT, TASK, difference
+from PIL import Image
 
 SHARDED = (*TASK, *SHORT, *DATA, "model=blocks", "save_every_steps=4", "optimizer=adamw", "ema_decay=0.9")
 
@@ -138,8 +139,9 @@ def test_the_verbs_read_it_in_one_process(together, server, workspace, load):
     last = [row for row in rows(run) if "val/loss" in row][-1]
     # The run validates only a part of the split.
     assert values.keys() <= last.keys()
-    for verb in (("export", str(run), "--format", "safetensors"), ("compare", str(run))):
-        done = server.run(verbs, *verb, cwd=workspace)
+    Image.new("L", (8, 8), 100).save(workspace / "a.png")
+    for verb in (("export", "--format", "safetensors"), ("compare",), ("predict", "a.png")):
+        done = server.run(verbs, verb[0], str(run), *verb[1:], cwd=workspace)
         assert done.code == 0, done.out
     from safetensors.torch import load_file
 
@@ -155,6 +157,9 @@ REFUSED = {
     "with precision=fp16": (2, "precision=fp16"),
     "with channels_last=true": (2, "channels_last=true"),
     "with compile=true": (2, "compile=true"),
+    "with log.histograms": (2, "log.histograms=5"),
+    "with dry_run=true": (2, "dry_run=true"),
+    "the lazy module 'first'": (2, "model.lazy=true"),
     "the buffer norm.running_mean": (2, "model.norm=batch"),
     "a schedule-free optimizer": (2, "optimizer=schedulefree.AdamWScheduleFree", "allowed_packages=[schedulefree]"),
 }
@@ -166,6 +171,9 @@ def test_what_cannot_work_is_refused_before_the_run(together, workspace):
         assert done.code == 2, done.out
         assert sentence in done.out
         assert "Traceback" not in done.out
+    done = together("refused", processes=3, LOCAL_WORLD_SIZE="2")  # two hosts
+    assert done.code == 2, done.out
+    assert "needs as many processes on each host" in done.out
     assert not (workspace / "runs").exists()
 
 

@@ -142,3 +142,17 @@ def test_what_cannot_hold_is_refused_by_name(server, train, run, workspace):
     done = train(f"resume={the_run(workspace)}", "virtual_ranks=4")
     assert done.code == 2
     assert "virtual_ranks cannot change in a resumed run" in done.last
+
+
+def test_networks_trained_in_turn(run, workspace):
+    """In each step, one network has no gradient."""
+    snippets.add(workspace, "digits/distances.py", "digits/alternating.py")
+    (workspace / "configs/data/pairs.yaml").write_text("_target_: .distances.Pairs\n")
+    (workspace / "configs/model/two.yaml").write_text("_target_: .alternating.Two\n")
+    options = ("data=pairs", "model=two", "task._target_=.alternating.Alternating", "batch_size=16")
+    options += ("optimizer.groups=[{name: first, match: 'first.*'}, {name: second, match: '*'}]", "monitor=val/loss")
+    options += ("monitor_mode=min", "epochs=5", "logger=none", "log.curves=false", "log.every=3", "virtual_ranks=4")
+    for name, processes in {"one": 1, "two": 2}.items():
+        done = run(name, processes, *options)
+        assert done.code == 0, done.out
+    assert_equal_bits(workspace, "one", "two")

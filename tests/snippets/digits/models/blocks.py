@@ -15,9 +15,10 @@ class Block(nn.Module):
 
 
 class Blocks(nn.Module):
-    def __init__(self, shape, classes, width=12, norm="layer", drop=0.1):
+    def __init__(self, shape, classes, width=12, norm="layer", drop=0.1, lazy=False):
         super().__init__()
-        self.first = nn.Linear(shape[0] * shape[1] * shape[2], width)
+        inputs = shape[0] * shape[1] * shape[2]
+        self.first = nn.LazyLinear(width) if lazy else nn.Linear(inputs, width)
         self.blocks = nn.ModuleList(Block(width, drop) for _ in range(2))
         self.norm = nn.BatchNorm1d(width) if norm == "batch" else nn.LayerNorm(width)
         self.scale = nn.Parameter(torch.ones(1))
