@@ -13,7 +13,7 @@ import pytest
 import torch
 from helpers import snippets
 from helpers.runs import result, rows, the_run
-from helpers.watching import BASE, assert_equal
+from helpers.watching import BASE, DATA, SHORT, TASK, assert_equal
 
 
 def torchrun(workspace: Path, *overrides: str, processes: int = 2, **env: str) -> subprocess.CompletedProcess:
@@ -224,4 +224,17 @@ def test_all_processes_use_the_same_buffers_of_a_loss(train_together, workspace)
         for at in (*stops, ""):
             done = train_together(*options, f"name={name}", "resume=auto", AT=at, **env)
             assert done.code == (75 if at else 0), done.out
+    assert_equal(the_run(workspace, "whole"), the_run(workspace, "stopped"))
+
+
+def test_three_processes_go_on_bit_for_bit(server, workspace):
+    """They add a gradient in an order that depends on its place among others, which must be that of the first start."""
+    snippets.add(workspace, "digits/watched.py", "digits/models/blocks.py")
+    (workspace / "configs/model/blocks.yaml").write_text("_target_: .models.blocks.Blocks\n")
+    options = (*TASK, *SHORT, *DATA, "model=blocks", "model.width=300", "batch_size=24", "max_steps=6", "log.every=1")
+    for name, at in (("whole", ""), ("stopped", "2"), ("stopped", "")):
+        env = {"BATCHES": str(workspace / f"{name}.batches"), "WITH": "SIGTERM", "AT": at}
+        given = (*options, f"name={name}", "resume=auto")
+        done = server.run_together(workspace / "train.py", *given, processes=3, **env)
+        assert done.code == (75 if at else 0), done.out
     assert_equal(the_run(workspace, "whole"), the_run(workspace, "stopped"))

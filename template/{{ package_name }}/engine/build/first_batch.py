@@ -15,6 +15,7 @@ from ..errors import UserError
 from ..losses import counting
 from ..machine.device import autocast, move_model, to_device
 from ..machine.distributed import WORLD_SIZE, from_all
+from ..machine.replicated import arrivals
 from ..machine.sharding import is_sharded
 from ..means import value_and_n
 from ..rng import Domain
@@ -52,7 +53,8 @@ def check_one_batch(parts: Parts, is_new: bool = True) -> None:
             one_pass(tried, smallest, "smallest validation batch", training=False)
     if is_new or WORLD_SIZE > 1:
         first = parts.train.read_here(parts.train.plan.batches(0)[0])
-        with same_on_any_number(tried.model, tried.loss, parts.config):
+        same = same_on_any_number(tried.model, tried.loss, parts.config)
+        with same, arrivals(parts.model, parts.arrived):
             one_pass(tried, first, "first training batch")
     if is_new:
         for smallest in _smallest(parts.train):

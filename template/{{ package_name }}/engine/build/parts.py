@@ -2,7 +2,7 @@
 
 import copy
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Optimizer
 
 from .. import rng
@@ -19,6 +18,7 @@ from ..batches.loader import Loader
 from ..config.schema import Config, is_count_or_share
 from ..errors import UserError
 from ..machine.distributed import WORLD_SIZE, is_main, share_buffers, sum_over_processes
+from ..machine.replicated import replicate
 from ..machine.sharding import divided, is_sharded
 from ..machine.torch_internals import for_each
 from ..rng import Domain, Permutation
@@ -137,6 +137,7 @@ class Parts(Built):
     val_interval: int | Fraction  # optimizer steps between validations; 0: only at the run's end
     fingerprint: dict[str, Any]
     replicated: Any = None  # the model in DistributedDataParallel, with several processes
+    arrived: dict[nn.Parameter, bool] = field(default_factory=dict)  # see `replicate`
     tree: Tree | None = None  # sums gradients, with `virtual_ranks`
     held_state: dict[str, Any] | None = None  # of task and data, before the validation under way
 
@@ -149,10 +150,8 @@ class Parts(Built):
         """What a training step calls: the model, shared with other processes and compiled."""
         forward = self.model
         if WORLD_SIZE > 1 and not is_sharded(self.config):
-            devices = [self.device] if self.device.type == "cuda" else None
-            # Networks trained in turn leave one another without gradients.
-            forward = self.replicated = DistributedDataParallel(
-                forward, device_ids=devices, find_unused_parameters=self.in_turn
+            forward = self.replicated = replicate(
+                self.model, self.device, self.in_turn, self.arrived
             )
         if self.config.virtual_ranks is not None:
             self.tree = Tree(self.config, self.model, self.loss, self.replicated)
