@@ -6,8 +6,10 @@ import shutil
 import sys
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from types import ModuleType
+from typing import TYPE_CHECKING
 
 import copier
 import pytest
@@ -20,9 +22,9 @@ from helpers.forkserver import Command, Result, Server  # noqa: E402
 from helpers.machine import ON_GPU  # noqa: E402
 from helpers.once import named_after, once, shared_folder  # noqa: E402
 from helpers.template import ROOT, working_tree  # noqa: E402
-from helpers.updating import Versions  # noqa: E402
 
-from ostinato.render import rendered  # noqa: E402
+if TYPE_CHECKING:
+    from helpers.updating import Versions
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -80,10 +82,16 @@ def render(template: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable
     """`render(dst, **answers)`: as `render_anew`, but a project with the same answers is copied."""
     kept = shared_folder(tmp_path_factory) / "rendered"
 
+    def make(answers: dict[str, object], to: Path) -> None:
+        if "RENDERED" in os.environ:  # a machine with a GPU, on which the updater is not
+            copier.run_copy(str(template), to, data=answers)
+            return
+        from ostinato.render import rendered
+
+        rendered(str(template), "HEAD", answers, to)
+
     def render(dst: Path, **answers: object) -> Path:
-        made = once(
-            kept / named_after(sorted(answers.items())), lambda to: rendered(str(template), "HEAD", answers, to)
-        )
+        made = once(kept / named_after(sorted(answers.items())), partial(make, answers))
         return Path(shutil.copytree(made, dst, symlinks=True))
 
     return render
@@ -103,13 +111,15 @@ def repository(template: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
 
 
 @pytest.fixture(scope="session")
-def all_versions(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Versions:
+def all_versions(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> "Versions":
     """The releases and the working tree, rendered with given answers. Tests only read them."""
+    from helpers.updating import Versions
+
     return Versions(repository, shared_folder(tmp_path_factory) / "versions")
 
 
 @pytest.fixture(scope="session")
-def scaffold(all_versions: Versions) -> Callable[..., Path]:
+def scaffold(all_versions: "Versions") -> Callable[..., Path]:
     """`scaffold(version, **answers)`: a project of that version. Tests only read it."""
     return lambda version, **answers: all_versions.get(version, answers)[0]
 

@@ -52,7 +52,7 @@ def test_a_folder_that_exists_is_left_alone(bundle):
 def test_it_finds_the_tests_that_need_a_gpu(bundle, tmp_path):
     """They are skipped here, one by one."""
     (told,) = (row["cells"] for row in run(bundle, tmp_path, "tests") if "marked `cuda`" in row["part"])
-    assert told["all pass"] is True
+    assert told["all pass"] is True, told
     assert int(re.match(r"(\d+) skipped\b", told["pytest"])[1]) > 40
 
 
