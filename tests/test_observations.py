@@ -136,7 +136,8 @@ def test_a_task_that_acts_after_validations(scripted, train, workspace):
 def test_a_schedule_of_ones_own_that_reads_validations(scripted, train, workspace):
     (workspace / "digits/schedules.py").write_text(
         "from dataclasses import dataclass\nfrom .engine.schedule import Constant\n\n\n@dataclass(kw_only=True)\n"
-        "class Reading(Constant):\n    def observe(self, value):\n        print('observed', value)\n"
+        "class Reading(Constant):\n    def observe(self, value):\n        print('observed', value)\n\n"
+        "    def state_dict(self):\n        return {}\n\n    def load_state_dict(self, state):\n        pass\n"
     )
     options = ("scheduler._target_=.schedules.Reading", "epochs=3")
     done = scripted("own", [1, NAN, 2], *options, code=75, AT="5", WITH="SIGTERM")

@@ -45,6 +45,7 @@ def _opened(value: Any) -> dict[str, Any] | np.ndarray | str:
         return {f"[{number}]": entry for number, entry in enumerate(value)}
     if isinstance(value, Tensor):  # numpy has no bfloat16
         value = value.detach().cpu()
+        value = value if value.layout is torch.strided else value.to_dense()
         return (value.double() if value.is_floating_point() else value).numpy()
     if isinstance(value, _GENERATORS):
         return f"state {zlib.crc32(pickle.dumps(value))}"

@@ -76,10 +76,14 @@ def build_schedule(section: Mapping[str, Any], horizon: Horizon, allowed: list[s
         section = {"_target_": ".engine.build.scheduler.TorchSchedule", **own}
     made: Schedule = build(section, "scheduler", Schedule, allowed, {"horizon": horizon}, **given)
     kind = type(made)
-    is_lost = kind.observe is not Schedule.observe and kind.state_dict is Schedule.state_dict
+    if kind.observe is not Schedule.observe and kind.state_dict is Schedule.state_dict:
+        raise UserError(
+            f"{kind.__name__} observes validations, and no checkpoint holds what it learns. Give it "
+            "state_dict() and load_state_dict(state)."
+        )
     with refusals_of(section["_target_"], "scheduler"):
         first, _, again = (made.scale_at(step) for step in (0, 1, 0))
-    if is_lost or first != again:
+    if first != again:
         raise UserError(
             f"{kind.__name__} has state that no checkpoint holds. Compute scale(step) from the step "
             "alone, or give it state_dict() and load_state_dict(state)."
