@@ -273,13 +273,14 @@ HYDRAS = [
     (("+hydra=1",), "hydra.sweep.dir=PATH"),
     (("hydra=1",), "hydra.sweep.dir=PATH"),
     (("~hydra",), "hydra.sweep.dir=PATH"),
+    (("~name=" + 900 * "9",), "~name=VALUE is not possible, since it has another value. Set name=VALUE."),
     (("data=synthetic", "--hydra-help"), "--hydra-help takes no overrides"),
     (("scheduler.decay_fraction=${",), "begins an interpolation that does not end"),
     (("--package=x", "--cfg=job"), "package 'x' not found"),
 ]
 
 
-@pytest.mark.parametrize(("arguments", "said"), HYDRAS, ids=[" ".join(case[0]) for case in HYDRAS])
+@pytest.mark.parametrize(("arguments", "said"), HYDRAS, ids=[" ".join(case[0])[:40] for case in HYDRAS])
 def test_what_is_said_of_hydras_own_words_is_true(train, arguments, said):
     done = train(*arguments)
     assert done.code == 2, done.out
