@@ -163,7 +163,7 @@ def explain(error: BaseException, arguments: Sequence[str]) -> str:
         return first_line(next(e for e in reversed(chain) if "full_key" in str(e) or e is error))
     if several := re.search(r"Ambiguous value for argument '([^']+)'", text):
         return f"'{several[1]}' has several values. Add -m for one run each, or quote the value."
-    if other := re.search(r"Could not delete from config. The value of '([^']+)' is", text):
+    if other := re.search(r"value of '([^']+)' is .+ and not", text):
         return f"~{other[1]}=VALUE is not possible, since it has another value. Set {other[1]}=VALUE."
     section = re.search(r"Error merging override ([\w.]+)=", text)
     if not section and "group override must be a string" in text:
