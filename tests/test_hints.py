@@ -273,7 +273,7 @@ HYDRAS = [
     (("+hydra=1",), "hydra.sweep.dir=PATH"),
     (("hydra=1",), "hydra.sweep.dir=PATH"),
     (("~hydra",), "hydra.sweep.dir=PATH"),
-    (("~name=" + 900 * "9",), "~name=VALUE is not possible, since it has another value. Set name=VALUE."),
+    (("~name=" + 900 * "9",), "~name=VALUE is not possible: it has another value. Set name=VALUE."),
     (("data=synthetic", "--hydra-help"), "--hydra-help takes no overrides"),
     (("scheduler.decay_fraction=${",), "begins an interpolation that does not end"),
     (("--package=x", "--cfg=job"), "package 'x' not found"),

@@ -164,7 +164,7 @@ def explain(error: BaseException, arguments: Sequence[str]) -> str:
     if several := re.search(r"Ambiguous value for argument '([^']+)'", text):
         return f"'{several[1]}' has several values. Add -m for one run each, or quote the value."
     if other := re.search(r"value of '([^']+)' is .+ and not", text):
-        return f"~{other[1]}=VALUE is not possible, since it has another value. Set {other[1]}=VALUE."
+        return f"~{other[1]}=VALUE is not possible: it has another value. Set {other[1]}=VALUE."
     section = re.search(r"Error merging override ([\w.]+)=", text)
     if not section and "group override must be a string" in text:
         wrong = [a for a in arguments if (CONFIGS / re.split("[@=]", a.lstrip("+@"))[0]).is_dir()]
