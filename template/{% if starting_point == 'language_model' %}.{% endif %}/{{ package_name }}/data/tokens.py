@@ -56,7 +56,8 @@ class TokenFiles(Data):
         for path in found.values():
             if not path.is_file() or path.stat().st_size < 2 * (context + 1):
                 raise UserError(f"{path} must have more than {context} tokens. Set data.root=PATH.")
-            low, high = np.fromfile(path, "<u2", 8192)[: path.stat().st_size // 4 * 2].reshape(-1, 2).T
+            words = np.fromfile(path, "<u2", 8192)
+            low, high = words[: len(words) // 2 * 2].reshape(-1, 2).T
             if high.max() < 4 <= low.max():  # the upper halves of numbers of 32 bits
                 raise UserError(f"{path} holds numbers of 32 bits. Write them as uint16.")
         return found

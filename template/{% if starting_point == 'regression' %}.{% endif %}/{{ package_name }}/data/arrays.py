@@ -64,10 +64,11 @@ class Arrays(Data):
             raise UserError(
                 f"{self.place} has no array '{name}', but {', '.join(known)}. Set data.{key}=NAME."
             )
-        for split, (x, y) in keys.items():
-            if (x is None) != (y is None):
-                lacking = self.names[x is not None]
-                warnings.warn(f"'{x or y}' is not read: {split} has no '{lacking}'.", stacklevel=2)
+        for split, (own_x, own_y) in keys.items():
+            if (own_x is None) != (own_y is None):
+                lacking = self.names[own_x is not None]
+                sentence = f"'{own_x or own_y}' is not read: {split} has no '{lacking}'."
+                warnings.warn(sentence, stacklevel=2)
         pairs = {split: (str(x), str(y)) for split, (x, y) in keys.items() if x and y}
         inputs, targets = (Stored(self.place, names) for names in zip(*pairs.values(), strict=True))
         for name, x, y in zip(pairs, inputs.arrays, targets.arrays, strict=True):
