@@ -40,7 +40,9 @@ def reproduce_run(folder: Path, stops: Sequence[int], **replaced: Any) -> None:
             raise UserError(f"--stop-at {step} is outside the run. Name steps from 1 to {last}.")
     replaced |= {"name": f"{config.name}/reproduced", "logger": {}, "max_minutes": None}
     config = replace(config, **replaced)
-    about = {"reproduces": old.shown, "data": manifest["fingerprint"].get("data")}
+    about = {"reproduces": old.shown}
+    if "data" in manifest["fingerprint"]:
+        about["data"] = manifest["fingerprint"]["data"]
     new = create_run(config, {**describe_start([]), **about}, None)
     new.release()  # each child locks it
     tell(f"{old.shown} is trained again in {new.shown}.")
@@ -120,7 +122,7 @@ def _train(folder: str, allowed: str, step: str = "", name: str = "") -> int:
 
     class Stopping(Loop):
         def __init__(self, parts: Parts, run: Run, *rest: Any) -> None:
-            if parts.fingerprint["data"] != run.manifest()["data"]:
+            if parts.fingerprint["data"] != run.manifest().get("data", parts.fingerprint["data"]):
                 raise UserError(
                     "The data are others than those of the run. Bring the old ones back, or name "
                     "their place: data.root=PATH."
