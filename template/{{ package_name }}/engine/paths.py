@@ -96,11 +96,17 @@ def disk_error(error: Exception) -> Exception:
 
 def refuse_links(folder: Path) -> None:
     """Refuse a run folder with a link out of it: writing or reading would leave the folder."""
-    for path in folder.rglob("*"):
-        leaves = path.is_symlink() and not path.resolve().is_relative_to(folder.resolve())
-        # No code here reads or writes the folder of Weights & Biases, which holds such links.
-        if leaves and "wandb" not in path.relative_to(folder).parts[:-1]:
-            raise UserError(f"{shown(path)} is a link out of the run folder. Replace it by a copy.")
+
+    def refuse(error: OSError) -> None:
+        if not isinstance(error, FileNotFoundError):  # deleted meanwhile
+            raise UserError(f"{shown(Path(error.filename))} cannot be read: {error.strerror}.")
+
+    for place, folders, files in os.walk(folder, onerror=refuse):
+        for path in (Path(place, name) for name in (*folders, *files)):
+            leaves = path.is_symlink() and not path.resolve().is_relative_to(folder.resolve())
+            # No code here reads or writes the folder of Weights & Biases, which holds such links.
+            if leaves and "wandb" not in path.relative_to(folder).parts[:-1]:
+                raise UserError(f"{shown(path)} is a link out of the run folder. Replace it by a copy.")
 
 
 PICTURES = (

@@ -7,6 +7,8 @@ from typing import Any, NamedTuple
 
 from torch import Tensor
 
+from .errors import UserError
+
 
 class Pictures(NamedTuple):
     """Pictures for `Task.images`: a grid with captions.
@@ -46,6 +48,11 @@ def class_predictions(
     takes their numbers.
     """
     names = [str(n) for n in (range(logits.shape[1]) if names is None else names)]
+    if len(names) != logits.shape[1]:
+        raise UserError(
+            f"The model gives {logits.shape[1]} values for a sample, but there are {len(names)} class names. "
+            "Use a checkpoint and data that fit together."
+        )
     rows = []
     for values, label in zip(logits.float().softmax(dim=1).tolist(), labels.tolist(), strict=True):
         likeliest = max(range(len(values)), key=values.__getitem__)

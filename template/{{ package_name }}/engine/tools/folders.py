@@ -18,7 +18,7 @@ _FONTS = ("Noto Sans CJK SC", "Noto Sans CJK JP", "WenQuanYi Zen Hei", "PingFang
 def runs_below(folder: Path) -> list[Path]:
     """Return the folder if it is a run, and all runs below it, oldest first. Raises `UserError`."""
     walked = os.walk(folder)  # it passes over what cannot be read
-    found = sorted(run for run in (Path(place) for place, _, _ in walked) if is_run(run))
+    found = sorted(filter(is_run, {folder, *(Path(place) for place, _, _ in walked)}))
     found = [run for run in found if not any(p[0] == "." for p in run.relative_to(folder).parts)]
     if not found:
         raise UserError(f"No run is in {shown(folder)}. Name a run folder, such as runs/NAME/TIME.")
