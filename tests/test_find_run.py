@@ -2,10 +2,12 @@
 
 import dataclasses
 import json
+import os
 import shutil
 from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
+import torch
 import yaml
 from helpers.runs import the_run
 
@@ -133,3 +135,25 @@ def test_a_key_that_a_run_lacks_may_not_change_it(train, workspace, pictures):
     assert "data cannot change in a resumed run" in refused.last
     done = train(*options, more, "resume=auto")
     assert "differs in data. A new run begins." in done.out, done.out
+
+
+def test_a_run_that_cannot_be_listed(engine, tmp_path, monkeypatch):
+    """It is still the run that was named, and not searched for links, so no command goes on with it."""
+    run = tmp_path / "run"
+    run.mkdir()
+    for name in ("config.yaml", "manifest.json"):
+        (run / name).touch()
+
+    def refuse(path="."):
+        raise PermissionError(13, "Permission denied", str(path))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "scandir", refuse)
+        assert engine("tools.folders").runs_below(run) == [run]
+        with pytest.raises(engine("errors").UserError, match=r"run cannot be read: Permission denied\."):
+            engine("paths").refuse_links(run)
+
+
+def test_class_names_that_do_not_fit(engine):
+    with pytest.raises(engine("errors").UserError, match="3 values for a sample, but there are 1 class names"):
+        engine("predictions").class_predictions(torch.zeros(2, 3), torch.zeros(2), ["a"])
