@@ -54,7 +54,7 @@ def test_both_kinds_of_files_train_alike_and_predict(point, numbers):
     assert (done.code, done.last) == (2, "The files have 2 columns, but the model takes 3.")
     np.savez(rows := point.project / "rows.npz", x=x[:5])
     done = point.tool("predict", point.run("numbers"), rows)
-    assert (done.code, done.last) == (2, f"{rows} is no .npy file. Save its rows with np.save.")
+    assert (done.code, done.last) == (2, f"{rows} is not a .npy file. Save its rows with np.save.")
 
 
 def test_rows_are_right_and_scaled_by_the_training_rows(point, numbers, tmp_path, monkeypatch):

@@ -30,5 +30,5 @@ def once(folder: Path, make: Callable[[Path], object]) -> Path:
 
 
 def named_after(*values: object) -> str:
-    """A folder's name for what is made of these values."""
+    """Return a folder name that depends on these values."""
     return sha256(repr(values).encode()).hexdigest()[:16]

@@ -120,7 +120,7 @@ class Data(ABC):
         )
 
     def made_up(self) -> Any:
-        """Return a batch of made-up samples, for `export` where the data are absent. None: there is none.
+        """Return a batch of made-up samples, for `export` where the data are absent, or None.
 
         Default: random pictures of `info["shape"]`, and zeros.
         """

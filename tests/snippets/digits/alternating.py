@@ -1,4 +1,4 @@
-"""Two networks of which each step uses one, as the two of a GAN."""
+"""Two networks. Each step uses one of them, as in a GAN."""
 
 from torch import nn
 

@@ -119,7 +119,7 @@ class Arrays(Data):
 
     def files(self, paths: Sequence[str]) -> Dataset:
         if wrong := [path for path in paths if Path(path).suffix != ".npy"]:
-            raise UserError(f"{wrong[0]} is no .npy file. Save its rows with np.save.")
+            raise UserError(f"{wrong[0]} is not a .npy file. Save its rows with np.save.")
         inputs = Stored(Path("/"), tuple(str(Path(p).absolute().with_suffix("")) for p in paths))
         if other := {array.shape[1] for array in inputs.arrays} - {self.info["inputs"]}:
             raise UserError(

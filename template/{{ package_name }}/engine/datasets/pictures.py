@@ -136,7 +136,7 @@ def extent(path: str) -> tuple[float, float] | None:
 def measured(
     paths: Sequence[str], deep: Sequence[str], wanted: Sequence[float] | str
 ) -> list[float] | None:
-    """Return the range of pictures of more than 8 bits; None if there are none.
+    """Return the range of pictures of more than 8 bits, or None without such pictures.
 
     deep: some paths of such pictures. wanted: [lowest, highest], or "auto" to measure all `paths`.
     """
