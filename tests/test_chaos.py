@@ -69,6 +69,19 @@ def damage(path: Path, draw: random.Random) -> str:
     return kind
 
 
+def damage_newest(workspace: Path, draw: random.Random) -> list[str]:
+    """Damage the newest of several checkpoints, every second time. Return the kind of damage, if there is any."""
+    checkpoints = sorted(workspace.glob("runs/stopped/[!.]*/checkpoints/step-*"))
+    # A command killed after it had finished the run leaves nothing for the next one to mend.
+    manifests = [json.loads(path.read_text()) for path in workspace.glob("runs/stopped/[!.]*/manifest.json")]
+    is_finished = any(manifest["status"] == "finished" for manifest in manifests)
+    if len(checkpoints) < 2 or is_finished or draw.random() < 0.5:
+        return []
+    newest = checkpoints[-1]
+    files = sorted(newest.iterdir()) if newest.is_dir() else [newest]
+    return [damage(draw.choice(files), draw)] if files else []
+
+
 def some_options(draw: random.Random, known: Sequence[tuple[str, ...]] = OPTIONS) -> list[str]:
     """Some of `known` that go together: no two set the same group or key."""
     taken: list[str] = []
@@ -117,12 +130,7 @@ def test_chaos(server, workspace, pictures, seed):
             break
         if (workspace / "stopped.batches").exists():
             reached = max(batches(workspace, "stopped"))
-        checkpoints = sorted(workspace.glob("runs/stopped/[!.]*/checkpoints/step-*.pt"))
-        # A command killed after it had finished the run leaves nothing for the next one to mend.
-        manifests = [json.loads(path.read_text()) for path in workspace.glob("runs/stopped/[!.]*/manifest.json")]
-        is_finished = any(manifest["status"] == "finished" for manifest in manifests)
-        if len(checkpoints) > 1 and not is_finished and draw.random() < 0.5:
-            fates.append(damage(checkpoints[-1], draw))
+        fates += damage_newest(workspace, draw)
     print(f"{len(fates)} fates: {', '.join(fates)}")  # shown with -rP
     assert done.code == 0, fates
     assert_equal(the_run(workspace, "whole"), the_run(workspace, "stopped"))
@@ -172,13 +180,7 @@ def test_chaos_on_several_processes(server, workspace, pictures, load, parallel,
             break
         if (workspace / "stopped.batches").exists():
             reached = max(batches(workspace, "stopped"))
-        checkpoints = sorted(workspace.glob("runs/stopped/[!.]*/checkpoints/step-*"))
-        manifests = [json.loads(path.read_text()) for path in workspace.glob("runs/stopped/[!.]*/manifest.json")]
-        is_finished = any(manifest["status"] == "finished" for manifest in manifests)
-        if len(checkpoints) > 1 and not is_finished and draw.random() < 0.5:
-            newest = checkpoints[-1]
-            files = sorted(newest.iterdir()) if newest.is_dir() else [newest]
-            fates.append(damage(draw.choice(files), draw) if files else "none")
+        fates += damage_newest(workspace, draw)
     print(f"{len(fates)} fates: {', '.join(fates)}")  # shown with -rP
     assert codes == {0}, fates
     whole, stopped = (the_run(workspace, name) for name in ("whole", "stopped"))
