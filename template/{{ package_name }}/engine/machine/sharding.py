@@ -79,7 +79,7 @@ def shard(
     name = config.parallel
     held = Counter(id(p) for module in (model, loss) for p in set(module.parameters()))
     if held and max(held.values()) > 1:
-        raise UserError(f"parallel={name} does not work if loss and model share weights.")
+        raise UserError(f"parallel={name} does not work with weights that loss and model share.")
     twin = None if config.ema_decay is None else copy.deepcopy(model)
     mesh = mesh_of(name, device.type)
     policy = MixedPrecisionPolicy()
