@@ -141,7 +141,9 @@ def measured(
     if not deep:
         if wanted == "auto":
             return None
-        raise UserError(f"data.range={wanted} has no use: all pictures have 8 bits. Set auto.")
+        raise UserError(
+            f"data.range={wanted} has no use: no picture has more than 8 bits. Set auto."
+        )
     if wanted == "auto":
         logger.info(f"Measuring data.range: {len(paths):,} pictures of more than 8 bits")
     judged = paths if wanted == "auto" else deep[:_JUDGED]
