@@ -1,4 +1,4 @@
-"""Commands that read a finished run: `python -m PACKAGE evaluate|predict|export|compare|reproduce`;
+"""Commands that read a finished run: `python -m PACKAGE evaluate|predict|export|compare|reproduce|pack`;
 and `check-data`, which reads the data of a config."""
 
 from __future__ import annotations
@@ -8,6 +8,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -85,6 +86,17 @@ def reproduce(options: argparse.Namespace) -> None:
     from .engine.tools.reproduce import reproduce_run
 
     reproduce_run(options.run, options.stop_at, **_machine(options))
+
+
+def pack(options: argparse.Namespace) -> None:
+    if options.out is not None and options.out.suffix != ".zip":
+        raise UserError(f"--out {options.out.name} is not a zip. Let it end in .run.zip.")
+    _find(options)
+    from .engine.config.stored import read_config
+    from .engine.tools.pack import pack_run
+
+    config = replace(read_config(options.run), **_machine(options))
+    pack_run(options.run, config, options.out, options.weights, options.data)
 
 
 def check_data(options: argparse.Namespace) -> None:
@@ -203,6 +215,17 @@ def _parser() -> argparse.ArgumentParser:
     one.add_argument("--device", help="auto, cpu, cuda, cuda:1 … (default: as the run)")
     one.add_argument("--workers", type=_from(0), help="loader workers (default: as the run)")
     takes_packages(one)
+
+    one = verb(pack, "Write a finished run as one file, which anybody can check and repeat.")
+    takes_data(one)
+    one.add_argument("--weights", action="store_true", help="with all checkpoints of the run")
+    one.add_argument(
+        "--data", action="store_true", help="with the files below data.root or data.path"
+    )
+    one.add_argument("--out", type=_path, metavar="FILE",
+                     help="a .run.zip file (default: NAME-TIME.run.zip beside RUN)")  # fmt: skip
+    takes_packages(one)
+    one.set_defaults(device=None, workers=None)
 
     one = verb(check_data, "Read all samples of a config's data, and list the broken ones.",
                nargs="*", type=str, metavar="KEY=VALUE",

@@ -31,7 +31,7 @@ The rooms:
 
     config/    keys with their meaning and rules, composing, stored configs, sweeps    (no torch)
     machine/   device, precision, processes, divided parameters, private parts of torch
-    run/       the run folder: lock, manifest, checkpoints, saver, resuming; jobs of sweeps
+    run/       the run folder: lock, manifest, source, checkpoints, saver, resuming; jobs of sweeps
     batches/   the plan of an epoch, the loader
     build/     _target_ → object, optimizer, first batch, init_from, virtual_ranks
     log/       statistics, report, console, log file, pictures

@@ -3,13 +3,14 @@
 import contextlib
 import errno
 import fnmatch
+import hashlib
 import json
 import os
 import re
 import secrets
 import shutil
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -157,6 +158,19 @@ def files_below(
             else:
                 raise UserError(f"{path} is not a file (a broken link?). Repair or remove it.")
     return sorted(found)
+
+
+def checksums(folder: Path, names: Iterable[str]) -> dict[str, str]:
+    """Return the SHA-256 of files. Several are read at once."""
+    from concurrent.futures import ThreadPoolExecutor  # here: few commands need it
+
+    def digest(name: str) -> str:
+        with open(folder / name, "rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+
+    names = list(names)
+    with ThreadPoolExecutor(8) as threads:
+        return dict(zip(names, threads.map(digest, names), strict=True))
 
 
 def to_json(

@@ -12,6 +12,7 @@ from . import rng
 from .api import Data, Task
 from .batches.loader import Loader, check_size, on_device, own_order
 from .batches.plan import Plan
+from .build.content import fingerprint_of
 from .build.first_batch import materialise
 from .build.init_from import init_from
 from .build.optimizer import build_optimizer, named_parameters
@@ -157,6 +158,7 @@ def build_parts(config: Config, initialise: bool = True) -> Parts:
     val_interval = config.val_every_steps or train.plan.interval(config.val_every_epochs)
     validates = val is not None and 0 < val_interval < total_steps
     horizon = Horizon(total_steps, steps_per_epoch, config.lr, config.monitor_mode, validates)
+    data_fingerprint, data_sums = fingerprint_of(data, config)
     return Parts(
         **{**vars(built), "model": model},
         averaged=build_averaged(config, model, optimizer, twin),
@@ -169,6 +171,7 @@ def build_parts(config: Config, initialise: bool = True) -> Parts:
         total_steps=total_steps,
         val_interval=val_interval,
         fingerprint=make_fingerprint(
-            device, data.fingerprint(), config.parallel, train.plan.processes
+            device, data_fingerprint, config.parallel, train.plan.processes
         ),
+        data_sums=data_sums,
     )

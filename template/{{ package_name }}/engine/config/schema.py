@@ -290,6 +290,7 @@ OWN_KEYS = {
         "subset": "Train on a fixed part of the data: a number of samples, or a share of them.",
         "folds": "Cross-validation: cut all data but the test split into so many parts.",
         "fold": "Number of the part that is held out for validation: 0,1,2,3,4.",
+        "fingerprint": "content: hash every file of the data at each start, not only names and sizes.",
     },
     "optimizer": {
         "groups": "Parameter groups, such as [{name: head, match: 'fc.*'}, {name: rest, match: '*'}].",

@@ -61,7 +61,10 @@ class _Task:
 
 
 class CheckEveryJob(Callback):
-    """Refuses a whole sweep if one of its jobs cannot work. Lets go of each finished job's config."""
+    """A Hydra callback that refuses a whole sweep if one of its jobs cannot work.
+
+    It also lets go of each job's config.
+    """
 
     check: Callable[[Config], None]
     elsewhere: Any

@@ -17,7 +17,8 @@ from ..text import logger
 from .arrays import Canvases
 from .cache import SIDE, Cache, cached
 from .finding import Found, by_folders, in_folds, without
-from .pictures import Decoding, check_decoding, in_threads, look
+from .looking import look
+from .pictures import Decoding, check_decoding, in_threads
 from .windows import NO_SAMPLES, PictureData, PictureFiles, Samples, normalisation
 
 

@@ -1,9 +1,7 @@
 """What a manifest records (no secrets: people share runs), and what a run's files must hold."""
 
-import contextlib
 import hashlib
 import re
-import subprocess
 import sys
 from collections.abc import Mapping
 from datetime import datetime
@@ -14,20 +12,25 @@ import yaml
 
 from ..paths import ROOT
 from ..text import logger
+from .environment import environment
+from .source import git_facts, source_hashes
 
 CHECKPOINT, MANIFEST = yaml.safe_load(
     Path(__file__).with_name("shape.yaml").read_text(encoding="utf-8")
 ).values()
 
 LEFT_OUT = "[left out: looks like a secret]"
-_NAME = r"[\w-]*(?:api_?key|access_?key|private_?key|secret|token|passw(?:or)?d|credential)[\w-]*"
+_NAME = (
+    r"(?<![\w-])[\w-]*(?:api_?key|access_?key|private_?key|secret|token(?!i[sz])|passw(?:or)?d|"
+    r"credential)[\w-]*"
+)
 _FORMS = (
     # name = "value", "name": 'value'
     re.compile(rf"""(?i)({_NAME}["']?\s*[:=]\s*)(["'])(?!\2)[^"'\n]{{4,}}\2"""),
     # NAME=value without quotes: long, with letters and digits, as generated keys are
     re.compile(rf"(?i)({_NAME}\s*[:=]\s*)(?=[\w+/-]*\d)(?=[\w+/-]*[a-z])[\w+/-]{{16,}}={{0,2}}"),
-    # https://user:password@host
-    re.compile(r"(://[^/\s:@]+:)[^/\s@]+(?=@)"),
+    # an address with user and password, not with $PASSWORD
+    re.compile(r"(://[^/\s:@]+:)(?!\$)[^/\s@]+(?=@)"),
     # keys that services mark by their first letters
     re.compile(r"()\b(?:AKIA[0-9A-Z]{16}|gh[pousr]_\w{30,}|github_pat_\w{30,}|glpat-[\w-]{20,})"),
     re.compile(r"()\b(?:hf_\w{30,}|sk-[\w-]{20,}|xox[abprs]-[\w-]{10,}|AIza[\w-]{35})"),
@@ -40,13 +43,14 @@ def describe_start(overrides: list[str]) -> dict[str, Any]:
     told = {
         "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
         "overrides": overrides,
-        "template": _template_version(),
-        "git": _git(),
+        "template": _answer("_commit"),
+        "git": git_facts(),
+        "environment": environment(),
     }
     told = without_secrets(told)
     if found := str(told).count(LEFT_OUT):
         logger.warning(f"manifest.json leaves out {found} texts that look like passwords or keys.")
-    return {"status": "running", "started": timestamp(), **told}
+    return {"status": "running", "started": timestamp(), **told, "source": source_hashes()}
 
 
 def without_secrets(value: Any) -> Any:
@@ -78,23 +82,19 @@ def fingerprint_differences(one: Mapping[str, Any], other: Mapping[str, Any]) ->
     return found
 
 
-def _template_version() -> str | None:
+def template_address() -> str:
+    """Return the template's address for `uvx --from`; "SOURCE" if the project knows a folder only."""
+    address = re.sub("^gh:", "https://github.com/", _answer("_src_path") or "")
+    address = re.sub("^gl:", "https://gitlab.com/", address)
+    return f"git+{address}" if re.match(r"(https?|ssh)://\S+$", address) else "SOURCE"
+
+
+def _answer(key: str) -> str | None:
+    """Return a line of .copier-answers.yml, which tells from where and when the template is."""
     answers = ROOT / ".copier-answers.yml"
     text = answers.read_text(encoding="utf-8") if answers.is_file() else ""
-    found = re.search(r"^_commit: *(.*\S)", text, re.MULTILINE)
+    found = re.search(rf"^{key}: *(.*\S)", text, re.MULTILINE)
     return found and found[1]
-
-
-def _git() -> dict[str, Any] | None:
-    """Return the commit and the uncommitted changes; None without git or a commit."""
-
-    def git(*arguments: str) -> str:
-        command = ["git", "-C", str(ROOT), *arguments]
-        return subprocess.check_output(command, stderr=subprocess.DEVNULL).decode(errors="replace")
-
-    with contextlib.suppress(OSError, subprocess.CalledProcessError):
-        return {"commit": git("rev-parse", "HEAD").strip(), "diff": git("diff", "HEAD")}
-    return None
 
 
 def weights_sha256(state: Mapping[str, Any]) -> str:

@@ -68,7 +68,9 @@ class Run:
             self._lock.close()
 
 
-def create_run(config: Config, manifest: Mapping[str, Any], run_name: str | None) -> Run:
+def create_run(
+    config: Config, manifest: Mapping[str, Any], run_name: str | None, data_sums: str = ""
+) -> Run:
     """Create and lock a run folder: build it under a hidden name, then rename it."""
     parent = RUNS / config.name
     hidden = parent / f".new-{os.getpid()}-{time.monotonic_ns()}"
@@ -77,6 +79,8 @@ def create_run(config: Config, manifest: Mapping[str, Any], run_name: str | None
         text = to_yaml(dataclasses.replace(config, resume=None))
         (hidden / "config.yaml").write_text(text, encoding="utf-8")
         write_json(hidden / "manifest.json", manifest)
+        if data_sums:
+            write_whole(hidden / "data.sha256", data_sums)
         lock = open(hidden / ".lock", "w")  # noqa: SIM115 - stays open as long as the run
         fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         stamp = run_name or datetime.now().strftime("%Y-%m-%d_%H-%M-%S")

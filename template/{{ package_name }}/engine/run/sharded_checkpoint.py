@@ -6,11 +6,9 @@ which a tensor of those files is empty, and a checksum of each file. `state.pt` 
 
 import dataclasses
 import enum
-import hashlib
 import os
 import pickle
 from collections.abc import Iterable, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +18,7 @@ from torch.distributed.checkpoint import DefaultLoadPlanner, FileSystemReader, F
 
 from ..machine.distributed import RANK, is_main
 from ..machine.sharding import map_places
-from ..paths import disk_error
+from ..paths import checksums, disk_error
 from .names import Damaged
 
 STATE = "state.pt"
@@ -80,26 +78,15 @@ def write_parts(folder: Path, divided: dict[str, Tensor], group: Any) -> dict[st
     return checksums(folder, [*names, ".metadata"] if RANK == 0 else names)
 
 
-def checksums(folder: Path, names: Iterable[str]) -> dict[str, str]:
-    """Return the SHA-256 of files. Several are read at once."""
-
-    def digest(name: str) -> str:
-        with open(folder / name, "rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-
-    names = list(names)
-    with ThreadPoolExecutor(8) as threads:
-        return dict(zip(names, threads.map(digest, names), strict=True))
-
-
 def damage(folder: Path, files: Mapping[str, str]) -> str | None:
     """Say which file of a checkpoint is missing or has changed. None: all are whole."""
     for name in files:
         if os.path.basename(name) != name or not (folder / name).is_file():
             return f"its file {name} is missing"
     now = checksums(folder, files)
-    wrong = [name for name in files if now[name] != files[name]]
-    return f"the checksum of {wrong[0]} is wrong" if wrong else None
+    return next(
+        (f"the checksum of {name} is wrong" for name in files if now[name] != files[name]), None
+    )
 
 
 def read_parts(folder: Path, tensors: dict[str, Tensor], files: Iterable[str]) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from ..api import Context, Task
+from ..build.content import fingerprint_of
 from ..errors import UserError
 from ..paths import shown, write_json
 from ..setup import held_out
@@ -23,7 +24,7 @@ def evaluate_run(run: Opened, split: str, batch_size: int | None, out: Path) -> 
     """Print the values, write evaluate-<split>.json and confusion-<split>.png. Raises `UserError`."""
     built, info = run.built, run.built.info
     loader = held_out(built, split, batch_size)
-    if built.data.fingerprint() != run.fingerprint:
+    if fingerprint_of(built.data, built.config)[0] != run.fingerprint:
         say(f"The data have changed since {run.checkpoint.name} was written.")
     if loader is None:
         raise UserError(f"{type(built.data).__name__} has no split '{split}'. Name another split.")

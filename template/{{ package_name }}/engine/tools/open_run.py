@@ -59,10 +59,11 @@ def open_run(folder: Path, which: str = "best", **replaced: Any) -> Opened:
     if config.precision in ("tf32", "fp16") and choose_device(config.device).type == "cpu":
         config = replace(config, precision="fp32")
     built = build_model(config, state.get("info") or None)
-    built.load_built(state, averaged=True)
+    averaged = state["ema"] is not None
+    built.load_built({**state, "model": state["ema"] if averaged else state["model"]})
     built.model.eval().requires_grad_(False)
-    facts = state["step"], state["epoch"], state["ema"] is not None, state["fingerprint"]["data"]
-    return Opened(folder, path, built, *facts)
+    fingerprint = state["fingerprint"]["data"]
+    return Opened(folder, path, built, state["step"], state["epoch"], averaged, fingerprint)
 
 
 def load_run(

@@ -1,0 +1,247 @@
+"""`pack RUN`: one file with all that it takes to repeat a run. docs/run-files.md describes it."""
+
+import contextlib
+import io
+import json
+import os
+import re
+import zipfile
+from collections.abc import Mapping, Sequence
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+from ..config.schema import Config
+from ..errors import SaveError, UserError
+from ..paths import ROOT, checksums, replacing, shown, to_json
+from ..run.facts import LEFT_OUT, template_address, weights_sha256, without_secrets
+from ..run.find import is_run
+from ..run.folder import Run, read_metrics
+from ..run.names import Unusable, bests, newest_first
+from ..text import say, tell
+from .compare import Summary, differing_keys
+from .past_source import past_source
+
+FORMAT = 1
+_PACKAGE = __name__.split(".")[0]
+Files = dict[str, bytes | Path]
+
+
+def pack_run(
+    folder: Path, config: Config, out: Path | None, with_weights: bool, with_data: bool
+) -> None:
+    """Write the file of a run. Raises `UserError`, `SaveError`."""
+    run, name = Run(folder, None), f"{config.name}/{folder.name}"
+    manifest, left_out = run.manifest(), dict[str, str]()
+    if manifest["status"] != "finished":
+        raise UserError(f"{run.shown} is not finished but {manifest['status']}. {run.resume_hint}")
+    out = out or folder.with_name(f"{name.replace('/', '-')}.run.zip")
+    source = past_source(manifest)
+    texts = {name: (folder / name).read_bytes() for name in ("config.yaml", "manifest.json")}
+    texts |= {f"source/{path}": text for path, text in source.items()}
+    files: Files = {name: _cleaned(name, text, left_out) for name, text in texts.items()}
+    checkpoints = checkpoint_hashes(folder, left_out)
+    if with_weights:
+        for path in (folder / entry["file"] for entry in checkpoints):
+            parts = [p for p in path.iterdir() if p.is_file()] if path.is_dir() else [path]
+            files |= {p.relative_to(folder).as_posix(): p for p in parts}
+    data = _data(folder, config, manifest, files if with_data else None)
+    requirements, unavailable = _requirements(manifest)
+    told = {
+        "format": FORMAT,
+        "name": name,
+        "package": _PACKAGE,
+        "template": manifest.get("template"),
+        "python": manifest.get("fingerprint", {}).get("versions", {}).get("python"),
+        "command": manifest.get("command"),
+        "claims": manifest["result"],
+        "checkpoints": [e if with_weights else {**e, "file": None} for e in checkpoints],
+        "seeds": seeds_of(folder),
+        "data": data,
+        "left_out": left_out,
+        "unavailable": unavailable,
+    }
+    readme = Path(__file__).with_name("run_file.txt").read_text(encoding="utf-8")
+    words = {"name": name, "template": told["template"], "file": out.name}
+    files |= {
+        "README.txt": readme.format(**words, address=template_address()).encode(),
+        "metrics.jsonl": folder / "metrics.jsonl",
+        "requirements.txt": requirements.encode(),
+    }
+    _write(out, files, told)
+    tell(
+        f"{shown(out)}: {out.stat().st_size / 2**20:.1f} MiB, {len(source)} source files, "
+        f"{f'{len(checkpoints)} checkpoints' if with_weights else 'no weights'}, "
+        f"{'the' if with_data else 'no'} data."
+    )
+    for path, why in left_out.items():
+        say(f"{path} {why}.")
+
+
+def _cleaned(name: str, content: bytes, left_out: dict[str, str]) -> bytes:
+    """Return a text without secrets, other bytes as they are."""
+    try:
+        text = content.decode()
+    except UnicodeDecodeError:
+        return content
+    if name == "manifest.json":
+        values = json.loads(text)
+        clean = without_secrets(values)
+        clean = text if clean == values else to_json(clean, indent=2)
+    else:
+        clean = without_secrets(text)
+    if clean == text:
+        return content
+    left_out[name] = f"holds {LEFT_OUT!r} in place of texts that look like secrets"
+    return clean.encode()
+
+
+def _requirements(manifest: Mapping[str, Any]) -> tuple[str, list[str]]:
+    """Return the text of requirements.txt, and the packages that no index has."""
+    told = manifest.get("environment")
+    if told is None:  # releases before 0.3.0 recorded few versions
+        versions = manifest.get("fingerprint", {}).get("versions", {})
+        others = {"python", "CUDA", "cuDNN"} | {
+            k for k in versions if versions[k] == "not installed"
+        }
+        told = {"packages": {k: versions[k] for k in versions.keys() - others}, "sources": {}}
+    lines, unavailable = list[str](), list[str]()
+    for name, version in sorted(told["packages"].items()):
+        line, origin = f"{name}=={version}", told["sources"].get(name)
+        if origin is None and re.fullmatch(r"[\w.-]+==[\w.!+]+", line):
+            lines.append(f"{line}\n")
+        elif origin != ROOT.as_uri():  # the project itself
+            unavailable.append(name)
+    return "".join(lines), unavailable
+
+
+def checkpoint_hashes(folder: Path, unusable: dict[str, str] | None = None) -> list[dict[str, Any]]:
+    """Return step, hashes and file of each checkpoint of a run.
+
+    unusable: is given the reason for each checkpoint that is left out.
+    """
+    from ..run import checkpoint  # here: a mistake is reported before torch is loaded
+
+    found, rows, place = list[dict[str, Any]](), read_metrics(folder), folder / "checkpoints"
+    for path in (*newest_first(place), *bests(place)):
+        name = f"checkpoints/{path.name}"
+        try:
+            state = checkpoint.load(path)
+        except Unusable as error:
+            if unusable is not None:
+                unusable[name] = f"is left out: it {str(error).partition(' ')[2]}"
+            continue
+        averaged = state["ema"]
+        hashes = {
+            "step": state["step"],
+            "weights_sha256": weights_sha256(state["model"]),
+            "ema_sha256": None if averaged is None else weights_sha256(averaged),
+            "values_sha256": values_sha256(rows, state["step"]),
+        }
+        is_best = path.stem == "best"
+        twin = next((entry for entry in found if hashes.items() <= entry.items()), None)
+        if is_best and twin is not None:  # best.pt is a second name of a numbered checkpoint
+            twin["best"] = True
+        else:
+            found.append({**hashes, "best": is_best, "file": name})
+    return found
+
+
+def values_sha256(rows: Sequence[Mapping[str, Any]], step: int) -> str:
+    """Return a hash over the rows of metrics.jsonl up to a step, without times and memory."""
+    digest = sha256()
+    for row in rows:
+        if row["step"] <= step:
+            kept = sorted(key for key in row if not key.startswith(("time/", "memory/")))
+            digest.update(f"{to_json({key: row[key] for key in kept})}\n".encode())
+    return digest.hexdigest()
+
+
+def seeds_of(folder: Path) -> list[dict[str, Any]]:
+    """Return how a run ended, and the finished runs beside it that differ in the seed only."""
+    own, found = Summary(folder), dict[str, dict[str, Any]]()
+    for path in (*filter(is_run, sorted(folder.parent.iterdir())), folder):
+        with contextlib.suppress(UserError):  # of a damaged run
+            run, result = Summary(path), Run(path, None).manifest().get("result") or {}
+            if run.status == "finished" and {*differing_keys([own, run])} <= {"seed"}:
+                seed, ends = run.config.get("seed"), {k: result.get(k) for k in ("last", "best")}
+                found[str(seed)] = {"seed": seed, **ends}
+    return list(found.values())
+
+
+def _data(
+    folder: Path, config: Config, manifest: Mapping[str, Any], files: Files | None
+) -> dict[str, Any]:
+    """Describe the data. Add their files to `files`, if it is not None. Raises `UserError`."""
+    from .. import rng  # here, as above
+    from ..api import Data
+    from ..build.content import data_files, data_place, fingerprint_of
+    from ..build.target import build
+
+    key, place = data_place(config.data)
+    told = {
+        "_target_": config.data.get("_target_"),
+        "fingerprint": manifest.get("fingerprint", {}).get("data"),
+        "files": None,
+        "needs": key,
+        "packed": files is not None,
+        "place": None,
+    }
+    if (sums := folder / "data.sha256").exists():
+        lines = sums.read_text(encoding="utf-8", errors="replace").splitlines()
+        told["files"] = {line[66:]: line[:64] for line in lines}
+    if files is None:
+        return told
+    base, names = data_files(place, config.data.get("cache")) if key else (place, [])
+    if not names:
+        why = f"{shown(place)} has none" if key else "no data.root or data.path names them"
+        raise UserError(f"--data packs the files of the data, but {why}. Leave --data out.")
+    rng.seed_all(rng.make_key(config.seed, rng.Domain.INIT, 0))
+    data = build(config.data, "data", Data, config.allowed_packages)
+    if fingerprint_of(data, config)[0] != told["fingerprint"]:
+        raise UserError(
+            f"The data in {shown(place)} are others than those of the run. Bring the old ones back, or "
+            f"name their place: data.{key}=PATH."
+        )
+    files |= {f"data/{name}": base / name for name in names}
+    is_file = base != place
+    return {
+        **told,
+        "files": checksums(base, names),
+        "place": f"data/{place.name}" if is_file else "data",
+    }
+
+
+def _write(out: Path, files: Files, told: dict[str, Any]) -> None:
+    """Write the archive so that it is whole or absent. Equal files give equal bytes."""
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        with replacing(out) as temporary, open(temporary, "xb") as file:
+            with zipfile.ZipFile(file, "w") as archive:
+                told["files"] = {name: _add(archive, name, files[name]) for name in sorted(files)}
+                _add(archive, "run.json", to_json(told, indent=2).encode(errors="replace"))
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as error:
+        if error.filename not in (None, str(out), str(out.parent)):
+            raise  # a file that cannot be read
+        raise SaveError(
+            f"{shown(out)} cannot be written: {error.strerror or error}. Put this right, or name another "
+            "place: --out FILE."
+        ) from error
+
+
+def _add(archive: zipfile.ZipFile, name: str, content: bytes | Path) -> str:
+    """Add a file to the archive. Return its SHA-256."""
+    info, digest = zipfile.ZipInfo(name), sha256()  # ZipInfo says 1980: equal files, equal bytes
+    is_dense = name.startswith(("checkpoints/", "data/"))  # compressing would gain little
+    info.compress_type = zipfile.ZIP_STORED if is_dense else zipfile.ZIP_DEFLATED
+    info.create_system, info.external_attr = 3, 0o100644 << 16  # a plain file of Unix
+    with open(content, "rb") if isinstance(content, Path) else io.BytesIO(content) as source:
+        info.file_size = source.seek(0, os.SEEK_END)  # it decides on ZIP64
+        source.seek(0)
+        with archive.open(info, "w") as target:
+            while block := source.read(1 << 20):
+                digest.update(block)
+                target.write(block)
+    return digest.hexdigest()
