@@ -28,6 +28,7 @@ For everyone who looks up a command or an option. This page is made from the cod
 | `python train.py resume=auto …` | [goes on](../how-to/resume.md) with the newest run of this config |
 | `python find_lr.py KEY=VALUE …` | [suggests a learning rate](../sweeps-and-lr.md#which-learning-rate) |
 | `torchrun --nproc-per-node=N train.py …` | trains one run on [several processes](../several-gpus.md) |
+| `uvx --from SOURCE ostinato reproduce FILE.run.zip` | [repeats a packed run](../how-to/repeat-a-paper.md) |
 | `uvx --from SOURCE ostinato update` | brings a new version of the template: [updates](../updates.md) |
 
 `train.py` and `find_lr.py` also take `--help`, `-q` (warnings only) and `-v` (debug messages and tracebacks).

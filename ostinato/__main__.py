@@ -1,4 +1,4 @@
-"""The command line: `ostinato update` and `ostinato check`."""
+"""The command line: `ostinato update`, `ostinato check` and `ostinato reproduce`."""
 
 import argparse
 import io
@@ -13,10 +13,12 @@ from .check import Checks
 from .errors import Refused, Stopped
 from .git import GitFailed, check_version, forget_environment
 from .render import ANSWERS
+from .repeat import reproduce
 from .resolved import check_branch
 
 DONE, STOPPED, REFUSED = 0, 1, 2
 UNCHANGED = "The project is unchanged, or `ostinato update --abort` restores it."
+KEPT = "A folder in which training had begun stays: delete it to begin again."
 
 
 def parser() -> argparse.ArgumentParser:
@@ -37,6 +39,20 @@ def parser() -> argparse.ArgumentParser:
         metavar="BRANCH or KEY=VALUE",
         help="the branch of the update, by default the one checked out; config values for the short training",
     )
+    third = commands.add_parser("reproduce", help="repeat packed runs, or check them")
+    third.add_argument("files", nargs="+", metavar="FILE", help="a packed run, NAME.run.zip")
+    third.add_argument("--check", action="store_true", help="train nothing: check that the file agrees with itself")
+    third.add_argument("--trust", action="store_true", help="do not ask before code of the file runs")
+    third.add_argument("--data", metavar="PATH", help="where the data are, if the file does not hold them")
+    third.add_argument("--steps", type=_count, metavar="N", help="train so many steps only")
+    third.add_argument("--from-checkpoint", type=_count, metavar="STEP", help="go on from this packed checkpoint")
+    third.add_argument("--seeds", type=_count, metavar="N", help="if the run differs, train with so many other seeds")
+    third.add_argument("--device", metavar="NAME", help="cpu, cuda, cuda:1 …; default: as the run")
+    where = third.add_mutually_exclusive_group()
+    where.add_argument("--here", action="store_true", help="install nothing: use the active environment")
+    where.add_argument("--python", metavar="PATH", help="install nothing: use the environment of this Python")
+    third.add_argument("--out", metavar="FOLDER", help="the new folder; default: NAME-repeated")
+    third.add_argument("--table", action="store_true", help="end with a table of claimed and repeated values")
     for command in (one, other):
         command.add_argument("--source", metavar="ADDRESS", help="where the template lies now; an update records it")
         command.add_argument("--answers-file", metavar="PATH", default=ANSWERS, help=f"default: {ANSWERS}")
@@ -56,7 +72,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.default_int_handler)
     given = parser().parse_args(arguments)
+    state = KEPT if given.command == "reproduce" else UNCHANGED
     try:
+        if given.command == "reproduce":
+            return reproduce(given)
         check_version()
         forget_environment()
         given.answers_file = os.path.normpath(given.answers_file)
@@ -85,10 +104,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(error, file=sys.stderr)
         return STOPPED
     except (GitFailed, OSError) as error:
-        print(f"{error}. {UNCHANGED}", file=sys.stderr)
+        print(f"{error}. {state}", file=sys.stderr)
         return STOPPED
     except KeyboardInterrupt:
-        print(f"Interrupted. {UNCHANGED}", file=sys.stderr)
+        print(f"Interrupted. {state}", file=sys.stderr)
         return 130
     return DONE
 
@@ -96,6 +115,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _absolute(source: str | None) -> str | None:
     """Return a folder's whole path, so that the project finds it from everywhere. Leave an address as it is."""
     return os.path.abspath(source) if source and os.path.isdir(source) else source
+
+
+def _count(text: str) -> int:
+    if not text.isdigit() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 1 on")
+    return int(text)
 
 
 def _pair(text: str) -> tuple[str, str]:

@@ -85,7 +85,9 @@ def reproduce(options: argparse.Namespace) -> None:
     _find(options)
     from .engine.tools.reproduce import reproduce_run
 
-    reproduce_run(options.run, options.stop_at, **_machine(options))
+    steps, begin = options.steps, options.from_checkpoint
+    about = (options.stop_at, steps, begin, options.report, options.seeds)
+    reproduce_run(options.run, *about, **_machine(options))
 
 
 def pack(options: argparse.Namespace) -> None:
@@ -208,10 +210,18 @@ def _parser() -> argparse.ArgumentParser:
     one.add_argument("--key", metavar="TAG", help="what to draw (default: the monitor)")
     one.add_argument("--tagged", metavar="WORD", help="only runs with this word in their `tags`")
 
-    one = verb(reproduce, "Train a finished run again and compare every logged value and weight.")
+    one = verb(reproduce, "Train a finished run again and compare every logged value and weight. "
+               "FILE.run.zip in the place of RUN: `ostinato reproduce` repeats the file.")  # fmt: skip
     takes_data(one)
     one.add_argument("--stop-at", type=_steps, default=[], metavar="STEP,…",
                      help="stop and resume after these steps, by SIGKILL and SIGTERM in turn")  # fmt: skip
+    one.add_argument("--steps", type=_from(1), metavar="N", help="train only so many steps")
+    one.add_argument("--from-checkpoint", type=_from(1), default=0, metavar="STEP",
+                     help="go on from the run's checkpoint of this step")  # fmt: skip
+    one.add_argument("--report", type=_path, metavar="FOLDER",
+                     help="write a report; if the run differs, measure what rounding does")  # fmt: skip
+    one.add_argument("--seeds", type=_from(1), default=0, metavar="N",
+                     help="for the report of a run that differs: train with so many other seeds")  # fmt: skip
     one.add_argument("--device", help="auto, cpu, cuda, cuda:1 … (default: as the run)")
     one.add_argument("--workers", type=_from(0), help="loader workers (default: as the run)")
     takes_packages(one)
@@ -233,6 +243,22 @@ def _parser() -> argparse.ArgumentParser:
     one.add_argument("--out", type=_path, metavar="FILE",
                      help="a text file for their paths, which data.leave_out reads")  # fmt: skip
     return parser
+
+
+def _repeat_files(arguments: Sequence[str]) -> None:
+    """Become `ostinato reproduce` of the newest template: it needs no project. Raises `UserError`."""
+    from .engine.run.facts import answer, template_address
+
+    source = template_address()
+    if source == "SOURCE":  # a folder of this machine
+        source = answer("_src_path") or source
+    own = ("--python", sys.executable)  # the environment of uvx is another one
+    words = [word for given in arguments for word in (own if given == "--here" else (given,))]
+    try:
+        os.execvp("uvx", ["uvx", "--from", source, "ostinato", *words])
+    except FileNotFoundError:
+        text = "uvx is missing, which repeats a packed run. Install uv: pip install uv."
+        raise UserError(text) from None
 
 
 def _path(text: str) -> Path:
@@ -279,7 +305,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Do what the command line says; return the exit code."""
     try:
         distributed.stay_alone()
-        options = _parser().parse_args(arguments)
+        words = list(sys.argv[1:] if arguments is None else arguments)
+        if words[:1] == ["reproduce"] and any(word.endswith(".run.zip") for word in words):
+            _repeat_files(words)
+        options = _parser().parse_args(words)
         os.chdir(ROOT)
         distributed.explained()(options.work)(options)
     except Exit as error:

@@ -43,7 +43,7 @@ def describe_start(overrides: list[str]) -> dict[str, Any]:
     told = {
         "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
         "overrides": overrides,
-        "template": _answer("_commit"),
+        "template": answer("_commit"),
         "git": git_facts(),
         "environment": environment(),
     }
@@ -84,12 +84,12 @@ def fingerprint_differences(one: Mapping[str, Any], other: Mapping[str, Any]) ->
 
 def template_address() -> str:
     """Return the template's address for `uvx --from`; "SOURCE" if the project knows a folder only."""
-    address = re.sub("^gh:", "https://github.com/", _answer("_src_path") or "")
+    address = re.sub("^gh:", "https://github.com/", answer("_src_path") or "")
     address = re.sub("^gl:", "https://gitlab.com/", address)
     return f"git+{address}" if re.match(r"(https?|ssh)://\S+$", address) else "SOURCE"
 
 
-def _answer(key: str) -> str | None:
+def answer(key: str) -> str | None:
     """Return a line of .copier-answers.yml, which tells from where and when the template is."""
     answers = ROOT / ".copier-answers.yml"
     text = answers.read_text(encoding="utf-8") if answers.is_file() else ""

@@ -1,0 +1,224 @@
+"""The verdict on a repeated run, and its report: `reproduce RUN --report FOLDER`. Without torch."""
+
+import math
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from statistics import stdev
+from typing import Any
+
+from ..errors import UserError
+from ..paths import not_written, write_json, write_whole
+from ..run.folder import read_metrics
+from ..text import say, spread, tell
+from .curves import plot
+from .folders import new_figure, save_figure
+
+IDENTICAL, ROUNDING, DIFFERENT = "identical", "the same within rounding", "different"
+FACTOR = 10
+"""A difference of at most so many times the spread of rounding is rounding. Another machine rounds
+differently in more places than the second repetition."""
+LEAST = 2.0**-23
+"""The least spread, relative to the size of a value: the rounding of one float32."""
+LISTED = 20  # reasons in report.txt; report.json has all
+
+Place = tuple[int, str, int]  # step, tag, and the first step of a training value's window
+Values = Mapping[Place, float]
+
+
+def logged(folder: Path) -> dict[Place, float]:
+    """Return the values of a run by their places, without times."""
+    values, begin = {}, 0
+    for row in read_metrics(folder):
+        step, before = row.pop("step"), begin
+        for key, value in row.items():
+            if key.startswith("train/"):  # a mean, comparable only if it is over the same steps
+                values[step, key, before], begin = value, step
+            elif not key.startswith("time/"):
+                values[step, key, 0] = value
+    return values
+
+
+def distance(one: float, other: float) -> float:
+    """Return how far apart two values are. NaN is 0 from NaN, and infinitely far from a number."""
+    if one == other or (math.isnan(one) and math.isnan(other)):
+        return 0.0
+    return abs(one - other) if math.isfinite(one - other) else math.inf
+
+
+@dataclass
+class Comparison:
+    """A run, and what it gave when it was trained again."""
+
+    claimed: Values
+    repeated: Values
+    results: list[tuple[str, Any, Any]]  # what else differs: name, claimed, repeated
+    monitor: str
+    other: Values | None = None  # of a second repetition, which rounds differently
+
+    @cached_property
+    def places(self) -> list[Place]:
+        return sorted(self.claimed.keys() & self.repeated.keys())
+
+    @cached_property
+    def differing(self) -> list[Place]:
+        return [place for place in self.places if self.apart(place) > 0]
+
+    def apart(self, place: Place) -> float:
+        return distance(self.claimed[place], self.repeated[place])
+
+    def moved(self, place: Place) -> float:
+        """Return how far the second repetition is from the first; 0 if that is no number."""
+        here = self.repeated[place]
+        found = distance(here, (self.other or {}).get(place, here))
+        return found if math.isfinite(found) else 0.0
+
+    @property
+    def is_measured(self) -> bool:
+        """True if the second repetition shows what rounding does."""
+        return any(map(self.moved, self.places))
+
+    @cached_property
+    def spreads(self) -> dict[Place, float]:
+        """How far rounding may have moved each value: the largest move up to its step, of this value or,
+        relative to its size, of a loss. (An accuracy stands still for long, and then jumps.)"""
+        sizes: dict[str, float] = defaultdict(float)
+        for (_, tag, _), value in self.claimed.items():
+            sizes[tag] = max(sizes[tag], abs(value) if math.isfinite(value) else 0.0)
+        of_losses, by_step = LEAST, {}
+        for step, tag, begin in self.places:
+            if "loss" in tag and sizes[tag]:
+                of_losses = max(of_losses, self.moved((step, tag, begin)) / sizes[tag])
+            by_step[step] = of_losses  # the last place of a step decides
+        own: dict[str, float] = defaultdict(float)
+        found = {}
+        for place in self.places:
+            step, tag, _ = place
+            own[tag] = max(own[tag], self.moved(place))
+            found[place] = max(own[tag], by_step[step] * sizes[tag])
+        return found
+
+    def times(self, place: Place) -> float:
+        """Return a difference as a multiple of the spread of rounding."""
+        return self.apart(place) / (self.spreads[place] or 5e-324)
+
+    @cached_property
+    def end(self) -> Place | None:
+        """The place of the last monitored value."""
+        return next((place for place in self.places[::-1] if place[1] == self.monitor), None)
+
+    @property
+    def verdict(self) -> str:
+        if not self.differing:
+            return DIFFERENT if self.results else IDENTICAL
+        largest = FACTOR * self.spreads[self.end] if self.end else 0.0
+        for name, one, again in self.results:
+            is_value = name.startswith(("last", "best")) and None not in (one, again)
+            if "sha256" not in name and not (is_value and distance(one, again) <= largest):
+                return DIFFERENT
+        is_near = all(self.times(place) <= FACTOR for place in self.differing)
+        return ROUNDING if self.is_measured and is_near else DIFFERENT
+
+    @property
+    def first(self) -> str:
+        """The first difference, in words."""
+        if self.differing:
+            step, tag, _ = self.differing[0]
+            return f"different: first at step {step} in {tag}: {self.both(self.differing[0])}."
+        name, one, again = self.results[0]
+        return f"different: {name}: {one!s:.24}, and again {again!s:.24}."
+
+    def both(self, place: Place) -> str:
+        return f"{self.claimed[place]!r}, and again {self.repeated[place]!r}"
+
+    def described(self, place: Place | None) -> dict[str, Any] | None:
+        if place is None:
+            return None
+        values = {"claimed": self.claimed[place], "repeated": self.repeated[place]}
+        times = self.times(place) if self.is_measured else None
+        return {"step": place[0], "tag": place[1], **values, "times_the_spread": times}
+
+
+def write_report(
+    folder: Path, compared: Comparison, about: Mapping[str, Any], seeds: Sequence[float]
+) -> str:
+    """Write report.txt, report.json and report.png. Return the verdict. Raises `SaveError`.
+
+    about: more facts for report.json. seeds: last monitored values of runs that differ in their seed.
+    """
+    worst = max(compared.differing, key=compared.times, default=None)
+    facts = {
+        "verdict": compared.verdict,
+        **about,
+        "compared": len(compared.places),
+        "differing": len(compared.differing),
+        "first_difference": compared.described(next(iter(compared.differing), None)),
+        "largest_difference": compared.described(worst),
+        "end": compared.described(compared.end),
+        "seeds": seeds,
+    }
+    lines = list(_lines(compared, facts, worst))
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        write_whole(folder / "report.txt", "\n".join(lines) + "\n")
+        write_json(folder / "report.json", facts)
+    except OSError as error:
+        raise not_written(folder, error) from error
+    tell(*lines, f"The report: {folder}")
+    try:
+        _draw(compared, folder / "report.png")
+    except UserError as error:  # the report counts without its picture
+        say(str(error))
+    return compared.verdict
+
+
+def _lines(c: Comparison, facts: Mapping[str, Any], worst: Place | None) -> Iterator[str]:
+    begin, end = facts["steps"]
+    yield f"{c.verdict}: steps {begin + 1} to {end} of {facts['run']}"
+    yield f"  trained again in {facts['repetition']}"
+    yield f"  {len(c.differing)} of {len(c.places)} logged values differ, {facts['hashes']} hashes are equal"
+    if c.verdict == IDENTICAL:
+        return
+    yield f"  {c.first}"
+    if worst and c.is_measured:
+        yield f"  That is {c.times(c.differing[0]):.2g} times the spread of rounding up to this step."
+        yield f"  The largest is {c.times(worst):.2g} times, at step {worst[0]} in {worst[1]}: {c.both(worst)}."
+        yield f"  Up to {FACTOR} times is rounding. It was measured with {facts['rounding']}."
+    elif worst:
+        yield f"  What rounding does could not be measured with {facts['rounding']}."
+    if c.end:
+        seeds = facts["seeds"]
+        yield f"  at the end, {c.end[1]} is {c.both(c.end)}"
+        if len(seeds) > 1:
+            side = "within" if c.apart(c.end) <= stdev(seeds) else "beyond"
+            yield f"  That is {side} the deviation over {len(seeds)} seeds: {spread(seeds)}."
+        else:
+            yield "  The deviation over seeds is not known. --seeds 3 trains three more."
+    reasons = facts["reasons"] or ["No reason is known."]
+    yield from (f"  {reason}" for reason in reasons[:LISTED])
+
+
+def _draw(c: Comparison, path: Path) -> None:
+    """Draw the loss and the monitored value of both runs, and how far they are apart."""
+    tags = [
+        tag for tag in dict.fromkeys(("train/loss", c.monitor)) if any(tag in p for p in c.places)
+    ]
+    figure, (*panels, below) = new_figure(8, 3 + 2.3 * len(tags), len(tags) + 1)
+
+    def line(axes: Any, tag: str, value: Any, label: str, style: str) -> None:
+        rows = [{"step": place[0], tag: value(place)} for place in c.places if place[1] == tag]
+        plot(axes, rows, tag, label, 40, color=f"C{tags.index(tag)}", linestyle=style)
+
+    for axes, tag in zip(panels, tags, strict=True):
+        line(axes, tag, c.claimed.get, "claimed", "-")
+        line(axes, tag, c.repeated.get, "repeated", "--")
+        axes.set_ylabel(tag)
+        line(below, tag, c.apart, tag, "-")
+        if c.other is not None:
+            line(below, tag, c.moved, f"{tag}, rounding", ":")
+    if any(place[1] in tags for place in c.differing):
+        below.set_yscale("log")
+    below.set(xlabel="optimizer step", ylabel="distance")
+    save_figure(figure, path)
