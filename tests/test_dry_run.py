@@ -21,7 +21,7 @@ def test_it_shows_a_run_and_leaves_none(train, workspace):
         "CNN, 288,170 parameters",
         "1,297 samples for training, 250 for validation",
         "400 of 64 samples in 2 micro-batches: 20 epochs of 20",
-        "32×1×8×8, 32: loss 2.",
+        "(32×1×8×8, 32): loss 2.",
         "runs/default/dry_run.png",
     ):
         assert text in done.out

@@ -160,7 +160,7 @@ REFUSED = {
     "with log.histograms": (2, "log.histograms=5"),
     "with dry_run=true": (2, "dry_run=true"),
     "the lazy module 'first'": (2, "model.lazy=true"),
-    "the buffer norm.running_mean": (2, "model.norm=batch"),
+    "Each micro-batch changes norm.running_mean": (2, "model.norm=batch"),
     "a schedule-free optimizer": (2, "optimizer=schedulefree.AdamWScheduleFree", "allowed_packages=[schedulefree]"),
 }
 

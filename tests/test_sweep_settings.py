@@ -78,17 +78,20 @@ def test_a_sweep_over_seeds_alone_has_one_setting(reported):
 
 
 def test_two_sweeps_that_began_in_the_same_second_keep_their_runs_apart(engine, tmp_path, monkeypatch):
-    outcomes, schema = engine("run.outcomes"), engine("config.schema")
-    monkeypatch.setattr(outcomes, "RUNS", tmp_path)
-    for folder, override in (("2026_0", "lr=1.0"), ("2026_0-1", "lr=2.0")):
-        run = tmp_path / "default" / folder
-        run.mkdir(parents=True)
-        (run / "manifest.json").write_text(
-            f'{{"status": "finished", "overrides": ["{override}"], "result": {{"steps": 1, "last": {override[3:]}}}}}'
-        )
-    for override, last in (("lr=1.0", 1.0), ("lr=2.0", 2.0)):
-        outcome = outcomes.Outcome([override], 0, "2026_0", schema.Config())
-        assert outcome.result()["last"] == last
+    launch, folder, outcomes = engine("launch"), engine("run.folder"), engine("run.outcomes")
+    monkeypatch.setattr(folder, "RUNS", tmp_path)
+    config = engine("config.schema").Config(monitor_mode="min")
+    monkeypatch.setattr(launch, "to_config", lambda composed: config)
+
+    def work(job):
+        manifest = {"status": "finished", "result": {"steps": 1, "last": float(job.overrides[0][3:])}}
+        job.run = folder.create_run(job.config, manifest, job.folder_name)
+
+    made = [outcomes.Outcome([override], 0, "2026_0") for override in ("lr=1.0", "lr=2.0")]
+    for outcome in made:
+        launch._do(work, None, outcome)
+    assert [outcome.result()["last"] for outcome in made] == [1.0, 2.0]
+    assert len(list((tmp_path / "default").iterdir())) == 2
 
 
 def test_a_grid_over_seeds(train, workspace):

@@ -62,9 +62,8 @@ def _tell(error: Exception, run: Run, config: Config) -> Exit:
         why = "Too many files are open. Raise the limit with ulimit -n 65536, or lower workers."
         return Failed(f"{why} {run.resume_hint}")
     if config.detect_anomaly and "returned nan values" in text:
-        return errors.NotFiniteError(
-            f"{text} The warning above names the line of the forward pass."
-        )
+        where = "The warning above names the line of the forward pass."
+        return errors.NotFiniteError(f"{text} {where}")
     others = distributed.of_others(error)
     told = others or of_device(error) or _of_stored_state(error, run)
     with contextlib.suppress(OSError):

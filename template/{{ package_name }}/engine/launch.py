@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from . import signals
-from .build.sections import check_sections
 from .config import help
 from .config.check import refuse_doubtful_mode
 from .config.compose import compose, read_flags, single_run, to_config
@@ -33,14 +32,14 @@ from .text import say
 __all__ = ["Job", "compose", "launch", "say"]
 
 
-@dataclass(frozen=True)
+@dataclass
 class Job:
     """One run to do: the only one, or one of a sweep."""
 
     config: Config
     overrides: list[str]
     folder_name: str | None  # of a new run in a sweep; None: the time
-    run: Run | None  # to go on with, locked by this process; None: a new run
+    run: Run | None  # to go on with, locked by this process; None: a new run, which `train` makes
 
 
 Work = Callable[[Job], float | None]  # it returns the last monitored value, for a search
@@ -90,7 +89,7 @@ def _lead(work: Work) -> int:
         else:  # a sweep, or what a flag such as --cfg asks for
             from .config.sweep import hydras_main
 
-            hydras_main(job, check_sections, Jobs(outcomes))
+            hydras_main(job, _check_sections, Jobs(outcomes))
     except SystemExit as error:  # of your code, of a flag, or of a sweep with a mistake
         if outcomes:
             raise
@@ -106,8 +105,15 @@ def _lead(work: Work) -> int:
     return STOPPED if STOPPED in codes else max(codes, default=FINISHED)
 
 
+def _check_sections(config: Config) -> None:
+    from .build.target import check_sections  # here: it imports torch
+
+    check_sections(config)
+
+
 def _do(work: Work, composed: Any, outcome: Outcome) -> float | None:
     """Do one job, and write into `outcome` how it ended. Return its last monitored value."""
+    job = None
     try:
         if signals.requested():
             raise Stopped("Stopped before the run began.")
@@ -125,12 +131,15 @@ def _do(work: Work, composed: Any, outcome: Outcome) -> float | None:
         outcome.code = error.code
     except Exception:  # a bug in any code: a sweep goes on with its next job
         traceback.print_exc()
+    finally:
+        if job is not None and job.run is not None:
+            outcome.run = job.run.folder
     return None
 
 
 def _plan(outcome: Outcome, config: Config) -> Job | None:
     """Return the job, with the run that it resumes. None: that run is finished already."""
-    outcome.resumed = folder = find_run(config) if config.resume is not None else None
+    outcome.run = folder = find_run(config) if config.resume is not None else None
     if folder is None:
         refuse_doubtful_mode(config, outcome.overrides)
         return Job(config, outcome.overrides, outcome.folder_name, None)

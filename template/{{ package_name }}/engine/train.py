@@ -26,21 +26,20 @@ from .text import logger
 
 def train(job: Job, loop_type: type[Loop] = Loop) -> float | None:
     """Do a job. Return the last monitored value. Raises `Exit` with the exit code and the reason."""
-    started = time.monotonic()
+    started, is_new = time.monotonic(), job.run is None
     open_log(job.config.log.level)
-    made = job.run
     # A checkpoint holds all weights. The file of `init_from` may be gone.
-    initialise = made is None or not glob("*", root_dir=made.checkpoints)
+    initialise = job.run is None or not glob("*", root_dir=job.run.checkpoints)
     parts = build_parts(job.config, initialise=initialise)
-    check_one_batch(parts, is_new=made is None)
-    if made is None and distributed.is_main():
+    check_one_batch(parts, is_new=is_new)
+    if is_new and distributed.is_main():
         manifest = {**describe_start(job.overrides), "fingerprint": parts.fingerprint}
-        made = create_run(job.config, manifest, job.folder_name, parts.data_sums)
-    run: Run = distributed.from_main(made)
+        job.run = create_run(job.config, manifest, job.folder_name, parts.data_sums)
+    run: Run = distributed.from_main(job.run)
     try:
         with writing(run):
             open_file(run.folder)
-            state = None if job.run is None else restore(parts, run)
+            state = None if is_new else restore(parts, run)
             with recorded(run, job.config), writing(run):
                 loop = loop_type(parts, run, started, state)
                 announce(parts, run, loop.step)

@@ -1,8 +1,6 @@
 """Evaluate each sample of a split once. Call what a task does after steps and validations."""
 
-import copy
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +14,7 @@ from .build.parts import Built, Parts
 from .log.report import Report
 from .log.statistics import Statistics
 from .machine import distributed
-from .machine.device import autocast, ended, to_device
+from .machine.device import autocast, ended, map_tensors, to_device
 from .machine.distributed import is_main
 from .machine.sharding import is_sharded
 from .means import parts_of_whole
@@ -85,21 +83,16 @@ def test_best(parts: Parts, run: Run, report: Report, step: int) -> None:
     if not parts.config.test:
         return
     distributed.from_main(None)  # the main process has written best.pt
-    is_divided = is_sharded(parts.config)
-    path, state = find_weights(run.folder, "best", mapped=is_divided)
-    if is_divided:  # only the main process has looked for damage
+    path, state = find_weights(run.folder, "best", mapped=is_sharded(parts.config))
+    if is_sharded(parts.config):  # only the main process has looked for damage
         path = distributed.from_main(path)
         state = parts.placed({**checkpoint.load(path, mapped=True), "optimizer": {}})
-    weights = state["model"] if state["ema"] is None else state["ema"]
-    # The run's result needs the last weights. A divided model cannot be copied.
-    built = parts if is_divided else replace(parts, model=copy.deepcopy(parts.model))
-    last = {key: value.clone() for key, value in parts.model.state_dict().items() if is_divided}
-    built.load_built({**state, "model": weights})
-    loader = held_out(built, "test")
+    last = map_tensors(torch.clone, parts.model.state_dict())  # the run's result needs them
+    parts.load_built(state, averaged=True)
+    loader = held_out(parts, "test")
     assert loader is not None  # else `check_one_batch` has refused the config
-    values = evaluate_split(built, built.model, loader, state["step"], state["epoch"])
-    if is_divided:
-        parts.model.load_state_dict(last)
+    values = evaluate_split(parts, parts.model, loader, state["step"], state["epoch"])
+    parts.model.load_state_dict(last)
     values = {f"test/{key}": value for key, value in values.items()}
     report.write(step, values)
     run.update_manifest(test={"checkpoint": path.name, "step": state["step"], "values": values})

@@ -2,7 +2,7 @@
 
 import os
 import time
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from functools import partial
 from itertools import chain, groupby, islice
 from operator import attrgetter
@@ -10,18 +10,17 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch.utils.data import DataLoader, Dataset, Subset
+from torch.utils.data import DataLoader, Dataset, Subset, default_collate
 
 from .. import rng, signals
 from ..api import BatchDataset
 from ..config.schema import Config
 from ..errors import UserError
-from ..machine.device import map_tensors, prefetched, to_device
+from ..machine.device import map_tensors, prefetched, shapes, to_device
 from ..machine.distributed import LOCAL_WORLD_SIZE, WORLD_SIZE
 from ..machine.torch_internals import split_rows
 from ..rng import Domain
 from ..text import logger
-from .joining import joined
 from .plan import Batch, Plan
 from .sending import check_sendable, received, sent, starting
 
@@ -90,6 +89,24 @@ class _Reader(Dataset[Any]):
         parts = split_rows(rows, sizes)
         # Some kernels add in another order if memory is not aligned like that of a new tensor.
         return iter([p if p.storage_offset() * p.itemsize % 256 == 0 else p.clone() for p in parts])
+
+
+def joined(samples: list[Any], indices: Sequence[int]) -> Any:
+    """Return the batch that torch makes of samples. Raises `UserError`, which names two of them."""
+    try:
+        return default_collate(samples)
+    except Exception as error:  # torch raises many kinds, and your types may raise any
+        for sample, index in zip(samples, indices, strict=True):
+            try:
+                default_collate([samples[0], sample])
+            except Exception:  # the same error with two samples: this is the one
+                first = f", but sample {indices[0]} is {shapes(samples[0])}"
+                raise UserError(
+                    f"Sample {index} is {shapes(sample)}{first if index != indices[0] else ''}. torch "
+                    "cannot join them into a batch. Let all samples be tensors or numbers of one shape, "
+                    "or give the data a `collate`."
+                ) from error
+        raise
 
 
 def usual_strides(images: torch.Tensor) -> torch.Tensor:

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 from torch.utils.data import get_worker_info
 
 from ..errors import UserError, one_line
-from ..machine.device import map_tensors
+from ..machine.device import tensors_in
 from ..text import logger
 
 _PLACE = "/dev/shm"  # where torch puts shared memory; Docker gives it 64 MiB
@@ -53,10 +53,9 @@ class _Pickled(NamedTuple):
 
 def sent(batch: Any) -> Any:
     """Return a batch as a loader worker sends it. A full shared memory would kill the worker."""
-    worker, sizes = get_worker_info(), list[int]()
-    map_tensors(lambda tensor: sizes.append(tensor.nbytes), batch)
+    worker, size = get_worker_info(), sum(tensor.nbytes for tensor in tensors_in(batch))
     others = 1 if worker is None else worker.num_workers  # all may send at this moment
-    return _Pickled(pickle.dumps(batch)) if (1 + others) * sum(sizes) > _free() else batch
+    return _Pickled(pickle.dumps(batch)) if (1 + others) * size > _free() else batch
 
 
 def received(batch: Any) -> Any:

@@ -25,7 +25,6 @@ from .optimizer_state import stored
 from .parts import Built, Parts, lazy_modules
 from .passes import check_repeats, copied, goes_through, one_pass
 from .target import describe_error
-from .virtual_ranks import same_on_any_number
 
 _ADVICE = "Return Mean(value, n) of engine/api.py, where n is the sum of the weights."
 
@@ -53,8 +52,7 @@ def check_one_batch(parts: Parts, is_new: bool = True) -> None:
             one_pass(tried, smallest, "smallest validation batch", training=False)
     if is_new or WORLD_SIZE > 1:
         first = parts.train.read_here(parts.train.plan.batches(0)[0])
-        same = same_on_any_number(tried.model, tried.loss, parts.config)
-        with same, arrivals(parts.model, parts.arrived):
+        with arrivals(parts.model, parts.arrived):
             one_pass(tried, first, "first training batch")
     if is_new:
         for smallest in _smallest(parts.train):

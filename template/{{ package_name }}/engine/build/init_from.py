@@ -82,9 +82,8 @@ def _renamed(found: Weights, rename: Callable[[str], str], what: str) -> Weights
 def _without_prefix(key: str, own: Collection[str]) -> str:
     """Return `key` without as many prefixes as it takes to be a key of the model, if any do."""
     short = key
-    for _ in range(9):
-        if short not in own and (match := _PREFIX.match(short)):
-            short = short[match.end() :]
+    while short not in own and (match := _PREFIX.match(short)):
+        short = short[match.end() :]
     return short if short in own else key
 
 

@@ -121,9 +121,7 @@ def _matching(pattern: str, names: Collection[str], where: str) -> list[str]:
         raise UserError(f"'{pattern}' is not a regular expression: {error}.") from None
     if found := [name for name in names if expression.search(name)]:
         return found
-    known = [
-        k for name in names for k in accumulate(name.split("."), "{}.{}".format)
-    ]  # modules too
+    known = [k for name in names for k in accumulate(name.split("."), "{}.{}".format)]  # modules
     near = nearest(pattern.strip("*."), known)
     raise UserError(f"The pattern '{pattern}' of {where} matches no parameter.{near}")
 

@@ -74,10 +74,7 @@ class ScheduleFree(Averaged):
 def build_averaged(
     config: Config, model: nn.Module, optimizer: Optimizer, twin: nn.Module | None = None
 ) -> Averaged | None:
-    """Return the weights to evaluate, if they are not those that are trained. Raises `UserError`.
-
-    twin: a copy of `model`, if it cannot be copied any more.
-    """
+    """Return the weights to evaluate, if they are not those that are trained. Raises `UserError`."""
     if is_schedule_free(optimizer) and is_sharded(config):
         raise UserError(f"parallel={config.parallel} does not work with a schedule-free optimizer.")
     if config.ema_decay is None:
@@ -108,9 +105,12 @@ class Built:
         states = {k: o.state_dict() for k, o in owners.items() if hasattr(o, "state_dict")}
         return copy.deepcopy(states)
 
-    def load_built(self, state: Mapping[str, Any]) -> None:
-        """Load the weights and `own_state` of a checkpoint. Raises `UserError`."""
-        load_weights(self.model, state["model"], "model")
+    def load_built(self, state: Mapping[str, Any], averaged: bool = False) -> None:
+        """Load the weights and `own_state` of a checkpoint. Raises `UserError`.
+
+        averaged: take the averaged weights if there are any.
+        """
+        load_weights(self.model, (averaged and state["ema"]) or state["model"], "model")
         load_weights(self.loss, state["loss"], "loss")
         self.load_own_state(state)
 

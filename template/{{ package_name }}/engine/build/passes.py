@@ -19,9 +19,9 @@ from .. import rng
 from ..api import Context, Share, check_scalar, count_share, recording
 from ..config.schema import Config
 from ..errors import DeviceError, Exit, UserError, of_device
-from ..machine.device import autocast, map_tensors, to_device
+from ..machine.device import autocast, map_tensors, shapes, to_device
 from ..machine.distributed import RANK, WORLD_SIZE, from_all
-from ..machine.sharding import buffers_kept, is_sharded
+from ..machine.sharding import is_sharded
 from ..means import value_and_n
 from ..rng import Domain
 from ..text import logger
@@ -65,7 +65,12 @@ def one_pass(
     number = step * parts.train.plan.micro_batches + RANK
     domain = Domain.STEP if training else Domain.VALIDATION
     parts.model.train(training)
-    with _weights_kept(parts), goes_through(parts, batch, what), torch.set_grad_enabled(training):
+    with (
+        _weights_kept(parts),
+        _buffers_kept(parts, training),
+        goes_through(parts, batch, what),
+        torch.set_grad_enabled(training),
+    ):
         if training and parts.mix is not None:
             rng.seed_all(rng.make_key(config.seed, Domain.BATCH, RANK))
             batch = to_device(parts.mix(*batch), device, config.channels_last)
@@ -100,14 +105,40 @@ def one_pass(
 
 
 @contextlib.contextmanager
+def _buffers_kept(parts: Parts, training: bool) -> Iterator[None]:
+    """Refuse a pass that changes buffers where each process or part of a step would have its own."""
+    config, key, owners = parts.config, "parallel", {"": parts.model}
+    if training and config.virtual_ranks is not None:
+        key, owners = "virtual_ranks", {"": parts.model, "loss": parts.loss}
+    elif not is_sharded(config):
+        yield
+        return
+
+    def buffers() -> dict[str, Tensor]:
+        return {n: b for prefix, m in owners.items() for n, b in m.named_buffers(prefix)}
+
+    before = {name: buffer.clone() for name, buffer in buffers().items()}
+    yield
+    moved = [n for n, b in buffers().items() if n not in before or not torch.equal(before[n], b)]
+    sparse = [name for name, m in parts.model.named_modules() if getattr(m, "sparse", 0) is True]
+    told = f"{key}={getattr(config, key)} does not work with this model."
+    if moved:
+        raise UserError(
+            f"{told} Each micro-batch changes {', '.join(moved[:2])}{' …' if moved[2:] else ''}. "
+            f"Use GroupNorm or LayerNorm, or leave {key} out."
+        )
+    if sparse and key == "virtual_ranks":
+        raise UserError(f"{told} {sparse[0]} has sparse gradients. Set sparse=False there.")
+
+
+@contextlib.contextmanager
 def _weights_kept(parts: Parts) -> Iterator[None]:
     """Drop the gradients of the block, and put back weights that it changes, unless they are many."""
     weights = [*parts.model.parameters(), *parts.loss.parameters()]
     is_small = sum(weight.nbytes for weight in weights) < _SMALL
     kept = [weight.detach().clone() for weight in weights if is_small]
     try:
-        with buffers_kept(parts.model) if is_sharded(parts.config) else contextlib.nullcontext():
-            yield
+        yield
     finally:
         for weight in weights:
             weight.grad = None
@@ -136,7 +167,7 @@ def goes_through(built: Built, batch: Any, what: str = "first batch") -> Iterato
         is_told = isinstance(error, Exit | ImportError | NameError) or of_device(error)
         if is_told or built.config.log.level == "debug":
             raise
-        text = f"The model or the task failed on the {what} ({shapes(batch)}): "
+        text = f"The model or the task failed on the {what} {shapes(batch)}: "
         text += describe_error(error)
         if returned and hasattr(returned[0], "logits"):  # as the models of transformers do
             name = type(returned[0]).__name__
@@ -146,16 +177,6 @@ def goes_through(built: Built, batch: Any, what: str = "first batch") -> Iterato
         raise UserError(f"{text} Add -v to see the traceback.") from error
     finally:
         hook.remove()
-
-
-def shapes(batch: Any) -> str:
-    if isinstance(batch, torch.Tensor):
-        return "×".join(map(str, batch.shape)) or "scalar"
-    if isinstance(batch, dict):
-        return ", ".join(f"{k} {shapes(v)}" for k, v in batch.items())
-    if isinstance(batch, list | tuple):
-        return ", ".join(shapes(v) for v in batch)
-    return type(batch).__name__
 
 
 def check_repeats(parts: Parts, tried: Parts, batch: Any, val_batch: Any) -> None:

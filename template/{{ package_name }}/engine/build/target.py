@@ -21,7 +21,7 @@ from torch.utils.data import Dataset
 
 from ..api import Data, Logger, Task
 from ..config.hints import hint
-from ..config.schema import OWN_KEYS
+from ..config.schema import OWN_KEYS, Config
 from ..errors import Exit, UserError, nearest, of_device, one_line
 from ..folds import check_folds
 from ..machine.torch_internals import short_class
@@ -113,6 +113,18 @@ def bind(
             info = f", or add it to the data's `info`, which has {facts}" if facts else ""
             raise UserError(f"{name} needs '{argument}'. Set {key}.{argument}{info}.")
     return target, arguments
+
+
+def check_sections(config: Config) -> None:
+    """Refuse unknown keys and values of a wrong type. Build nothing. Raises `UserError`."""
+    kinds: dict[str, Any] = {"task": Task, "data": Data, "model": nn.Module, "loss": nn.Module}
+    kinds |= {"mix": nn.Module, "optimizer": Optimizer, "scheduler": (Schedule, LRScheduler)}
+    allowed = config.allowed_packages
+    for group, kind in kinds.items():
+        if section := getattr(config, group):
+            target = locate(section["_target_"], f"{group}._target_", allowed)
+            # Before the data are built, nobody knows their facts.
+            bind(section, group, kind, allowed, dict.fromkeys(inspect.signature(target).parameters))
 
 
 def own_keys(target: Any, key: str) -> set[str]:

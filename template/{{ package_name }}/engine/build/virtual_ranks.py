@@ -15,7 +15,6 @@ from torch.distributed import GradBucket
 from torch.futures import Future
 
 from ..config.schema import Config
-from ..errors import UserError
 from ..machine.distributed import WORLD_SIZE
 from ..machine.torch_internals import for_each
 
@@ -131,29 +130,3 @@ def sum_over_processes(branch: Tensor) -> Future[Tensor]:
         return whole[:size]
 
     return work.get_future().then(collect)  # type: ignore[no-any-return]
-
-
-@contextlib.contextmanager
-def same_on_any_number(model: nn.Module, loss: nn.Module, config: Config) -> Iterator[None]:
-    """Refuse a model or a loss whose buffers change in the block, a pass of one batch. Raises
-    `UserError`."""
-    if config.virtual_ranks is None:
-        yield
-        return
-    before = {name: buffer.clone() for name, buffer in _buffers(model, loss).items()}
-    yield
-    after = _buffers(model, loss)
-    moved = [name for name in before if not torch.equal(before[name], after[name])]
-    sparse = [name for name, m in model.named_modules() if getattr(m, "sparse", False) is True]
-    told = f"virtual_ranks={config.virtual_ranks} does not work with this model."
-    if moved:
-        raise UserError(
-            f"{told} Each micro-batch changes {', '.join(moved[:2])}{' …' if moved[2:] else ''}. "
-            "Use GroupNorm or LayerNorm, or leave virtual_ranks out."
-        )
-    if sparse:
-        raise UserError(f"{told} {sparse[0]} has sparse gradients. Set sparse=False there.")
-
-
-def _buffers(model: nn.Module, loss: nn.Module) -> dict[str, Tensor]:
-    return {**dict(model.named_buffers()), **dict(loss.named_buffers(prefix="loss"))}

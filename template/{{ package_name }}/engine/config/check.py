@@ -50,9 +50,7 @@ def from_dict(values: Mapping[str, Any]) -> Config:
     if config.monitor_mode == "auto":
         config.monitor_mode = usual_mode(config.monitor, config.loss) or ""
     if not config.monitor_mode:
-        raise UserError(
-            f"Is a smaller or larger {config.monitor} better? Set monitor_mode=min or max."
-        )
+        raise UserError(f"Is a larger {config.monitor} better? Set monitor_mode=min or max.")
     return config
 
 

@@ -11,7 +11,7 @@ from ..paths import CONFIGS
 from ..text import align, typed
 from .check import RETIRED
 from .compose import composed
-from .hints import hint
+from .hints import choices, hint
 from .schema import GROUPS, OWN_KEYS, RULES, Config, Rule
 from .stored import flat
 
@@ -20,10 +20,7 @@ _BESIDE = re.compile(r"(?m)^ *(\w+):(?: .*)? # (.+)$")  # what it says beside a 
 
 
 def text(arguments: Sequence[str]) -> str:
-    """Return the help of a command line: on each word without a value, else on all keys.
-
-    Raises `UserError`.
-    """
+    """Return the help on each word without a value, else on all keys. Raises `UserError`."""
     from omegaconf import OmegaConf
 
     words = [a for a in arguments if a[:1] != "-"]
@@ -38,25 +35,19 @@ def text(arguments: Sequence[str]) -> str:
         lines += [f"\n{rule.heading}"] if rule.heading else []
         lines += _keys(key, values, rules)
     folders = sorted(path.name for path in CONFIGS.iterdir() if path.is_dir())
-    choices = [f"{folder}: {', '.join(_files(folder))}" for folder in folders]
-    return _read("usage.txt").format(choices="\n".join(choices), keys="\n".join(lines))
+    files = "\n".join(f"{folder}: {', '.join(choices(folder))}" for folder in folders)
+    return _read("usage.txt").format(choices=files, keys="\n".join(lines))
 
 
 def _read(name: str) -> str:
     return Path(__file__).with_name(name).read_text(encoding="utf-8")
 
 
-def _files(folder: str) -> dict[str, str]:
-    """Return the text of each choice in a folder of configs/."""
-    paths = {p.relative_to(CONFIGS / folder): p for p in sorted((CONFIGS / folder).rglob("*.yaml"))}
-    return {k.with_suffix("").as_posix(): p.read_text("utf-8", "replace") for k, p in paths.items()}
-
-
 def _rules(chosen: Mapping[str, Any]) -> dict[str, Rule]:
     """Return the rule of each key. That of a group's key is the comment beside it in its file."""
     rules: dict[str, Rule] = {}
     for group in GROUPS:
-        files, names = _files(group), re.findall(r"[\w/]+", str(chosen.get(group)))  # or several
+        files, names = choices(group), re.findall(r"[\w/]+", str(chosen.get(group)))  # or several
         found = dict(pair for name in names for pair in _BESIDE.findall(files.get(name, "")))
         rules |= {f"{group}.{k}": Rule(m) for k, m in (found | OWN_KEYS.get(group, {})).items()}
     return rules | RULES
@@ -76,7 +67,7 @@ def _about(key: str, values: Mapping[str, Any], rules: Mapping[str, Rule]) -> st
     """Return what is known about a key, a section of keys, or a folder of choices."""
     if key in RETIRED:
         return f"{key} is ignored since release {RETIRED[key].version}. {RETIRED[key].sentence}"
-    files, group = _files(key) if key.isidentifier() else {}, key.partition(".")[0]
+    files, group = choices(key) if key.isidentifier() else {}, key.partition(".")[0]
     said = {choice: (_ABOUT.findall(content) or [""])[0] for choice, content in files.items()}
     lines = [f"  {f'{key}={choice}':<32}  {said[choice]}".rstrip() for choice in files]
     if key in values or key in rules or any(k.startswith(f"{key}.") for k in values):

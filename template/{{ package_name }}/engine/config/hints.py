@@ -65,8 +65,7 @@ def _meant(word: str) -> str:
 def _choices_with(start: str) -> list[tuple[str, str]]:
     """Return the (group, choice) of each file in configs/ that has a line with this start."""
     line = re.compile(rf"^{re.escape(start)}", re.MULTILINE)
-    files = [path for group in GROUPS for path in sorted((CONFIGS / group).glob("*.yaml"))]
-    return [(p.parent.name, p.stem) for p in files if line.search(p.read_text(encoding="utf-8"))]
+    return [(g, choice) for g in GROUPS for choice, text in choices(g).items() if line.search(text)]
 
 
 def refuse_other_spellings(arguments: Sequence[str]) -> None:
@@ -87,9 +86,10 @@ def refuse_other_spellings(arguments: Sequence[str]) -> None:
         raise UserError(f"{said}. {f'Write {meant}={value}.' if is_key else meant}")
 
 
-def choices(group: str) -> list[str]:
-    """Return the names of the files in configs/`group`."""
-    return sorted(path.stem for path in (CONFIGS / group).glob("*.yaml"))
+def choices(group: str) -> dict[str, str]:
+    """Return the text of each file in configs/`group`, by its name without ending."""
+    paths = {p.relative_to(CONFIGS / group): p for p in sorted((CONFIGS / group).rglob("*.yaml"))}
+    return {k.with_suffix("").as_posix(): p.read_text("utf-8", "replace") for k, p in paths.items()}
 
 
 def unknown_choice(group: str, choice: str) -> str:

@@ -70,10 +70,7 @@ def parse_config(text: str, source: str) -> Config:
 
 
 def refuse_aliases(text: str, source: str) -> None:
-    """Refuse YAML that repeats a part by its name: few lines can stand for more than the memory.
-
-    Raises `UserError`.
-    """
+    """Refuse YAML aliases: a few lines can stand for more than the memory. Raises `UserError`."""
     names = {mark: re.findall(rf"[\s:,\[{{][{mark}]([^\s,\]}}]+)", text) for mark in "&*"}
     for name in set(names["&"]).intersection(names["*"]):
         raise UserError(f"{source} repeats '&{name}' as '*{name}'. Write the value in its place.")

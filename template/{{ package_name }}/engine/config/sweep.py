@@ -61,10 +61,7 @@ class _Task:
 
 
 class CheckEveryJob(Callback):
-    """A Hydra callback that refuses a whole sweep if one of its jobs cannot work.
-
-    It also lets go of each job's config.
-    """
+    """Refuses a whole sweep if one of its jobs cannot work. Lets go of each finished job's config."""
 
     check: Callable[[Config], None]
     elsewhere: Any

@@ -25,7 +25,6 @@ SIDE = 256
 
 _DIGEST = 64  # letters
 _JUDGED = 500  # pictures, after which it is clear whether all have room
-_NOTHING: np.ndarray = np.empty(0, np.uint8)
 
 
 class Cache:
@@ -38,18 +37,18 @@ class Cache:
         """count: N, the pictures in the file. rows: int64, the place of each sample among them."""
         self.path, self.digest, self.count = path, digest, count
         self.channels, self.rows = channels, rows
-        self.content = self.sizes = self.ends = _NOTHING
+        self.opened: tuple[np.ndarray, ...] = ()
+        """Once the file is open: its content, the sizes, and where the pixels of each picture end."""
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**vars(self), "content": _NOTHING, "sizes": _NOTHING, "ends": _NOTHING}
+        return {**vars(self), "opened": ()}
 
     def __getitem__(self, index: int) -> np.ndarray:
         """Return the pixels of a sample, uint8 [H, W, channels]."""
-        if not len(self.content) and not self.open():
+        if not self.opened and not self.open():
             raise UserError(f"The cache {self.path} was changed or deleted. Start the run again.")
-        row = int(self.rows[index])
-        begin, end = self.ends[row : row + 2]
-        return np.array(self.content[begin:end]).reshape(*self.sizes[row], self.channels)
+        (content, sizes, ends), row = self.opened, int(self.rows[index])
+        return np.array(content[ends[row] : ends[row + 1]]).reshape(*sizes[row], self.channels)
 
     def open(self) -> bool:
         """Return False if there is no whole file of these pictures."""
@@ -63,8 +62,8 @@ class Cache:
         sizes = content[_DIGEST:start].view(np.int32).reshape(-1, 2)
         ends = np.cumsum([start, *sizes.prod(axis=1, dtype=np.int64) * self.channels])
         if ends[-1] == len(content):
-            self.content, self.sizes, self.ends = content, sizes, ends
-        return len(self.content) > 0
+            self.opened = content, sizes, ends
+        return bool(self.opened)
 
     def write(self, paths: Sequence[str], decoding: Decoding, side: int) -> None:
         """Write the file, unless another process does. Raises `UserError` or `SaveError`."""

@@ -17,8 +17,7 @@ from ..text import logger
 from .arrays import Canvases
 from .cache import SIDE, Cache, cached
 from .finding import Found, by_folders, in_folds, without
-from .looking import look
-from .pictures import Decoding, check_decoding, in_threads
+from .pictures import Decoding, check_decoding, in_threads, look
 from .windows import NO_SAMPLES, PictureData, PictureFiles, Samples, normalisation
 
 

@@ -1,4 +1,4 @@
-"""Read a picture file as pixels."""
+"""Read a picture file as pixels. Look at some: size, channels, range and transparency."""
 
 import contextlib
 import errno
@@ -12,8 +12,8 @@ from PIL import Image, ImageColor, ImageOps
 from ..errors import UserError
 from ..text import logger
 
-JUDGED = 32
-"""So many pictures are decoded to judge a range or a background."""
+_LOOKED_AT = 500  # pictures whose headers decide size and channels
+_JUDGED = 32  # pictures that are decoded to judge a range or a background
 
 _PACKAGE = __name__.split(".")[0]
 
@@ -39,9 +39,7 @@ def check_decoding(range: Any, background: str | None) -> None:
     try:
         ImageColor.getrgb(background or "black")
     except ValueError as error:
-        raise UserError(
-            f"data.background: {error}. Name one, such as white or '#808080'."
-        ) from None
+        raise UserError(f"data.background: {error}. Name one such as white or '#808080'.") from None
 
 
 @contextlib.contextmanager
@@ -148,7 +146,7 @@ def measured(
         )
     if wanted == "auto":
         logger.info(f"Measuring data.range: {len(paths):,} pictures of more than 8 bits")
-    judged = paths if wanted == "auto" else deep[:JUDGED]
+    judged = paths if wanted == "auto" else deep[:_JUDGED]
     extents = np.array([found for found in in_threads(extent, judged) if found] or [(0.0, 1.0)])
     lows, highs = extents.T
     low, high = (lows.min(), highs.max()) if wanted == "auto" else map(float, wanted)
@@ -187,3 +185,64 @@ def _scaled(values: np.ndarray, decoding: Decoding, mode: str) -> np.ndarray:
     low, high = decoding.range
     shares = (np.nan_to_num(values, nan=low) - low) / (high - low)
     return (255 * np.clip(shares, 0, 1)).astype(np.float32)
+
+
+def look(
+    samples: Sequence[str],
+    max_size: int,
+    colour_share: float,
+    wanted: Sequence[float] | str | None,
+    background: str | None,
+    forgiving: bool,
+) -> tuple[int, int, int, list[float] | None]:
+    """Return channels, height, width and range for all pictures, from the headers of some.
+
+    All but the first argument are as `ImageFolder` takes them. Raises `UserError`.
+    """
+    sizes, deep, transparent, colours, cut = [], list[str](), list[str](), 0, 0
+    for index in np.linspace(0, len(samples) - 1, min(len(samples), _LOOKED_AT)).astype(int):
+        path = samples[index]
+        with contextlib.suppress(*[UserError] * forgiving), opened(path) as image:
+            sizes.append(size_of(image))
+            colours += _has_colour(image)
+            cut += not is_deep(image) and ";16" in str([t[3] for t in getattr(image, "tile", ())])
+            deep += [path] if is_deep(image) else []
+            transparent += [path] if is_transparent(image) else []
+    middle = np.median(np.array(sizes or [(1, 1)]), axis=0)
+    middle *= min(1.0, max_size / middle.max())
+    has_colour = colours > 0 and colours >= colour_share * len(sizes)
+    if colours and not has_colour:
+        logger.warning(
+            f"{colours} of {len(sizes)} pictures have colour. They become grey, like the others. "
+            "data.channels=3 keeps colours."
+        )
+    if cut:
+        logger.warning(
+            f"{cut} of {len(sizes)} pictures have colours of 16 bits, of which Pillow reads the upper 8. "
+            "Save each colour as a grey picture to keep all bits."
+        )
+    if transparent and not forgiving:
+        _judge_background(transparent[:_JUDGED], background or "black")
+    found = None if wanted is None or forgiving else measured(samples, deep, wanted)
+    return 3 if has_colour else 1, max(1, round(middle[0])), max(1, round(middle[1])), found
+
+
+def _has_colour(image: Image.Image) -> bool:
+    if image.mode in ("P", "PA"):
+        palette = np.array(image.getpalette("RGB") or [0, 0, 0]).reshape(-1, 3)
+        return bool((palette != palette[:, :1]).any())
+    return image.mode not in ("1", "L", "LA", "La", "F") and not image.mode.startswith("I")
+
+
+def _judge_background(paths: Sequence[str], background: str) -> None:
+    """Warn if transparent pictures become one colour."""
+    decoding = Decoding(background=background)
+    ranges: list[Any] = [covering(path, 3, 64, 64, decoding).getextrema() for path in paths]
+    flat = [
+        p for p, own in zip(paths, ranges, strict=True) if all(low == high for low, high in own)
+    ]
+    if flat:
+        logger.warning(
+            f"{len(flat)} of {len(paths)} transparent pictures become one colour, such as {flat[0]}. "
+            f"Set another colour than data.background={background}."
+        )

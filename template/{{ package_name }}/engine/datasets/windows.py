@@ -30,9 +30,7 @@ class Samples(Sequence[str]):
         ends = np.cumsum([0, *map(len, encoded)], dtype=np.int64)
         small = ends[-1] < 1 << 31
         self.folder, self.labels = folder, labels
-        self.text = torch.frombuffer(
-            bytearray(b"".join(encoded)) or bytearray(1), dtype=torch.uint8
-        )
+        self.text = torch.frombuffer(bytearray(b"".join(encoded) or b"\0"), dtype=torch.uint8)
         self.ends = torch.from_numpy(ends.astype(np.int32) if small else ends)
 
     def __len__(self) -> int:
@@ -134,10 +132,7 @@ class Windows(Dataset[Any]):
 
 
 class PictureFiles(Windows):
-    """Pictures that loader workers read from files, each time a batch needs them.
-
-    A picture is scaled to cover height × width, and cut.
-    """
+    """Pictures that loader workers read from files, scale to cover height × width, and cut."""
 
     in_workers: bool = True
     interpolation = "bilinear"

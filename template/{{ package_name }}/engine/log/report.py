@@ -175,10 +175,7 @@ class Eta:
 
 
 def due(first: int, last: int, periods: Periods) -> int:
-    """Count the multiples of at most two periods in [first, last]. `last` always counts.
-
-    The period 0 means never.
-    """
+    """Count the multiples of one or two periods (0: never) in [first, last]. `last` counts, too."""
     periods = [period for period in periods if period]
 
     def before(step: int) -> int:

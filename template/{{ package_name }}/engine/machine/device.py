@@ -106,6 +106,23 @@ def map_tensors(function: Callable[[Any], Any], batch: Any, kind: type = torch.T
     return batch
 
 
+def tensors_in(values: Any) -> list[torch.Tensor]:
+    """Return the tensors in nested values, in order."""
+    found: list[torch.Tensor] = []
+    map_tensors(found.append, values)
+    return found
+
+
+def shapes(value: Any) -> str:
+    """Return the shapes and types in a sample or a batch, such as "(3×8×8, int)"."""
+    if isinstance(value, Mapping):
+        return "{" + ", ".join(f"{key}: {shapes(entry)}" for key, entry in value.items()) + "}"
+    if isinstance(value, list | tuple):
+        return f"({', '.join(map(shapes, value))})"
+    shape = getattr(value, "shape", None)
+    return "×".join(map(str, shape)) if isinstance(shape, tuple) and shape else type(value).__name__
+
+
 def to_device(batch: Any, device: torch.device, channels_last: bool = False) -> Any:
     """Move the tensors of a batch. `channels_last`: lay out those with four dimensions as NHWC."""
     if device.type == "cpu" and not channels_last:

@@ -119,10 +119,7 @@ def own_gpu() -> int | None:
 
 @explained()
 def start(seconds: float | None = None) -> None:
-    """Join the other processes: NCCL between GPUs, gloo between CPUs. Raises `UserError`.
-
-    seconds: how long to wait for them.
-    """
+    """Join the others within `seconds`: NCCL between GPUs, gloo between CPUs. Raises `UserError`."""
     global _hosts, _voters, _dist
     if WORLD_SIZE == 1 or _hosts is not None:
         return
@@ -161,10 +158,8 @@ def _refuse_separate_disks() -> None:
             RUNS.rmdir()  # unless it holds runs
     blind = [host for sees, host in seen if not sees]
     if blind and seen[0][0]:
-        told = (
-            f"The host {blind[0]} does not see {shown(RUNS)}/ of {seen[0][1]}. Put the project on"
-        )
-        raise UserError(f"{told} a file system that all hosts share.")
+        told = f"The host {blind[0]} does not see {shown(RUNS)}/ of {seen[0][1]}."
+        raise UserError(f"{told} Put the project on a file system that all hosts share.")
 
 
 def is_awaited() -> bool:

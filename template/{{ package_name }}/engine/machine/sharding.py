@@ -3,10 +3,9 @@
 FSDP2 turns parameters into DTensors. All else takes `local` parts, or `whole` tensors.
 """
 
-import contextlib
 import copy
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from functools import cache
 from typing import Any
 
@@ -80,9 +79,7 @@ def shard(
     name = config.parallel
     held = Counter(id(p) for module in (model, loss) for p in set(module.parameters()))
     if held and max(held.values()) > 1:
-        raise UserError(
-            f"parallel={name} does not work with a loss that shares weights with the model."
-        )
+        raise UserError(f"parallel={name} does not work with weights that loss and model share.")
     twin = None if config.ema_decay is None else copy.deepcopy(model)
     mesh = mesh_of(name, device.type)
     policy = MixedPrecisionPolicy()
@@ -122,28 +119,9 @@ def blocks(model: nn.Module) -> list[nn.Module]:
                 search(child)
 
     search(model)
-    found = list(dict.fromkeys(found))
-    own = [{id(p) for p in block.parameters()} for block in found]
-    places = Counter(
-        id(p) for m in model.modules() for p in dict.fromkeys(m.parameters(recurse=False))
-    )
-    return [
-        b for b, ids in zip(found, own, strict=True) if ids and all(places[i] == 1 for i in ids)
-    ]
-
-
-@contextlib.contextmanager
-def buffers_kept(model: nn.Module) -> Iterator[None]:
-    """Refuse buffers that a step changes: each process would have its own. Raises `UserError`."""
-    before = {name: buffer.clone() for name, buffer in model.named_buffers()}
-    yield
-    for name, buffer in model.named_buffers():
-        old = before.get(name)
-        if old is None or old.shape != buffer.shape or not torch.equal(old, buffer):
-            raise UserError(
-                f"A step changes the buffer {name}, which each process would change in another way, as "
-                "the running statistics of batch norm. Use group norm, or parallel=ddp."
-            )
+    places = Counter(id(p) for m in model.modules() for p in dict.fromkeys(m.parameters(False)))
+    own = {block: [places[id(p)] for p in block.parameters()] for block in found}
+    return [block for block, counts in own.items() if counts and max(counts) == 1]
 
 
 def staged(tensor: Tensor, copied: Tensor) -> Tensor:
@@ -178,9 +156,8 @@ def divided(
         fits = isinstance(twin, DTensor) and twin.shape == tensor.shape
         if not tensor.is_meta and not fits and (place[0] != "optimizer" or tensor.ndim == 0):
             return tensor  # such as a buffer, or a count of steps
-        placements = (
-            twin.placements if isinstance(twin, DTensor) and fits else replicated
-        )  # such as a factored moment
+        # Such as a factored moment is whole in each process.
+        placements = twin.placements if isinstance(twin, DTensor) and fits else replicated
         if not tensor.is_meta:
             return distribute_tensor(tensor.to(device), mesh, placements, src_data_rank=None)
         found = unread["/".join(place)] = zeros(

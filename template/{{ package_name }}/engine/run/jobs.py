@@ -86,7 +86,7 @@ class Jobs:
             outcome = Outcome(note["overrides"], number, self.folder.parent.name)
             outcome.code = note.get("code", FAILED)
             if is_run(run := ROOT / note.get("run", "")):
-                outcome.config, outcome.resumed = read_config(run), run
+                outcome.config, outcome.run = read_config(run), run
             self.outcomes.append(outcome)
 
     def __call__(self, composed: Any) -> float | None:
@@ -101,7 +101,7 @@ class Jobs:
         more = [f"hydra.sweep.dir={_quoted(sweep)}", f"hydra.job.num={number}", "hydra.mode=RUN"]
         if config.resume is None and note.exists() and is_run(run):  # a cluster starts it again
             more.append(f"resume={_quoted(run)}")
-        outcome, heard = Outcome(overrides, number, resumed=run), list[int]()
+        outcome, heard = Outcome(overrides, number, run=run), list[int]()
         self._write(note, outcome)
         own: dict[int, Any] = {
             n: signal.signal(n, lambda n, _: heard.append(n)) for n in signals.SIGNALS
@@ -112,7 +112,7 @@ class Jobs:
         if config.resume is not None:
             # The job has told which run it is, or that there is none.
             with contextlib.suppress(UserError), contextlib.redirect_stderr(io.StringIO()):
-                run = outcome.resumed = find_run(config) or run
+                run = outcome.run = find_run(config) or run
         self._write(note, outcome)
         for asked in heard if outcome.code == STOPPED else ():
             if asked in (signal.SIGUSR1, signal.SIGUSR2) and callable(again := own[asked]):
@@ -123,7 +123,7 @@ class Jobs:
 
     def _write(self, note: Path, outcome: Outcome) -> None:
         if os.environ.get("SLURM_PROCID", "0") == "0":  # the first process of the job
-            told = {"run": outcome.resumed, "overrides": outcome.overrides, "code": outcome.code}
+            told = {"run": outcome.run, "overrides": outcome.overrides, "code": outcome.code}
             write_json(note, told)
 
     def _run(self, command: list[str], device: str, heard: list[int]) -> int:

@@ -9,7 +9,7 @@ from typing import Any
 
 from ..config.schema import Config
 from ..errors import FAILED, FINISHED, MISTAKE, STOPPED
-from ..paths import RUNS, shown
+from ..paths import shown
 from ..text import align, spread, tell
 from .folder import Run, read_metrics
 
@@ -20,34 +20,23 @@ class Outcome:
     number: int = 0
     folder_name: str | None = None  # of a new run in a sweep
     config: Config | None = None
-    resumed: Path | None = None  # the folder of the run, if the job did not begin it
+    run: Path | None = None  # once it has one
     code: int = FAILED
 
     def result(self) -> dict[str, Any]:
         """Return `status`; with a run also `run`, and its result: `steps`, `best`, `last` …"""
-        folder = self.resumed
-        if folder is None and self.config is not None:
-            own = RUNS / self.config.name / str(self.folder_name)
-            # Another sweep may have begun in the same second.
-            folders = [p for p in (*own.parent.glob(f"{own.name}-*"), own) if p.is_dir()]
-            folder = next((p for p in folders if self._began(p)), None)
-        if folder is None:
+        if self.run is None:
             ended = {FINISHED: "finished", MISTAKE: "mistake", STOPPED: "stopped"}
             return {"status": ended.get(self.code, "failed")}
-        manifest = Run(folder, None).manifest()
+        manifest = Run(self.run, None).manifest()
         result = manifest.get("result") or {}
         if result.get("last", 0) is None:  # of a run without a validation, or NaN
-            rows = read_metrics(folder)
+            rows = read_metrics(self.run)
             result["last"] = next((r[m] for r in rows[::-1] if (m := result["monitor"]) in r), None)
         result = {k: v for k, v in result.items() if v is not None}
         is_lost = manifest["status"] == "running" and self.code == FAILED
         status = "killed" if is_lost or self.code > 128 else manifest["status"]
-        return {"status": status, "run": shown(folder), **result}
-
-    def _began(self, folder: Path) -> bool:
-        from .facts import without_secrets  # here: a start does not need it
-
-        return Run(folder, None).manifest().get("overrides") == without_secrets(self.overrides)
+        return {"status": status, "run": shown(self.run), **result}
 
 
 def is_repeat(key: str) -> bool:
@@ -72,10 +61,8 @@ def report(outcomes: Sequence[Outcome]) -> None:
     if not any("run" in result for _, result in rows):
         return
     shared = set.intersection(*(set(outcome.overrides) for outcome in outcomes))
-    judged = [
-        (o.config.monitor, o.config.monitor_mode) for o, r in rows if o.config and "best" in r
-    ]
-    monitor, mode = judged[0] if len(set(judged)) == 1 else ("", "")
+    judged = {(c.monitor, c.monitor_mode) for o, r in rows if (c := o.config) and "best" in r}
+    monitor, mode = judged.pop() if len(judged) == 1 else ("", "")
     sign = -1 if mode == "max" else 1
     if monitor:
         rows.sort(key=lambda row: sign * row[1]["best"] if "best" in row[1] else math.inf)

@@ -10,20 +10,10 @@ from ..errors import Failed, UserError
 from ..machine import distributed
 from ..paths import delete_temporary_files, shown, write_whole
 from ..text import logger, say
-from . import checkpoint
+from . import checkpoint, names
 from .facts import fingerprint_differences, timestamp
 from .folder import Run
-from .names import (
-    BEST,
-    SHARDED_BEST,
-    Damaged,
-    Unusable,
-    bests,
-    is_one,
-    link_best,
-    newest_first,
-    path_of,
-)
+from .names import BEST, SHARDED_BEST, Damaged, Unusable, bests, newest_first
 
 
 def find_checkpoint(run: Run, stored: Config, mapped: bool = False) -> dict[str, Any] | None:
@@ -43,7 +33,7 @@ def find_checkpoint(run: Run, stored: Config, mapped: bool = False) -> dict[str,
         found = first_usable(paths, _pass_over, stored, mapped)
         if found is not None:
             if found[1].get("is_best") and found[0].name != SHARDED_BEST:  # a kill before the link
-                link_best(found[0])
+                names.link_best(found[0])
             # It may be the file that was just read.
             has_best = any(best.samefile(found[0]) for best in bests(folder)) or bool(
                 first_usable(bests(folder), _pass_over, stored, mapped=True)
@@ -78,7 +68,7 @@ def first_usable(
                 _check_origin(path, state, config)
             step = state["step"]
             is_named = path.name.startswith("step-")
-            if step < 0 or (is_named and path.stem != path_of(path.parent, step).stem):
+            if step < 0 or (is_named and path.stem != names.path_of(path.parent, step).stem):
                 raise Unusable(path, f"says that it is of step {step}")
             return path, state
         except Unusable as error:
@@ -93,11 +83,11 @@ def find_weights(folder: Path, which: str, mapped: bool = False) -> tuple[Path, 
     checkpoints = folder / "checkpoints"
     numbered, best = newest_first(checkpoints), bests(checkpoints)
     known = {"best": [*best, *numbered], "last": [*numbered, *best]}
-    files = (path for path in (Path(which), checkpoints / which) if is_one(path))
+    files = (path for path in (Path(which), checkpoints / which) if names.is_one(path))
     paths = known[which] if which in known else list(files)[:1]
     if not paths:
-        names = ", ".join(path.name for path in (*best, *numbered))
-        advice = f"Name one of {names}." if names else "Train until the run has saved one."
+        others = ", ".join(path.name for path in (*best, *numbered))
+        advice = f"Name one of {others}." if others else "Train until the run has saved one."
         raise UserError(f"There is no checkpoint '{which}' in {shown(folder)}. {advice}")
     if which == "best" and not best:
         say(f"The run has no {BEST} because it was not validated yet. {paths[0].name} is used.")
@@ -128,10 +118,8 @@ def _check_origin(path: Path, state: dict[str, Any], config: Config) -> None:
 
 def _pass_over(error: Unusable) -> None:
     logger.warning(f"{error}. It is not used.")
-    if isinstance(error, Damaged) or error.path.name in (
-        BEST,
-        SHARDED_BEST,
-    ):  # the next best one needs its name
+    needs_name = error.path.name in (BEST, SHARDED_BEST)  # the next best one
+    if needs_name or isinstance(error, Damaged):
         error.path.rename(error.path.with_name(f"{error.path.name}.damaged"))
 
 

@@ -84,9 +84,8 @@ def damage(folder: Path, files: Mapping[str, str]) -> str | None:
         if os.path.basename(name) != name or not (folder / name).is_file():
             return f"its file {name} is missing"
     now = checksums(folder, files)
-    return next(
-        (f"the checksum of {name} is wrong" for name in files if now[name] != files[name]), None
-    )
+    wrong = [name for name in files if now[name] != files[name]]
+    return f"the checksum of {wrong[0]} is wrong" if wrong else None
 
 
 def read_parts(folder: Path, tensors: dict[str, Tensor], files: Iterable[str]) -> None:

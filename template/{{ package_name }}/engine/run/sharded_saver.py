@@ -12,7 +12,7 @@ from torch.distributed.checkpoint import CheckpointException
 
 from ..errors import Failed, one_line
 from ..machine import distributed
-from ..machine.device import map_tensors
+from ..machine.device import tensors_in
 from ..machine.distributed import is_main
 from ..paths import not_written, remove
 from . import checkpoint
@@ -56,9 +56,7 @@ class ShardedSaver(Saver):
                 if is_main():
                     shutil.rmtree(hidden, ignore_errors=True)
         except OSError as error:
-            needed: list[int] = []
-            map_tensors(lambda tensor: needed.append(tensor.nbytes), state)
-            self._failed = not_written(path, error, sum(needed))
+            self._failed = not_written(path, error, sum(t.nbytes for t in tensors_in(state)))
         except Exception as error:  # nobody would see it in a thread
             self._failed = error
 

@@ -47,9 +47,7 @@ class Summary:
         self.weights = (result.get("ema_sha256") or result.get("weights_sha256") or "")[:12]
 
 
-def compare_runs(
-    folders: Sequence[Path], out: Path, tag: str | None, word: str | None = None
-) -> None:
+def compare_runs(folders: Sequence[Path], out: Path, tag: str | None, word: str | None) -> None:
     """Print a table and the means over seeds; draw the curves. Raises `UserError`.
 
     tag: what to draw; None: the monitored value. word: only runs that have it among their `tags`.

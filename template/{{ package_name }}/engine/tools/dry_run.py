@@ -15,12 +15,12 @@ from ..build.first_batch import check_one_batch
 from ..build.optimizer import group_table
 from ..build.optimizer_state import stored
 from ..build.parts import Parts
-from ..build.passes import goes_through, refuse_difference, shapes
+from ..build.passes import goes_through, refuse_difference
 from ..launch import Job
 from ..log.announce import other_pictures
 from ..log.console import open_log
 from ..loop import Steps
-from ..machine.device import map_tensors
+from ..machine.device import map_tensors, shapes
 from ..machine.distributed import is_main
 from ..paths import ROOT, RUNS
 from ..setup import build_parts

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from ..build.parts import Built
 from ..build.target import describe_error
 from ..errors import Failed, UserError
-from ..machine.device import map_tensors, to_device
+from ..machine.device import tensors_in, to_device
 from ..paths import shown, to_json
 from ..setup import held_out
 from ..text import tell
@@ -166,12 +166,6 @@ def check_formats(formats: Sequence[str]) -> None:
         packages = FORMATS[name][1]
         if not all(map(importlib.util.find_spec, packages)):
             raise UserError(f"{name} needs packages. Install them: uv add {' '.join(packages)}")
-
-
-def tensors_in(values: Any) -> list[Tensor]:
-    found: list[Tensor] = []
-    map_tensors(found.append, values)
-    return found
 
 
 def samples_in(arguments: Arguments) -> int:

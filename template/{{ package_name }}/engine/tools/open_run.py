@@ -59,11 +59,10 @@ def open_run(folder: Path, which: str = "best", **replaced: Any) -> Opened:
     if config.precision in ("tf32", "fp16") and choose_device(config.device).type == "cpu":
         config = replace(config, precision="fp32")
     built = build_model(config, state.get("info") or None)
-    averaged = state["ema"] is not None
-    built.load_built({**state, "model": state["ema"] if averaged else state["model"]})
+    built.load_built(state, averaged=True)
     built.model.eval().requires_grad_(False)
-    fingerprint = state["fingerprint"]["data"]
-    return Opened(folder, path, built, state["step"], state["epoch"], averaged, fingerprint)
+    facts = state["step"], state["epoch"], state["ema"] is not None, state["fingerprint"]["data"]
+    return Opened(folder, path, built, *facts)
 
 
 def load_run(

@@ -86,10 +86,7 @@ def predictions(run: Opened, files: Sequence[str], size: int | None) -> Iterator
 def with_pictures(
     rows: Iterable[Mapping[str, Any]], folder: Path | None
 ) -> Iterator[dict[str, Any]]:
-    """Write tensors [H, W] in rows as PNG files into `folder` and replace them by their paths.
-
-    Without a folder, leave them out.
-    """
+    """Write tensors [H, W] in rows as PNG files, and put their paths there. No folder: drop them."""
     names = Counter[str]()
     for row in rows:
         plain: dict[str, Any] = {}
