@@ -137,13 +137,11 @@ def checked_state(built: Built) -> dict[str, Any]:
 
 def materialise(built: Built, loader: Loader) -> None:
     """Send the first batch through lazy modules: they learn their shapes. Raises `UserError`."""
-    if not lazy_modules(built):
+    if not (names := lazy_modules(built)):
         return
     if is_sharded(built.config):
-        raise UserError(
-            f"parallel={built.config.parallel} does not work with the lazy module "
-            f"'{lazy_modules(built)[0]}'. Give it its sizes."
-        )
+        told = f"parallel={built.config.parallel} does not work with the lazy module '{names[0]}'."
+        raise UserError(f"{told} Give it its sizes.")
     batch = to_device(loader.first(), built.device, built.config.channels_last)
     ctx = Context(0, 1, training=True, device=built.device)
     rng.seed_all(rng.make_key(built.config.seed, Domain.INIT, 5))

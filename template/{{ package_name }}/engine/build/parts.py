@@ -252,13 +252,6 @@ class Parts(Built):
         for q in self.parameters.values():
             q.grad = None if q.grad is None else q.grad.clone()
 
-    def open_loggers(self, folder: Path, next_step: int) -> list[Logger]:
-        """Open the config's loggers in the run folder. `next_step`: the first step to be logged."""
-        offered = {"folder": folder, "next_step": next_step}
-        allowed = self.config.allowed_packages
-        sections = self.config.logger.items()
-        return [build(section, f"logger.{k}", Logger, allowed, offered) for k, section in sections]
-
 
 def check_loggers(config: Config) -> None:
     """Refuse loggers that cannot work, before there is a run folder. Raises `UserError`."""

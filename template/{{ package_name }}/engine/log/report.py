@@ -16,6 +16,7 @@ from torch.profiler import profile, schedule
 
 from ..api import Logger
 from ..build.parts import Parts
+from ..build.target import build
 from ..machine.distributed import is_main
 from ..paths import shown, to_json
 from ..run.folder import open_metrics
@@ -44,7 +45,9 @@ class Report:
         self.eta = Eta(done, self.total_steps, intervals, validation_steps)
         if is_main():
             self.metrics = open_metrics(folder, done, validates_again)
-            self.loggers = parts.open_loggers(folder, done + 1)
+            sections, allowed = parts.config.logger.items(), parts.config.allowed_packages
+            offered = {"folder": folder, "next_step": done + 1}
+            self.loggers = [build(s, f"logger.{k}", Logger, allowed, offered) for k, s in sections]
         is_shown = is_main() and parts.config.log.level in ("debug", "info")
         self.bar = progress_bar(self.total_steps, done, is_shown)
         self.logged_at, self.logged_step = self.eta.training(), done

@@ -63,7 +63,7 @@ class MLflow(Logger):
             history = {tag: client.get_metric_history(self.run_id, tag) for tag in tags}
         except (MlflowException, OSError, ValueError) as error:
             raise UserError(f"logger=mlflow cannot begin at {uri}: {error}") from error
-        self.logged = {tag: max(metric.step for metric in history[tag]) for tag in tags}
+        self.logged = {tag: max(metric.step for metric in own) for tag, own in history.items()}
         """The last step of each tag: MLflow cannot drop what a killed process has logged."""
 
     def scalars(self, step: int, values: Mapping[str, float]) -> None:

@@ -104,11 +104,8 @@ def opened(folder: Path, state: dict[str, Any], mapped: bool) -> dict[str, Any]:
     if is_main() and (why := damage(folder, state["files"])) is not None:  # for all processes
         raise Damaged(folder, f"is damaged: {why}")
     state["folder"] = str(folder)
-    return state if mapped else filled(folder, state)
-
-
-def filled(folder: Path, state: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the state of a checkpoint with all its tensors, on the CPU."""
+    if mapped:
+        return state
     tensors: dict[str, Tensor] = {}
 
     def empty(tensor: Tensor, *place: str) -> Tensor:
