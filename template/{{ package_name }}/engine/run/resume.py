@@ -34,10 +34,9 @@ def find_checkpoint(run: Run, stored: Config, mapped: bool = False) -> dict[str,
         if found is not None:
             if found[1].get("is_best") and found[0].name != SHARDED_BEST:  # a kill before the link
                 names.link_best(found[0])
-            # It may be the file that was just read.
-            has_best = any(best.samefile(found[0]) for best in bests(folder)) or bool(
-                first_usable(bests(folder), _pass_over, stored, mapped=True)
-            )
+            best = bests(folder)
+            was_read = any(path.samefile(found[0]) for path in best)  # it is the same file
+            has_best = was_read or bool(first_usable(best, _pass_over, stored, mapped=True))
     path, has_any, has_best = distributed.from_main((found and found[0], has_any, has_best))
     if path is None and has_any:
         where = f"{run.shown}/checkpoints"
