@@ -20,9 +20,8 @@ CHECKPOINT, MANIFEST = yaml.safe_load(
 ).values()
 
 LEFT_OUT = "[left out: looks like a secret]"
-_NAME = (
-    r"(?<![\w-])[\w-]*(?:api_?key|access_?key|private_?key|secret|token(?!i[sz])|passw(?:or)?d|"
-    r"credential)[\w-]*"
+_NAME = (  # not what stands before it: a search would try each letter of a long word
+    r"(?:api_?key|access_?key|private_?key|secret|token(?!i[sz])|passw(?:or)?d|credential)[\w-]*"
 )
 _FORMS = (
     # name = "value", "name": 'value'

@@ -14,7 +14,7 @@ from ..paths import ROOT
 from ..text import logger
 
 LARGEST, MOST = 1 << 20, 2_000  # bytes of a source file, number of files
-_SMALL = 1 << 16  # bytes of an untracked file that a manifest holds; together at most LARGEST
+_SMALL, _ROOM = 1 << 16, 1 << 18  # bytes of an untracked file in a manifest, and of all of them
 _AT_TOP = {"runs", "data", "outputs", "multirun", "wandb", "mlruns", "build", "dist"}
 _NO_SOURCE = re.compile(r"runs/|\.venv/|.*\.run\.zip$")
 _SKIPPED = re.compile(
@@ -37,7 +37,7 @@ def git_facts() -> dict[str, Any] | None:
     if commit is None or diff is None:
         return None
     remote = (git("ls-remote", "--get-url") or b"").decode(errors="replace").strip()
-    untracked, room = dict[str, str](), LARGEST
+    untracked, room = dict[str, str](), _ROOM
     for path in _named_by_git("--others"):
         content = read_source(path)
         if content is not None and len(content) <= min(room, _SMALL):

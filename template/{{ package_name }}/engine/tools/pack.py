@@ -71,8 +71,7 @@ def pack_run(
     _write(out, files, told)
     tell(
         f"{shown(out)}: {out.stat().st_size / 2**20:.1f} MiB, {len(source)} source files, "
-        f"{f'{len(checkpoints)} checkpoints' if with_weights else 'no weights'}, "
-        f"{'the' if with_data else 'no'} data."
+        f"{'the' if with_weights else 'no'} weights, {'the' if with_data else 'no'} data."
     )
     for path, why in left_out.items():
         say(f"{path} {why}.")
