@@ -39,6 +39,8 @@ def home(project, server, tmp_path_factory) -> Path:
     (home / "digits/new.py").write_text("# new: é\n")
     (home / ".env").write_text("A=1\n")
     (home / "link.py").symlink_to("/etc/hostname")
+    (home / "uv.lock").write_text("# a lock that git ignores\n")
+    (home / ".git/info/exclude").write_text("uv.lock\n")
     env = {"OMP_NUM_THREADS": "1", "PYTHONHASHSEED": "0", "HOME_SECRET": "abc"}
     assert server.run(home / "train.py", *QUICK, **env).code == 0
     return home
@@ -87,7 +89,7 @@ def test_the_record_of_the_environment(home):
 
 def test_the_source_of_packages(engine, tmp_path, monkeypatch):
     for name, told in {
-        "From_Git-1.0": {"url": "https://x.org/y", "vcs_info": {"vcs": "git", "commit_id": "abc"}},
+        "From_Git-1.0": {"url": "https://me:key@x.org/y", "vcs_info": {"vcs": "git", "commit_id": "abc"}},
         "a.folder-2.0": {"url": "file:///home/me/y", "dir_info": {"editable": True}},
         "an_index-3.0+cpu": None,
         "broken-4.0": "no JSON",
@@ -111,7 +113,7 @@ def test_the_record_of_the_source(home):
     assert told["git"]["untracked"] == {"digits/new.py": "# new: é\n"}
     tracked = set(git(home, "ls-files").splitlines())
     assert TASK in tracked
-    wanted = tracked - {"large.txt"} | {"digits/new.py"}
+    wanted = tracked - {"large.txt"} | {"digits/new.py", "uv.lock"}
     assert told["source"] == {path: digest((home / path).read_bytes()) for path in wanted}
     assert TOKEN not in (the_run(home) / "manifest.json").read_text()
 
@@ -501,6 +503,13 @@ def test_the_first_file_of_the_format_stays_readable(home, pack):
     for entry in old["checkpoints"]:
         assert entry["values_sha256"] == values_sha256(files["metrics.jsonl"], entry["step"])
         assert entry["file"] in files
+
+
+def test_the_updater_checks_the_first_file():
+    command = [sys.executable, "-m", "ostinato", "reproduce", str(FROZEN), "--check"]
+    done = subprocess.run(command, cwd=ROOT, text=True, capture_output=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert " agrees: " in done.stdout + done.stderr
 
 
 def test_the_page_names_every_key(home, pack):

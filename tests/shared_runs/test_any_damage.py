@@ -13,7 +13,7 @@ from helpers.damaging import damage
 from helpers.runs import the_run
 
 QUICK = ("model=mlp", "model.hidden=[8]", "max_steps=2", "logger=none", "log.curves=false", "workers=0")
-COMMANDS = ("evaluate", "predict", "export", "compare", "resume", "auto", "reproduce")
+COMMANDS = ("evaluate", "predict", "export", "compare", "resume", "auto", "pack", "reproduce")
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -50,7 +50,7 @@ def test_any_damage_is_a_sentence(server, damaged, right, tmp_path, seed):
         done_to = damage(draw, twin)
         if draw.random() < 0.2:
             done_to += f"; {damage(draw, twin)}"
-        command = draw.choice(COMMANDS[: 6 + (draw.random() < 0.3)])
+        command = draw.choice(COMMANDS[: 7 + (draw.random() < 0.3)])
         if command == "resume":
             done = server.run(damaged / "train.py", f"resume={twin}")
         elif command == "auto":
@@ -60,6 +60,7 @@ def test_any_damage_is_a_sentence(server, damaged, right, tmp_path, seed):
                 command, []
             )
             more = ["--out", tmp_path / "x.png"] if command == "compare" else more
+            more = ["--out", tmp_path / "x.run.zip", "--weights"] if command == "pack" else more
             done = server.run(damaged / "digits/__main__.py", command, str(twin), *map(str, more), cwd=damaged)
         told = f"{command} after {done_to}: code {done.code}\n{done.out}"
         assert "Traceback" not in done.out, told

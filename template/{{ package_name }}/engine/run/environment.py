@@ -73,6 +73,6 @@ def _source(info: Path) -> str | None:
     """Return the address that a distribution was installed from; None: an index of packages."""
     with contextlib.suppress(OSError, ValueError, LookupError, TypeError, AttributeError):
         told = json.loads((info / "direct_url.json").read_text(encoding="utf-8"))
-        vcs = told.get("vcs_info")
-        return f"{vcs['vcs']}+{told['url']}@{vcs['commit_id']}" if vcs else str(told["url"])
+        url, vcs = re.sub("//[^/@]*@", "//", told["url"]), told.get("vcs_info")
+        return f"{vcs['vcs']}+{url}@{vcs['commit_id']}" if vcs else url
     return "the operating system" if info.is_relative_to("/usr/lib") else None

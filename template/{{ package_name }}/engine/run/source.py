@@ -59,7 +59,8 @@ def source_paths() -> list[str]:
     Without git: all files but runs, data, caches, environments and hidden ones.
     """
     found = _named_by_git("--cached", "--others") or islice(_walked(), 10 * MOST)
-    return sorted(path for path in set(found) if path.isprintable() and not _NO_SOURCE.match(path))
+    paths = {*found, "uv.lock"}  # git may ignore it
+    return sorted(path for path in paths if path.isprintable() and not _NO_SOURCE.match(path))
 
 
 def read_source(path: str) -> bytes | None:
