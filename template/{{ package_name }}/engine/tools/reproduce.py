@@ -260,7 +260,7 @@ def _train(folder: str, allowed: str, step: str = "", name: str = "") -> int:
 
         def after_step(self) -> None:
             if "OSTINATO_LAST_BITS" in os.environ:
-                change_last_bits(self.parts.parameters.values())
+                change_last_bits(self.parts.parameters.values(), self.step)
             if str(self.step) == step:
                 os.kill(os.getpid(), signal.Signals[name])
             super().after_step()
@@ -270,14 +270,17 @@ def _train(folder: str, allowed: str, step: str = "", name: str = "") -> int:
     return launch(lambda job: train(job, Stopping))
 
 
-def change_last_bits(weights: Iterable[Any]) -> None:
-    """Make each weight larger or smaller by its last bit, at random."""
+def change_last_bits(weights: Iterable[Any], key: int) -> None:
+    """Make each weight larger or smaller by its last bit, by chance, alike in all processes."""
     import torch
 
+    from .. import rng
+
+    rng.seed_all(key)  # each draw of a run sets its own key
     with torch.no_grad():
         for weight in weights:
-            bit = torch.finfo(weight.dtype).eps
-            weight.mul_(1 + bit * torch.sign(torch.rand_like(weight) - 0.5))
+            signs = torch.sign(torch.rand_like(weight) - 0.5)
+            weight.mul_(1 + torch.finfo(weight.dtype).eps * signs)
 
 
 if __name__ == "__main__":

@@ -178,9 +178,10 @@ def _lines(c: Comparison, facts: Mapping[str, Any], worst: Place | None) -> Iter
     begin, end = facts["steps"]
     yield f"{c.verdict}: steps {begin + 1} to {end} of {facts['run']}"
     yield f"  trained again in {facts['repetition']}"
-    yield f"  {len(c.differing)} of {len(c.places)} logged values differ, {facts['hashes']} hashes are equal"
     if c.verdict == IDENTICAL:
+        yield f"  {len(c.places)} logged values and {facts['hashes']} hashes of weights are equal"
         return
+    yield f"  {len(c.differing)} of {len(c.places)} logged values differ"
     yield f"  {c.first}"
     if worst and c.is_measured:
         yield f"  That is {c.times(c.differing[0]):.2g} times the spread of rounding up to this step."
