@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from helpers import packing
 from helpers.runs import logged, rows, the_run
+from helpers.template import ROOT
 
 from ostinato import __main__, repeat
 
@@ -50,6 +51,11 @@ def file(tmp_path):
 def test_a_good_file_agrees(ostinato, file, tmp_path):
     assert ostinato(file(), "--check") == (0, f"{tmp_path}/small.run.zip agrees: " + AGREES)
     assert list(Path().iterdir()) == []
+
+
+def test_a_file_of_release_0_3_agrees(ostinato):
+    code, out = ostinato(ROOT / "tests/run_files/format-1.run.zip", "--check")
+    assert code == 0, out
 
 
 AGREES = "8 files, the config, the source, the values and the claims.\n"
@@ -436,6 +442,36 @@ def test_results_that_differ_alone(comparison):
     assert comparison(*near, results=[("best at the end", 0.9, 0.5)]).verdict == "different"
     accuracy = comparison(*near, results=[("best at the end", 0.5, 0.505)], tag="val/acc")
     assert accuracy.verdict == "the same within rounding"  # within 10 times 0.001
+
+
+@pytest.mark.parametrize(
+    ("seeds", "sentence"),
+    [
+        ([0.4, 0.6], "That is within the deviation over 2 seeds: 0.5 ± 0.14."),  # the root of 0.02
+        ([0.5, 0.52], "That is beyond the deviation over 2 seeds: 0.51 ± 0.014."),  # the root of 0.0002
+        ([0.5], "The deviation over seeds is not known."),
+    ],
+)
+def test_the_end_against_the_deviation_over_seeds(engine, comparison, tmp_path, seeds, sentence):
+    """The ends are 0.1 apart."""
+    compared = comparison((0.75, 0.5), (0.75, 0.6), (0.75, 0.7), tag="val/acc")
+    about = {
+        "run": "a",
+        "repetition": "b",
+        "steps": (0, 2),
+        "rounding": "2 threads",
+        "reasons": ["torch 1 → 2"],
+        "hashes": 0,
+    }
+    assert (
+        engine("tools.verdict").write_report(tmp_path / "report", compared, about, seeds) == "the same within rounding"
+    )
+    lines = (tmp_path / "report/report.txt").read_text().splitlines()
+    assert lines[0] == "the same within rounding: steps 1 to 2 of a"
+    assert "  at the end, val/acc is 0.5, and again 0.6" in lines
+    assert any(line.strip().startswith(sentence) for line in lines), lines
+    assert lines[-1] == "  torch 1 → 2"
+    assert json.loads((tmp_path / "report/report.json").read_text())["first_difference"]["step"] == 2
 
 
 # ---------------------------------------------------------------- whole runs

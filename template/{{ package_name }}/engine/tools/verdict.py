@@ -207,6 +207,8 @@ def _draw(c: Comparison, path: Path) -> None:
         tag for tag in dict.fromkeys(("train/loss", c.monitor)) if any(tag in p for p in c.places)
     ]
     figure, (*panels, below) = new_figure(8, 3 + 2.3 * len(tags), len(tags) + 1)
+    if any(place[1] in tags for place in c.differing):
+        below.set_yscale("log")
 
     def line(axes: Any, tag: str, value: Any, label: str, style: str) -> None:
         rows = [{"step": place[0], tag: value(place)} for place in c.places if place[1] == tag]
@@ -219,7 +221,5 @@ def _draw(c: Comparison, path: Path) -> None:
         line(below, tag, c.apart, tag, "-")
         if c.other is not None:
             line(below, tag, c.moved, f"{tag}, rounding", ":")
-    if any(place[1] in tags for place in c.differing):
-        below.set_yscale("log")
     below.set(xlabel="optimizer step", ylabel="distance")
     save_figure(figure, path)
