@@ -180,8 +180,7 @@ def _report(
     compared.results += [row for row in hashes if row[1] != row[2]]
     values = [row.get("last") for row in _told(old, "seeds", seeds_of)] if is_whole else []
     rounding = (
-        f"{threads // 2 or 2} instead of {threads} threads, older vector instructions, and other last "
-        "bits of the weights after each step"
+        f"{threads // 2 or 2} threads, older vector instructions and other last bits of weights"
     )
     if is_different := compared.verdict != IDENTICAL:
         tell(compared.first, "Next, a repetition that rounds in another order.")

@@ -207,8 +207,7 @@ def _draw(c: Comparison, path: Path) -> None:
         tag for tag in dict.fromkeys(("train/loss", c.monitor)) if any(tag in p for p in c.places)
     ]
     figure, (*panels, below) = new_figure(8, 3 + 2.3 * len(tags), len(tags) + 1)
-    if any(place[1] in tags for place in c.differing):
-        below.set_yscale("log")
+    below.set_yscale("symlog", linthresh=1e-9)  # with a place for 0
 
     def line(axes: Any, tag: str, value: Any, label: str, style: str) -> None:
         rows = [{"step": place[0], tag: value(place)} for place in c.places if place[1] == tag]
