@@ -1,6 +1,8 @@
 """What people type from habit either works or leads to the sentence that solves it."""
 
+import importlib
 import itertools
+import re
 
 import pytest
 import yaml
@@ -91,6 +93,11 @@ CHOICES = [
     ("model=vit", "There is no model 'vit'. Any model of torchvision: model=torchvision model.name=vit."),
     ("optimizer=rmsprop", "Any optimizer of torch by its class: optimizer=torch.optim.RMSprop."),
     ("optimizer=NAdam", "Any optimizer of torch by its class: optimizer=torch.optim.NAdam."),
+    ("optimizer=rprop", "Any optimizer of torch by its class: optimizer=torch.optim.Rprop."),
+    ("optimizer=Lion", "If a package has it, write optimizer=PACKAGE.Lion. Any optimizer of torch by its class: "),
+    ("loss=FocalLoss", "write loss=PACKAGE.FocalLoss. Any loss of torch by its class: loss=torch.nn.MSELoss."),
+    ("loss=huber", "loss=torch.nn.HuberLoss."),
+    ("scheduler=cyclic", "scheduler=torch.optim.lr_scheduler.CyclicLR."),
     ("optimizer=SGD", "There is no optimizer 'SGD'. Did you mean 'sgd'?"),
     ("scheduler=CosineAnnealingLR", "Did you mean 'cosine'?"),
     ("scheduler=CosineAnnealingLR", "scheduler=torch.optim.lr_scheduler.CosineAnnealingLR."),
@@ -106,6 +113,13 @@ def test_the_beginning_of_a_name(engine):
     nearest = engine("errors").nearest
     assert nearest("vit", ["resnet18", "vit_l_16_swag", "vit_b_16"]) == " Did you mean 'vit_b_16'?"
     assert nearest("vi", ["resnet18", "vit_b_16"]) == ""
+
+
+def test_recommended_classes_of_torch_exist(engine):
+    for override, part in CHOICES:
+        for path in re.findall(r"=(torch[\w.]+)\.", part):
+            module, _, name = path.rpartition(".")
+            assert hasattr(importlib.import_module(module), name), override
 
 
 @pytest.mark.parametrize(("override", "part"), CHOICES, ids=[" ".join(case) for case in CHOICES])

@@ -99,6 +99,8 @@ LAYOUTS = {
     "net": lambda s: prefixed(s, "net."),
     "backbone": lambda s: prefixed(s, "backbone."),
     "with other values": lambda s: {**s, "version": 3, "name": "x"},
+    "the only state dict, under any key": lambda s: {"net": s, "optimizer": {"state": {}}, "acc": 0.9, "epoch": 3},
+    "beside a tensor with a loss": lambda s: {"generator": prefixed(s, "module."), "loss": torch.tensor(0.3)},
 }
 
 
@@ -158,7 +160,9 @@ class Settings:
         ({"state_dict": net().state_dict(), "best": np.float64(1)}, "this file could run code"),
         ({1: torch.ones(3)}, "is not a state dict"),
         ([torch.ones(3)], "is not a state dict"),
-        ({"weights": {"a": torch.ones(3)}}, "is not a state dict"),
+        ({"weights": {"a": torch.ones(3)}}, "No tensor in .* Its first key is 'a'"),
+        ({"weights": {"a": [torch.ones(3)]}}, "is not a state dict"),
+        ({"G": net().state_dict(), "D": net().state_dict()}, "holds several state dicts: G, D"),
         ({"0.weight": torch.ones(4, 3).to_sparse()}, "sparse"),
         ({"0.weight": torch.ones(4, 3, device="meta")}, "meta tensors"),
         ({"0.bias": torch.ones(4), "module.0.bias": torch.ones(4)}, "the same name"),
@@ -236,3 +240,37 @@ def test_the_advice_for_a_file_that_could_run_code(load, engine, tmp_path, monke
     exec(code.replace(*edit))
     weights = engine("build.init_from").read_weights(tmp_path / "weights.pt")
     assert weights.keys() == net().state_dict().keys()
+
+
+def scripted(path: Path) -> None:
+    torch.jit.save(torch.jit.trace(net().eval(), torch.ones(2, 3)), path)
+
+
+def exported(path: Path) -> None:
+    torch.export.save(torch.export.export(net().eval(), (torch.ones(2, 3),)), path)
+
+
+def two_state_dicts(path: Path) -> None:
+    torch.save({"G": net().state_dict(), "D": net().state_dict()}, path)
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit:FutureWarning", "ignore:.*torch.jit:DeprecationWarning")
+@pytest.mark.parametrize(
+    ("save", "said"),
+    [
+        (scripted, "is a program, not a state dict"),
+        (exported, "is a program, not a state dict"),
+        (two_state_dicts, "holds several state dicts"),
+    ],
+    ids=["torch.jit", "torch.export", "two state dicts"],
+)
+def test_the_advice_for_other_files(engine, tmp_path, monkeypatch, save, said):
+    """Its line makes a file that can be read."""
+    save(tmp_path / "file.pt2")
+    read_weights = engine("build.init_from").read_weights
+    with pytest.raises(engine("errors").UserError, match=said) as caught:
+        read_weights(tmp_path / "file.pt2")
+    monkeypatch.chdir(tmp_path)
+    exec(str(caught.value).split('"')[1])
+    weights = read_weights(tmp_path / "weights.pt")
+    assert {key: value.shape for key, value in weights.items()} == {k: v.shape for k, v in net().state_dict().items()}

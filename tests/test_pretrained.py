@@ -1,6 +1,8 @@
 """Weights that others have trained: they arrive, the data are prepared as theirs were, and fine-tuning resumes."""
 
+import os
 import re
+import socket
 import sys
 from pathlib import Path
 
@@ -119,6 +121,21 @@ def test_without_network_one_sentence_says_where_the_file_goes(train, workspace,
     assert said in done.last, done.out
     assert "Traceback" not in done.out
     assert not list((workspace / "runs").glob("*/[!.]*"))
+
+
+def test_a_hub_that_cannot_be_reached_is_not_asked_again_and_again(engine, monkeypatch):
+    """huggingface_hub would try six times for each of two files, which took two minutes."""
+    module = engine("models.timm")
+    monkeypatch.setattr(module.urllib.request, "getproxies", dict)
+    monkeypatch.setitem(sys.modules, "timm", None)  # so that the model is not built
+    monkeypatch.setenv("HF_HUB_OFFLINE", "0")
+    with socket.create_server(("127.0.0.1", 0)) as hub:
+        monkeypatch.setenv("HF_ENDPOINT", f"http://127.0.0.1:{hub.getsockname()[1]}")
+        for wanted in ("0", "1"):
+            with pytest.raises(engine("errors").UserError, match="timm is not installed"):
+                module.timm_model("resnet10t", (3, 32, 32), 5, pretrained=True)
+            assert os.environ["HF_HUB_OFFLINE"] == wanted
+            hub.close()
 
 
 # ---------------------------------------------------------------- the data

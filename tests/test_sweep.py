@@ -141,6 +141,14 @@ def test_mistakes_are_found_before_the_first_job(train, workspace, overrides, na
     assert not (workspace / "runs").exists()
 
 
+def test_a_mistake_of_all_jobs_is_told_once_and_counted(train, workspace):
+    done = train("-m", "lr=0.1,0.01,0.001", "data=image_folder", "data.root=nowhere", *QUICK)
+    assert done.code == 2, done.out
+    first, last = done.out.strip().splitlines()
+    assert first.endswith("nowhere does not exist. Set data.root=PATH.")
+    assert last == f"3 of 3 jobs ended with this mistake: {first}"
+
+
 def test_a_missing_plugin_is_said_with_how_to_install_it(train, workspace):
     (workspace / "hydra_plugins").mkdir()
     (workspace / "hydra_plugins/__init__.py").touch()  # hides the packages that are installed

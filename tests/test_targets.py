@@ -8,6 +8,7 @@ from types import ModuleType
 from typing import Any
 
 import pytest
+import torch
 from helpers import snippets
 from torch import nn
 
@@ -48,6 +49,16 @@ def test_functions_of_torchvision_and_timm(build):
     net = build("timm.create_model", ("timm",), model_name="resnet10t", num_classes=7)
     assert isinstance(net, timm.models.ResNet)
     assert net.fc.out_features == 7
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit:FutureWarning", "ignore:.*torch.jit:DeprecationWarning")
+def test_a_program_of_torchscript_is_refused(build, engine, monkeypatch):
+    """It takes no hooks: the check of the first batch ended with a traceback."""
+    script = torch.jit.script
+    monkeypatch.setattr(sys.modules["digits.own"], "plain", lambda: script(nn.Linear(3, 2)))
+    sys.modules["digits.own"].plain.__module__ = "digits.own"
+    with pytest.raises(engine("errors").UserError, match=r"own\.plain returns a program of TorchScript\."):
+        build(".own.plain")
 
 
 def test_what_it_returns_is_looked_at(build, engine):

@@ -9,7 +9,7 @@ import contextlib
 import os
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Any
 
@@ -78,7 +78,7 @@ def _lead(work: Work) -> int:
 
     def job(composed: Any, *place: Any) -> float | None:
         outcomes.append(Outcome(*place))
-        return _do(work, composed, outcomes[-1])
+        return _do(work, composed, outcomes[-1], [o.mistake for o in outcomes])
 
     try:
         sys.argv[1:] = arguments = read_flags(sys.argv[1:])
@@ -111,8 +111,11 @@ def _check_sections(config: Config) -> None:
     check_sections(config)
 
 
-def _do(work: Work, composed: Any, outcome: Outcome) -> float | None:
-    """Do one job, and write into `outcome` how it ended. Return its last monitored value."""
+def _do(work: Work, composed: Any, outcome: Outcome, told: Collection[str]) -> float | None:
+    """Do one job, and write into `outcome` how it ended. Return its last monitored value.
+
+    told: mistakes of earlier jobs, which `report` counts.
+    """
     job = None
     try:
         if signals.requested():
@@ -127,8 +130,10 @@ def _do(work: Work, composed: Any, outcome: Outcome) -> float | None:
         outcome.code = FINISHED
         return value
     except Exit as error:
-        say(str(error))
-        outcome.code = error.code
+        outcome.code, sentence = error.code, str(error)
+        if sentence not in told:
+            say(sentence)
+        outcome.mistake = sentence if error.code == MISTAKE else ""
     except Exception:  # a bug in any code: a sweep goes on with its next job
         traceback.print_exc()
     finally:

@@ -23,6 +23,11 @@ Weights = dict[str, Tensor]
 _SHOWN = 8
 _INSIDE = ("state_dict_ema", "model_ema", "state_dict", "model_state_dict", "model")
 """Where other programs' files keep the state dict; averaged weights come first."""
+_PROGRAMS = {  # a file that only archives of such programs have, and their weights
+    "/constants.pkl": "torch.jit.load('{}').state_dict()",
+    "/archive_format": "torch.export.load('{}').state_dict",
+}
+_SAVE = "Save its weights: python -c \"import torch; torch.save({}, 'weights.pt')\""
 _PREFIX = re.compile(r"(module|_orig_mod|model|net|backbone)\.")  # of other programs' wrappers
 
 
@@ -92,17 +97,21 @@ def read_weights(path: Path) -> Weights:
     if not is_one(path):
         what = "is a folder" if os.path.isdir(path) else "does not exist"
         raise UserError(f"init_from={path.absolute()} {what}. Name a file: checkpoints/best.pt.")
+    program = ""
     try:
         if path.suffix == ".safetensors":
             from safetensors.torch import load_file
 
             return load_file(path)
         if path.is_dir():
-            state = checkpoint.load(path)
+            state: Any = checkpoint.load(path)
         else:
             if zipfile.is_zipfile(path):
-                checkpoint.check_bytes(path)
-            state = torch.load(path, map_location="cpu", weights_only=True)
+                files = zipfile.ZipFile(path).namelist()
+                program = next((p for p in _PROGRAMS if any(f.endswith(p) for f in files)), "")
+                if not program:
+                    checkpoint.check_bytes(path)
+            state = program or torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # damaged files raise errors of many types
         if isinstance(error, pickle.UnpicklingError) and "Unsupported" in str(error):
             raise UserError(
@@ -111,6 +120,9 @@ def read_weights(path: Path) -> Weights:
                 "torch.save(c['state_dict'], 'weights.pt')\". Of a whole model, save c.state_dict()."
             ) from error
         raise UserError(f"init_from={path} cannot be read: {one_line(error)[:150]}.") from error
+    if program:
+        advice = _SAVE.format(_PROGRAMS[program].format(path))
+        raise UserError(f"init_from={path} is a program, not a state dict. {advice}")
     if not isinstance(state, dict):
         state = {}
     elif str(state.get("format")) == str(checkpoint.FORMAT) and "model" in state:
@@ -120,10 +132,23 @@ def read_weights(path: Path) -> Weights:
         loss = {f"loss.{key}": value for key, value in state["loss"].items()}
         state = {**loss, **(state["ema"] or state["model"])}
     else:
-        state = next((state[k] for k in _INSIDE if isinstance(state.get(k), dict)), state)
-    weights = {key: value for key, value in state.items() if isinstance(value, Tensor)}
+        inside = [key for key in _INSIDE if isinstance(state.get(key), dict)]
+        if not inside and not any(value.ndim for value in _tensors(state).values()):
+            inside = [key for key, value in state.items() if _tensors(value)]
+            if len(inside) > 1:
+                advice = _SAVE.format(f"torch.load('{path}')['{inside[0]}']")
+                names = ", ".join(map(str, inside))
+                raise UserError(f"init_from={path} holds several state dicts: {names}. {advice}")
+        state = state[inside[0]] if inside else state
+    weights = _tensors(state)
     if not weights or not all(isinstance(key, str) for key in state):
         raise UserError(f"init_from={path} is not a state dict: a dict of tensors by name.")
     if any(v.is_meta or v.is_quantized or v.layout != torch.strided for v in weights.values()):
         raise UserError(f"init_from={path} has sparse, quantized or meta tensors. Save dense ones.")
     return weights
+
+
+def _tensors(state: Any) -> Weights:
+    """Return the tensors by name in a dict, or {} of anything else."""
+    items = state.items() if isinstance(state, dict) else ()
+    return {key: value for key, value in items if isinstance(value, Tensor)}

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, jit, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 from torch.utils.data import Dataset
@@ -52,6 +52,11 @@ def build(
             value = _nested(section[name], f"{key}.{name}", allowed)
             arguments[name] = _as_wanted(value, wanted.get(name))
         made = short_class(target)(**arguments)
+    if kind is nn.Module and isinstance(made, jit.ScriptModule):  # it takes no hooks
+        raise UserError(
+            f"{section['_target_']} returns a program of TorchScript. Return the module before "
+            "torch.jit.script or trace, and set compile=true."
+        )
     if not isinstance(made, kind):
         what = f"{key}._target_={section['_target_']} returned an object of {type(made).__name__}"
         raise UserError(f"{what}. It must return {_spelled(kind)}.")
@@ -157,7 +162,7 @@ def locate(name: Any, key: str, allowed: Sequence[str] = ()) -> Any:
     if root not in packages or not module or "__main__" in full.split("."):
         raise UserError(
             f"{what} is not in one of the packages {', '.join(packages)}. Add its package to "
-            "allowed_packages if you trust it."
+            f'allowed_packages if you trust it: "allowed_packages=[{",".join((*allowed, root))}]".'
         )
     _refuse_code_among_data(root, what)
     try:

@@ -2,6 +2,7 @@
 
 import difflib
 import functools
+import importlib.util
 import re
 from collections.abc import Collection, Sequence
 from pathlib import Path
@@ -10,10 +11,10 @@ from ..errors import UserError, nearest
 from ..paths import CONFIGS
 from .schema import FIELDS, GROUPS, RULES, SECTIONS
 
-_OF_TORCH = {  # an example, where any class of torch will do
-    "optimizer": "torch.optim.RMSprop",
-    "scheduler": "torch.optim.lr_scheduler.CosineAnnealingLR",
-    "loss": "torch.nn.MSELoss",
+_OF_TORCH = {  # an example, and the files with others, where any class of torch will do
+    "optimizer": ("torch.optim.RMSprop", "optim/*.py"),
+    "scheduler": ("torch.optim.lr_scheduler.CosineAnnealingLR", "optim/lr_scheduler.py"),
+    "loss": ("torch.nn.MSELoss", "nn/modules/loss.py"),
 }
 _KINDS = {"Float": "a number", "Integer": "a whole number"}
 
@@ -110,10 +111,22 @@ def unknown_choice(group: str, choice: str) -> str:
     if "." in choice:  # a class, among the values of a sweep
         sentence += f" In a sweep, name files of configs/{group}/, not classes."
     elif group in _OF_TORCH:
-        module, _, example = _OF_TORCH[group].rpartition(".")
-        name = choice if choice[:1].isupper() else example
-        sentence += f" Any {group} of torch by its class: {group}={module}.{name}."
+        example, files = _OF_TORCH[group]
+        if name := _class_of_torch(choice, files):
+            example = f"{example.rpartition('.')[0]}.{name}"
+        elif choice[:1].isupper():
+            sentence += f" If a package has it, write {group}=PACKAGE.{choice}."
+        sentence += f" Any {group} of torch by its class: {group}={example}."
     return f"{sentence} Choices: {', '.join(known)}."
+
+
+def _class_of_torch(word: str, files: str) -> str:
+    """Return the class that a word such as `rmsprop` or `mse` names in files of torch, or ""."""
+    torch = importlib.util.find_spec("torch")  # imports nothing
+    folders = torch.submodule_search_locations if torch else None
+    name = re.compile(rf"^class ({re.escape(word)}(?:Loss|LR)?)\b", re.MULTILINE | re.IGNORECASE)
+    texts = (p.read_text(encoding="utf-8") for f in folders or () for p in Path(f).glob(files))
+    return next((found[1] for text in texts if (found := name.search(text))), "")
 
 
 def first_line(error: BaseException) -> str:
@@ -176,7 +189,8 @@ def explain(error: BaseException, arguments: Sequence[str]) -> str:
         return first_line(error)
     key = match[1]
     if key in FIELDS.keys() - {*GROUPS, *SECTIONS}:
-        return f"'{key}' does not take this value. Its type is {FIELDS[key].type}."
+        example = f" Write {key}=[VALUE]." if FIELDS[key].type.startswith("list") else ""
+        return f"'{key}' does not take this value. Its type is {FIELDS[key].type}.{example}"
     if section or key in FIELDS:
         return f"'{key}' is a section of the config. Set a key in it: {key}.KEY=VALUE."
     if key.split(".")[0] in GROUPS:

@@ -1,7 +1,11 @@
 """Any image classification model of timm, for the channels, size and classes of the data."""
 
+import os
+import socket
+import urllib.request
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from torch import nn
 
@@ -21,6 +25,12 @@ def timm_model(
     `pretrained` starts from timm's weights, with a new classifier. `weights` is a file with these
     weights; without it, timm downloads them. `options` go to `timm.create_model`.
     """
+    if pretrained and weights is None and not urllib.request.getproxies():
+        hub = urlsplit(os.environ.get("HF_ENDPOINT", "https://huggingface.co"))
+        try:
+            socket.create_connection((hub.hostname or "", hub.port or 443), timeout=5).close()
+        except OSError:  # timm would try for two minutes: let it look only into its cache
+            os.environ["HF_HUB_OFFLINE"] = "1"  # read when timm is imported
     try:
         import timm
     except ModuleNotFoundError:

@@ -2,6 +2,7 @@
 
 import math
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any
 from ..config.schema import Config
 from ..errors import FAILED, FINISHED, MISTAKE, STOPPED
 from ..paths import shown
-from ..text import align, spread, tell
+from ..text import align, say, spread, tell
 from .folder import Run, read_metrics
 
 
@@ -22,6 +23,7 @@ class Outcome:
     config: Config | None = None
     run: Path | None = None  # once it has one
     code: int = FAILED
+    mistake: str = ""  # the sentence, if it ended with a mistake
 
     def result(self) -> dict[str, Any]:
         """Return `status`; with a run also `run`, and its result: `steps`, `best`, `last` …"""
@@ -53,10 +55,13 @@ def ranked(settings: Mapping[str, Sequence[float]], mode: str) -> list[str]:
 
 
 def report(outcomes: Sequence[Outcome]) -> None:
-    """Print how the jobs of a sweep ended, and the best of them. Print nothing if no job has a run.
+    """Print how the jobs of a sweep ended, and the best of them. Print no table if no job has a run.
 
     Jobs that differ only in `seed` or a fold have one setting. Settings compete by their means.
     """
+    for mistake, count in Counter(outcome.mistake for outcome in outcomes).items():
+        if mistake and count > 1:
+            say(f"{count} of {len(outcomes)} jobs ended with this mistake: {mistake}")
     rows = [(outcome, outcome.result()) for outcome in outcomes]
     if not any("run" in result for _, result in rows):
         return
