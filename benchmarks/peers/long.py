@@ -39,5 +39,5 @@ class Watched(Loop):
         super().after_step()
 
 
-TURNS.step = lambda: None  # type: ignore[method-assign] - marks replace turns
+TURNS.step = lambda number=None: None  # type: ignore[method-assign] - marks replace turns
 begin(Watched)

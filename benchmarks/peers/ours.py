@@ -55,7 +55,7 @@ class Timed(Classification):
     """The default task. It tells `TURNS` about every step."""
 
     def training_step(self, model, batch, ctx):  # type: ignore[no-untyped-def]
-        TURNS.step()
+        TURNS.step(ctx.step)
         return super().training_step(model, batch, ctx)
 
 

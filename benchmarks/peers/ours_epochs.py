@@ -25,5 +25,5 @@ class Epochs(Loop):
 
 
 if __name__ == "__main__":
-    TURNS.step = lambda: None  # type: ignore[method-assign]
+    TURNS.step = lambda number=None: None  # type: ignore[method-assign]
     begin(Epochs, data=f"+data.size={TURNS.epoch * TURNS.batch}")

@@ -43,12 +43,17 @@ class Turns:
         self.is_first = os.environ.get("RANK", "0") == "0"
         """Only the first process of a group reports and waits. The others wait for its gradients."""
         self.done = 0
+        self.number = -1
         # Output of libraries must not mix with the answers.
         self._answers = os.fdopen(os.dup(1), "w")
         os.dup2(2, 1)
 
-    def step(self) -> None:
-        """Call this at the beginning of each training step."""
+    def step(self, number: int | None = None) -> None:
+        """Call this at the beginning of each training step, or of each micro-batch with the step's number."""
+        if number is not None:
+            if number == self.number:
+                return
+            self.number = number
         place = self.done % self.epoch
         self.done += 1
         if place == MARGIN:
