@@ -254,7 +254,11 @@ def _settle(sides: Sides, file: File, others: Collection[str], name: str, result
             result.notes.setdefault(place, what)
     elif new is None:
         if file.mine != file.old:
-            result.notes[file.mine] = f"you moved {file.old} here, and the new version does not have it. Yours stays."
+            places = [place for place in sides.moved.get(file.old, ()) if place in sides.theirs]
+            its = f" Its code is now in {', '.join(places)}." if places else ""
+            result.notes[file.mine] = (
+                f"you moved {file.old} here, and the new version does not have it. Yours stays.{its}"
+            )
         elif mine != base:
             result.conflicts[file.mine] = GONE
             return False

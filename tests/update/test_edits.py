@@ -130,8 +130,9 @@ class Case:
                 if again and "<<<<<<<" not in text and not reported(path) and not reported(now):
                     lost.append(f"{path}: the line {line!r} is back")
         for path in owner.deleted | owner.moved.keys():
+            told = any(map(reported, (path, owner.moved.get(path, path))))
             for now in {path, renamed.get(path, path)} & after.keys():
-                if now not in owner.marks.values() and not reported(path) and not reported(now):
+                if now not in owner.marks.values() and not told and not reported(now):
                     lost.append(f"{now} is back")
         for path, target in owner.moved.items():
             if target not in after:

@@ -96,3 +96,15 @@ def test_a_file_of_several_arrives_without_one_of_them(rendered: Versions, tmp_p
     merged = checked_update(project, rendered, tmp_path / "scratch")
     assert ("moved", "digits/engine/report.py → digits/engine/log/report.py") in merged.rows
     assert "deleted or moved digits/engine/profiling.py" in merged.notes["digits/engine/log/report.py"]
+
+
+def test_a_file_that_the_owner_moved_and_whose_code_moved(rendered: Versions, tmp_path: Path):
+    project = shutil.copytree(rendered.get("0.2.0", ANSWERS)[0], tmp_path / "digits")
+    git(project, "init", "--quiet")
+    commit(project)
+    git(project, "mv", "digits/engine/profiling.py", "digits/mine.py")
+    commit(project)
+    merged = checked_update(project, rendered, tmp_path / "scratch")
+    assert merged.conflicts == {}
+    (place,) = TABLE["engine/profiling.py"]
+    assert merged.notes["digits/mine.py"].endswith(f"Yours stays. Its code is now in digits/{place}.")
