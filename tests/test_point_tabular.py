@@ -182,6 +182,18 @@ def test_a_table_of_numbers_categories_and_gaps(point, houses, tmp_path):
     assert "lacks area" in done.last
 
 
+@pytest.mark.parametrize("columns", ["area", "town"])
+def test_a_table_of_numbers_only_or_categories_only_is_exported(point, houses, columns):
+    """torch.export wrote a file that it could not read, if a table had no categories."""
+    table = houses.with_name(f"{columns}.csv")
+    pandas.read_csv(houses)[["price", columns]].to_csv(table, index=False)
+    done = point.train(*own(table), "data.ignore=[]", *SHORT, f"name={columns}")
+    assert done.code == 0, done.out
+    done = point.tool("export", point.run(columns), "--format", "torch")
+    assert done.code == 0, done.out
+    assert "model.pt2: differs by 0.0e+00" in done.out
+
+
 def test_every_kind_of_file_gives_the_same_rows(point, houses):
     hashes, semicolons = set(), houses.with_name("semicolons.txt")
     pandas.read_csv(houses).to_csv(semicolons, sep=";", index=False)

@@ -52,7 +52,5 @@ class Net(nn.Module):
 
     def forward(self, numbers: Tensor, categories: Tensor) -> Tensor:
         """numbers: float32 [B, N]. categories: int64 [B, C]."""
-        vectors = [
-            table(codes) for table, codes in zip(self.embeddings, categories.unbind(1), strict=True)
-        ]
+        vectors = [table(categories[:, i]) for i, table in enumerate(self.embeddings)]
         return self.output(self.blocks(self.input(torch.cat([numbers, *vectors], dim=1))))
