@@ -99,13 +99,30 @@ def test_srun_starts_one_run_on_several_processes(cluster, workspace):
     assert subprocess.run(["srun", "-n1", *verb], cwd=workspace, env=cluster).returncode == 0
 
 
-def test_slurm_sh_stops_in_time_and_goes_on(cluster, train, workspace, tmp_path):
-    """USR1 comes as --signal sends it, because limits of Slurm have whole minutes."""
-    snippets.add(workspace, "digits/launched.py")
-    options = (*SMALL, "max_steps=8", TASK, "task.ends=wait")
+STOPS = {
+    # As --signal sends it, because limits of Slurm have whole minutes.
+    "time limit": ("scancel", "--signal=USR1"),
+    "preemption": ("sbatch", "--partition=urgent", "--exclusive", "--output=/dev/null", "--wrap=sleep 1"),
+}
 
-    def ask(*command: str) -> str:
-        return subprocess.check_output(command, cwd=workspace, env={**cluster, "NOTES": str(tmp_path)}, text=True)
+
+@pytest.fixture
+def ask(cluster, workspace, tmp_path):
+    """`ask(*command)`: what a command prints. Its jobs note their steps in `tmp_path`."""
+    snippets.add(workspace, "digits/launched.py")
+    env = {**cluster, "NOTES": str(tmp_path)}
+    return lambda *command: subprocess.check_output(command, cwd=workspace, env=env, text=True)
+
+
+def start_waiting_jobs(ask) -> None:
+    """Start the jobs that were queued again at once: Slurm itself would wait two minutes."""
+    for job in ask("squeue", "--noheader", "--array", "--states=PENDING", "--format=%i").split():
+        ask("scontrol", "update", f"JobId={job}", "StartTime=now")
+
+
+@pytest.mark.parametrize("why", STOPS)
+def test_slurm_sh_stops_in_time_and_goes_on(ask, train, workspace, tmp_path, why):
+    options = (*SMALL, "max_steps=8", TASK, "task.ends=wait")
 
     def said() -> str:
         return "".join(path.read_text() for path in workspace.glob("slurm-*.log"))
@@ -113,15 +130,34 @@ def test_slurm_sh_stops_in_time_and_goes_on(cluster, train, workspace, tmp_path)
     place = ("--gpus-per-task=0", "--cpus-per-task=1")
     job = ask("sbatch", "--parsable", *place, "slurm.sh", *options, "name=stopped").strip()
     wait_for_step(tmp_path, 5, said)
-    ask("scancel", "--signal=USR1", job)
+    ask(*STOPS[why], *([job] if why == "time limit" else []))
     deadline = time.monotonic() + 100
     while "JobState=COMPLETED" not in (state := ask("scontrol", "show", "job", job)):
         assert time.monotonic() < deadline, state + said()
-        if "JobState=PENDING" in state:  # queued again: Slurm itself would wait two minutes
-            ask("scontrol", "update", f"JobId={job}", "StartTime=now")
+        if "Restarts=1" in state:
+            start_waiting_jobs(ask)
         time.sleep(0.2)
     assert "Restarts=1" in state
     (resumed,) = json.loads((the_run(workspace, "stopped") / "manifest.json").read_text())["resumed"]
     assert resumed["step"] == 6
     assert train(*SMALL, "max_steps=8", "name=whole", OMP_NUM_THREADS="1").code == 0
     assert result(the_run(workspace, "stopped")) == result(the_run(workspace, "whole"))
+
+
+def test_submitit_queues_a_stopped_job_of_slurm_again(ask, cluster, workspace, tmp_path):
+    options = ("hydra.launcher.partition=all", "hydra.launcher.cpus_per_task=1", *SMALL, "max_steps=8", TASK)
+    command = [sys.executable, "train.py", "-m", "hydra/launcher=submitit_slurm", *options, "task.ends=again,ok"]
+    env, log = {**cluster, "NOTES": str(tmp_path)}, tmp_path / "log.txt"
+    with open(log, "w") as out, subprocess.Popen(command, cwd=workspace, env=env, stdout=out, stderr=out) as sweep:
+        deadline = time.monotonic() + 200
+        while sweep.poll() is None:
+            if time.monotonic() > deadline:
+                sweep.kill()
+            start_waiting_jobs(ask)
+            time.sleep(0.5)
+    assert sweep.returncode == 0, log.read_text()
+    runs = [path.parent for path in workspace.glob("runs/default/*/manifest.json")]
+    told = [json.loads((run / "manifest.json").read_text()) for run in runs]
+    assert sorted(len(manifest.get("resumed", [])) for manifest in told) == [0, 1]
+    assert len({manifest["result"]["weights_sha256"] for manifest in told}) == 1
+    assert [manifest["resumed"][0]["step"] for manifest in told if "resumed" in manifest] == [6]
