@@ -89,7 +89,7 @@ def test_two_sweeps_that_began_in_the_same_second_keep_their_runs_apart(engine, 
 
     made = [outcomes.Outcome([override], 0, "2026_0") for override in ("lr=1.0", "lr=2.0")]
     for outcome in made:
-        launch._do(work, None, outcome)
+        launch._do(work, None, outcome, told=[])
     assert [outcome.result()["last"] for outcome in made] == [1.0, 2.0]
     assert len(list((tmp_path / "default").iterdir())) == 2
 
