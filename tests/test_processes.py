@@ -197,27 +197,9 @@ def test_all_processes_validate_with_the_same_running_statistics(train_together,
     assert logged["val/loss"] == pytest.approx(found["val/loss"], rel=1e-6)
 
 
-CENTRED = """
-import torch
-from torch import nn
-from torch.nn.functional import cross_entropy
-
-class Centred(nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.register_buffer("centre", torch.zeros(10))
-
-    def forward(self, logits, labels):
-        if self.training:
-            self.centre.lerp_(logits.detach().mean(dim=0), 0.1)
-        return cross_entropy(logits - self.centre, labels)
-"""
-
-
 def test_all_processes_use_the_same_buffers_of_a_loss(train_together, workspace):
     """Those of the main process, as after a resume: so a stopped run goes on bit for bit."""
-    snippets.add(workspace, "digits/watched.py")
-    (workspace / "digits/centred.py").write_text(CENTRED)
+    snippets.add(workspace, "digits/watched.py", "digits/centred.py")
     options = (*BASE, "loss=.centred.Centred")
     for name, stops in (("whole", ()), ("stopped", ("3", "7"))):
         env = {"BATCHES": str(workspace / f"{name}.batches"), "WITH": "SIGTERM"}

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from helpers import snippets
 from helpers.runs import result, rows, the_run
 from torch import nn
 
@@ -19,6 +20,21 @@ def test_every_validation_sample_counts_once(looped_on_device, device):
     assert row["val/acc"] == pytest.approx(expected, abs=1e-7)
     expected = nn.functional.cross_entropy(logits, torch.tensor(labels)).item()
     assert row["val/loss"] == pytest.approx(expected, rel=1e-5)
+
+
+def test_a_validation_changes_no_buffer_of_the_loss(train, workspace):
+    snippets.add(workspace, "digits/centred.py")
+    options = ("epochs=2", "limit_train_batches=4", "model=mlp", "logger=none", "loss=.centred.Centred")
+    for name, often in (("often", "val_every_steps=1"), ("seldom", "val_every_epochs=2")):
+        assert train(*options, often, f"name={name}").code == 0
+    states = [
+        torch.load(next((the_run(workspace, name) / "checkpoints").glob("step-*8.pt"))) for name in ("often", "seldom")
+    ]
+    assert torch.equal(*(state["loss"]["centre"] for state in states))
+    assert states[0]["loss"]["centre"].abs().sum() > 0
+    assert (
+        result(the_run(workspace, "often"))["weights_sha256"] == result(the_run(workspace, "seldom"))["weights_sha256"]
+    )
 
 
 def test_early_stopping(train, workspace):

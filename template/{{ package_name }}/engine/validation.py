@@ -37,12 +37,14 @@ def evaluate_split(
     look: Callable[[Any, Context], None] | None = None,
 ) -> dict[str, float]:
     """Return the mean of each value that the task returns, by key, and the scalars of its metrics,
-    by name or name/key. Leaves `model` in eval mode.
+    by name or name/key. Leaves `model` in eval mode, and the loss in the mode that it had.
 
     step, epoch: how far `model` is trained. look: called with each batch (on the device) and its
     context. after_step: called after the batches of each step.
     """
     model.eval()
+    loss_trains = built.loss.training
+    built.loss.eval()  # else its running values would take in these batches
     distributed.share_buffers(model)
     for metric in built.metrics.values():
         metric.reset()
@@ -64,6 +66,7 @@ def evaluate_split(
                 if look is not None:
                     look(batch, ctx)
             after_step()
+    built.loss.train(loss_trains)
     values.fetch()
     found = values.means()
     for name, metric in built.metrics.items():

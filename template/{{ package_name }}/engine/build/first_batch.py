@@ -145,10 +145,12 @@ def materialise(built: Built, loader: Loader) -> None:
     batch = to_device(loader.first(), built.device, built.config.channels_last)
     ctx = Context(0, 1, training=True, device=built.device)
     rng.seed_all(rng.make_key(built.config.seed, Domain.INIT, 5))
+    built.loss.eval()
     built.model.eval()  # the values follow from the seed and the shapes alone
     with goes_through(built, batch), autocast(built.precision, built.device):
         built.task.training_step(built.model, batch, ctx)
     built.model.train()
+    built.loss.train()
     for name in lazy_modules(built):
         raise UserError(f"The lazy module '{name}' gets no batch in eval mode. Give it its sizes.")
     move_model(built.model, built.device, built.config.channels_last)
