@@ -42,6 +42,8 @@ SchedulerParameters=batch_sched_delay=0,sched_interval=2
 JobAcctGatherType=jobacct_gather/none
 AccountingStorageType=accounting_storage/none
 NodeName={host} CPUs=4 RealMemory=2000 State=UNKNOWN
+"""
+PARTITIONS = """
 PreemptType=preempt/partition_prio
 PreemptMode=REQUEUE
 PartitionName=all Nodes={host} Default=YES MaxTime=INFINITE State=UP OverSubscribe=YES GraceTime=60
@@ -92,7 +94,7 @@ def running(folder: Path) -> Iterator[dict[str, str]]:
         names = {"host": socket.gethostname().split(".")[0], "folder": folder, "socket": f"{munge}/socket"}
         names |= {"control": _free_port(), "daemon": _free_port()}
         config = folder / "slurm.conf"
-        config.write_text((CONFIG + NODE).format(**names))
+        config.write_text((CONFIG + NODE + PARTITIONS).format(**names))
         env = {**os.environ, "SLURM_CONF": str(config)}
         daemons.enter_context(_daemon(["munged", "--foreground", "--force", *options], folder))
         _wait_for(["munge", "--no-input", f"--socket={munge}/socket"], "MUNGE", None)
