@@ -243,7 +243,7 @@ def _run(command: Sequence[str], folder: Path, **variables: str) -> int:
     with subprocess.Popen(command, cwd=folder, env=env, stdin=subprocess.DEVNULL, start_new_session=True) as process:
         try:
             code = process.wait()
-        except BaseException:
+        except BaseException:  # Ctrl-C and SIGTERM, too: the child has a session of its own, so nobody else ends it
             with contextlib.suppress(ProcessLookupError, subprocess.TimeoutExpired):
                 os.killpg(process.pid, signal.SIGTERM)  # a run saves and stops
                 process.wait(10)
