@@ -11,7 +11,7 @@ QUICK = ("model=mlp", "logger=none", "epochs=1", "log.every=5")
 @pytest.mark.parametrize("decay", [0.3, 0.999])
 def test_a_decay_that_warms_up(engine, decay):
     model = nn.Linear(3, 2).double()
-    averaged = engine("build.parts").Averaged(model, decay, warmup=True)
+    averaged = engine("build.averaged").Averaged(model, decay, warmup=True)
     expected = model.weight.detach().clone()
     for t in range(30):
         nn.init.normal_(model.weight, generator=torch.Generator().manual_seed(t))

@@ -10,7 +10,7 @@ PLACES = {
     "the model is built": ("digits.engine.models.mlp:MLP.__init__", 1),
     "the model moves": ("torch.nn:Module.to", 1),
     "the loss moves": ("torch.nn:Module.to", 2),
-    "the averages": ("digits.engine.build.parts:Averaged.__init__", 1),
+    "the averages": ("digits.engine.build.averaged:Averaged.__init__", 1),
     "the optimizer's trial": ("digits.engine.build.optimizer_state._train", 1),
     "weights are kept": ("digits.engine.build.passes._weights_kept", 1),
     "the first batch": ("torch.nn:Linear.forward", 1),

@@ -11,7 +11,7 @@ PLACES = {
     "the model is built": ("digits.engine.models.mlp:MLP.__init__", ()),
     "the model moves": ("digits.engine.setup.move_model", ()),
     "the loss moves": ("digits.large:LargeLoss._apply", ("loss=.large.LargeLoss",)),
-    "the averages": ("digits.engine.build.parts:Averaged.__init__", ("ema_decay=0.9",)),
+    "the averages": ("digits.engine.build.averaged:Averaged.__init__", ("ema_decay=0.9",)),
     "the first batch": ("digits.engine.build.first_batch.check_one_batch", ()),
     "the optimizer's trial": ("digits.engine.build.optimizer_state._train", ()),
 }

@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
@@ -272,14 +272,18 @@ class Loop(Steps):
             step, what = self.windows.not_finite
             raise not_finite(what, step, self.parts.train.plan.samples(step).tolist())
 
-    def stop_if_asked(self) -> None:
-        """Save and raise `Stopped` if a signal or the time limit asks any process to stop."""
+    def stop_if_asked(self, put_back: Callable[[], None] = lambda: None) -> None:
+        """Save and raise `Stopped` if a signal or the time limit asks any process to stop.
+
+        put_back: called before saving.
+        """
         reason = self.progress.reason_to_stop()
         if not self.vote.ask(reason is not None):
             return
         if self.step == self.parts.total_steps and not self.pending:
             return  # the run ends anyway
         self.vote.restart()
+        put_back()
         if self.saved_at != self.step:
             self.save()
         self.saver.wait()
@@ -301,11 +305,9 @@ class Loop(Steps):
             epoch = p.train.plan.epoch(self.step)
             self.saver.wait()  # loader workers are forked next: no other thread may run then
             self.vote.restart()
-            p.held_state = p.own_state()  # a stop in between validates again, from here
             with self.media.watching(model) as look:
                 values = evaluate_split(p, model, p.val, self.step, epoch, self.stop_if_asked, look)
             self.vote.restart()
-            p.held_state = None
             results = {f"val/{key}": value for key, value in values.items()}
             self.hooks.after_validation(self.step, model, results)
             p.model.train()

@@ -12,11 +12,12 @@ from . import rng
 from .api import Data, Task
 from .batches.loader import Loader, check_size, on_device, own_order
 from .batches.plan import Plan
+from .build.averaged import build_averaged
 from .build.content import fingerprint_of
 from .build.first_batch import materialise
 from .build.init_from import init_from
 from .build.optimizer import build_optimizer, named_parameters
-from .build.parts import Built, Parts, build_averaged, build_mix, check_loggers, fixed_subset
+from .build.parts import Built, Parts, build_mix, check_loggers, fixed_subset
 from .build.scheduler import build_schedule
 from .build.target import build
 from .config.schema import Config
@@ -56,11 +57,12 @@ def build_model(config: Config, info: Mapping[str, Any] | None = None) -> Built:
         model = move_model(model, device, config.channels_last)
     seed(2)
     loss = say_what_counts(build(config.loss, "loss", nn.Module, allowed, info), config.loss)
-    loss = loss.to(device)
     seed(3)
     task: Task = build(config.task, "task", Task, allowed, {**info, "loss": loss})
-    metrics = {name: metric.to(device) for name, metric in task.metrics(info).items()}
-    return Built(config, device, precision, data, info, model, loss, task, metrics)
+    built = Built(config, device, precision, data, info, model, loss, task, task.metrics(info))
+    for module in (*built.modules_beside(), *built.metrics.values()):
+        module.to(device)
+    return built
 
 
 def split_of(built: Built, name: str) -> Dataset[Any] | None:

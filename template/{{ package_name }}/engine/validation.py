@@ -33,19 +33,19 @@ def evaluate_split(
     loader: Loader,
     step: int,
     epoch: int,
-    after_step: Callable[[], None] = lambda: None,
+    after_step: Callable[[Callable[[], None]], None] = lambda _: None,
     look: Callable[[Any, Context], None] | None = None,
 ) -> dict[str, float]:
     """Return the mean of each value that the task returns, by key, and the scalars of its metrics,
-    by name or name/key. Leaves `model` in eval mode, and the loss in the mode that it had.
+    by name or name/key. Leaves `model` in eval mode.
 
     step, epoch: how far `model` is trained. look: called with each batch (on the device) and its
-    context. after_step: called after the batches of each step.
+    context. after_step: called after the batches of each step, with a function that puts back what
+    the evaluation has changed: buffers, and the state of the task and the data. So does the end.
     """
     model.eval()
-    loss_trains = built.loss.training
-    built.loss.eval()  # else its running values would take in these batches
     distributed.share_buffers(model)
+    put_back = built.keep_state(model)
     for metric in built.metrics.values():
         metric.reset()
     values, plan = Statistics(built.device, derived=built.task.derived), loader.plan
@@ -53,7 +53,7 @@ def evaluate_split(
     samples = min(plan.size, plan.steps * plan.batch_size)
     key = rng.make_key(built.config.seed, Domain.VALIDATION)
     batches = loader.read(0, plan.steps)
-    with ended(batches):
+    with ended(batches), built.evaluating():
         for place in range(plan.steps):
             for micro, count in enumerate(plan.counts(place)):
                 batch = to_device(next(batches), built.device, built.config.channels_last)
@@ -65,8 +65,7 @@ def evaluate_split(
                 values.add(number, {**recorded, **returned}, count)
                 if look is not None:
                     look(batch, ctx)
-            after_step()
-    built.loss.train(loss_trains)
+            after_step(put_back)
     values.fetch()
     found = values.means()
     for name, metric in built.metrics.items():
@@ -75,6 +74,8 @@ def evaluate_split(
         for part, one in several.items():
             if not isinstance(one, torch.Tensor) or one.numel() == 1:
                 found[f"{name}/{part}" if part else name] = float(one)
+    # A task with `after_validation` may keep what its validation steps have found.
+    put_back(own=type(built.task).after_validation is Task.after_validation)
     return found
 
 
@@ -124,7 +125,8 @@ class Hooks:
     def after_validation(self, step: int, model: nn.Module, values: Mapping[str, float]) -> None:
         """Call `after_validation`. `model` is the one that was validated, in eval mode."""
         if self.has_after_validation:
-            self.parts.task.after_validation(model, values, self._begin(step, training=False))
+            with self.parts.evaluating():
+                self.parts.task.after_validation(model, values, self._begin(step, training=False))
 
     def _begin(self, step: int, training: bool) -> Context:
         p, plan = self.parts, self.parts.train.plan

@@ -9,11 +9,11 @@ import numpy as np
 from torch import nn
 
 from .. import rng
-from ..api import Context
+from ..api import Context, Task
 from ..batches.loader import Loader
 from ..errors import UserError
 from ..losses import counting
-from ..machine.device import autocast, move_model, to_device
+from ..machine.device import autocast, map_tensors, move_model, tensors_in, to_device
 from ..machine.distributed import WORLD_SIZE, from_all
 from ..machine.replicated import arrivals
 from ..machine.sharding import is_sharded
@@ -57,12 +57,30 @@ def check_one_batch(parts: Parts, is_new: bool = True) -> None:
     if is_new:
         for smallest in _smallest(parts.train):
             one_pass(tried, smallest, "smallest training batch")
+        _check_task(tried)
     check_trained(parts.optimizer, tried.model, tried.loss)
     check_shapes(before, tensor_shapes(tried.model, tried.loss))
     if is_new and parts.config.deterministic != "false":
         check_repeats(parts, tried, first, batch)
     parts.load_own_state(own_state)
     from_all(None)  # a run folder is made once all processes have passed
+
+
+def _check_task(built: Built) -> None:
+    """Refuse weights of the task that get a gradient: no optimizer trains them. Raises `UserError`."""
+    task, trained = built.task, {*built.model.parameters(), *built.loss.parameters()}
+    if type(task).after_step is not Task.after_step:  # it may train them
+        return
+    own = vars(task)
+    for name, value in {**own.get("_parameters", {}), **own.get("_modules", {}), **own}.items():
+        modules: list[nn.Module] = []
+        map_tensors(modules.append, value, nn.Module)
+        held = {*tensors_in(value), *(p for module in modules for p in module.parameters())}
+        if any(t.is_leaf and t.grad is not None for t in held - trained):
+            raise UserError(
+                f"The task's attribute {name} holds weights that get a gradient, but no optimizer trains "
+                "them. Hold them in the model or the loss, or freeze them with requires_grad_(False)."
+            )
 
 
 def _check_mean(parts: Parts, loader: Loader, loss: Any) -> None:
@@ -145,12 +163,10 @@ def materialise(built: Built, loader: Loader) -> None:
     batch = to_device(loader.first(), built.device, built.config.channels_last)
     ctx = Context(0, 1, training=True, device=built.device)
     rng.seed_all(rng.make_key(built.config.seed, Domain.INIT, 5))
-    built.loss.eval()
     built.model.eval()  # the values follow from the seed and the shapes alone
-    with goes_through(built, batch), autocast(built.precision, built.device):
+    with built.evaluating(), goes_through(built, batch), autocast(built.precision, built.device):
         built.task.training_step(built.model, batch, ctx)
     built.model.train()
-    built.loss.train()
     for name in lazy_modules(built):
         raise UserError(f"The lazy module '{name}' gets no batch in eval mode. Give it its sizes.")
     move_model(built.model, built.device, built.config.channels_last)

@@ -1,7 +1,8 @@
 """The objects that a run is made of."""
 
+import contextlib
 import copy
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
@@ -17,6 +18,7 @@ from ..api import Data, Logger, Task
 from ..batches.loader import Loader
 from ..config.schema import Config, is_count_or_share
 from ..errors import UserError
+from ..machine.device import map_tensors
 from ..machine.distributed import WORLD_SIZE, is_main, share_buffers, sum_over_processes
 from ..machine.replicated import replicate
 from ..machine.sharding import divided, is_sharded
@@ -25,63 +27,11 @@ from ..rng import Domain, Permutation
 from ..run.saver import Saver
 from ..schedule import Schedule
 from ..text import logger
+from .averaged import Averaged
 from .optimizer import check_trained
-from .optimizer_state import cannot_use, is_schedule_free, load_optimizer_state, optimizer_state
+from .optimizer_state import cannot_use, load_optimizer_state, optimizer_state
 from .target import bind, build, locate, own_keys
 from .virtual_ranks import Tree
-
-
-class Averaged:
-    """An exponential moving average of a model's weights: e ← decay · e + (1 - decay) · w."""
-
-    def __init__(
-        self, model: nn.Module, decay: float, warmup: bool = False, twin: nn.Module | None = None
-    ) -> None:
-        """twin: a copy of `model`, if it cannot be copied any more."""
-        self.model = (copy.deepcopy(model) if twin is None else twin).requires_grad_(False)
-        self.decay, self.warmup = decay, warmup
-        self.updates = 0  # one for each optimizer step
-
-    @torch.no_grad()
-    def update(self, model: nn.Module) -> None:
-        t = self.updates
-        decay = min(self.decay, (1 + t) / (10 + t)) if self.warmup else self.decay
-        for_each("lerp_", list(self.model.parameters()), list(model.parameters()), 1 - decay)
-        self.updates += 1
-        own, new = list(self.model.buffers()), list(model.buffers())
-        for dtype in {b.dtype for b in own}:  # of one dtype, all are copied in one call
-            of_dtype = ([b for b in buffers if b.dtype == dtype] for buffers in (own, new))
-            for_each("copy_", *of_dtype, True)
-
-
-class ScheduleFree(Averaged):
-    """The weights that a schedule-free optimizer evaluates (Defazio et al. 2024)."""
-
-    def __init__(self, model: nn.Module, optimizer: Any) -> None:
-        super().__init__(model, decay=0.0)
-        self.optimizer = optimizer
-        optimizer.train()
-
-    @torch.no_grad()
-    def update(self, model: nn.Module) -> None:
-        trained = [parameter.clone() for parameter in model.parameters()]
-        self.optimizer.eval()
-        super().update(model)
-        self.optimizer.train()
-        for_each("copy_", list(model.parameters()), trained)  # going there and back rounds
-
-
-def build_averaged(
-    config: Config, model: nn.Module, optimizer: Optimizer, twin: nn.Module | None = None
-) -> Averaged | None:
-    """Return the weights to evaluate, if they are not those that are trained. Raises `UserError`."""
-    if is_schedule_free(optimizer) and is_sharded(config):
-        raise UserError(f"parallel={config.parallel} does not work with a schedule-free optimizer.")
-    if config.ema_decay is None:
-        return ScheduleFree(model, optimizer) if is_schedule_free(optimizer) else None
-    if is_schedule_free(optimizer):
-        raise UserError("A schedule-free optimizer averages weights itself. Set ema_decay=null.")
-    return Averaged(model, config.ema_decay, config.ema_warmup, twin)
 
 
 @dataclass
@@ -98,6 +48,40 @@ class Built:
     loss: nn.Module
     task: Task
     metrics: dict[str, Any]
+
+    def modules_beside(self) -> list[nn.Module]:
+        """Return the modules that a step may use beside the model: the loss, and what the task holds, such
+        as a teacher."""
+        found: list[nn.Module] = []
+        map_tensors(found.append, [self.loss, self.task, vars(self.task)], nn.Module)
+        return found
+
+    @contextlib.contextmanager
+    def evaluating(self) -> Iterator[None]:
+        """Put the modules beside the model in eval mode, and at the end back in their own modes."""
+        modules = {m for beside in self.modules_beside() for m in beside.modules() if m.training}
+        try:
+            for module in modules:
+                module.training = False
+            yield
+        finally:
+            for module in modules:
+                module.training = True
+
+    def keep_state(self, model: nn.Module) -> Callable[..., None]:
+        """Return a function that puts back what a validation may change: buffers, and the own state of
+        the task and the data, or with `own=False` only buffers."""
+        modules = [m for top in (model, *self.modules_beside()) for m in top.modules()]
+        kept = [(m, n, b, b.clone()) for m in modules for n, b in m.named_buffers(recurse=False)]
+        own_state = self.own_state()
+
+        def put_back(own: bool = True) -> None:
+            for module, name, buffer, value in kept:
+                setattr(module, name, buffer.copy_(value))
+            if own:
+                self.load_own_state(own_state)
+
+        return put_back
 
     def own_state(self) -> dict[str, Any]:
         """Return copies of the state dicts of the task and the data, if they have one."""
@@ -140,7 +124,6 @@ class Parts(Built):
     replicated: Any = None  # the model in DistributedDataParallel, with several processes
     arrived: dict[nn.Parameter, bool] = field(default_factory=dict)  # see `replicate`
     tree: Tree | None = None  # sums gradients, with `virtual_ranks`
-    held_state: dict[str, Any] | None = None  # of task and data, before the validation under way
 
     @property
     def in_turn(self) -> bool:
@@ -211,7 +194,7 @@ class Parts(Built):
             "scheduler": self.scheduler.state_dict(),
             "fingerprint": self.fingerprint,
             "info": plain(self.info),
-            **(self.own_state() if self.held_state is None else self.held_state),
+            **self.own_state(),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:

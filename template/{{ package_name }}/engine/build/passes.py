@@ -65,8 +65,8 @@ def one_pass(
     number = step * parts.train.plan.micro_batches + RANK
     domain = Domain.STEP if training else Domain.VALIDATION
     parts.model.train(training)
-    parts.loss.train(training)
     with (
+        contextlib.nullcontext() if training else parts.evaluating(),
         _weights_kept(parts),
         _buffers_kept(parts, training),
         goes_through(parts, batch, what),
@@ -95,7 +95,6 @@ def one_pass(
         named = parts.model.named_parameters()
         unused = [name for name, p in named if p.requires_grad and p.grad is None]
     parts.model.train()
-    parts.loss.train()
     several = WORLD_SIZE > 1 or config.virtual_ranks is not None
     is_shared = training and several and not parts.in_turn
     if is_shared and (names := sorted({*chain.from_iterable(from_all(unused))})):

@@ -60,7 +60,9 @@ def open_run(folder: Path, which: str = "best", **replaced: Any) -> Opened:
         config = replace(config, precision="fp32")
     built = build_model(config, state.get("info") or None)
     built.load_built(state, averaged=True)
-    built.model.eval().requires_grad_(False)
+    built.model.requires_grad_(False)
+    for module in (built.model, *built.modules_beside()):
+        module.eval()
     facts = state["step"], state["epoch"], state["ema"] is not None, state["fingerprint"]["data"]
     return Opened(folder, path, built, *facts)
 
