@@ -4,6 +4,7 @@ import pytest
 import torch
 from helpers import snippets
 from helpers.runs import result, the_run
+from torch import nn
 
 SHORT = ("model=mlp", "logger=none", "log.curves=false", "monitor=val/loss", "epochs=2", "limit_train_batches=4")
 
@@ -72,3 +73,19 @@ def test_verbs_put_them_in_eval_mode(train, server, workspace):
     run = str(the_run(workspace))
     done = server.run(workspace / "digits/__main__.py", "evaluate", run)  # the task asserts it
     assert done.code == 0, done.out
+
+
+def test_they_move_to_the_device(engine, project, monkeypatch):
+    setup = engine("setup")
+    monkeypatch.chdir(project)
+    config, build = engine("launch").compose("device=cpu"), setup.build
+
+    def build_with_teacher(section, name, *rest):
+        built = build(section, name, *rest)
+        if name == "task":
+            built.teachers = [{"one": nn.Linear(2, 2)}]
+        return built
+
+    monkeypatch.setattr(setup, "build", build_with_teacher)
+    monkeypatch.setattr(setup, "choose_device", lambda _: torch.device("meta"))
+    assert setup.build_model(config).task.teachers[0]["one"].weight.is_meta

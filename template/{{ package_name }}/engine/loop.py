@@ -273,10 +273,7 @@ class Loop(Steps):
             raise not_finite(what, step, self.parts.train.plan.samples(step).tolist())
 
     def stop_if_asked(self, put_back: Callable[[], None] = lambda: None) -> None:
-        """Save and raise `Stopped` if a signal or the time limit asks any process to stop.
-
-        put_back: called before saving.
-        """
+        """Call `put_back`, save and raise `Stopped` if a signal or the time limit asks any process."""
         reason = self.progress.reason_to_stop()
         if not self.vote.ask(reason is not None):
             return

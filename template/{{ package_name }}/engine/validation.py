@@ -74,7 +74,7 @@ def evaluate_split(
         for part, one in several.items():
             if not isinstance(one, torch.Tensor) or one.numel() == 1:
                 found[f"{name}/{part}" if part else name] = float(one)
-    # A task with `after_validation` may keep what its validation steps have found.
+    # A task with `after_validation` may keep what its validation steps found.
     put_back(own=type(built.task).after_validation is Task.after_validation)
     return found
 
