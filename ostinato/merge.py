@@ -18,6 +18,7 @@ from .text import carried, changes, halves, merge_text
 SIMILAR = "--find-renames=60%"
 """How alike a file must stay that a user moves and changes, so that git recognises it."""
 GONE = "you changed it, and the new version does not have it. Move your changes elsewhere."
+KEPT = "you changed it, and the new version does not have it. Yours stays."
 MARKED = "you and the template changed the same lines. Choose between the markers."
 YOURS_STAYS = "you have your own, and the new version brings one. Yours stays."
 
@@ -259,6 +260,8 @@ def _settle(sides: Sides, file: File, others: Collection[str], name: str, result
             result.notes[file.mine] = (
                 f"you moved {file.old} here, and the new version does not have it. Yours stays.{its}"
             )
+        elif mine != base and file.old.startswith("configs/"):  # nothing needs a choice that is not chosen
+            result.notes[file.mine] = KEPT
         elif mine != base:
             result.conflicts[file.mine] = GONE
             return False

@@ -20,6 +20,7 @@ OLD = {
     "configs/experiment/one.yaml": "lr: 0.2\n",
     "configs/optimizer/adamw.yaml": LINES.replace(" =", ":"),
     "configs/model/net.yaml": "width: 32 # channels\ndepth: 2 # blocks\n",
+    "configs/model/gone.yaml": "width: 8\n",
     "tests/test_task.py": LINES,
     "tests/engine/test_loop.py": LINES,
     "README.md": "# Mine\n",
@@ -45,6 +46,7 @@ NEW = OLD | {
 }
 for name in ("old_name", "gone", "rewritten"):
     del NEW[f"{PACKAGE}/engine/{name}.py"]
+del NEW["configs/model/gone.yaml"]
 MOVED = "engine/rewritten.py: [engine/folder/first.py, engine/folder/second.py]\n"
 CHANGES = """# Changelog
 

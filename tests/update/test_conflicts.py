@@ -42,6 +42,14 @@ def test_a_conflict_leaves_the_project_and_a_branch(project, ostinato, path, tex
     assert state(project) == before
 
 
+def test_a_choice_that_the_template_drops_stays(project, ostinato):
+    edit(project, {"configs/model/gone.yaml": "width: 16\n"})
+    result = ostinato("update")
+    assert result.code == 0, result
+    assert "configs/model/gone.yaml: you changed it, and the new version does not have it. Yours stays." in result
+    assert (project / "configs/model/gone.yaml").read_text() == "width: 16\n"
+
+
 def test_a_conflict_can_be_resolved_on_the_branch(project, ostinato):
     edit(project, {"digits/engine/loop.py": changed(LINES, 20, "line_20 = 'mine'")})
     assert ostinato("update").code == 1
