@@ -126,6 +126,8 @@ class State:
         names = "".join(f"{path}\0" for path in changed if path in before and path not in skipped)
         Git(top)("checkout-index", "--force", "--index", "-z", "--stdin", data=names.encode(errors="surrogateescape"))
         git.ask("update-index", "--refresh", "-q")
+        if git.ask("config", "core.sparseCheckout") == "true":  # files that the update had deleted
+            git.ask("sparse-checkout", "reapply")
         return "The killed update is undone."
 
 
