@@ -3,6 +3,7 @@
 Nothing of the file is run or imported here. docs/run-files.md describes the format.
 """
 
+import contextlib
 import hashlib
 import json
 import math
@@ -10,7 +11,7 @@ import re
 import stat
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +49,7 @@ MANIFEST = {
     "fingerprint": {"data": str, "versions": dict},
     **dict.fromkeys(("git", "environment", "source"), dict | None),
 }
+CONFIG = {"name": str, "seed": int, "monitor": str, "data": dict}
 ERRORS = (zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError, EOFError, OSError, ValueError)
 """What zipfile and json raise for a damaged or strange file."""
 
@@ -64,6 +66,17 @@ def fits(value: Any, shape: Any) -> bool:
     return isinstance(value, shape)
 
 
+def plain_json(text: str) -> Any:
+    return json.loads(text, parse_constant=lambda nan: None)
+
+
+def plain_yaml(text: str) -> Any:
+    """Return the values of a text. Raises `ValueError` if a few lines of it may stand for gigabytes."""
+    if len(text) > 2**20 or any(isinstance(token, yaml.AliasToken) for token in yaml.scan(text)):
+        raise ValueError("it is too large or repeats parts by name")
+    return yaml.safe_load(text)
+
+
 def is_safe(name: str) -> bool:
     """Return True if a file of this name lies below the folder that it is unpacked into."""
     parts = name.split("/")
@@ -71,7 +84,7 @@ def is_safe(name: str) -> bool:
 
 
 class Packed:
-    """An open file. Raises `Refused` if it is no run that can be unpacked safely."""
+    """An open file. Raises `Refused` if it is not a run, or cannot be unpacked safely."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -82,13 +95,18 @@ class Packed:
         except ERRORS as error:
             raise Refused(f"{path} is not a whole zip file: {error}. Get it again.") from error
         self._refuse_entries()
-        self.run: dict[str, Any] = self._json("run.json")
+        self.run = self._values("run.json", plain_json)
         if isinstance(number := self.run.get("format"), int) and number > FORMAT:
             raise Refused(
                 f"{path} has the format {number}, and this version reads {FORMAT}. Take a newer one: uvx --refresh …"
             )
-        self.manifest: dict[str, Any] = self._json("manifest.json")
-        for name, value, shape in (("run.json", self.run, SHAPE), ("manifest.json", self.manifest, MANIFEST)):
+        self.manifest = self._values("manifest.json", plain_json)
+        self.config = self._values("config.yaml", plain_yaml)
+        for name, value, shape in (
+            ("run.json", self.run, SHAPE),
+            ("manifest.json", self.manifest, MANIFEST),
+            ("config.yaml", self.config, CONFIG),
+        ):
             if not fits(value, shape):
                 wrong = next((key for key, one in shape.items() if not fits(value.get(key), one)), "format")
                 raise self._refused(f"{name} has a wrong value or none at '{wrong}'")
@@ -96,11 +114,10 @@ class Packed:
         is_inside = is_safe(name) and is_safe(place or "data") and (place or "data").split("/")[0] == "data"
         if number != FORMAT or needs not in ("root", "path", None) or not is_inside:
             raise self._refused("run.json has a wrong 'format', 'name' or 'data'")
-        self.config = self._config()
         self.requirements = self._requirements()
 
     def _refused(self, why: str) -> Refused:
-        return Refused(f"{self.path} is no packed run: {why}. Get it again, or ask its author.")
+        return Refused(f"{self.path} is not a packed run: {why}. Get it again, or ask its author.")
 
     def _refuse_entries(self) -> None:
         if len(self.entries) != len(self.zip.infolist()):
@@ -112,7 +129,7 @@ class Packed:
             if not is_known or not is_safe(name) or (top == "source" and rest.split("/")[0] in NOT_SOURCE):
                 raise self._refused(f"the name {name!r:.100} is not possible")
             if stat.S_IFMT(info.external_attr >> 16) not in (0, stat.S_IFREG) or info.flag_bits & 1:
-                raise self._refused(f"{name} is a link, no plain file or encrypted")
+                raise self._refused(f"{name} is a link, a device or encrypted")
             small += 0 if name.startswith(LARGE) else info.file_size
             if small > LARGEST_TOGETHER or (info.file_size > LARGEST and not name.startswith(LARGE)):
                 raise self._refused(f"{name} is too large")
@@ -126,31 +143,19 @@ class Packed:
         except ERRORS as error:
             raise self._refused(f"{name} cannot be read: {error}") from error
 
-    def _json(self, name: str) -> dict[str, Any]:
+    def _values(self, name: str, parse: Callable[[str], Any]) -> dict[str, Any]:
         try:
-            value = json.loads(self._read(name), parse_constant=lambda nan: None)
-        except (ValueError, RecursionError) as error:
-            raise self._refused(f"{name} cannot be read: {error}") from error
-        return value if isinstance(value, dict) else {}
-
-    def _config(self) -> dict[str, Any]:
-        text = self._read("config.yaml")
-        try:
-            if len(text) > 2**20 or any(isinstance(token, yaml.AliasToken) for token in yaml.scan(text)):
-                raise self._refused("config.yaml is too large or repeats parts by name")
-            value = yaml.safe_load(text)
+            value = parse(self._read(name))
         except (yaml.YAMLError, ValueError, RecursionError) as error:
-            raise self._refused(f"config.yaml cannot be read: {' '.join(str(error).split())}") from error
-        if not fits(value, {"name": str, "seed": int, "monitor": str, "data": dict}):
-            raise self._refused("config.yaml is no config of a run")
-        return dict(value)
+            raise self._refused(f"{name} cannot be read: {' '.join(str(error).split())}") from error
+        return value if isinstance(value, dict) else {}
 
     def _requirements(self) -> dict[str, str]:
         """Return the version of each package. Names and versions only: an option could run code of the file."""
         found = {}
         for line in self._read("requirements.txt").splitlines():
             if (match := REQUIREMENT.fullmatch(line)) is None:
-                raise self._refused(f"requirements.txt has the line {line!r:.100}, not NAME==VERSION")
+                raise self._refused(f"requirements.txt has the line {line!r:.100} instead of NAME==VERSION")
             found[match[1]] = match[2] + (match[3] or "")
         return found
 
@@ -168,17 +173,15 @@ class Packed:
         except ERRORS as error:
             raise self._refused(f"{name} cannot be read: {error}") from error
         if name != "run.json" and digest.hexdigest() != self.run["files"].get(name):
-            raise self._refused(f"{name} has not the hash that run.json tells")
+            raise self._refused(f"{name} differs from what run.json records")
 
     def rows(self) -> list[dict[str, Any]]:
         found = []
         for line in self._read("metrics.jsonl").splitlines():
-            try:
-                row = json.loads(line, parse_constant=lambda nan: None)
-            except (ValueError, RecursionError):
-                continue
-            if isinstance(row, dict) and isinstance(row.get("step"), int):
-                found.append(row)
+            with contextlib.suppress(ValueError, RecursionError):
+                row = plain_json(line)
+                if isinstance(row, dict) and isinstance(row.get("step"), int):
+                    found.append(row)
         return found
 
     # ------------------------------------------------------------ what does not agree
@@ -193,7 +196,7 @@ class Packed:
                 for _ in self.chunks(name):
                     pass
             except Refused:
-                yield f"{name} has not the hash that run.json tells"
+                yield f"{name} differs from what run.json records"
 
     def contradictions(self) -> Iterator[str]:
         """Yield a sentence for each place where config, manifest, source, values and claims do not agree."""
@@ -214,15 +217,13 @@ class Packed:
             for key, one, other in said
             if one != other
         )
-        environment = manifest.get("environment")
-        if isinstance(environment, dict) and isinstance(installed := environment.get("packages"), dict):
-            known = {name.lower().replace("_", "-"): version for name, version in installed.items()}
-            for name, version in self.requirements.items():
-                if known.get(name.lower().replace("_", "-")) != version:
-                    yield f"requirements.txt has {name}=={version}, and manifest.json has not"
+        installed = (manifest.get("environment") or {}).get("packages")
+        for name, version in self.requirements.items() if isinstance(installed, dict) else ():
+            if installed.get(name) != version:
+                yield f"requirements.txt has {name}=={version}, but manifest.json does not"
         for path, digest in (run["data"]["files"] or {}).items() if run["data"]["place"] else ():
             if run["files"].get(f"data/{path}") != digest:
-                yield f"data/{path} is not the file of which run.json holds the hash"
+                yield f"data/{path} differs from what run.json records"
         yield from self._of_source()
         yield from self._of_claims()
 
@@ -234,7 +235,7 @@ class Packed:
         packed = {name: self.run["files"].get(name) for name in self.below("source/")}
         for name in sorted((wanted.keys() | packed.keys()) - left_out.keys()):
             if wanted.get(name) != packed.get(name):
-                yield f"{name} is not the file of which manifest.json holds the hash"
+                yield f"{name} differs from what manifest.json records"
 
     def _of_claims(self) -> Iterator[str]:
         claims, rows, mode = self.run["claims"], self.rows(), self.config.get("monitor_mode")
@@ -265,19 +266,16 @@ class Packed:
         """Yield a sentence for each file of the data, in a folder or alone, that is not as in the run."""
         known = self.run["data"]["files"]
         if known is None:
-            yield "run.json holds no hashes of the data: data.fingerprint=content was not set"
+            yield "run.json does not hold hashes of the data: data.fingerprint=content was not set"
             return
-        if folder.is_file():
-            there = {folder.name: folder}
-        else:
-            there = {path.relative_to(folder).as_posix(): path for path in folder.rglob("*") if path.is_file()}
         for name in sorted(known):
-            if name not in there:
+            path = folder if folder.is_file() else folder / name
+            if not (is_safe(name) and path.is_file()):
                 yield f"{name} is missing in {folder}"
-            else:
-                with open(there[name], "rb") as file:
-                    if hashlib.file_digest(file, "sha256").hexdigest() != known[name]:
-                        yield f"{there[name]} is not the file of the run"
+                continue
+            with open(path, "rb") as file:
+                if hashlib.file_digest(file, "sha256").hexdigest() != known[name]:
+                    yield f"{path} differs from the file of the run"
 
 
 def values_hash(rows: list[dict[str, Any]], step: int) -> str:

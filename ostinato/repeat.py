@@ -42,20 +42,19 @@ def reproduce(given: argparse.Namespace) -> int:
     for packed, folder in zip(files, folders, strict=True):
         print(*map(_printable, _about(packed, folder)), sep="\n")
     _ask(given.trust)
-    codes = []
+    if not is_table:
+        return _repeat(files[0], base, places[0], program, given)
+    codes, rows = [], []
     for packed, folder, place in zip(files, folders, places, strict=True):
         try:
             codes.append(_repeat(packed, folder, place, program, given))
         except (Refused, Stopped, OSError) as error:
-            if not is_table:
-                raise
             print(error, file=sys.stderr)
             codes.append(1)
-    if is_table:
-        rows = [_row(*each) for each in zip(files, folders, codes, strict=True)]
-        _tell_table(rows)
-        base.mkdir(exist_ok=True)
-        (base / "table.json").write_text(json.dumps(rows, indent=2) + "\n", encoding="utf-8")
+        rows.append(_row(packed, folder, codes[-1]))
+    _tell_table(rows)
+    base.mkdir(exist_ok=True)
+    (base / "table.json").write_text(json.dumps(rows, indent=2) + "\n", encoding="utf-8")
     return max(codes)
 
 
@@ -87,7 +86,7 @@ def _refuse_steps(packed: Packed, given: argparse.Namespace) -> None:
     if given.steps is not None and not (begin or 0) < given.steps <= last:
         raise Refused(f"--steps {given.steps} is outside the run. Name steps from {(begin or 0) + 1} to {last}.")
     module = f"{packed.run['package']}/__main__.py"
-    if not any(f"/{name}".endswith(f"/{module}") for name in packed.below("source/")):
+    if not any(name.endswith(f"/{module}") for name in packed.below("source/")):
         raise Refused(f"{packed.path} has no {module}, which repeats a run. Ask its author for the whole source.")
     if not has_reports(packed) and (begin or given.steps or given.seeds):
         raise Refused(f"{packed.path} has an engine before 0.3.0. Leave --steps, --from-checkpoint and --seeds out.")
@@ -111,7 +110,7 @@ def _program(given: argparse.Namespace) -> str:
     python = shutil.which(given.python) if given.python else here
     look = "import importlib.util, sys; sys.exit(importlib.util.find_spec('torch') is None)"
     if python is None or subprocess.run([python, "-I", "-c", look]).returncode != 0:
-        raise Refused(f"{python or given.python} is no Python with torch. Name another with --python PATH.")
+        raise Refused(f"{python or given.python} is not a Python with torch. Name another with --python PATH.")
     return os.path.abspath(python)
 
 
@@ -188,7 +187,8 @@ def _repeat(packed: Packed, folder: Path, place: list[str], program: str, given:
         python = program if given.here or given.python else _environment(packed, folder, program)
         options = {"--report": folder / REPORT if has_reports(packed) else None, "--steps": given.steps}
         options |= {"--from-checkpoint": given.from_checkpoint, "--seeds": given.seeds}
-        options |= {"--device": given.device, "--allow": _allowed(packed)}
+        names = map(str, packed.config.get("allowed_packages") or ())
+        options |= {"--device": given.device, "--allow": ",".join(filter(str.isidentifier, names))}
         words = [word for key, value in options.items() if value for word in (key, str(value))]
         command = [python, "-m", packed.run["package"], "reproduce", str(run), *place]
         has_begun = True
@@ -228,12 +228,6 @@ def _environment(packed: Packed, folder: Path, uv: str) -> str:
             "The environment of the run cannot be built here: see above. Name one that you built with --python PATH."
         )
     return python
-
-
-def _allowed(packed: Packed) -> str:
-    """Return the packages whose classes the run may build."""
-    names = packed.config.get("allowed_packages")
-    return ",".join(name for name in names or () if re.fullmatch(r"\w+", str(name)))
 
 
 def _run(command: Sequence[str], folder: Path, **variables: str) -> int:

@@ -78,16 +78,14 @@ CONTRADICTIONS = {
     "the values up to step 2 are not those of its checkpoint": lambda files, manifest, run: files.update(
         {"metrics.jsonl": files["metrics.jsonl"].replace("0.75", "0.7500000000000001")}
     ),
-    "source/train.py is not the file of which manifest.json holds the hash": lambda files, manifest, run: files.update(
+    "source/train.py differs from what manifest.json records": lambda files, manifest, run: files.update(
         {"source/train.py": "print('other')\n"}
     ),
-    "source/sitecustomize.py is not the file of which": lambda files, manifest, run: files.update(
+    "source/sitecustomize.py differs from what": lambda files, manifest, run: files.update(
         {"source/sitecustomize.py": ""}
     ),
-    "source/digits/__main__.py is not the file of which": lambda files, manifest, run: files.pop(
-        "source/digits/__main__.py"
-    ),
-    "requirements.txt has numpy==2.1, and manifest.json has not": lambda files, manifest, run: files.update(
+    "source/digits/__main__.py differs from what": lambda files, manifest, run: files.pop("source/digits/__main__.py"),
+    "requirements.txt has numpy==2.1, but manifest.json does not": lambda files, manifest, run: files.update(
         {"requirements.txt": "numpy==2.1\n"}
     ),
     "command is ['train.py', 'lr=0.1'] in one place": lambda files, manifest, run: manifest.update(command=["other"]),
@@ -102,7 +100,7 @@ CONTRADICTIONS = {
     "checkpoints/step-00000004.pt is missing": lambda files, manifest, run: run["checkpoints"][1].update(
         file="checkpoints/step-00000004.pt"
     ),
-    "README.txt has not the hash that run.json tells": lambda files, manifest, run: run.update(
+    "README.txt differs from what run.json records": lambda files, manifest, run: run.update(
         files={name: packing.sha256(text) for name, text in {**files, "README.txt": ""}.items()}
         | {"manifest.json": packing.sha256(json.dumps(manifest))}
     ),
@@ -139,7 +137,10 @@ def test_the_files_of_the_data(ostinato, file, tmp_path):
     assert ostinato(path, "--check", "--data", tmp_path / "data")[0] == 0
     place.write_text("two")
     code, out = ostinato(path, "--check", "--data", tmp_path / "data")
-    assert (code, out.splitlines()) == (1, [f"{path}: {place} is not the file of the run"])
+    assert (code, out.splitlines()) == (1, [f"{path}: {place} differs from the file of the run"])
+    alone = tmp_path / "alone.txt"
+    alone.write_text("one")
+    assert ostinato(path, "--check", "--data", alone)[0] == 0, "a file alone may have another name here"
     place.unlink()
     assert "a/b.txt is missing in" in ostinato(path, "--check", "--data", tmp_path / "data")[1]
     packed = tmp_path / "small.run.zip"
@@ -151,7 +152,7 @@ def test_the_files_of_the_data(ostinato, file, tmp_path):
 
     file(change)
     code, out = ostinato(packed, "--check")
-    assert (code, out.splitlines()) == (1, [f"{packed}: data/a/b.txt is not the file of which run.json holds the hash"])
+    assert (code, out.splitlines()) == (1, [f"{packed}: data/a/b.txt differs from what run.json records"])
 
 
 def test_a_table_of_checks(ostinato, file, tmp_path):
@@ -200,14 +201,14 @@ HOSTILE = {
     "claims without steps": (told(claims={}), "a wrong value or none at 'claims'"),
     "data that leave": (told(data={**packing.DATA, "needs": "root", "place": "data/../.."}), "'data'"),
     "another key of the data": (told(data={**packing.DATA, "needs": "x=1 data.root"}), "'data'"),
-    "an option of pip": (put("requirements.txt", "-r https://x/y.txt\n"), "the line '-r https://x/y.txt', not NAME=="),
-    "an address": (put("requirements.txt", "a @ https://x/a.whl\n"), "not NAME==VERSION"),
-    "an option behind a version": (put("requirements.txt", "a==1 --index-url=x\n"), "not NAME==VERSION"),
-    "a marker": (put("requirements.txt", "a==1; python_version > '3'\n"), "not NAME==VERSION"),
-    "a path": (put("requirements.txt", "./source\n"), "not NAME==VERSION"),
-    "YAML that fills the memory": (put("config.yaml", BOMB), "config.yaml is too large or repeats parts by name"),
+    "an option of pip": (put("requirements.txt", "-r https://x/y.txt\n"), "the line '-r https://x/y.txt' instead of"),
+    "an address": (put("requirements.txt", "a @ https://x/a.whl\n"), "instead of NAME==VERSION"),
+    "an option behind a version": (put("requirements.txt", "a==1 --index-url=x\n"), "instead of NAME==VERSION"),
+    "a marker": (put("requirements.txt", "a==1; python_version > '3'\n"), "instead of NAME==VERSION"),
+    "a path": (put("requirements.txt", "./source\n"), "instead of NAME==VERSION"),
+    "YAML that fills the memory": (put("config.yaml", BOMB), "it is too large or repeats parts by name"),
     "YAML that makes objects": (put("config.yaml", "!!python/object/apply:os.getcwd []"), "config.yaml cannot be read"),
-    "a config that is none": (put("config.yaml", "3"), "config.yaml is no config of a run"),
+    "a config that is none": (put("config.yaml", "3"), "config.yaml has a wrong value or none at 'name'"),
     "a manifest of another shape": (lambda f, manifest, r: manifest.update(result=3), "at 'result'"),
 }
 
@@ -260,8 +261,8 @@ def larger(path):
 
 
 BROKEN = {
-    "a link": (append(entry(mode=stat.S_IFLNK | 0o777)), "source/x is a link, no plain file or encrypted"),
-    "a device": (append(entry(mode=stat.S_IFCHR | 0o666)), "source/x is a link, no plain file or encrypted"),
+    "a link": (append(entry(mode=stat.S_IFLNK | 0o777)), "source/x is a link, a device or encrypted"),
+    "a device": (append(entry(mode=stat.S_IFCHR | 0o666)), "source/x is a link, a device or encrypted"),
     "one name twice": (append(entry(), entry()), "two of its files have one name"),
     "a bomb": (bomb, "source/0 is too large"),
     "a bomb among the data": (larger, "it would unpack to 8 GiB"),
@@ -313,7 +314,7 @@ MISTAKES = {
     "a checkpoint that is not packed": (["--from-checkpoint", "2"], "has no checkpoint of step 2. It has: none"),
     "data that the run makes": (["--data", "."], "The run makes its data itself. Leave --data out."),
     "data that are gone": (["--data", "nowhere"], "--data nowhere does not exist."),
-    "a Python that is none": (["--python", "nowhere"], "nowhere is no Python with torch."),
+    "a Python that is none": (["--python", "nowhere"], "nowhere is not a Python with torch."),
     "a folder that exists": (["--out", ".."], "exists, or two files have one name."),
 }
 
@@ -350,7 +351,7 @@ def test_a_failure_before_training_leaves_no_folder(ostinato, file, monkeypatch)
     def change(files, manifest, run):
         run["files"] = {name: "0" * 64 for name in (*files, "manifest.json")}
 
-    assert "has not the hash that run.json tells" in ostinato(file(change), "--trust", "--here")[1]
+    assert "differs from what run.json records" in ostinato(file(change), "--trust", "--here")[1]
     assert list(Path().iterdir()) == []
 
 
@@ -549,7 +550,7 @@ def test_a_changed_line_of_the_source_makes_another_run(ostinato, packed, from_s
     path = packing.repacked(packed, tmp_path / "run.run.zip", change)
     code, out = ostinato(path, "--here", "--trust")
     assert code == 1, out
-    assert "does not agree: source/digits/task.py is not the file" in out
+    assert "does not agree: source/digits/task.py differs from" in out
     told = report()
     assert told["verdict"] == "different"
     assert told["first_difference"]["step"] == 1
