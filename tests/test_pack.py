@@ -244,6 +244,28 @@ def test_a_changed_file_is_taken_from_git(packing, pack):
     assert len(list((packing / ".git").rglob("*"))) == count, "the repository stays as it was"
 
 
+def test_a_project_below_the_top_of_its_repository(engine, tmp_path, monkeypatch):
+    """A changed file is found there, too. A link is not a source file, and files beside the project do not count."""
+    source, past, project = engine("run.source"), engine("tools.past_source"), tmp_path / "work/é"
+    (project / "digits").mkdir(parents=True)
+    git(tmp_path, "init", "--quiet")
+    for path in ("train.py", "beside.py", "work/é/train.py", "work/é/digits/task.py"):
+        (tmp_path / path).write_text(f"# {path}\n")
+    (project / "link.py").symlink_to("train.py")
+    commit(tmp_path)
+    (project / "digits/task.py").write_text("# changed before the run\n")
+    for module in (source, past):
+        monkeypatch.setattr(module, "ROOT", project)
+    manifest = {"git": source.git_facts(), "source": source.source_hashes()}
+    wanted = {path: (project / path).read_bytes() for path in ("digits/task.py", "link.py", "train.py")}
+    assert past.past_source(manifest) == wanted
+    for path in ("train.py", "digits/task.py"):
+        (project / path).write_text("# other\n")
+    del manifest["source"]["link.py"], wanted["link.py"]
+    assert past.past_source(manifest) == wanted
+    assert past.past_source({"git": manifest["git"]}) == wanted, "of a release that recorded no hashes"
+
+
 def test_a_changed_file_without_its_old_state_is_refused(packing, pack):
     shutil.rmtree(packing / ".git")
     assert pack(packing)[0].code == 0

@@ -4,7 +4,6 @@ import os
 import re
 from collections.abc import Mapping
 from hashlib import sha256
-from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
@@ -33,12 +32,13 @@ def past_source(manifest: Mapping[str, Any]) -> dict[str, bytes]:
     gone = wanted.keys() - found.keys()
     past = _from_git(facts, gone) if gone and facts is not None else {}
     for path in sorted(gone):
-        if sha256(past.get(path, b"")).hexdigest() != wanted[path]:
+        found[path] = past.get(path, b"")
+        if sha256(found[path]).hexdigest() != wanted[path]:
             raise UserError(
                 f"{path} has changed since the run, and git does not hold its old state. Bring it back, "
                 "or train the run again."
             )
-    return found | past
+    return found
 
 
 def _from_git(facts: Mapping[str, Any], wanted: set[str] | None) -> dict[str, bytes]:
@@ -62,10 +62,8 @@ def _from_git(facts: Mapping[str, Any], wanted: set[str] | None) -> dict[str, by
             if applied is None and wanted is None:
                 name = part.partition("\n")[0].rpartition(" b/")[2]
                 raise UserError(f"The run's changes to {name} are not known. Train the run again.")
-        git("checkout-index", "--all", f"--prefix={scratch}/tree/", env=env)
-        below = Path(scratch, "tree", os.fsdecode(git("rev-parse", "--show-prefix") or b"").strip())
-        for path in os.fsdecode(git("ls-files", "-z", env=env) or b"").split("\0")[:-1]:
-            place = below / path
-            if (wanted is None or path in wanted) and place.is_file() and not place.is_symlink():
-                found[path] = place.read_bytes()
-    return found if wanted is None else {path: found[path] for path in wanted & found.keys()}
+        lines = os.fsdecode(git("ls-files", "--stage", "-z", env=env) or b"").split("\0")
+        files = {line.partition("\t")[2] for line in lines if line.startswith("100")}  # no links
+        for path in files if wanted is None else files & wanted:
+            found[path] = git("cat-file", "--filters", f":./{path}", env=env) or b""
+    return found
