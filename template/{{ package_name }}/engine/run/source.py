@@ -92,15 +92,12 @@ def _named_by_git(*kinds: str) -> list[str]:
 
 def _walked() -> Iterator[str]:
     for place, folders, files in os.walk(ROOT):
-        away = _AT_TOP if Path(place) == ROOT else set()
+        inside = Path(place).relative_to(ROOT)
         folders[:] = [
             name
             for name in folders
             if not _SKIPPED.fullmatch(name)
-            and name not in away
+            and str(inside / name) not in _AT_TOP
             and not os.path.exists(os.path.join(place, name, "pyvenv.cfg"))
         ]
-        inside = os.path.relpath(place, ROOT)
-        for name in files:
-            if not _SKIPPED.fullmatch(name):
-                yield os.path.normpath(os.path.join(inside, name))
+        yield from (str(inside / name) for name in files if not _SKIPPED.fullmatch(name))

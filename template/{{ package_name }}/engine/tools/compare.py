@@ -43,8 +43,9 @@ class Summary:
         pick = max if config.get("monitor_mode") == "max" else min
         self.best: Any = pick(filter(math.isfinite, values), default=None)
         self.last = values[-1] if values and math.isfinite(values[-1]) else None
-        result = manifest.get("result") or {}
-        self.weights = (result.get("ema_sha256") or result.get("weights_sha256") or "")[:12]
+        self.result = manifest.get("result") or {}
+        digest = self.result.get("ema_sha256") or self.result.get("weights_sha256") or ""
+        self.weights = digest[:12]
 
 
 def compare_runs(folders: Sequence[Path], out: Path, tag: str | None, word: str | None) -> None:
@@ -77,17 +78,16 @@ def compare_runs(folders: Sequence[Path], out: Path, tag: str | None, word: str 
 
 def differing_keys(runs: Sequence[Summary]) -> list[str]:
     """Return the config keys in which runs differ. The class of a section speaks for its keys."""
-    found: dict[str, None] = {}
+    found = []
     for key in dict.fromkeys(key for run in runs for key in run.config):
-        target = f"{key.partition('.')[0]}._target_"
-        values: dict[Any, set[str]] = {}
-        for run in runs:
-            owner = None if key == target else run.config.get(target)
-            values.setdefault(owner, set()).add(str(run.config.get(key)))
-        differs = any(len(several) > 1 for several in values.values())
-        if differs and key.split(".")[0] not in _IGNORED:
-            found[key] = None
-    return list(found)
+        section = key.partition(".")[0]
+        target = f"{section}._target_"
+        owners = ["" if key == target else run.config.get(target) for run in runs]
+        values = (str(run.config.get(key)) for run in runs)
+        differs = len({*zip(owners, values, strict=True)}) > len({*owners})
+        if differs and section not in _IGNORED:
+            found.append(key)
+    return found
 
 
 def _values(run: Summary, keys: Sequence[str]) -> list[str]:

@@ -2,14 +2,12 @@
 
 import contextlib
 import io
-import json
-import os
 import re
-import zipfile
 from collections.abc import Mapping, Sequence
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
+from zipfile import ZIP_DEFLATED, ZIP_STORED, ZipFile, ZipInfo
 
 from ..config.schema import Config
 from ..errors import SaveError, UserError
@@ -22,8 +20,6 @@ from ..text import say, tell
 from .compare import Summary, differing_keys
 from .past_source import past_source
 
-FORMAT = 1
-_PACKAGE = __name__.split(".")[0]
 Files = dict[str, bytes | Path]
 
 
@@ -32,25 +28,25 @@ def pack_run(
 ) -> None:
     """Write the file of a run. Raises `UserError`, `SaveError`."""
     run, name = Run(folder, None), f"{config.name}/{folder.name}"
-    manifest, left_out = run.manifest(), dict[str, str]()
+    manifest = run.manifest()
     if manifest["status"] != "finished":
         raise UserError(f"{run.shown} is not finished but {manifest['status']}. {run.resume_hint}")
     out = out or folder.with_name(f"{name.replace('/', '-')}.run.zip")
     source = past_source(manifest)
-    texts = {name: (folder / name).read_bytes() for name in ("config.yaml", "manifest.json")}
-    texts |= {f"source/{path}": text for path, text in source.items()}
-    files: Files = {name: _cleaned(name, text, left_out) for name, text in texts.items()}
+    files: Files = {f"source/{path}": content for path, content in source.items()}
+    files |= {name: (folder / name).read_bytes() for name in ("config.yaml", "manifest.json")}
+    left_out = _replace_secrets(files, manifest)
     checkpoints = checkpoint_hashes(folder, left_out)
     if with_weights:
         for path in (folder / entry["file"] for entry in checkpoints):
-            parts = [p for p in path.iterdir() if p.is_file()] if path.is_dir() else [path]
-            files |= {p.relative_to(folder).as_posix(): p for p in parts}
+            parts = filter(Path.is_file, (path, *path.glob("*")))
+            files |= {part.relative_to(folder).as_posix(): part for part in parts}
     data = _data(folder, config, manifest, files if with_data else None)
     requirements, unavailable = _requirements(manifest)
     told = {
-        "format": FORMAT,
+        "format": 1,
         "name": name,
-        "package": _PACKAGE,
+        "package": __name__.partition(".")[0],
         "template": manifest.get("template"),
         "python": manifest.get("fingerprint", {}).get("versions", {}).get("python"),
         "command": manifest.get("command"),
@@ -62,9 +58,8 @@ def pack_run(
         "unavailable": unavailable,
     }
     readme = Path(__file__).with_name("run_file.txt").read_text(encoding="utf-8")
-    words = {"name": name, "template": told["template"], "file": out.name}
     files |= {
-        "README.txt": readme.format(**words, address=template_address()).encode(),
+        "README.txt": readme.format(**told, file=out.name, address=template_address()).encode(),
         "metrics.jsonl": folder / "metrics.jsonl",
         "requirements.txt": requirements.encode(),
     }
@@ -77,36 +72,28 @@ def pack_run(
         say(f"{path} {why}.")
 
 
-def _cleaned(name: str, content: bytes, left_out: dict[str, str]) -> bytes:
-    """Return a text without secrets, other bytes as they are."""
-    try:
-        text = content.decode()
-    except UnicodeDecodeError:
-        return content
-    if name == "manifest.json":
-        values = json.loads(text)
-        clean = without_secrets(values)
-        clean = text if clean == values else to_json(clean, indent=2)
-    else:
-        clean = without_secrets(text)
-    if clean == text:
-        return content
-    left_out[name] = f"holds {LEFT_OUT!r} in place of texts that look like secrets"
-    return clean.encode()
+def _replace_secrets(files: dict[str, Any], manifest: Mapping[str, Any]) -> dict[str, str]:
+    """Replace secrets in the files. Return a reason for each file that changes."""
+    texts: dict[str, Any] = {n: c.decode(errors="surrogateescape") for n, c in files.items()}
+    texts["manifest.json"] = manifest  # JSON escapes the quotes around a secret
+    left_out = {}
+    for name, clean in without_secrets(texts).items():
+        if clean != texts[name]:
+            text = clean if isinstance(clean, str) else to_json(clean, indent=2)
+            files[name] = text.encode(errors="surrogateescape")
+            left_out[name] = f"holds {LEFT_OUT!r} in place of texts that look like secrets"
+    return left_out
 
 
 def _requirements(manifest: Mapping[str, Any]) -> tuple[str, list[str]]:
     """Return the text of requirements.txt, and the packages that no index has."""
-    told = manifest.get("environment")
-    if told is None:  # releases before 0.3.0 recorded few versions
-        versions = manifest.get("fingerprint", {}).get("versions", {})
-        others = {"python", "CUDA", "cuDNN"} | {
-            k for k in versions if versions[k] == "not installed"
-        }
-        told = {"packages": {k: versions[k] for k in versions.keys() - others}, "sources": {}}
+    versions = manifest.get("fingerprint", {}).get("versions", {})  # releases before 0.3.0
+    told = manifest.get("environment", {"packages": versions, "sources": {}})
     lines, unavailable = list[str](), list[str]()
     for name, version in sorted(told["packages"].items()):
         line, origin = f"{name}=={version}", told["sources"].get(name)
+        if name in ("python", "CUDA", "cuDNN") or version == "not installed":
+            continue
         if origin is None and re.fullmatch(r"[\w.-]+==[\w.!+]+", line):
             lines.append(f"{line}\n")
         elif origin != ROOT.as_uri():  # the project itself
@@ -121,7 +108,7 @@ def checkpoint_hashes(folder: Path, unusable: dict[str, str] | None = None) -> l
     """
     from ..run import checkpoint  # here: a mistake is reported before torch is loaded
 
-    found, rows, place = list[dict[str, Any]](), read_metrics(folder), folder / "checkpoints"
+    found, rows, place = dict[Any, dict[str, Any]](), read_metrics(folder), folder / "checkpoints"
     for path in (*newest_first(place), *bests(place)):
         name = f"checkpoints/{path.name}"
         try:
@@ -137,13 +124,10 @@ def checkpoint_hashes(folder: Path, unusable: dict[str, str] | None = None) -> l
             "ema_sha256": None if averaged is None else weights_sha256(averaged),
             "values_sha256": values_sha256(rows, state["step"]),
         }
-        is_best = path.stem == "best"
-        twin = next((entry for entry in found if hashes.items() <= entry.items()), None)
-        if is_best and twin is not None:  # best.pt is a second name of a numbered checkpoint
-            twin["best"] = True
-        else:
-            found.append({**hashes, "best": is_best, "file": name})
-    return found
+        # best.pt may be a second name of a numbered checkpoint.
+        entry = found.setdefault(tuple(hashes.values()), {**hashes, "best": False, "file": name})
+        entry["best"] |= path.stem == "best"
+    return list(found.values())
 
 
 def values_sha256(rows: Sequence[Mapping[str, Any]], step: int) -> str:
@@ -161,10 +145,10 @@ def seeds_of(folder: Path) -> list[dict[str, Any]]:
     own, found = Summary(folder), dict[str, dict[str, Any]]()
     for path in (*filter(is_run, sorted(folder.parent.iterdir())), folder):
         with contextlib.suppress(UserError):  # of a damaged run
-            run, result = Summary(path), Run(path, None).manifest().get("result") or {}
+            run = Summary(path)
             if run.status == "finished" and {*differing_keys([own, run])} <= {"seed"}:
-                seed, ends = run.config.get("seed"), {k: result.get(k) for k in ("last", "best")}
-                found[str(seed)] = {"seed": seed, **ends}
+                ends = {key: run.result.get(key) for key in ("last", "best")}
+                found[str(run.config.get("seed"))] = {"seed": run.config.get("seed"), **ends}
     return list(found.values())
 
 
@@ -203,41 +187,32 @@ def _data(
             f"name their place: data.{key}=PATH."
         )
     files |= {f"data/{name}": base / name for name in names}
-    is_file = base != place
-    return {
-        **told,
-        "files": checksums(base, names),
-        "place": f"data/{place.name}" if is_file else "data",
-    }
+    place = Path("data", place.relative_to(base))
+    return {**told, "files": checksums(base, names), "place": place.as_posix()}
 
 
 def _write(out: Path, files: Files, told: dict[str, Any]) -> None:
     """Write the archive so that it is whole or absent. Equal files give equal bytes."""
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
-        with replacing(out) as temporary, open(temporary, "xb") as file:
-            with zipfile.ZipFile(file, "w") as archive:
-                told["files"] = {name: _add(archive, name, files[name]) for name in sorted(files)}
-                _add(archive, "run.json", to_json(told, indent=2).encode(errors="replace"))
-            file.flush()
-            os.fsync(file.fileno())
+        with replacing(out) as path, open(path, "xb") as file, ZipFile(file, "w") as archive:
+            told["files"] = {name: _add(archive, name, files[name]) for name in sorted(files)}
+            _add(archive, "run.json", to_json(told, indent=2).encode(errors="replace"))
     except OSError as error:
-        if error.filename not in (None, str(out), str(out.parent)):
-            raise  # a file that cannot be read
         raise SaveError(
             f"{shown(out)} cannot be written: {error.strerror or error}. Put this right, or name another "
             "place: --out FILE."
         ) from error
 
 
-def _add(archive: zipfile.ZipFile, name: str, content: bytes | Path) -> str:
+def _add(archive: ZipFile, name: str, content: bytes | Path) -> str:
     """Add a file to the archive. Return its SHA-256."""
-    info, digest = zipfile.ZipInfo(name), sha256()  # ZipInfo says 1980: equal files, equal bytes
+    info, digest = ZipInfo(name), sha256()  # ZipInfo says 1980: equal files, equal bytes
     is_dense = name.startswith(("checkpoints/", "data/"))  # compressing would gain little
-    info.compress_type = zipfile.ZIP_STORED if is_dense else zipfile.ZIP_DEFLATED
+    info.compress_type = ZIP_STORED if is_dense else ZIP_DEFLATED
     info.create_system, info.external_attr = 3, 0o100644 << 16  # a plain file of Unix
     with open(content, "rb") if isinstance(content, Path) else io.BytesIO(content) as source:
-        info.file_size = source.seek(0, os.SEEK_END)  # it decides on ZIP64
+        info.file_size = source.seek(0, io.SEEK_END)  # it decides on ZIP64
         source.seek(0)
         with archive.open(info, "w") as target:
             while block := source.read(1 << 20):
