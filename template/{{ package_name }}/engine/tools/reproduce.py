@@ -11,8 +11,8 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ from ..launch import launch
 from ..paths import ROOT, not_written, write_whole
 from ..run.facts import describe_start, fingerprint_differences
 from ..run.folder import Run, create_run
-from ..run.names import is_one, newest_first, path_of
+from ..run.names import is_one, newest_first
 from ..text import say, tell
 from .pack import checkpoint_hashes, seeds_of
 from .verdict import DIFFERENT, IDENTICAL, Comparison, logged, write_report
@@ -39,13 +39,125 @@ ROUNDS_OTHERWISE = {
 child changes the last bit of each weight after each step: so much any other machine may round."""
 
 
+@dataclass(frozen=True)
+class Repetition:
+    """A finished run, and the steps of it that are trained again: those after `begin` up to `end`."""
+
+    old: Run
+    manifest: Mapping[str, Any]  # of `old`
+    config: Config
+    begin: int
+    end: int
+
+    @property
+    def is_whole(self) -> bool:
+        """True if the run is trained again up to its last step."""
+        return bool(self.end == self.manifest["result"]["steps"])
+
+    def train(self, *stops: int, **variables: str) -> Run:
+        """Train in a new folder, stopped after the steps `stops` by SIGKILL and SIGTERM in turn, and
+        after `end` if that is not the last step. variables: of the environment."""
+        name = self.config.name
+        config = replace(self.config, name=f"{name}/reproduced", logger={}, max_minutes=None)
+        about = {"reproduces": self.old.shown, "data": self.manifest["fingerprint"]["data"]}
+        new = create_run(config, {**describe_start([]), **about}, None)
+        new.release()  # each child locks it
+        tell(f"{self.old.shown} is trained again in {new.shown}.")
+        if self.begin:
+            self._copy_checkpoint(new, replace(config, name=name))
+        for number, step in enumerate(sorted(set(stops))):
+            self._run_child(new, variables, str(step), "SIGTERM" if number % 2 else "SIGKILL")
+        self._run_child(new, variables, *([] if self.is_whole else [str(self.end), "SIGTERM"]))
+        return new
+
+    def _copy_checkpoint(self, new: Run, config: Config) -> None:
+        """Let a new run go on from a checkpoint, whose `config` has the name of the old run."""
+        path = _checkpoints(self.old)[self.begin]
+        copy = new.checkpoints / path.name
+        try:
+            shutil.copytree(path, copy) if path.is_dir() else shutil.copyfile(path, copy)
+            shutil.copyfile(self.old.folder / "metrics.jsonl", new.folder / "metrics.jsonl")
+            write_whole(new.folder / "config.yaml", to_yaml(config))
+        except OSError as error:
+            raise not_written(copy, error) from error
+
+    def _run_child(self, run: Run, variables: Mapping[str, str], *stop: str) -> None:
+        """Train in `run`'s folder, with as many threads and processes as the first run had."""
+        processes = self.manifest["fingerprint"]["world_size"]
+        threads = str(self.manifest["fingerprint"]["threads"])
+        command = [sys.executable]
+        if processes > 1:
+            command += ["-m", "torch.distributed.run", "--standalone"]
+            command += [f"--nproc-per-node={processes}"]
+        allowed = ",".join(self.config.allowed_packages)
+        command += ["-m", __spec__.name, str(run.folder), allowed, *stop]
+        env = {**os.environ, "OMP_NUM_THREADS": threads, **variables}
+        code = subprocess.run(command, cwd=ROOT, env=env).returncode
+        is_code = processes > 1 or code in (FINISHED, STOPPED, -signal.SIGKILL)
+        expected = {("SIGKILL",): "running", ("SIGTERM",): "stopped", (): "finished"}[stop[1:]]
+        if run.manifest()["status"] != expected or not is_code:
+            kind = UserError if code == MISTAKE else Failed
+            raise kind(f"The new run ended with code {code}. Look at {run.shown}/train.log.")
+
+    def compare(self, new: Run) -> Comparison:
+        """Compare what both runs logged after `begin`, and their results if both are whole."""
+        claimed, repeated = (
+            {place: value for place, value in logged(run.folder).items() if place[0] > self.begin}
+            for run in (self.old, new)
+        )
+        one, other = self.manifest["result"], new.manifest().get("result") or {}
+        keys = ("steps", "last", "best", "weights_sha256", "ema_sha256") if other else ()
+        pairs = ((f"{key} at the end", one.get(key), other.get(key)) for key in keys)
+        results = [pair for pair in pairs if pair[1] != pair[2]]
+        return Comparison(claimed, repeated, results, self.config.monitor)
+
+    def hashes(self, new: Run) -> list[tuple[str, Any, Any]]:
+        """Return the hashes of the weights in checkpoints after `begin` that both runs have."""
+        rows = _told(self.old, "checkpoints", checkpoint_hashes), checkpoint_hashes(new.folder)
+        one, other = ({row["step"]: row["weights_sha256"] for row in each} for each in rows)
+        steps = sorted(step for step in one.keys() & other.keys() if step > self.begin)
+        return [(f"weights_sha256 at step {step}", one[step], other[step]) for step in steps]
+
+    def report(self, folder: Path, new: Run, compared: Comparison, seeds: int) -> None:
+        """Write the report. If the runs differ, measure first what rounding does. Raises `Failed`."""
+        hashes = [] if compared.differing else self.hashes(new)
+        compared.results += [row for row in hashes if row[1] != row[2]]
+        rows = _told(self.old, "seeds", seeds_of) if self.is_whole else []
+        values = [row.get("last") for row in rows]
+        threads = self.manifest["fingerprint"]["threads"] // 2 or 2
+        if is_different := compared.verdict != IDENTICAL:
+            tell(compared.first, "Next, a repetition that rounds in another order.")
+            try:
+                second = self.train(**ROUNDS_OTHERWISE, OMP_NUM_THREADS=str(threads))
+                compared = replace(compared, other=logged(second.folder))
+                others = (replace(self.config, seed=self.config.seed + n + 1) for n in range(seeds))
+                runs = [new, *(replace(self, config=each, begin=0).train() for each in others)]
+                if seeds and compared.end:
+                    values = [logged(run.folder).get(compared.end) for run in runs]
+            except Exit as error:  # the report tells what is known
+                say(str(error))
+        about = {
+            "run": self.old.shown,
+            "repetition": new.shown,
+            "steps": (self.begin, self.end),
+            "claimed": self.manifest["result"],
+            "repeated": new.manifest().get("result"),
+            "hashes": len(hashes),
+            "rounding": f"{threads} threads, older vector instructions and other last bits of weights",
+            "reasons": list(_reasons(self.manifest, new.manifest())) if is_different else [],
+        }
+        verdict = write_report(folder, compared, about, [v for v in values if v is not None])
+        if verdict == DIFFERENT:
+            raise Failed(compared.first)
+
+
 def reproduce_run(
     folder: Path,
     stops: Sequence[int],
-    steps: int | None = None,
-    begin: int = 0,
-    report: Path | None = None,
-    seeds: int = 0,
+    steps: int | None,
+    begin: int,
+    report: Path | None,
+    seeds: int,
     **replaced: Any,
 ) -> None:
     """Train the run again, stopped after the steps `stops`, and compare the two.
@@ -57,164 +169,46 @@ def reproduce_run(
     """
     old, config = Run(folder, None), replace(read_config(folder), **replaced)
     manifest = old.manifest()
-    result = manifest.get("result")
-    if manifest["status"] != "finished" or not result:
+    if manifest["status"] != "finished":
         raise UserError(f"{old.shown} is not finished but {manifest['status']}. {old.resume_hint}")
-    end = steps or result["steps"]
-    _refuse_mistakes(old, stops, begin, end, result["steps"])
-    new = train_again(old, config, begin, end, stops)
-    compared = _compare(old, new, config.monitor, begin)
+    result = manifest["result"]
+    again = Repetition(old, manifest, config, begin, steps or result["steps"])
+    _refuse_mistakes(again, stops)
+    new = again.train(*stops)
+    compared = again.compare(new)
     if report is not None:
-        _report(report, old, new, config, compared, (begin, end), seeds)
+        again.report(report, new, compared, seeds)
     elif compared.verdict != IDENTICAL:
         reasons = list(_reasons(manifest, new.manifest())) or ["No reason is known."]
         raise Failed("\n  ".join([compared.first, *reasons]))
-    elif end == result["steps"]:
-        equal = f"{end} steps, every value that both logged, and weights_sha256"
+    elif again.is_whole:
+        equal = f"{again.end} steps, every value that both logged, and weights_sha256"
         tell(f"identical: {equal} {result['weights_sha256'][:16]}…")
     else:
-        tell(f"identical: steps {begin + 1} to {end}, every value that both logged")
+        tell(f"identical: steps {begin + 1} to {again.end}, every value that both logged")
 
 
-def _refuse_mistakes(old: Run, stops: Sequence[int], begin: int, end: int, total: int) -> None:
-    known = sorted(int(path.stem[5:]) for path in newest_first(old.checkpoints) if is_one(path))
+def _refuse_mistakes(again: Repetition, stops: Sequence[int]) -> None:
+    begin, end, known = again.begin, again.end, _checkpoints(again.old)
     if begin and begin not in known:
-        names = ", ".join(map(str, known)) or "none"
-        raise UserError(f"{old.shown} has no checkpoint of step {begin}. It has: {names}.")
-    limits = [("--steps", end, total), *(("--stop-at", step, end - 1) for step in stops)]
+        names = ", ".join(map(str, sorted(known))) or "none"
+        raise UserError(f"{again.old.shown} has no checkpoint of step {begin}. It has: {names}.")
+    limits = [("--steps", end, again.manifest["result"]["steps"])]
+    limits += [("--stop-at", step, end - 1) for step in stops]
     for option, step, last in limits:
         if not begin < step <= last:
             raise UserError(
                 f"{option} {step} is outside the run. Name steps from {begin + 1} to {last}."
             )
-    first = min((step for step, *_ in logged(old.folder) if step > begin), default=0)
+    first = min((step for step, *_ in logged(again.old.folder) if step > begin), default=0)
     if end < first:
         raise UserError(f"--steps {end} is before the first logged value. Take {first} or more.")
 
 
-def train_again(
-    old: Run,
-    config: Config,
-    begin: int,
-    end: int,
-    stops: Sequence[int] = (),
-    variables: Mapping[str, str] | None = None,
-) -> Run:
-    """Train in a new folder, stopped after the steps `stops` by SIGKILL and SIGTERM in turn, and
-    after `end` if that is not the last step. variables: of the environment."""
-    manifest, name = old.manifest(), config.name
-    config = replace(config, name=f"{name}/reproduced", logger={}, max_minutes=None)
-    about = {"reproduces": old.shown}
-    if "data" in manifest["fingerprint"]:
-        about["data"] = manifest["fingerprint"]["data"]
-    new = create_run(config, {**describe_start([]), **about}, None)
-    new.release()  # each child locks it
-    tell(f"{old.shown} is trained again in {new.shown}.")
-    if begin:
-        _copy_checkpoint(old, new, begin, replace(config, name=name))
-    for number, step in enumerate(sorted(set(stops))):
-        stop = (str(step), "SIGTERM" if number % 2 else "SIGKILL")
-        _run_child(new, config, manifest, variables, *stop)
-    last = () if end == manifest["result"]["steps"] else (str(end), "SIGTERM")
-    _run_child(new, config, manifest, variables, *last)
-    return new
-
-
-def _copy_checkpoint(old: Run, new: Run, step: int, config: Config) -> None:
-    """Let a new run go on from a checkpoint, whose `config` has the name of the old run."""
-    kind = "dcp" if path_of(old.checkpoints, step, "dcp").exists() else "pt"
-    path, copy = path_of(old.checkpoints, step, kind), path_of(new.checkpoints, step, kind)
-    try:
-        shutil.copytree(path, copy) if kind == "dcp" else shutil.copyfile(path, copy)
-        shutil.copyfile(old.folder / "metrics.jsonl", new.folder / "metrics.jsonl")
-        write_whole(new.folder / "config.yaml", to_yaml(config))
-    except OSError as error:
-        raise not_written(copy, error) from error
-
-
-def _run_child(
-    run: Run,
-    config: Config,
-    manifest: Mapping[str, Any],
-    variables: Mapping[str, str] | None,
-    *stop: str,
-) -> None:
-    """Train in `run`'s folder, with as many threads and processes as the first run had."""
-    processes = manifest["fingerprint"]["world_size"]
-    command = [sys.executable]
-    if processes > 1:
-        command += ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
-    command += ["-m", __spec__.name, str(run.folder), ",".join(config.allowed_packages), *stop]
-    threads = str(manifest["fingerprint"]["threads"])
-    env = {**os.environ, "OMP_NUM_THREADS": threads, **(variables or {})}
-    code = subprocess.run(command, cwd=ROOT, env=env).returncode
-    status = run.manifest()["status"]
-    expected = {("SIGKILL",): "running", ("SIGTERM",): "stopped", (): "finished"}[stop[1:]]
-    if status != expected or (processes == 1 and code not in (FINISHED, STOPPED, -signal.SIGKILL)):
-        kind = UserError if code == MISTAKE else Failed
-        raise kind(f"The new run ended with code {code}. Look at {run.shown}/train.log.")
-
-
-def _compare(old: Run, new: Run, monitor: str, begin: int) -> Comparison:
-    """Compare what two runs logged after the step `begin`, and their results if both are whole."""
-    ours, theirs = ({k: v for k, v in logged(r.folder).items() if k[0] > begin} for r in (old, new))
-    one, other = (run.manifest().get("result") or {} for run in (old, new))
-    keys = ("steps", "last", "best", "weights_sha256", "ema_sha256") if other else ()
-    pairs = ((f"{key} at the end", one.get(key), other.get(key)) for key in keys)
-    return Comparison(ours, theirs, [pair for pair in pairs if pair[1] != pair[2]], monitor)
-
-
-def _report(
-    folder: Path,
-    old: Run,
-    new: Run,
-    config: Config,
-    compared: Comparison,
-    span: tuple[int, int],
-    seeds: int,
-) -> None:
-    """Write the report. If the runs differ, measure first what rounding does. Raises `Failed`."""
-    (begin, end), manifest = span, old.manifest()
-    is_whole, threads = end == manifest["result"]["steps"], manifest["fingerprint"]["threads"]
-    hashes = [] if compared.differing else _weights(old, new, begin)
-    compared.results += [row for row in hashes if row[1] != row[2]]
-    values = [row.get("last") for row in _told(old, "seeds", seeds_of)] if is_whole else []
-    rounding = (
-        f"{threads // 2 or 2} threads, older vector instructions and other last bits of weights"
-    )
-    if is_different := compared.verdict != IDENTICAL:
-        tell(compared.first, "Next, a repetition that rounds in another order.")
-        variables = {**ROUNDS_OTHERWISE, "OMP_NUM_THREADS": str(threads // 2 or 2)}
-        try:
-            second = train_again(old, config, begin, end, variables=variables)
-            compared = replace(compared, other=logged(second.folder))
-            others = [replace(config, seed=config.seed + n) for n in range(1, seeds + 1)]
-            runs = [new, *(train_again(old, other, 0, end) for other in others)]
-            if seeds and compared.end:
-                values = [logged(run.folder).get(compared.end) for run in runs]
-        except Exit as error:  # the report tells what is known
-            say(str(error))
-    about = {
-        "run": old.shown,
-        "repetition": new.shown,
-        "steps": span,
-        "claimed": manifest["result"],
-        "repeated": new.manifest().get("result"),
-        "hashes": len(hashes),
-        "rounding": rounding,
-        "reasons": list(_reasons(manifest, new.manifest())) if is_different else [],
-    }
-    verdict = write_report(folder, compared, about, [v for v in values if v is not None])
-    if verdict == DIFFERENT:
-        raise Failed(compared.first)
-
-
-def _weights(old: Run, new: Run, begin: int) -> list[tuple[str, Any, Any]]:
-    """Return the hashes of the weights in checkpoints that both runs have, after the step `begin`."""
-    rows = _told(old, "checkpoints", checkpoint_hashes), checkpoint_hashes(new.folder)
-    one, other = ({row["step"]: row["weights_sha256"] for row in each} for each in rows)
-    steps = sorted(step for step in one.keys() & other.keys() if step > begin)
-    return [(f"weights_sha256 at step {step}", one[step], other[step]) for step in steps]
+def _checkpoints(run: Run) -> dict[int, Path]:
+    """Return the numbered checkpoints of a run by their steps."""
+    paths = filter(is_one, newest_first(run.checkpoints))
+    return {int(path.stem[5:]): path for path in paths}
 
 
 def _told(run: Run, key: str, look: Callable[[Path], list[dict[str, Any]]]) -> list[dict[str, Any]]:
@@ -244,6 +238,9 @@ def _reasons(old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[str]:
 
 def _train(folder: str, allowed: str, step: str = "", name: str = "") -> int:
     """Go on with the run `folder`; send this process the signal `name` after `step`."""
+    import torch
+
+    from .. import rng
     from ..build.parts import Parts
     from ..loop import Loop
     from ..train import train
@@ -258,8 +255,12 @@ def _train(folder: str, allowed: str, step: str = "", name: str = "") -> int:
             super().__init__(parts, run, *rest)
 
         def after_step(self) -> None:
-            if "OSTINATO_LAST_BITS" in os.environ:
-                change_last_bits(self.parts.parameters.values(), self.step)
+            if "OSTINATO_LAST_BITS" in os.environ:  # changed by chance, alike in all processes
+                rng.seed_all(self.step)  # each draw of a run sets its own key
+                with torch.no_grad():
+                    for weight in self.parts.parameters.values():
+                        signs = torch.sign(torch.rand_like(weight) - 0.5)
+                        weight.mul_(1 + torch.finfo(weight.dtype).eps * signs)
             if str(self.step) == step:
                 os.kill(os.getpid(), signal.Signals[name])
             super().after_step()
@@ -267,19 +268,6 @@ def _train(folder: str, allowed: str, step: str = "", name: str = "") -> int:
     escaped = folder.replace("\\", "\\\\").replace("'", "\\'")
     sys.argv = ["train.py", f"resume='{escaped}'", f"allowed_packages=[{allowed}]"]
     return launch(lambda job: train(job, Stopping))
-
-
-def change_last_bits(weights: Iterable[Any], key: int) -> None:
-    """Make each weight larger or smaller by its last bit, by chance, alike in all processes."""
-    import torch
-
-    from .. import rng
-
-    rng.seed_all(key)  # each draw of a run sets its own key
-    with torch.no_grad():
-        for weight in weights:
-            signs = torch.sign(torch.rand_like(weight) - 0.5)
-            weight.mul_(1 + torch.finfo(weight.dtype).eps * signs)
 
 
 if __name__ == "__main__":
