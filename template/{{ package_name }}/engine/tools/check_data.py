@@ -1,6 +1,7 @@
 """`check-data KEY=VALUE…`: read each sample of each split, and list the broken ones."""
 
 import sys
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +21,6 @@ from ..rng import Domain
 from ..text import printable, tell
 from .folders import writing_to
 
-_TOGETHER = 32  # samples that a loader worker reads in one call
-
 
 def check_data(config: Config, out: Path | None) -> None:
     """Print the samples that cannot be read, and write their paths to `out`. Raises `Exit`."""
@@ -37,15 +36,15 @@ def check_data(config: Config, out: Path | None) -> None:
             continue
         size = len(dataset)
         samples += size
-        names = getattr(dataset, "samples", None)
-        blocks = DataLoader(_Tried(dataset, size), batch_size=None, num_workers=workers)
-        with tqdm(total=size, desc=split, disable=not is_terminal(sys.stderr)) as bar:
-            for count, broken in blocks:
-                for index, reason in broken:
-                    name = index if names is None else names[index]
-                    paths.append(name if isinstance(name, str) else f"{split} {index}")
-                    tqdm.write(printable(f"{split} {paths[-1]}: {reason}"))
-                bar.update(count)
+        names = getattr(dataset, "samples", range(size))
+        tried = DataLoader(_Tried(dataset, size), 32, num_workers=workers, collate_fn=list)
+        reasons, is_shown = chain.from_iterable(tried), is_terminal(sys.stderr)
+        bar = tqdm(reasons, desc=split, total=size, disable=not is_shown)
+        for index, reason in enumerate(bar):
+            if reason is not None:
+                name = names[index]
+                paths.append(name if isinstance(name, str) else f"{split} {index}")
+                tqdm.write(printable(f"{split} {paths[-1]}: {reason}"))
     if out is not None:
         with writing_to(out.parent):
             write_whole(out, "".join(f"{path}\n" for path in paths))
@@ -57,23 +56,21 @@ def check_data(config: Config, out: Path | None) -> None:
     tell(f"All {samples:,} samples can be read.")
 
 
-class _Tried(Dataset[Any]):
-    """Reads blocks of samples: how many, and the number and the error of each broken one."""
+class _Tried(Dataset[str | None]):
+    """Why each sample cannot be read; None for one that can."""
 
     def __init__(self, dataset: Dataset[Any], size: int) -> None:
         self.dataset, self.size = dataset, size
 
     def __len__(self) -> int:
-        return -(-self.size // _TOGETHER)
+        return self.size
 
-    def __getitem__(self, block: int) -> tuple[int, list[tuple[int, str]]]:
-        broken, start = [], block * _TOGETHER
-        for index in range(start, min(start + _TOGETHER, self.size)):
-            try:
-                if isinstance(self.dataset, BatchDataset):
-                    self.dataset.batch(np.array([index]), np.zeros(1, np.uint64))
-                else:
-                    self.dataset[index]
-            except Exception as error:
-                broken.append((index, one_line(error.__cause__ or error)))
-        return min(_TOGETHER, self.size - start), broken
+    def __getitem__(self, index: int) -> str | None:
+        try:
+            if isinstance(self.dataset, BatchDataset):
+                self.dataset.batch(np.array([index]), np.zeros(1, np.uint64))
+            else:
+                self.dataset[index]
+        except Exception as error:
+            return one_line(error.__cause__ or error)
+        return None
