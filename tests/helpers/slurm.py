@@ -1,6 +1,7 @@
 """A Slurm cluster of one node on this machine. It needs root, munge and slurm-wlm."""
 
 import os
+import re
 import shutil
 import socket
 import subprocess
@@ -102,10 +103,13 @@ def running(folder: Path) -> Iterator[dict[str, str]]:
         daemons.enter_context(_daemon(["slurmd", "-D"], folder, env))
         _wait_for(["sinfo", "--noheader", "--format=%T"], "idle", env)
         yield env
+        # Each job's slurmstepd has a socket here. It tells slurmctld that the job has ended, and tries for ever.
+        subprocess.run(["scancel", "--user=root"], env=env, check=True, timeout=10)
+        _wait_for(["find", f"{folder}/spool", "-type", "s"], "^$", env)
 
 
 def _wait_for(command: list[str], answer: str, env: dict[str, str] | None) -> None:
-    """Ask until the answer comes, for at most a minute."""
+    """Ask until the pattern `answer` is in the answer, for at most a minute."""
     end, said = time.monotonic() + 60, ""
     while time.monotonic() < end:
         try:
@@ -113,7 +117,7 @@ def _wait_for(command: list[str], answer: str, env: dict[str, str] | None) -> No
         except subprocess.TimeoutExpired:
             continue
         said = done.stdout + done.stderr
-        if answer in said:
+        if re.search(answer, said):
             return
         time.sleep(0.1)
     raise RuntimeError(f"{command[0]} did not answer {answer!r} within a minute: {said}")
