@@ -162,7 +162,7 @@ def test_chaos_on_several_processes(server, workspace, pictures, load, parallel,
         by, ranks = draw.choice(list(STOPS)), range(draw.choice(counts))
         struck = draw.sample(ranks, draw.randint(1, len(ranks)))
         at, moment = str(reached + draw.randint(0, 8)), draw.random() < 0.3
-        env = {"BATCHES": str(workspace / "stopped.batches"), "WITH": by}
+        env = {"BATCHES": str(workspace / "stopped.batches"), "WITH": by, "SLEEP": draw.choice(("0", "0.03"))}
         places = [{"AT": at if rank in struck and number < MOST and not moment else ""} for rank in ranks]
         commands = server.start_together(script, *options, *how, "name=stopped", "resume=auto", places=places, **env)
         if number < MOST and moment:

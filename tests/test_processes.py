@@ -202,7 +202,7 @@ def test_all_processes_use_the_same_buffers_of_a_loss(train_together, workspace)
     snippets.add(workspace, "digits/watched.py", "digits/centred.py")
     options = (*BASE, "loss=.centred.Centred")
     for name, stops in (("whole", ()), ("stopped", ("3", "7"))):
-        env = {"BATCHES": str(workspace / f"{name}.batches"), "WITH": "SIGTERM"}
+        env = {"BATCHES": str(workspace / f"{name}.batches"), "WITH": "SIGTERM", "SLEEP": "0.03"}
         for at in (*stops, ""):
             done = train_together(*options, f"name={name}", "resume=auto", AT=at, **env)
             assert done.code == (75 if at else 0), done.out
@@ -215,7 +215,7 @@ def test_three_processes_go_on_bit_for_bit(server, workspace):
     (workspace / "configs/model/blocks.yaml").write_text("_target_: .models.blocks.Blocks\n")
     options = (*TASK, *SHORT, *DATA, "model=blocks", "model.width=300", "batch_size=24", "max_steps=6", "log.every=1")
     for name, at in (("whole", ""), ("stopped", "2"), ("stopped", "")):
-        env = {"BATCHES": str(workspace / f"{name}.batches"), "WITH": "SIGTERM", "AT": at}
+        env = {"BATCHES": str(workspace / f"{name}.batches"), "WITH": "SIGTERM", "AT": at, "SLEEP": "0.03"}
         given = (*options, f"name={name}", "resume=auto")
         done = server.run_together(workspace / "train.py", *given, processes=3, **env)
         assert done.code == (75 if at else 0), done.out

@@ -117,9 +117,11 @@ def test_a_run_goes_on_with_other_numbers_of_processes_and_whole_parameters(toge
         ("", {"processes": 4}),
     )
     for at, how in stages:
-        done = together("moved", alike, AT=at, WITH="SIGTERM", **how)
+        done = together("moved", alike, AT=at, WITH="SIGTERM", SLEEP="0.03", **how)
         assert done.code == (75 if at else 0), done.out
     whole, moved = the_run(workspace, "whole"), the_run(workspace, "moved")
+    resumed = json.loads((moved / "manifest.json").read_text())["resumed"]
+    assert [entry["step"] for entry in resumed] == [6, 9, 11, 15, 17], "processes hear a stop one step later"
     assert_close(load, whole, moved)
     log = (moved / "train.log").read_text()
     assert "no longer bit-exact: world_size 4 → 2." in log

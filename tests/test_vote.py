@@ -7,7 +7,7 @@ import pytest
 import torch
 
 
-@pytest.mark.parametrize(("seconds", "every"), [(1.0, 1), (0.0019, 5), (0.0001, 16)])
+@pytest.mark.parametrize(("seconds", "every"), [(1.0, 1), (0.03, 1), (0.0099, 5), (0.0001, 16)])
 def test_processes_vote_less_often_where_steps_are_quick(engine, monkeypatch, seconds, every):
     """A vote costs more than a small step. The slowest process decides how often to vote."""
     distributed, other, ballots = engine("machine.distributed"), SimpleNamespace(asks=0.0), []

@@ -225,8 +225,8 @@ class Vote:
     vote would take longer than a small step. The slowest process determines n for all.
     """
 
-    _PAUSE = 0.01  # seconds between two votes, about
-    _MOST = 16  # calls
+    _PAUSE = 0.05  # seconds between two votes, about
+    most = 16  # calls between two votes
     _work: Any = None
     _ballot: Any = None
 
@@ -249,14 +249,13 @@ class Vote:
             return False
         import torch
 
-        agreed = False
+        wished = 0.0
         if self._work is not None:
             self._work.wait()
             wished, seconds = self._ballot.tolist()
-            agreed = wished > 0
-            self._every = max(1, min(self._MOST, int(self._PAUSE / max(seconds, 1e-6))))
+            self._every = max(1, min(self.most, int(self._PAUSE / max(seconds, 1e-6))))
         now = time.perf_counter()
         self._ballot = torch.tensor([float(wish), (now - self._since) / self._calls])
         self._calls, self._since = 0, now
         self._work = _dist.all_reduce(self._ballot, _dist.ReduceOp.MAX, _voters, async_op=True)
-        return agreed
+        return wished > 0
