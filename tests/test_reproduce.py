@@ -105,9 +105,10 @@ def test_mistakes(train, reproduce, workspace):
 
 
 def test_a_run_of_two_processes(reproduce, train_together, workspace):
-    assert train_together(*BASE, "accumulate=2").code == 0
-    done = reproduce(the_run(workspace), "--stop-at", "9")
+    assert train_together(*BASE, "model=mlp", "accumulate=2").code == 0
+    done = reproduce(the_run(workspace), "--stop-at", "2,4")
     assert done.code == 0, done.out
     assert "identical" in done.last
     manifest = json.loads((again(workspace) / "manifest.json").read_text())
+    assert manifest["resumed"][-1]["step"] == 5, "processes hear a stop one step later"
     assert manifest["fingerprint"]["world_size"] == 2

@@ -253,6 +253,8 @@ def _train(folder: str, allowed: str, step: str = "", name: str = "") -> int:
                     "their place: data.root=PATH."
                 )
             super().__init__(parts, run, *rest)
+            if step:
+                self.vote.most = 1  # so several processes stop one step later
 
         def after_step(self) -> None:
             if "OSTINATO_LAST_BITS" in os.environ:  # changed by chance, alike in all processes
