@@ -473,6 +473,8 @@ def test_the_end_against_the_deviation_over_seeds(engine, comparison, tmp_path, 
     assert any(line.strip().startswith(sentence) for line in lines), lines
     assert lines[-1] == "  torch 1 → 2"
     assert json.loads((tmp_path / "report/report.json").read_text())["first_difference"]["step"] == 2
+    with pytest.raises(engine("errors").UserError, match=r"Cannot write to .*report.txt"):
+        engine("tools.verdict").write_report(tmp_path / "report/report.txt", compared, about, seeds)
 
 
 # ---------------------------------------------------------------- whole runs

@@ -53,16 +53,6 @@ def git_facts() -> dict[str, Any] | None:
     }
 
 
-def source_paths() -> list[str]:
-    """Return the paths of the project's files that git does not ignore, relative to the project.
-
-    Without git: all files but runs, data, caches, environments and hidden ones.
-    """
-    found = _named_by_git("--cached", "--others") or islice(_walked(), 10 * MOST)
-    paths = {*found, "uv.lock"}  # git may ignore it
-    return sorted(path for path in paths if path.isprintable() and not _NO_SOURCE.match(path))
-
-
 def read_source(path: str) -> bytes | None:
     """Return a source file; None if it is gone, too large, or a link out of the project."""
     place = ROOT / path
@@ -74,8 +64,14 @@ def read_source(path: str) -> bytes | None:
 
 
 def source_hashes() -> dict[str, str]:
-    """Return the SHA-256 of each source file."""
-    paths = source_paths()
+    """Return the SHA-256 of each source file, by its path in the project.
+
+    Source files are those that git does not ignore. Without git: all files but runs, data, caches,
+    environments and hidden ones.
+    """
+    found = _named_by_git("--cached", "--others") or islice(_walked(), 10 * MOST)
+    known = {*found, "uv.lock"}  # git may ignore it
+    paths = sorted(path for path in known if path.isprintable() and not _NO_SOURCE.match(path))
     if len(paths) > MOST:
         logger.warning(
             f"The project has more than {MOST:,} source files. manifest.json names the first of them. "

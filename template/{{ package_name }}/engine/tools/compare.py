@@ -19,8 +19,6 @@ from ..text import align, spread, tell
 from .curves import plot
 from .folders import new_figure, runs_below, save_figure
 
-_IGNORED = OPERATIONAL | {"name"}  # config keys that do not change a result
-
 
 class Summary:
     """What the files of a run say about it. Raises `UserError`."""
@@ -85,7 +83,7 @@ def differing_keys(runs: Sequence[Summary]) -> list[str]:
         owners = ["" if key == target else run.config.get(target) for run in runs]
         values = (str(run.config.get(key)) for run in runs)
         differs = len({*zip(owners, values, strict=True)}) > len({*owners})
-        if differs and section not in _IGNORED:
+        if differs and section not in OPERATIONAL | {"name"}:  # these do not change a result
             found.append(key)
     return found
 

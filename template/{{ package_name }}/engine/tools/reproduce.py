@@ -93,9 +93,9 @@ class Repetition:
         command += ["-m", __spec__.name, str(run.folder), allowed, *stop]
         env = {**os.environ, "OMP_NUM_THREADS": threads, **variables}
         code = subprocess.run(command, cwd=ROOT, env=env).returncode
-        is_code = processes > 1 or code in (FINISHED, STOPPED, -signal.SIGKILL)
+        is_odd = processes == 1 and code not in (FINISHED, STOPPED, -signal.SIGKILL)
         expected = {("SIGKILL",): "running", ("SIGTERM",): "stopped", (): "finished"}[stop[1:]]
-        if run.manifest()["status"] != expected or not is_code:
+        if is_odd or run.manifest()["status"] != expected:
             kind = UserError if code == MISTAKE else Failed
             raise kind(f"The new run ended with code {code}. Look at {run.shown}/train.log.")
 

@@ -10,11 +10,11 @@ from statistics import stdev
 from typing import Any
 
 from ..errors import UserError
-from ..paths import not_written, write_json, write_whole
+from ..paths import write_json, write_whole
 from ..run.folder import read_metrics
 from ..text import say, spread, tell
 from .curves import plot
-from .folders import new_figure, save_figure
+from .folders import new_figure, save_figure, writing_to
 
 IDENTICAL, ROUNDING, DIFFERENT = "identical", "the same within rounding", "different"
 FACTOR = 10
@@ -22,7 +22,6 @@ FACTOR = 10
 differently in more places than the second repetition."""
 LEAST = 2.0**-23
 """The least spread, relative to the size of a value: the rounding of one float32."""
-LISTED = 20  # reasons in report.txt; report.json has all
 
 Place = tuple[int, str, int]  # step, tag, and the first step of a training value's window
 Values = Mapping[Place, float]
@@ -58,27 +57,17 @@ class Comparison:
     monitor: str
     other: Values | None = None  # of a second repetition, which rounds differently
 
-    @cached_property
-    def places(self) -> list[Place]:
-        return sorted(self.claimed.keys() & self.repeated.keys())
-
-    @cached_property
-    def differing(self) -> list[Place]:
-        return [place for place in self.places if self.apart(place) > 0]
-
-    def apart(self, place: Place) -> float:
-        return distance(self.claimed[place], self.repeated[place])
-
-    def moved(self, place: Place) -> float:
-        """Return how far the second repetition is from the first; 0 if that is no number."""
-        here = self.repeated[place]
-        found = distance(here, (self.other or {}).get(place, here))
-        return found if math.isfinite(found) else 0.0
-
-    @property
-    def is_measured(self) -> bool:
-        """True if the second repetition shows what rounding does."""
-        return any(map(self.moved, self.places))
+    def __post_init__(self) -> None:
+        claimed, repeated, other = self.claimed, self.repeated, self.other or {}
+        self.places = sorted(claimed.keys() & repeated.keys())
+        self.apart = {p: distance(claimed[p], repeated[p]) for p in self.places}
+        self.differing = [place for place in self.places if self.apart[place] > 0]
+        # How far the second repetition is from the first; 0 if that is not a number.
+        moves = {p: distance(repeated[p], other.get(p, repeated[p])) for p in self.places}
+        self.moved = {p: move if math.isfinite(move) else 0.0 for p, move in moves.items()}
+        self.is_measured = any(self.moved.values())  # it shows what rounding does
+        ends = (place for place in self.places[::-1] if place[1] == self.monitor)
+        self.end = next(ends, None)  # the place of the last monitored value
 
     @cached_property
     def spreads(self) -> dict[Place, float]:
@@ -88,26 +77,22 @@ class Comparison:
         for (_, tag, _), value in self.claimed.items():
             sizes[tag] = max(sizes[tag], abs(value) if math.isfinite(value) else 0.0)
         of_losses, by_step = LEAST, {}
-        for step, tag, begin in self.places:
+        for place, move in self.moved.items():
+            step, tag, _ = place
             if "loss" in tag and sizes[tag]:
-                of_losses = max(of_losses, self.moved((step, tag, begin)) / sizes[tag])
+                of_losses = max(of_losses, move / sizes[tag])
             by_step[step] = of_losses  # the last place of a step decides
         own: dict[str, float] = defaultdict(float)
         found = {}
-        for place in self.places:
+        for place, move in self.moved.items():
             step, tag, _ = place
-            own[tag] = max(own[tag], self.moved(place))
+            own[tag] = max(own[tag], move)
             found[place] = max(own[tag], by_step[step] * sizes[tag])
         return found
 
     def times(self, place: Place) -> float:
         """Return a difference as a multiple of the spread of rounding."""
-        return self.apart(place) / (self.spreads[place] or 5e-324)
-
-    @cached_property
-    def end(self) -> Place | None:
-        """The place of the last monitored value."""
-        return next((place for place in self.places[::-1] if place[1] == self.monitor), None)
+        return self.apart[place] / (self.spreads[place] or 5e-324)
 
     @property
     def verdict(self) -> str:
@@ -144,7 +129,7 @@ class Comparison:
 def write_report(
     folder: Path, compared: Comparison, about: Mapping[str, Any], seeds: Sequence[float]
 ) -> str:
-    """Write report.txt, report.json and report.png. Return the verdict. Raises `SaveError`.
+    """Write report.txt, report.json and report.png. Return the verdict. Raises `UserError`.
 
     about: more facts for report.json. seeds: last monitored values of runs that differ in their seed.
     """
@@ -160,12 +145,9 @@ def write_report(
         "seeds": seeds,
     }
     lines = list(_lines(compared, facts, worst))
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
+    with writing_to(folder):
         write_whole(folder / "report.txt", "\n".join(lines) + "\n")
         write_json(folder / "report.json", facts)
-    except OSError as error:
-        raise not_written(folder, error) from error
     tell(*lines, f"The report: {folder}")
     try:
         _draw(compared, folder / "report.png")
@@ -193,12 +175,12 @@ def _lines(c: Comparison, facts: Mapping[str, Any], worst: Place | None) -> Iter
         seeds = facts["seeds"]
         yield f"  at the end, {c.end[1]} is {c.both(c.end)}"
         if len(seeds) > 1:
-            side = "within" if c.apart(c.end) <= stdev(seeds) else "beyond"
+            side = "within" if c.apart[c.end] <= stdev(seeds) else "beyond"
             yield f"  That is {side} the deviation over {len(seeds)} seeds: {spread(seeds)}."
         else:
             yield "  The deviation over seeds is not known. --seeds 3 trains three more."
     reasons = facts["reasons"] or ["No reason is known."]
-    yield from (f"  {reason}" for reason in reasons[:LISTED])
+    yield from (f"  {reason}" for reason in reasons[:20])  # report.json has all
 
 
 def _draw(c: Comparison, path: Path) -> None:
@@ -217,8 +199,8 @@ def _draw(c: Comparison, path: Path) -> None:
         line(axes, tag, c.claimed.get, "claimed", "-")
         line(axes, tag, c.repeated.get, "repeated", "--")
         axes.set_ylabel(tag)
-        line(below, tag, c.apart, tag, "-")
+        line(below, tag, c.apart.get, tag, "-")
         if c.other is not None:
-            line(below, tag, c.moved, f"{tag}, rounding", ":")
+            line(below, tag, c.moved.get, f"{tag}, rounding", ":")
     below.set(xlabel="optimizer step", ylabel="distance")
     save_figure(figure, path)
