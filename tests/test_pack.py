@@ -282,11 +282,13 @@ def test_secrets_are_replaced_and_named(packing, pack, engine):
     key = "k3y" * 8
     for path, text in {TASK: f'\napi_key = "{key}"\n', "digits/new.py": f"# {TOKEN}\n"}.items():
         (packing / path).write_text((packing / path).read_text() + text)
+    latin = "digits/binary.bin"
+    (packing / latin).write_bytes(f"# é {TOKEN}".encode("latin-1"))
     run = the_run(packing)
     config = (run / "config.yaml").read_text()
     (run / "config.yaml").write_text(config.replace("logger: {}", f"logger:\n  x:\n    api_key: {key}"))
     manifest = manifest_of(packing)
-    for path in (TASK, "digits/new.py"):
+    for path in (TASK, "digits/new.py", latin):
         manifest["source"][path] = digest((packing / path).read_bytes())
     manifest["git"]["diff"] += f"\n+password='{key}'"
     (run / "manifest.json").write_text(json.dumps(manifest))
@@ -296,7 +298,9 @@ def test_secrets_are_replaced_and_named(packing, pack, engine):
     everything = b"\n".join(files.values()).decode(errors="replace")
     assert key not in everything
     assert TOKEN not in everything
-    assert sorted(told["left_out"]) == ["config.yaml", "manifest.json", "source/digits/new.py", f"source/{TASK}"]
+    changed = [f"source/{path}" for path in (latin, "digits/new.py", TASK)]
+    assert sorted(told["left_out"]) == ["config.yaml", "manifest.json", *changed]
+    assert files[f"source/{latin}"].startswith("# é [".encode("latin-1"))
     assert all(f"{name} holds " in done.out for name in told["left_out"])
     assert json.loads(files["manifest.json"])["source"] == manifest["source"]
 

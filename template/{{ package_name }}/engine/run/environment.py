@@ -23,11 +23,9 @@ def environment() -> dict[str, Any]:
     from ..machine.device import device_name
 
     packages, sources = installed()
-    gpus, driver = [], None
-    if torch.cuda.is_initialized():
-        gpus = list(map(torch.cuda.get_device_properties, range(torch.cuda.device_count())))
-        with contextlib.suppress(OSError):  # Linux only
-            driver = Path("/sys/module/nvidia/version").read_text(encoding="utf-8").strip()
+    count = torch.cuda.device_count() if torch.cuda.is_initialized() else 0
+    gpus = [torch.cuda.get_device_properties(index) for index in range(count)]
+    driver = Path("/sys/module/nvidia/version")  # Linux only
     return {
         "python": " ".join(sys.version.split()),
         "implementation": platform.python_implementation(),
@@ -44,7 +42,7 @@ def environment() -> dict[str, Any]:
         "torch": torch.__config__.show(),
         "cuda": torch.version.cuda,
         "cudnn": torch.backends.cudnn.version() if gpus else None,
-        "driver": driver,
+        "driver": driver.read_text(encoding="utf-8").strip() if gpus and driver.exists() else None,
         "gpu": [f"{gpu.name}, {gpu.major}.{gpu.minor}" for gpu in gpus] or None,
         "threads": torch.get_num_threads(),
         "interop_threads": torch.get_num_interop_threads(),

@@ -101,15 +101,13 @@ class Repetition:
 
     def compare(self, new: Run) -> Comparison:
         """Compare what both runs logged after `begin`, and their results if both are whole."""
-        claimed, repeated = (
-            {place: value for place, value in logged(run.folder).items() if place[0] > self.begin}
-            for run in (self.old, new)
-        )
+        values = logged(self.old.folder)
+        claimed = {place: value for place, value in values.items() if place[0] > self.begin}
         one, other = self.manifest["result"], new.manifest().get("result") or {}
         keys = ("steps", "last", "best", "weights_sha256", "ema_sha256") if other else ()
         pairs = ((f"{key} at the end", one.get(key), other.get(key)) for key in keys)
         results = [pair for pair in pairs if pair[1] != pair[2]]
-        return Comparison(claimed, repeated, results, self.config.monitor)
+        return Comparison(claimed, logged(new.folder), results, self.config.monitor)
 
     def hashes(self, new: Run) -> list[tuple[str, Any, Any]]:
         """Return the hashes of the weights in checkpoints after `begin` that both runs have."""
@@ -225,8 +223,8 @@ def _reasons(old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[str]:
         extended = [f"{key}={value}" for key, value in resumed["extended"].items()]
         for change in (*extended, *resumed["differences"]):
             yield f"the first run was resumed at step {resumed['step']} with {change}"
-    if "source" in old and "source" in new:
-        was, now = old["source"], new["source"]
+    if was := old.get("source"):
+        now = new["source"]
         yield from (f"{path} has changed" for path in was if now.get(path, was[path]) != was[path])
         return
     before, after = (manifest.get("git") or {} for manifest in (old, new))
