@@ -30,7 +30,7 @@ from .rng import Domain
 from .run import checkpoint
 from .run.folder import Run
 from .run.saver import bad_places
-from .validation import Hooks, evaluate_split, test_best
+from .validation import Hooks, test_best, validate
 
 
 class Steps:
@@ -302,12 +302,10 @@ class Loop(Steps):
             epoch = p.train.plan.epoch(self.step)
             self.saver.wait()  # loader workers are forked next: no other thread may run then
             self.vote.restart()
-            with self.media.watching(model) as look:
-                values = evaluate_split(p, model, p.val, self.step, epoch, self.stop_if_asked, look)
+            results = validate(
+                p, model, self.step, epoch, self.stop_if_asked, self.media, self.hooks
+            )
             self.vote.restart()
-            results = {f"val/{key}": value for key, value in values.items()}
-            self.hooks.after_validation(self.step, model, results)
-            p.model.train()
             self.pending, self.progress.has_advanced = False, True
             self.report.write(self.step, results)
             self.judge(results)

@@ -16,6 +16,7 @@ from .build.averaged import build_averaged
 from .build.content import fingerprint_of
 from .build.first_batch import materialise
 from .build.init_from import init_from
+from .build.kept import modules_beside
 from .build.optimizer import build_optimizer, named_parameters
 from .build.parts import Built, Parts, build_mix, check_loggers, fixed_subset
 from .build.scheduler import build_schedule
@@ -60,7 +61,7 @@ def build_model(config: Config, info: Mapping[str, Any] | None = None) -> Built:
     seed(3)
     task: Task = build(config.task, "task", Task, allowed, {**info, "loss": loss})
     built = Built(config, device, precision, data, info, model, loss, task, task.metrics(info))
-    for module in (*built.modules_beside(), *built.metrics.values()):
+    for module in (*modules_beside(built), *built.metrics.values()):
         module.to(device)
     return built
 
@@ -70,6 +71,8 @@ def split_of(built: Built, name: str) -> Dataset[Any] | None:
     rng.seed_all(rng.make_key(built.config.seed, Domain.INIT, 4))
     dataset = built.data.split(name)
     if dataset is not None and hasattr(built.data, "state_dict"):
+        if not isinstance(dataset, Dataset):
+            raise UserError(f"Data with a state_dict need a Dataset as {name}, not a list.")
         vars(dataset)["reads_ahead"] = False  # a checkpoint holds the state of the last batch read
     if dataset is None or not built.config.data_on_device:
         return dataset

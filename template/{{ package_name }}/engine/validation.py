@@ -1,6 +1,7 @@
 """Evaluate each sample of a split once. Call what a task does after steps and validations."""
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,9 @@ from torch import nn
 from . import rng
 from .api import Context, Task, recording
 from .batches.loader import Loader
+from .build.kept import evaluating, keep_state
 from .build.parts import Built, Parts
+from .log.media import Media
 from .log.report import Report
 from .log.statistics import Statistics
 from .machine import distributed
@@ -33,19 +36,15 @@ def evaluate_split(
     loader: Loader,
     step: int,
     epoch: int,
-    after_step: Callable[[Callable[[], None]], None] = lambda _: None,
+    after_step: Callable[[], None] = lambda: None,
     look: Callable[[Any, Context], None] | None = None,
 ) -> dict[str, float]:
     """Return the mean of each value that the task returns, by key, and the scalars of its metrics,
-    by name or name/key. Leaves `model` in eval mode.
+    by name or name/key.
 
-    step, epoch: how far `model` is trained. look: called with each batch (on the device) and its
-    context. after_step: called after the batches of each step, with a function that puts back what
-    the evaluation has changed: buffers, and the state of the task and the data. So does the end.
+    model: in eval mode. step, epoch: how far it is trained. look: called with each batch (on the
+    device) and its context. after_step: called after the batches of each step.
     """
-    model.eval()
-    distributed.share_buffers(model)
-    put_back = built.keep_state(model)
     for metric in built.metrics.values():
         metric.reset()
     values, plan = Statistics(built.device, derived=built.task.derived), loader.plan
@@ -53,7 +52,7 @@ def evaluate_split(
     samples = min(plan.size, plan.steps * plan.batch_size)
     key = rng.make_key(built.config.seed, Domain.VALIDATION)
     batches = loader.read(0, plan.steps)
-    with ended(batches), built.evaluating():
+    with ended(batches):
         for place in range(plan.steps):
             for micro, count in enumerate(plan.counts(place)):
                 batch = to_device(next(batches), built.device, built.config.channels_last)
@@ -65,7 +64,7 @@ def evaluate_split(
                 values.add(number, {**recorded, **returned}, count)
                 if look is not None:
                     look(batch, ctx)
-            after_step(put_back)
+            after_step()
     values.fetch()
     found = values.means()
     for name, metric in built.metrics.items():
@@ -74,9 +73,34 @@ def evaluate_split(
         for part, one in several.items():
             if not isinstance(one, torch.Tensor) or one.numel() == 1:
                 found[f"{name}/{part}" if part else name] = float(one)
-    # A task with `after_validation` may keep what its validation steps found.
-    put_back(own=type(built.task).after_validation is Task.after_validation)
     return found
+
+
+def validate(
+    parts: Parts,
+    model: nn.Module,
+    step: int,
+    epoch: int,
+    stop_if_asked: Callable[[Callable[[], None]], None],
+    media: Media,
+    hooks: "Hooks",
+) -> dict[str, float]:
+    """Evaluate the validation split, show what loggers take, and call the task's `after_validation`.
+    Return the values by tag. Training goes on as if there had been no validation.
+
+    stop_if_asked: called after each step, with a function that puts back what has changed.
+    """
+    assert parts.val is not None
+    distributed.share_buffers(model)
+    put_back = keep_state(parts, model)
+    stop = partial(stop_if_asked, put_back)
+    with evaluating(parts, model):
+        with media.watching(model) as look:
+            values = evaluate_split(parts, model, parts.val, step, epoch, stop, look)
+        put_back(own=not hooks.has_after_validation)  # the task may keep what it has found
+        results = {f"val/{key}": value for key, value in values.items()}
+        hooks.after_validation(step, model, results)
+    return results
 
 
 def test_best(parts: Parts, run: Run, report: Report, step: int) -> None:
@@ -95,7 +119,8 @@ def test_best(parts: Parts, run: Run, report: Report, step: int) -> None:
     parts.load_built(state, averaged=True)
     loader = held_out(parts, "test")
     assert loader is not None  # else `check_one_batch` has refused the config
-    values = evaluate_split(parts, parts.model, loader, state["step"], state["epoch"])
+    with evaluating(parts, parts.model):
+        values = evaluate_split(parts, parts.model, loader, state["step"], state["epoch"])
     parts.model.load_state_dict(last)
     values = {f"test/{key}": value for key, value in values.items()}
     report.write(step, values)
@@ -125,8 +150,7 @@ class Hooks:
     def after_validation(self, step: int, model: nn.Module, values: Mapping[str, float]) -> None:
         """Call `after_validation`. `model` is the one that was validated, in eval mode."""
         if self.has_after_validation:
-            with self.parts.evaluating():
-                self.parts.task.after_validation(model, values, self._begin(step, training=False))
+            self.parts.task.after_validation(model, values, self._begin(step, training=False))
 
     def _begin(self, step: int, training: bool) -> Context:
         p, plan = self.parts, self.parts.train.plan

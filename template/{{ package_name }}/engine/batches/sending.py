@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 from torch.utils.data import get_worker_info
 
 from ..errors import UserError, one_line
-from ..machine.device import tensors_in
+from ..machine.device import each
 from ..text import logger
 
 _PLACE = "/dev/shm"  # where torch puts shared memory; Docker gives it 64 MiB
@@ -53,7 +53,7 @@ class _Pickled(NamedTuple):
 
 def sent(batch: Any) -> Any:
     """Return a batch as a loader worker sends it. A full shared memory would kill the worker."""
-    worker, size = get_worker_info(), sum(tensor.nbytes for tensor in tensors_in(batch))
+    worker, size = get_worker_info(), sum(tensor.nbytes for tensor in each(batch))
     others = 1 if worker is None else worker.num_workers  # all may send at this moment
     return _Pickled(pickle.dumps(batch)) if (1 + others) * size > _free() else batch
 

@@ -14,6 +14,11 @@ from ..machine.torch_internals import for_each
 from .optimizer_state import is_schedule_free
 
 
+def computed(model: nn.Module) -> list[Any]:
+    """Return attributes that are results of computations, such as weight_norm's. They cannot be copied."""
+    return [t for m in model.modules() for t in vars(m).values() if getattr(t, "grad_fn", None)]
+
+
 class Averaged:
     """An exponential moving average of a model's weights: e ← decay · e + (1 - decay) · w."""
 
@@ -21,7 +26,9 @@ class Averaged:
         self, model: nn.Module, decay: float, warmup: bool = False, twin: nn.Module | None = None
     ) -> None:
         """twin: a copy of `model`, if it cannot be copied any more."""
-        self.model = (copy.deepcopy(model) if twin is None else twin).requires_grad_(False)
+        if twin is None:
+            twin = copy.deepcopy(model, {id(t): t for t in computed(model)})
+        self.model = twin.requires_grad_(False)
         self.decay, self.warmup = decay, warmup
         self.updates = 0  # one for each optimizer step
 

@@ -6,24 +6,27 @@ from functools import partial
 from typing import Any
 
 import numpy as np
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from .. import rng
 from ..api import Context, Task
 from ..batches.loader import Loader
 from ..errors import UserError
 from ..losses import counting
-from ..machine.device import autocast, map_tensors, move_model, tensors_in, to_device
+from ..machine.device import autocast, each, move_model, to_device
 from ..machine.distributed import WORLD_SIZE, from_all
 from ..machine.replicated import arrivals
 from ..machine.sharding import is_sharded
 from ..means import value_and_n
 from ..rng import Domain
 from ..text import logger, number
+from .differences import difference
+from .kept import evaluating, keep_state
 from .optimizer import check_shapes, check_trained, tensor_shapes
 from .optimizer_state import stored
 from .parts import Built, Parts, lazy_modules
-from .passes import check_repeats, copied, goes_through, one_pass
+from .passes import check_repeats, copied, goes_through, one_pass, weights_kept
 from .target import describe_error
 
 _ADVICE = "Return Mean(value, n) of engine/api.py, where n is the sum of the weights."
@@ -35,11 +38,18 @@ def check_one_batch(parts: Parts, is_new: bool = True) -> None:
     if parts.config.test and not parts.data.split("test"):  # None, or of length 0
         name = parts.config.data["_target_"]
         raise UserError(f"{name} has no test split. Leave test=true out.")
-    loader, own_state = parts.val or parts.train, checked_state(parts)
+    _check_state(parts)
+    put_back, loader = keep_state(parts, parts.model), parts.val or parts.train
     batch = loader.first()
     parts.train.seconds = loader.seconds  # the loader chooses its number of workers by it
     tried = copied(parts)
     before = tensor_shapes(tried.model, tried.loss)
+    with weights_kept(tried) as changed, evaluating(tried, tried.model):
+        for name in changed():
+            told = (
+                f"eval() changes the model's weight {name}, and train() gives back almost the same."
+            )
+            raise UserError(f"{told} Let the model compute in both modes without merging weights.")
     values = one_pass(tried, batch, "first batch", training=False)
     # A metric may give several values.
     monitor, several = parts.config.monitor, tuple(f"val/{key}/" for key in parts.metrics)
@@ -52,35 +62,70 @@ def check_one_batch(parts: Parts, is_new: bool = True) -> None:
             one_pass(tried, smallest, "smallest validation batch", training=False)
     if is_new or WORLD_SIZE > 1:
         first = parts.train.read_here(parts.train.plan.batches(0)[0])
+        before_step = stored(tried.own_state())
         with arrivals(parts.model, parts.arrived):
-            one_pass(tried, first, "first training batch")
+            loss = one_pass(tried, first, "first training batch")["loss"]
+        if WORLD_SIZE > 1 and (how := difference(before_step, tried.own_state())):
+            told = (
+                f"A step changes{how}. Each process would have its own, and a checkpoint holds one."
+            )
+            raise UserError(f"{told} Make it a part of the model, or train in one process.")
     if is_new:
         for smallest in _smallest(parts.train):
             one_pass(tried, smallest, "smallest training batch")
-        _check_task(tried)
+        _check_task(tried, loss, first)
     check_trained(parts.optimizer, tried.model, tried.loss)
     check_shapes(before, tensor_shapes(tried.model, tried.loss))
     if is_new and parts.config.deterministic != "false":
         check_repeats(parts, tried, first, batch)
-    parts.load_own_state(own_state)
+    put_back()
     from_all(None)  # a run folder is made once all processes have passed
 
 
-def _check_task(built: Built) -> None:
-    """Refuse weights of the task that get a gradient: no optimizer trains them. Raises `UserError`."""
-    task, trained = built.task, {*built.model.parameters(), *built.loss.parameters()}
-    if type(task).after_step is not Task.after_step:  # it may train them
+def _check_task(built: Parts, loss: Any, batch: Any) -> None:
+    """Refuse weights with a gradient that nobody trains, such as a head in the task. Raises `UserError`.
+
+    loss: as computed, with its graph. batch: the one that it was computed from.
+    """
+    trained = {*built.model.parameters(), *built.loss.parameters()}
+    before = {p: p.detach().clone() for p in _leaves(value_and_n(loss)[0]) if p not in trained}
+    if not before:
         return
-    own = vars(task)
-    for name, value in {**own.get("_parameters", {}), **own.get("_modules", {}), **own}.items():
-        modules: list[nn.Module] = []
-        map_tensors(modules.append, value, nn.Module)
-        held = {*tensors_in(value), *(p for module in modules for p in module.parameters())}
-        if any(t.is_leaf and t.grad is not None for t in held - trained):
-            raise UserError(
-                f"The task's attribute {name} holds weights that get a gradient, but no optimizer trains "
-                "them. Hold them in the model or the loss, or freeze them with requires_grad_(False)."
-            )
+    one_pass(built, batch, "first training batch", step=1)  # the task may train them in its step
+    task = built.task
+    owners = [*vars(type(task)).items(), *vars(task).items()]
+    for parameter, value in before.items():
+        if not torch.equal(parameter, value):
+            continue
+        shape = list(parameter.shape)
+        names = [
+            n for n, held in owners for m in each(held, nn.Module) if parameter in {*m.parameters()}
+        ]
+        where = f"task's {names[-1]} has weights" if names else "step uses weights"
+        sentence = (
+            f"The {where} of shape {shape} that get a gradient, but no optimizer trains them."
+        )
+        sentence += (
+            " Hold them in the model or the loss, or freeze them with requires_grad_(False)."
+        )
+        if type(task).after_step is Task.after_step:
+            raise UserError(sentence)
+        logger.warning(f"{sentence} Unless after_step trains them.")
+        return
+
+
+def _leaves(loss: Tensor) -> set[nn.Parameter]:
+    """Return the parameters that the gradient of `loss` reaches."""
+    found, seen, left = set(), set(), [loss.grad_fn]
+    while left:
+        node = left.pop()
+        if node is None or node in seen:
+            continue
+        seen.add(node)
+        left += [following for following, _ in node.next_functions]
+        if isinstance(leaf := getattr(node, "variable", None), nn.Parameter):
+            found.add(leaf)
+    return found
 
 
 def _check_mean(parts: Parts, loader: Loader, loss: Any) -> None:
@@ -136,8 +181,8 @@ def _check_mean(parts: Parts, loader: Loader, loss: Any) -> None:
         )
 
 
-def checked_state(built: Built) -> dict[str, Any]:
-    """Return the state of the task and the data. Raises `UserError` if no checkpoint can hold it."""
+def _check_state(built: Built) -> None:
+    """Refuse a state of the task or the data that no checkpoint can hold. Raises `UserError`."""
     for owner in (built.task, built.data):
         name = type(owner).__name__
         if hasattr(owner, "state_dict") != hasattr(owner, "load_state_dict"):
@@ -145,7 +190,7 @@ def checked_state(built: Built) -> dict[str, Any]:
         if hasattr(owner, "state_dict") and WORLD_SIZE > 1 and not isinstance(owner, nn.Module):
             raise UserError(f"{name} has a `state_dict`. Such a run is limited to one process.")
     try:
-        return stored(built.own_state())
+        stored(built.own_state())
     except Exception as error:
         raise UserError(
             "A `state_dict` of the task or the data does not fit into a checkpoint. Return tensors, "
@@ -163,10 +208,13 @@ def materialise(built: Built, loader: Loader) -> None:
     batch = to_device(loader.first(), built.device, built.config.channels_last)
     ctx = Context(0, 1, training=True, device=built.device)
     rng.seed_all(rng.make_key(built.config.seed, Domain.INIT, 5))
-    built.model.eval()  # the values follow from the seed and the shapes alone
-    with built.evaluating(), goes_through(built, batch), autocast(built.precision, built.device):
+    # In eval mode the values follow from the seed and the shapes alone.
+    with (
+        evaluating(built, built.model),
+        goes_through(built, batch),
+        autocast(built.precision, built.device),
+    ):
         built.task.training_step(built.model, batch, ctx)
-    built.model.train()
     for name in lazy_modules(built):
         raise UserError(f"The lazy module '{name}' gets no batch in eval mode. Give it its sizes.")
     move_model(built.model, built.device, built.config.channels_last)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from omegaconf import OmegaConf
-from torch import Tensor, nn
+from torch import Tensor, nn, strided
 from torch.optim import Optimizer
 
 from ..errors import UserError, nearest
@@ -194,7 +194,11 @@ def check_trained(optimizer: Optimizer, model: nn.Module, loss: nn.Module) -> No
 def tensor_shapes(model: nn.Module, loss: nn.Module) -> dict[str, tuple[int, ...]]:
     """Return the shape of each tensor that a checkpoint holds of the model and the loss."""
     state = {**model.state_dict(), **loss.state_dict(prefix="loss.")}
-    return {key: tuple(value.shape) for key, value in state.items() if isinstance(value, Tensor)}
+    tensors = {key: value for key, value in state.items() if isinstance(value, Tensor)}
+    for key, value in tensors.items():
+        if value.layout is not strided:
+            raise UserError(f"The tensor {key} is sparse. Make it dense, or set persistent=False.")
+    return {key: tuple(value.shape) for key, value in tensors.items()}
 
 
 def check_shapes(before: Mapping[str, Any], after: Mapping[str, Any]) -> None:

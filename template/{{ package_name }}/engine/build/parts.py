@@ -1,8 +1,7 @@
 """The objects that a run is made of."""
 
-import contextlib
 import copy
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
@@ -18,7 +17,6 @@ from ..api import Data, Logger, Task
 from ..batches.loader import Loader
 from ..config.schema import Config, is_count_or_share
 from ..errors import UserError
-from ..machine.device import map_tensors
 from ..machine.distributed import WORLD_SIZE, is_main, share_buffers, sum_over_processes
 from ..machine.replicated import replicate
 from ..machine.sharding import divided, is_sharded
@@ -30,7 +28,7 @@ from ..text import logger
 from .averaged import Averaged
 from .optimizer import check_trained
 from .optimizer_state import cannot_use, load_optimizer_state, optimizer_state
-from .target import bind, build, locate, own_keys
+from .target import bind, build, describe_error, locate, own_keys
 from .virtual_ranks import Tree
 
 
@@ -48,40 +46,8 @@ class Built:
     loss: nn.Module
     task: Task
     metrics: dict[str, Any]
-
-    def modules_beside(self) -> list[nn.Module]:
-        """Return the modules that a step may use beside the model: the loss, and what the task holds, such
-        as a teacher."""
-        found: list[nn.Module] = []
-        map_tensors(found.append, [self.loss, self.task, vars(self.task)], nn.Module)
-        return found
-
-    @contextlib.contextmanager
-    def evaluating(self) -> Iterator[None]:
-        """Put the modules beside the model in eval mode, and at the end back in their own modes."""
-        modules = {m for beside in self.modules_beside() for m in beside.modules() if m.training}
-        try:
-            for module in modules:
-                module.training = False
-            yield
-        finally:
-            for module in modules:
-                module.training = True
-
-    def keep_state(self, model: nn.Module) -> Callable[..., None]:
-        """Return a function that puts back what a validation may change: buffers, and the own state of
-        the task and the data, or with `own=False` only buffers."""
-        modules = [m for top in (model, *self.modules_beside()) for m in top.modules()]
-        kept = [(m, n, b, b.clone()) for m in modules for n, b in m.named_buffers(recurse=False)]
-        own_state = self.own_state()
-
-        def put_back(own: bool = True) -> None:
-            for module, name, buffer, value in kept:
-                setattr(module, name, buffer.copy_(value))
-            if own:
-                self.load_own_state(own_state)
-
-        return put_back
+    moving: list[str] = field(default_factory=list, kw_only=True)
+    """Names of weights that a forward pass in eval mode changes."""
 
     def own_state(self) -> dict[str, Any]:
         """Return copies of the state dicts of the task and the data, if they have one."""
@@ -103,7 +69,11 @@ class Built:
         owners: dict[str, Any] = {"task": self.task, "data": self.data}
         for key, owner in owners.items():
             if hasattr(owner, "state_dict") and key in state:
-                owner.load_state_dict(copy.deepcopy(state[key]))
+                try:
+                    owner.load_state_dict(copy.deepcopy(state[key]))
+                except Exception as error:
+                    text = f"The {key} cannot load the state that it saved."
+                    raise UserError(f"{text} {describe_error(error)}") from error
             elif hasattr(owner, "state_dict"):
                 logger.warning(f"The checkpoint holds no state of the {key}. It stays as built.")
 

@@ -7,7 +7,7 @@ after a step: if its next step is another one, the run has state that no checkpo
 import contextlib
 import copy
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from itertools import chain
 from typing import Any
@@ -25,7 +25,9 @@ from ..machine.sharding import is_sharded
 from ..means import value_and_n
 from ..rng import Domain
 from ..text import logger
+from .averaged import computed
 from .differences import difference
+from .kept import evaluating
 from .optimizer import check_trained
 from .parts import Built, Parts
 from .target import PACKAGE, describe_error
@@ -39,16 +41,18 @@ _KEEP = "Keep state in a buffer of the model, or give its owner `state_dict` and
 
 def copied(parts: Parts) -> Parts:
     """Return `parts` with copies of model, loss, task and metrics, which share their weights."""
-    modules = [*parts.model.modules(), *parts.loss.modules()]
-    held = [t for m in modules for t in (*m.parameters(False), *vars(m).values())]
-    # A result of a computation, such as weight_norm's, cannot be copied.
-    shared = [t for t in held if isinstance(t, nn.Parameter) or getattr(t, "grad_fn", None)]
+    tops = parts.model, parts.loss
+    shared = [t for top in tops for t in (*top.parameters(), *computed(top))]
     own = {name: getattr(parts, name) for name in ("model", "loss", "task", "metrics")}
     if is_sharded(parts.config):
         shared += [parts.model, parts.loss]
     try:
         return replace(parts, **copy.deepcopy(own, {id(thing): thing for thing in shared}))
-    except Exception:  # some cannot be copied, such as a model with an open file
+    except Exception as error:  # such as a model with an open file
+        logger.warning(
+            "Model, loss, task and metrics cannot be copied, so hidden state is not looked for. "
+            f"{describe_error(error)}"
+        )
         return parts
 
 
@@ -66,8 +70,8 @@ def one_pass(
     domain = Domain.STEP if training else Domain.VALIDATION
     parts.model.train(training)
     with (
-        contextlib.nullcontext() if training else parts.evaluating(),
-        _weights_kept(parts),
+        contextlib.nullcontext() if training else evaluating(parts, parts.model),
+        weights_kept(parts) as changed,
         _buffers_kept(parts, training),
         goes_through(parts, batch, what),
         torch.set_grad_enabled(training),
@@ -92,6 +96,8 @@ def one_pass(
         derived = task.derived(numbers)
         if training:
             value_and_n(values["loss"])[0].backward()
+        else:
+            parts.moving[:] = changed()
         named = parts.model.named_parameters()
         unused = [name for name, p in named if p.requires_grad and p.grad is None]
     parts.model.train()
@@ -133,18 +139,21 @@ def _buffers_kept(parts: Parts, training: bool) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _weights_kept(parts: Parts) -> Iterator[None]:
-    """Drop the gradients of the block, and put back weights that it changes, unless they are many."""
-    weights = [*parts.model.parameters(), *parts.loss.parameters()]
-    is_small = sum(weight.nbytes for weight in weights) < _SMALL
-    kept = [weight.detach().clone() for weight in weights if is_small]
+def weights_kept(parts: Parts) -> Iterator[Callable[[], list[str]]]:
+    """Drop the gradients of the block, and put back weights that it changes, unless they are many.
+
+    Yields a function that returns the names of the changed weights.
+    """
+    weights = {**dict(parts.model.named_parameters()), **dict(parts.loss.named_parameters("loss"))}
+    is_small = sum(weight.nbytes for weight in weights.values()) < _SMALL
+    kept = {n: weight.detach().clone() for n, weight in weights.items() if is_small}
     try:
-        yield
+        yield lambda: [n for n, value in kept.items() if not torch.equal(weights[n], value)]
     finally:
-        for weight in weights:
+        for weight in weights.values():
             weight.grad = None
-        for weight, value in zip(weights, kept, strict=False):
-            weight.data.copy_(value)
+        for name, value in kept.items():
+            weights[name].data.copy_(value)
 
 
 def too_large(config: Config) -> str:
@@ -185,6 +194,8 @@ def check_repeats(parts: Parts, tried: Parts, batch: Any, val_batch: Any) -> Non
 
     tried: a copy of `parts` after a step. batch, val_batch: of training and of validation.
     """
+    if tried is parts:  # it cannot be copied
+        return
     config, plan, reader = parts.config, parts.train.plan, copy.copy(parts.train.reader)
     if plan.order is not None:
         what = "Data.order gives epoch 1 another order when called again"
@@ -198,7 +209,7 @@ def check_repeats(parts: Parts, tried: Parts, batch: Any, val_batch: Any) -> Non
     refuse_difference(config, what, sample, reader[one])
 
     resumed = copied(parts)
-    if resumed.model is parts.model:  # it cannot be copied
+    if resumed.model is parts.model:  # it is divided among the processes
         return
     weights = {"model": tried.model.state_dict(), "loss": tried.loss.state_dict()}
     resumed.load_built({**weights, **tried.own_state()})

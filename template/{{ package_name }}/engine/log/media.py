@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from .. import rng
 from ..api import Context, Logger
+from ..build.kept import keep_state
 from ..build.parts import Parts
 from ..build.target import describe_error
 from ..machine.device import autocast
@@ -55,8 +56,10 @@ class Media:
                 one = tuple(v[:1] if isinstance(v, Tensor) and v.ndim else v for v in values)
                 self._send("graph", copy.deepcopy(p.model).eval(), one)  # a call may change buffers
         if self.draws:
+            put_back = keep_state(p, p.model)
             with self.watching(p.model) as look:
                 look(batch, ctx)
+            put_back()
 
     @contextmanager
     def watching(self, model: nn.Module) -> Iterator[Callable[[Any, Context], None]]:

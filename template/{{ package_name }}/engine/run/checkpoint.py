@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from ..errors import one_line
-from ..machine.device import tensors_in
+from ..machine.device import each
 from ..paths import disk_error, not_written, remove, replacing
 from .facts import CHECKPOINT, misfit
 from .names import BEST, SHARDED_BEST, Damaged, Unusable, newest_first
@@ -39,7 +39,7 @@ def save(state: Mapping[str, Any], path: Path, best: bool = False) -> None:
         cause = disk_error(error)
         if not isinstance(cause, OSError):
             raise
-        raise not_written(path, cause, sum(t.nbytes for t in tensors_in(state))) from error
+        raise not_written(path, cause, sum(t.nbytes for t in each(state))) from error
 
 
 def write(state: Mapping[str, Any], path: Path) -> None:

@@ -12,7 +12,7 @@ from torch.distributed.checkpoint import CheckpointException
 
 from ..errors import Failed, one_line
 from ..machine import distributed
-from ..machine.device import tensors_in
+from ..machine.device import each
 from ..machine.distributed import is_main
 from ..paths import not_written, remove
 from . import checkpoint
@@ -56,7 +56,7 @@ class ShardedSaver(Saver):
                 if is_main():
                     shutil.rmtree(hidden, ignore_errors=True)
         except OSError as error:
-            self._failed = not_written(path, error, sum(t.nbytes for t in tensors_in(state)))
+            self._failed = not_written(path, error, sum(t.nbytes for t in each(state)))
         except Exception as error:  # nobody would see it in a thread
             self._failed = error
 

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from ..build.parts import Built
 from ..build.target import describe_error
 from ..errors import Failed, UserError
-from ..machine.device import tensors_in, to_device
+from ..machine.device import each, to_device
 from ..paths import shown, to_json
 from ..setup import held_out
 from ..text import tell
@@ -100,7 +100,7 @@ def largest_difference(model: nn.Module, loaded: Forward, arguments: Arguments, 
     """Compare outputs on the batch and on its first sample. Raises `Failed`."""
     largest, size = 0.0, samples_in(arguments)
     for part in (arguments, tuple(a[:1] if is_batch(a, size) else a for a in arguments)):
-        for wanted, got in zip(tensors_in(model(*part)), tensors_in(loaded(*part)), strict=True):
+        for wanted, got in zip(each(model(*part)), each(loaded(*part)), strict=True):
             wanted, got = wanted.double(), got.double().to(wanted.device)
             scale = wanted.abs().max().clamp(min=1.0)
             same = wanted.shape == got.shape
@@ -144,7 +144,7 @@ def write_onnx(model: nn.Module, arguments: Arguments, facts: Facts, path: Path)
     names = [put.name for put in session.get_inputs()]
 
     def run(*values: Any) -> list[Tensor]:
-        feed = {n: v.cpu().numpy() for n, v in zip(names, tensors_in(values), strict=True)}
+        feed = {n: v.cpu().numpy() for n, v in zip(names, each(values), strict=True)}
         return [torch.from_numpy(output) for output in session.run(None, feed)]
 
     return run

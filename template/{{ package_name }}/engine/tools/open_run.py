@@ -9,6 +9,7 @@ from torch import nn
 
 from .. import rng
 from ..api import Context, Data
+from ..build.kept import modules_beside
 from ..build.parts import Built
 from ..config.schema import Config
 from ..config.stored import allowed_by_project, read_config
@@ -61,7 +62,7 @@ def open_run(folder: Path, which: str = "best", **replaced: Any) -> Opened:
     built = build_model(config, state.get("info") or None)
     built.load_built(state, averaged=True)
     built.model.requires_grad_(False)
-    for module in (built.model, *built.modules_beside()):
+    for module in (built.model, *modules_beside(built)):
         module.eval()
     facts = state["step"], state["epoch"], state["ema"] is not None, state["fingerprint"]["data"]
     return Opened(folder, path, built, *facts)
