@@ -91,17 +91,17 @@ def move_model(model: nn.Module, device: torch.device, channels_last: bool) -> n
     return model
 
 
-def map_tensors(function: Callable[[Any], Any], batch: Any) -> Any:
-    """Apply `function` to each tensor in a nested batch.
+def map_tensors(function: Callable[[Any], Any], batch: Any, kind: type = torch.Tensor) -> Any:
+    """Apply `function` to each tensor, or each object of `kind`, in a nested batch.
 
     Lists and tuples keep their type, mappings become dicts, other values stay as they are.
     """
-    if isinstance(batch, torch.Tensor):
+    if isinstance(batch, kind):
         return function(batch)
     if isinstance(batch, Mapping):
-        return {k: map_tensors(function, v) for k, v in batch.items()}
+        return {k: map_tensors(function, v, kind) for k, v in batch.items()}
     if isinstance(batch, list | tuple):
-        values = [map_tensors(function, v) for v in batch]
+        values = [map_tensors(function, v, kind) for v in batch]
         return type(batch)(*values) if hasattr(batch, "_fields") else type(batch)(values)
     return batch
 
