@@ -99,7 +99,7 @@ def test_looking_costs_no_second_forward_pass(engine, project, monkeypatch):
     forward = parts.model.stem.register_forward_pre_hook(lambda *_: calls.append("computed"))
     seen = engine("log.media").Media(parts, None, [Sink()])
     with seen.watching(parts.model) as look:
-        engine("validation").evaluate_split(parts, parts.model, parts.val, 7, 1, look=look)
+        engine("validation").evaluate_split(parts, parts.model.eval(), parts.val, 7, 1, look=look)
     forward.remove()
     batches = parts.val.plan.steps
     assert calls.count("computed") == batches

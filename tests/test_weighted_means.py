@@ -156,7 +156,7 @@ def assert_equal_to_torch(engine, own):
         for mine, theirs in zip([*parts.model.parameters(), *parts.loss.parameters()], weights, strict=True):
             torch.testing.assert_close(mine, theirs, rtol=1e-5, atol=1e-6)
         assert losses == pytest.approx(expected, rel=1e-5, nan_ok=True)
-        values = engine("validation").evaluate_split(parts, parts.model, parts.val, 0, 1)
+        values = engine("validation").evaluate_split(parts, parts.model.eval(), parts.val, 0, 1)
         assert values["loss"] == pytest.approx(validated, rel=1e-5)
         return losses
 

@@ -98,9 +98,7 @@ def _check_task(built: Parts, loss: Any, batch: Any) -> None:
         if not torch.equal(parameter, value):
             continue
         shape = list(parameter.shape)
-        names = [
-            n for n, held in owners for m in each(held, nn.Module) if parameter in {*m.parameters()}
-        ]
+        names = [name for name, held in owners if any(parameter is p for p in _parameters(held))]
         where = f"task's {names[-1]} has weights" if names else "step uses weights"
         sentence = (
             f"The {where} of shape {shape} that get a gradient, but no optimizer trains them."
@@ -112,6 +110,12 @@ def _check_task(built: Parts, loss: Any, batch: Any) -> None:
             raise UserError(sentence)
         logger.warning(f"{sentence} Unless after_step trains them.")
         return
+
+
+def _parameters(held: Any) -> Iterator[nn.Parameter]:
+    yield from each(held, nn.Parameter)
+    for module in each(held, nn.Module):
+        yield from module.parameters()
 
 
 def _leaves(loss: Tensor) -> set[nn.Parameter]:
