@@ -46,10 +46,10 @@ def check_one_batch(parts: Parts, is_new: bool = True) -> None:
     before = tensor_shapes(tried.model, tried.loss)
     with weights_kept(tried) as changed, evaluating(tried, tried.model):
         for name in changed():
-            told = (
-                f"eval() changes the model's weight {name}, and train() gives back almost the same."
+            raise UserError(
+                f"eval() changes the model's weight {name}, and train() gives back almost the same. "
+                "Let the model compute in both modes without merging weights."
             )
-            raise UserError(f"{told} Let the model compute in both modes without merging weights.")
     values = one_pass(tried, batch, "first batch", training=False)
     # A metric may give several values.
     monitor, several = parts.config.monitor, tuple(f"val/{key}/" for key in parts.metrics)
@@ -66,10 +66,10 @@ def check_one_batch(parts: Parts, is_new: bool = True) -> None:
         with arrivals(parts.model, parts.arrived):
             loss = one_pass(tried, first, "first training batch")["loss"]
         if WORLD_SIZE > 1 and (how := difference(before_step, tried.own_state())):
-            told = (
-                f"A step changes{how}. Each process would have its own, and a checkpoint holds one."
+            raise UserError(
+                f"A step changes state{how}. Each process would have its own, and a checkpoint holds "
+                "one. Make it a part of the model, or train in one process."
             )
-            raise UserError(f"{told} Make it a part of the model, or train in one process.")
     if is_new:
         for smallest in _smallest(parts.train):
             one_pass(tried, smallest, "smallest training batch")
@@ -92,23 +92,22 @@ def _check_task(built: Parts, loss: Any, batch: Any) -> None:
     if not before:
         return
     one_pass(built, batch, "first training batch", step=1)  # the task may train them in its step
-    task = built.task
-    owners = [*vars(type(task)).items(), *vars(task).items()]
+    task, own = built.task, vars(built.task)
+    owners = [*vars(type(task)).items(), *own.items()]
+    owners += [pair for key in ("_modules", "_parameters") for pair in own.get(key, {}).items()]
     for parameter, value in before.items():
         if not torch.equal(parameter, value):
             continue
         shape = list(parameter.shape)
         names = [name for name, held in owners if any(parameter is p for p in _parameters(held))]
-        where = f"task's {names[-1]} has weights" if names else "step uses weights"
-        sentence = (
-            f"The {where} of shape {shape} that get a gradient, but no optimizer trains them."
-        )
-        sentence += (
-            " Hold them in the model or the loss, or freeze them with requires_grad_(False)."
+        where = f" in the task's {names[-1]}" if names else ""
+        told = (
+            f"Weights of shape {shape}{where} get a gradient, but no optimizer trains them. Hold them in "
+            "the model or the loss, or freeze them with requires_grad_(False)."
         )
         if type(task).after_step is Task.after_step:
-            raise UserError(sentence)
-        logger.warning(f"{sentence} Unless after_step trains them.")
+            raise UserError(told)
+        logger.warning(f"{told} Or train them in after_step.")
         return
 
 
@@ -118,9 +117,9 @@ def _parameters(held: Any) -> Iterator[nn.Parameter]:
         yield from module.parameters()
 
 
-def _leaves(loss: Tensor) -> set[nn.Parameter]:
+def _leaves(loss: Tensor) -> list[nn.Parameter]:
     """Return the parameters that the gradient of `loss` reaches."""
-    found, seen, left = set(), set(), [loss.grad_fn]
+    found, seen, left = [], set(), [loss.grad_fn]
     while left:
         node = left.pop()
         if node is None or node in seen:
@@ -128,7 +127,7 @@ def _leaves(loss: Tensor) -> set[nn.Parameter]:
         seen.add(node)
         left += [following for following, _ in node.next_functions]
         if isinstance(leaf := getattr(node, "variable", None), nn.Parameter):
-            found.add(leaf)
+            found.append(leaf)
     return found
 
 
