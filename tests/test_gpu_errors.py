@@ -12,7 +12,7 @@ PLACES = {
     "the loss moves": ("torch.nn:Module.to", 2),
     "the averages": ("digits.engine.build.averaged:Averaged.__init__", 1),
     "the optimizer's trial": ("digits.engine.build.optimizer_state._train", 1),
-    "weights are kept": ("digits.engine.build.passes._weights_kept", 1),
+    "weights are kept": ("digits.engine.build.passes.weights_kept", 1),
     "the first batch": ("torch.nn:Linear.forward", 1),
 }
 STARTS = {

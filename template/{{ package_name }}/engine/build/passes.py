@@ -21,7 +21,7 @@ from ..config.schema import Config
 from ..errors import DeviceError, Exit, UserError, of_device
 from ..machine.device import autocast, map_tensors, shapes, to_device
 from ..machine.distributed import RANK, WORLD_SIZE, from_all
-from ..machine.sharding import is_sharded
+from ..machine.sharding import is_sharded, local
 from ..means import value_and_n
 from ..rng import Domain
 from ..text import logger
@@ -147,8 +147,14 @@ def weights_kept(parts: Parts) -> Iterator[Callable[[], list[str]]]:
     weights = {**dict(parts.model.named_parameters()), **dict(parts.loss.named_parameters("loss"))}
     is_small = sum(weight.nbytes for weight in weights.values()) < _SMALL
     kept = {n: weight.detach().clone() for n, weight in weights.items() if is_small}
+
+    def changed() -> list[str]:
+        pairs = {n: (local(weights[n]), local(value)) for n, value in kept.items()}
+        names = [n for n, (now, then) in pairs.items() if not torch.equal(now.cpu(), then.cpu())]
+        return list(dict.fromkeys(chain.from_iterable(from_all(names))))
+
     try:
-        yield lambda: [n for n, value in kept.items() if not torch.equal(weights[n], value)]
+        yield changed
     finally:
         for weight in weights.values():
             weight.grad = None
