@@ -87,6 +87,8 @@ def _check_task(built: Parts, loss: Any, batch: Any) -> None:
 
     loss: as computed, with its graph. batch: the one that it was computed from.
     """
+    if is_sharded(built.config):  # the graph has parameters that FSDP makes for a step
+        return
     trained = {*built.model.parameters(), *built.loss.parameters()}
     before = {p: p.detach().clone() for p in _leaves(value_and_n(loss)[0]) if p not in trained}
     if not before:
