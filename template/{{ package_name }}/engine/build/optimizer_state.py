@@ -146,9 +146,7 @@ def _small(groups: Groups, sparse: Collection[str]) -> Groups:
 
 def _corner(tensor: torch.Tensor) -> torch.Tensor:
     if hasattr(tensor, "to_local"):  # of a divided one, this process may hold nothing
-        return torch.ones(
-            [min(4, n) for n in tensor.shape], dtype=tensor.dtype, device=tensor.device
-        )
+        return torch.ones([min(4, n) for n in tensor.shape]).to(tensor.device, tensor.dtype)
     return tensor[(slice(4),) * tensor.ndim].clone()
 
 

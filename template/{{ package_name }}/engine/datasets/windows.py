@@ -176,9 +176,8 @@ class PictureFiles(Windows):
             image = covering(self.samples[index], channels, height, width, self.decoding)
         else:
             pixels = self.cache[index]
-            image = to_cover(
-                Image.fromarray(pixels.squeeze(2) if channels == 1 else pixels), height, width
-            )
+            image = Image.fromarray(pixels.squeeze(2) if channels == 1 else pixels)
+            image = to_cover(image, height, width)
         height, width = height + 2 * self.shift[0], width + 2 * self.shift[1]
         top, left = int((image.height - height) / 2), int((image.width - width) / 2)
         # Around a smaller picture, the canvas is black.

@@ -65,9 +65,8 @@ def compare_runs(folders: Sequence[Path], out: Path, tag: str | None, word: str 
     for run in runs:
         steps = max((row["step"] for row in run.rows), default=0)
         ends = ("-" if value is None else f"{value:.5g}" for value in (run.last, run.best))
-        table.append(
-            [run.shown, *_values(run, columns), run.status, str(steps), *ends, run.weights]
-        )
+        cells = [run.shown, *_values(run, columns), run.status, str(steps), *ends, run.weights]
+        table.append(cells)
     tell(*align(table), *means_over_repeats(runs))
     if drawn:
         draw_comparison(runs, keys, drawn, out)

@@ -93,16 +93,14 @@ def with_pictures(
         for key, value in row.items():
             if not isinstance(value, torch.Tensor):
                 plain[key] = value
-                continue
-            if folder is None:
-                continue
-            name = f"{Path(row['path']).stem}_{key}"
-            names[name] += 1
-            path = folder / f"{name}{f'-{names[name]}' if names[name] > 1 else ''}.png"
-            kind = np.uint8 if value.max() < 256 else np.uint16
-            path.parent.mkdir(parents=True, exist_ok=True)
-            Image.fromarray(value.cpu().numpy().astype(kind)).save(path)
-            plain[key] = str(path)
+            elif folder is not None:
+                name = f"{Path(row['path']).stem}_{key}"
+                names[name] += 1
+                path = folder / f"{name}{f'-{names[name]}' if names[name] > 1 else ''}.png"
+                kind = np.uint8 if value.max() < 256 else np.uint16
+                path.parent.mkdir(parents=True, exist_ok=True)
+                Image.fromarray(value.cpu().numpy().astype(kind)).save(path)
+                plain[key] = str(path)
         yield plain
 
 

@@ -185,9 +185,8 @@ def _lines(c: Comparison, facts: Mapping[str, Any], worst: Place | None) -> Iter
 
 def _draw(c: Comparison, path: Path) -> None:
     """Draw the loss and the monitored value of both runs, and how far they are apart."""
-    tags = [
-        tag for tag in dict.fromkeys(("train/loss", c.monitor)) if any(tag in p for p in c.places)
-    ]
+    known = {tag for _, tag, _ in c.places}
+    tags = [tag for tag in dict.fromkeys(("train/loss", c.monitor)) if tag in known]
     figure, (*panels, below) = new_figure(8, 3 + 2.3 * len(tags), len(tags) + 1)
     below.set_yscale("symlog", linthresh=1e-9)  # with a place for 0
 
