@@ -1,7 +1,7 @@
 """From the command line to a checked config, composed by Hydra. Without torch."""
 
 import re
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import Any
 
 from ..errors import UserError
@@ -109,7 +109,7 @@ def composed(overrides: list[str]) -> Any:
     import hydra
     from hydra.core.global_hydra import GlobalHydra
 
-    register()
+    register(overrides)
     GlobalHydra.instance().clear()
     with hydra.initialize_config_dir(str(CONFIGS), version_base="1.3"):
         try:
@@ -131,7 +131,7 @@ def single_run(arguments: list[str]) -> Any:
     return config
 
 
-def register() -> None:
+def register(overrides: Collection[str]) -> None:
     """Make known to Hydra: the schema, for `defaults: [schema]`, and the resolver of configs/sweep/."""
     from hydra.core.config_store import ConfigStore
     from omegaconf import OmegaConf
@@ -142,8 +142,9 @@ def register() -> None:
         OmegaConf.set_struct(part, False)
     node.hydra, node.defaults = _HYDRA, _DEFAULTS
     ConfigStore.instance().store(name="schema", node=node)
-    for group in GROUPS:  # for a class in place of a choice
-        ConfigStore.instance().store(group=group, name="named", node={"_target_": "???"})
+    for group in GROUPS:  # only for a class: globs and the shell's completion list these names
+        if f"{group}=named" in overrides:
+            ConfigStore.instance().store(group=group, name="named", node={"_target_": "???"})
     OmegaConf.register_new_resolver("direction", _direction, replace=True)
 
 

@@ -3,6 +3,7 @@
 import copy
 import math
 import os
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -30,7 +31,7 @@ def hydras_main(
     each job before the first one begins; raises `UserError`. elsewhere: `Jobs` of run/jobs.py, for
     launchers. Raises what Hydra raises.
     """
-    register()
+    register(sys.argv)
     CheckEveryJob.check, CheckEveryJob.elsewhere = staticmethod(check), elsewhere  # Hydra makes it
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises instead of printing and exiting with 1
     main = hydra.main(version_base="1.3", config_path=str(CONFIGS), config_name="train")
