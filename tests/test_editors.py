@@ -1,11 +1,15 @@
 """What editors, notebooks and containers read: their files name what exists, and the notebook's cells work."""
 
 import json
+import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 from helpers.runs import the_run
+from helpers.template import ROOT
 
 QUICK = ("epochs=1", "logger=none", "log.level=error", "model=mlp", "workers=0")
 
@@ -44,6 +48,19 @@ def test_the_image_is_built_from_files_that_exist(project: Path):
     environment = re.search(r"UV_PROJECT_ENVIRONMENT=(\S+)", text)[1]
     settings = container["customizations"]["vscode"]["settings"]
     assert settings["python.defaultInterpreterPath"] == f"{environment}/bin/python"
+
+
+def test_the_cell_for_colab_keeps_edits_if_it_runs_again(repository, tmp_path):
+    page = (ROOT / "docs/editors.md").read_text(encoding="utf-8").partition("## Colab")[2]
+    (line,) = re.findall(r"^!(.*copier copy.*)$", page, re.MULTILINE)
+    line = line.replace("SOURCE", f"--vcs-ref HEAD {repository}").replace("/content", str(tmp_path))
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    for edit in ("", "# mine"):
+        done = subprocess.run(line, shell=True, env={**os.environ, "PATH": path}, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        config = tmp_path / "project/configs/train.yaml"
+        assert config.read_text().endswith(edit)
+        config.write_text(f"{config.read_text()}# mine")
 
 
 def cells(project: Path) -> list[dict]:
