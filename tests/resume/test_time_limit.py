@@ -7,7 +7,10 @@ from helpers.runs import BASE, assert_stopped_as_whole, the_run
 @pytest.mark.parametrize("minutes", ["0.0001"])
 def test_a_time_limit_stops_and_resumes(train, workspace, minutes):
     assert train(*BASE, "name=whole").code == 0
-    assert train(*BASE, "name=stopped", f"max_minutes={minutes}").code == 75
+    done = train(*BASE, "name=stopped", f"max_minutes={minutes}")
+    assert done.code == 75
+    kept = "A resumed run keeps this limit. Add max_minutes=null to lift it. Go on with: python train.py resume="
+    assert f"Stopped by max_minutes={minutes} after step 1 and saved. {kept}" in done.last
     assert train("name=stopped", f"resume={the_run(workspace, 'stopped')}", "max_minutes=null").code == 0
     assert_stopped_as_whole(workspace)
 

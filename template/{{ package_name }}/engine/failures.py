@@ -45,6 +45,8 @@ def _tell(error: Exception, run: Run, config: Config) -> Exit:
     if isinstance(error, UserError):  # training has begun: it is not a mistake without consequences
         return Failed(own_words(error))
     if isinstance(error, Stopped | SaveError):
+        if "by max_minutes" in text:
+            text += " A resumed run keeps this limit. Add max_minutes=null to lift it."
         return type(error)(f"{text} {run.resume_hint}")
     if isinstance(error, Exit):
         return error
