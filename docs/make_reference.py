@@ -108,7 +108,8 @@ def commands() -> str:
             if action.dest == "help":
                 continue
             value = action.metavar or ("|".join(action.choices) if action.choices else action.dest.upper())
-            word = f"{', '.join(action.option_strings)} {value}" if action.option_strings else value
+            value = "" if action.nargs == 0 else value  # a switch
+            word = f"{', '.join(action.option_strings)} {value}".rstrip() if action.option_strings else value
             word += " …" if action.nargs == "+" else ""
             help = action.help or f"default: {action.default}"
             lines.append(f"| `{word.replace('|', chr(92) + '|')}` | {help.replace('|', chr(92) + '|')} |")

@@ -67,7 +67,7 @@ def export(options: argparse.Namespace) -> None:
     check_formats(formats)
     # Other machines expect the usual memory layout.
     run = _open(options, channels_last=False)
-    export_run(run, formats, options.out or options.run)
+    export_run(run, formats, options.out or options.run, options.verbose)
 
 
 def compare(options: argparse.Namespace) -> None:
@@ -200,6 +200,8 @@ def _parser() -> argparse.ArgumentParser:
     one.add_argument("--format", default="torch,safetensors", metavar="FORMAT,…",
                      help="torch, safetensors, onnx (default: torch,safetensors)")  # fmt: skip
     one.add_argument("--out", type=_path, metavar="DIR", help="where to write (default: RUN)")
+    one.add_argument("-v", dest="verbose", action="store_true",
+                     help="show the traceback of a failure, and what torch prints")  # fmt: skip
     takes_model(one, device="cpu")
 
     one = verb(compare, "Show a table of runs, mean ± deviation over seeds, and their curves.",

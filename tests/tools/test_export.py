@@ -62,6 +62,24 @@ def test_a_model_that_exports_to_something_else_is_not_written(tool, digits, run
     assert list((tmp_path / "out").iterdir()) == []
 
 
+@pytest.mark.parametrize("name", ["torch", "onnx"])
+def test_a_failure_is_one_sentence(tool, digits, run, tmp_path, name):
+    """torch prints a warning and two graphs before it raises."""
+    project = shutil.copytree(digits, tmp_path / "digits", ignore=shutil.ignore_patterns("runs"))
+    mlp = project / "digits/engine/models/mlp.py"
+    code = "return self.layers(x if float(x.sum()) < 1e9 else -x)"
+    mlp.write_text(mlp.read_text().replace("return self.layers(x)", code))
+    command = ("export", run, "--out", tmp_path / "out", "--format", name)
+    done = tool(*command, project=project)
+    assert (done.code, done.out.count("\n")) == (1, 1), done.out
+    assert done.out.startswith(f"The model cannot be exported as {name}: ")
+    assert done.out.endswith(" Add -v to see the traceback.\n")
+    loud = tool(*command, "-v", project=project)
+    assert loud.code == 1
+    assert "Traceback" in loud.out
+    assert "def forward(self" in loud.out  # a graph
+
+
 def test_a_full_disk_is_not_the_models_mistake(tool, digits, run, tmp_path):
     project = shutil.copytree(digits, tmp_path / "digits", ignore=shutil.ignore_patterns("runs"))
     code = project / "digits/engine/tools/export.py"

@@ -32,8 +32,11 @@ TOLERANCE = 1e-4  # as a share of the largest output: other kernels round differ
 
 
 @torch.no_grad()
-def export_run(run: Opened, formats: Sequence[str], out: Path) -> None:
-    """Write all formats to `out`, or none of them. Raises `UserError`, `Failed`."""
+def export_run(run: Opened, formats: Sequence[str], out: Path, verbose: bool = False) -> None:
+    """Write all formats to `out`, or none of them. Raises `UserError`, `Failed`.
+
+    verbose: show what the exporters print, and raise what they raise.
+    """
     # The exported model is compared with the results of other kernels, which do not use tf32.
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
     batch, dataset = first_batch(run.built)
@@ -44,15 +47,18 @@ def export_run(run: Opened, formats: Sequence[str], out: Path) -> None:
     with writing_to(out), contextlib.ExitStack() as stack:
         hidden = tempfile.mkdtemp(prefix=".export-", dir=out)
         stack.callback(shutil.rmtree, hidden, ignore_errors=True)
+        if not verbose:  # graphs and warnings would hide the sentence of a failure
+            stack.callback(os.dup2, os.dup(2), 2)
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
         for name in formats:
             write, _, file_name = FORMATS[name]
             try:
                 loaded = write(model, arguments, facts, Path(hidden, file_name))
-            except OSError:
-                raise  # writing_to reports it
             except Exception as error:  # a model can make the exporters raise anything
+                if verbose or isinstance(error, OSError):  # `writing_to` reports the latter
+                    raise
                 text = f"The model cannot be exported as {name}: {describe_error(error)}"
-                raise Failed(text) from error
+                raise Failed(f"{text} Add -v to see the traceback.") from error
             differences[file_name] = largest_difference(model, loaded, arguments, name)
         for file_name in differences:
             os.replace(Path(hidden, file_name), out / file_name)
