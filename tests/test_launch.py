@@ -302,6 +302,14 @@ def test_what_cannot_be_downloaded(train, workspace, tmp_path, overrides, named)
     assert not (workspace / "nowhere").exists()
 
 
+@pytest.mark.parametrize("arguments", ["--help", "--cfg job", "--hydra-help"])
+def test_a_reader_that_has_seen_enough(workspace, arguments):
+    """As in `python train.py --help | head`."""
+    pipe = f"{sys.executable} train.py {arguments} | true"
+    done = subprocess.run(pipe, shell=True, cwd=workspace, text=True, capture_output=True)
+    assert done.stderr == ""
+
+
 def test_an_environment_without_the_dependencies(workspace):
     done = subprocess.run([sys.executable, "-S", "train.py"], cwd=workspace, text=True, capture_output=True)
     assert done.returncode == 2

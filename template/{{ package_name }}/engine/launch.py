@@ -83,13 +83,15 @@ def _lead(work: Work) -> int:
     try:
         sys.argv[1:] = arguments = read_flags(sys.argv[1:])
         if {"--help", "-h"} & set(arguments):
-            print(help.text(arguments), end="")
+            print(help.text(arguments), end="", flush=True)
         elif (config := single_run(arguments)) is not None:
             job(config, arguments)
         else:  # a sweep, or what a flag such as --cfg asks for
             from .config.sweep import hydras_main
 
             hydras_main(job, _check_sections, Jobs(outcomes))
+    except BrokenPipeError:  # `--help | head` has closed stdout
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except SystemExit as error:  # of your code, of a flag, or of a sweep with a mistake
         if outcomes:
             raise
