@@ -6,10 +6,12 @@ import sys
 import numpy as np
 import pytest
 import yaml
+from helpers.hub import mute_hub
 from helpers.runs import result, the_run
 from PIL import Image
 
 datasets = pytest.importorskip("datasets", reason="datasets is not installed")
+huggingface_hub = pytest.importorskip("huggingface_hub")
 datasets.disable_progress_bars()
 CLASSES = ["ant", "bee", "cat", "dog"]
 
@@ -136,6 +138,7 @@ def test_a_broken_picture_has_a_name(huggingface, engine, tmp_path):
 
 
 def test_what_cannot_be_read_is_refused(huggingface, engine, pixels, tmp_path, monkeypatch):
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
     monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", True)
     labels = [row % 4 for row in range(40)]
     table(pixels, labels, CLASS).save_to_disk(tmp_path / "d")
@@ -195,3 +198,15 @@ def test_a_run_repeats_and_moves(train, server, workspace, tmp_path):
     )
     assert said.code == 0, said.out
     assert "bright.png,bee," in said.out
+
+
+@pytest.mark.parametrize("way", ["HF_ENDPOINT", "https_proxy"])
+def test_a_hub_that_does_not_answer_is_asked_once(train, workspace, tmp_path, way):
+    """huggingface_hub would try six times, which takes half a minute."""
+    with mute_hub() as (address, calls):
+        done = train("data=huggingface", "data.path=nobody/nothing", HF_HOME=str(tmp_path / "hf"), **{way: address})
+    assert done.code == 2, done.out
+    assert done.out.count("\n") == 1, done.out
+    assert "data.path=nobody/nothing is no folder here: the Hub does not answer. Name a folder" in done.out
+    assert 1 <= len(calls) <= 2  # httpx repeats a request whose connection was lost
+    assert not (workspace / "runs").exists()

@@ -138,15 +138,35 @@ def load(path: str, config: str | None) -> Mapping[str, Any]:
     except ImportError:
         raise UserError("data=huggingface needs datasets. Install it: uv add datasets") from None
     place = Path(path).expanduser().absolute()
+    is_reached = place.is_dir() or ask_hub(path)
     try:
         found = load_from_disk(str(place)) if place.is_dir() else load_dataset(path, config)
     except Exception as error:  # the library raises many kinds
         what = "was not written by save_to_disk" if place.is_dir() else "is no folder here"
-        why = str(error).splitlines()[0].rstrip(".")
+        why = str(error).splitlines()[0].rstrip(".") if is_reached else "the Hub does not answer"
         raise UserError(
             f"data.path={path} {what}: {why}. Name a folder, or a data set of the Hub."
         ) from error
     return {"train": found} if isinstance(found, Dataset) else dict(found)
+
+
+def ask_hub(path: str) -> bool:
+    """Return whether the Hub answers. If not, let the libraries read only their caches.
+
+    They would ask it again and again, for half a minute.
+    """
+    from datasets import config
+    from huggingface_hub import HfApi, constants
+    from huggingface_hub.utils import HfHubHTTPError
+
+    try:
+        HfApi().dataset_info(path, timeout=5)
+    except (HfHubHTTPError, ValueError):  # the name is wrong, as `load_dataset` says
+        return True
+    except Exception:  # each version has other types for the errors of a network
+        config.HF_HUB_OFFLINE = constants.HF_HUB_OFFLINE = True
+        return False
+    return True
 
 
 def columns_of(

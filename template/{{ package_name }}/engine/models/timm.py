@@ -1,11 +1,7 @@
 """Any image classification model of timm, for the channels, size and classes of the data."""
 
-import os
-import socket
-import urllib.request
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 from torch import nn
 
@@ -25,12 +21,6 @@ def timm_model(
     `pretrained` starts from timm's weights, with a new classifier. `weights` is a file with these
     weights; without it, timm downloads them. `options` go to `timm.create_model`.
     """
-    if pretrained and weights is None and not urllib.request.getproxies():
-        hub = urlsplit(os.environ.get("HF_ENDPOINT", "https://huggingface.co"))
-        try:
-            socket.create_connection((hub.hostname or "", hub.port or 443), timeout=5).close()
-        except OSError:  # timm would try for two minutes: let it look only into its cache
-            os.environ["HF_HUB_OFFLINE"] = "1"  # read when timm is imported
     try:
         import timm
     except ModuleNotFoundError:
@@ -47,6 +37,8 @@ def timm_model(
     if not pretrained:
         return timm.create_model(name, num_classes=classes, **options)
     file = None if weights is None else {"file": weights}
+    if file is None and known and known.hf_hub_id:
+        _ask_hub(known.hf_hub_id)
     try:
         # Only with the classifier of the weights does timm refuse a file that lacks a tensor.
         net: Any = timm.create_model(name, True, pretrained_cfg_overlay=file, **options)
@@ -61,3 +53,14 @@ def timm_model(
     net.trained_on = {key: found[key] for key in ("mean", "std", "interpolation")}
     net.trained_on["size"] = found["input_size"][1]
     return net  # type: ignore[no-any-return]
+
+
+def _ask_hub(name: str) -> None:
+    """Let timm read only its cache if the Hub does not answer: it would ask for two minutes."""
+    from huggingface_hub import HfApi, constants
+    from huggingface_hub.utils import HfHubHTTPError
+
+    try:
+        HfApi().model_info(name, timeout=5)
+    except Exception as error:  # each version has other types for the errors of a network
+        constants.HF_HUB_OFFLINE = not isinstance(error, HfHubHTTPError)
