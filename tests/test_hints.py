@@ -199,7 +199,10 @@ SWEEPS = [
     ("model=cnn,mlp model.width=8", "It is a key of model=cnn."),
     ("optimizer.amsgrat=true,false", "Did you mean 'optimizer.amsgrad'?"),
     ("data.shift=0,far", "data.shift='far'"),
-    ("scheduler=cosine,torch.optim.lr_scheduler.StepLR scheduler.min_scale=0", "configs/scheduler/, not classes."),
+    (
+        "scheduler=cosine,torch.optim.lr_scheduler.StepLR scheduler.min_scale=0",
+        "configs/scheduler/NAME.yaml with the line _target_: torch.optim.lr_scheduler.StepLR.",
+    ),
 ]
 
 
@@ -248,9 +251,43 @@ def test_a_class_in_place_of_a_choice(train, workspace, line, stored):
     assert "Nothing is left to do." in again.last, again.out
 
 
-def test_a_class_that_is_not_there(train, workspace):
-    done = train("optimizer=torch.optim.RMSProp")
-    assert (done.code, "Did you mean 'RMSprop'?" in done.last) == (2, True), done.out
+NOT_THERE = [
+    ("optimizer=torch.optim.RMSProp", "does not exist. Did you mean 'RMSprop'?"),
+    ("optimizer=torch.optim.sgd", "does not exist. Did you mean 'SGD'?"),
+    (
+        "optimizer=torch.optim.Lion",
+        "If a package has it, write optimizer=PACKAGE.Lion. Any optimizer of torch by its class: ",
+    ),
+    ("optimizer=torch.optim", "Any optimizer of torch by its class: optimizer=torch.optim.RMSprop."),
+    ("optimizer=nowhere.Lion allowed_packages=[nowhere]", "needs the package 'nowhere'. Install it: uv add nowhere"),
+    ("scheduler=torch.optim.StepLR", "scheduler=torch.optim.lr_scheduler.StepLR."),
+    ("scheduler=torch.optim.lr_scheduler.Cosine", "Did you mean 'CosineAnnealingLR'?"),
+    (
+        "loss=torch.nn.functional.mse_loss",
+        "that a config may name. Any loss of torch by its class: loss=torch.nn.MSELoss.",
+    ),
+    ("model=torchvision.models.resnet17", "does not exist. Did you mean 'resnet18'?"),
+    ("model=.models.cnn", "model._target_=.models.cnn is a file. Name a class in it: .models.cnn.CLASS."),
+    ("+optimizer=torch.optim.NAdam", "configs/optimizer/NAME.yaml with the line _target_: torch.optim.NAdam."),
+]
+
+
+@pytest.mark.parametrize(("line", "said"), NOT_THERE, ids=[case[0] for case in NOT_THERE])
+def test_a_class_that_is_not_there(train, workspace, line, said):
+    done = train(*line.split(" "))
+    assert done.code == 2, done.out
+    assert said in done.last
+    assert len(done.out.strip().splitlines()) == 1, done.out
+    assert not (workspace / "runs").exists()
+
+
+def test_a_class_in_a_config_file(train, workspace):
+    own = workspace / "configs/train.yaml"
+    own.write_text(own.read_text().replace("- optimizer: adamw", "- optimizer: torch.optim.NAdam"))
+    done = train(*SHORT)
+    assert done.code == 2, done.out
+    said = "configs/optimizer/NAME.yaml with the line _target_: torch.optim.NAdam."
+    assert done.last == f"'torch.optim.NAdam' names a class. Here, name a file that you write: {said}"
 
 
 def test_adam_is_that_of_torch(looped):

@@ -95,7 +95,8 @@ def nearest(name: str, names: Iterable[str]) -> str:
     names = [n for n in names if n != name and not name.startswith(f"{n}.")]
     last = name.rsplit(".", 1)[-1]
     # Someone may write optimizer.lr for lr.
-    close = [last] if last in names else difflib.get_close_matches(name, names, n=1)
+    same = [n for n in names if n.lower() == last.lower()]
+    close = same or difflib.get_close_matches(name, names, n=1)
     if not close and len(name) > 2:  # "vit" for "vit_b_16"
         close = sorted((n for n in names if n.startswith(name)), key=len)
     return f" Did you mean '{close[0]}'?" if close else ""

@@ -20,7 +20,7 @@ from torch.optim.lr_scheduler import LRScheduler
 from torch.utils.data import Dataset
 
 from ..api import Data, Logger, Task
-from ..config.hints import hint
+from ..config.hints import hint, of_torch
 from ..config.schema import OWN_KEYS, Config
 from ..errors import Exit, UserError, nearest, of_device, one_line
 from ..folds import check_folds
@@ -170,7 +170,7 @@ def locate(name: Any, key: str, allowed: Sequence[str] = ()) -> Any:
         found = getattr(place, attribute, None)
     except ModuleNotFoundError as error:
         missing = error.name or module
-        if f"{module}.".startswith(f"{missing}."):
+        if missing != root and f"{module}.".startswith(f"{missing}."):
             raise UserError(f"{what} does not exist: there is no '{missing}'.") from None
         what += f" needs the package '{missing}'. Install it: uv add {missing}"
         raise UserError(what) from None
@@ -178,12 +178,17 @@ def locate(name: Any, key: str, allowed: Sequence[str] = ()) -> Any:
         if root == PACKAGE:  # a traceback shows where your file is wrong
             raise
         raise UserError(f"{what} cannot be imported. {describe_error(error)}") from None
-    if found is None:
-        raise UserError(f"{what} does not exist.{nearest(attribute, vars(place))}")
     home = str(getattr(found, "__module__", "")).split(".")[0]
-    kinds = type if home == "torch" else type | types.FunctionType
+    kinds = type if "torch" in (root, home) else type | types.FunctionType
     if home not in packages or not isinstance(found, kinds):
-        raise UserError(f"{what} is not a part of {root} that a config may name.")
+        fits = {n: v.__module__ for n, v in vars(place).items() if isinstance(v, kinds)}
+        lead = nearest(attribute, [n for n, home in fits.items() if f"{home}".startswith(root)])
+        lead = lead or of_torch(key.removesuffix("._target_"), attribute)
+        if found is None and root == PACKAGE and importlib.util.find_spec(full) is not None:
+            raise UserError(f"{what} is a file. Name a class in it: {name}.CLASS.")
+        if found is None:
+            raise UserError(f"{what} does not exist.{lead}")
+        raise UserError(f"{what} is not a part of {root} that a config may name.{lead}")
     return found
 
 

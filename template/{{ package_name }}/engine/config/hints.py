@@ -100,6 +100,9 @@ def unknown_choice(group: str, choice: str) -> str:
         plugin = f"hydra-{choice.split('_')[0]}-{kind}"  # one for submitit_local and submitit_slurm
         return f"The {kind} '{choice}' needs the package '{plugin}'. Install it: uv add {plugin}"
     known = choices(group)
+    if known and "." in choice:  # in a sweep, in a config file or after +
+        file = f"configs/{group}/NAME.yaml with the line _target_: {choice}"
+        return f"'{choice}' names a class. Here, name a file that you write: {file}."
     if not known:
         return f"configs/{group}/{choice}.yaml does not exist."
     within = [c for c in known if len(c) > 2 and c.replace("_", "") in choice.lower()]
@@ -108,25 +111,23 @@ def unknown_choice(group: str, choice: str) -> str:
     for wrapper in ("torchvision", "timm"):
         if group == "model" and wrapper in known:
             sentence += f" Any model of {wrapper}: model={wrapper} model.name={choice}."
-    if "." in choice:  # a class, among the values of a sweep
-        sentence += f" In a sweep, name files of configs/{group}/, not classes."
-    elif group in _OF_TORCH:
-        example, files = _OF_TORCH[group]
-        if name := _class_of_torch(choice, files):
-            example = f"{example.rpartition('.')[0]}.{name}"
-        elif choice[:1].isupper():
-            sentence += f" If a package has it, write {group}=PACKAGE.{choice}."
-        sentence += f" Any {group} of torch by its class: {group}={example}."
-    return f"{sentence} Choices: {', '.join(known)}."
+    return f"{sentence}{of_torch(group, choice)} Choices: {', '.join(known)}."
 
 
-def _class_of_torch(word: str, files: str) -> str:
-    """Return the class that a word such as `rmsprop` or `mse` names in files of torch, or ""."""
+def of_torch(group: str, word: str) -> str:
+    """Return a sentence after a space that leads to a class of torch, such as from `rmsprop`; or ""."""
+    if group not in _OF_TORCH:
+        return ""
+    (example, files), other = _OF_TORCH[group], ""
     torch = importlib.util.find_spec("torch")  # imports nothing
     folders = torch.submodule_search_locations if torch else None
-    name = re.compile(rf"^class ({re.escape(word)}(?:Loss|LR)?)\b", re.MULTILINE | re.IGNORECASE)
     texts = (p.read_text(encoding="utf-8") for f in folders or () for p in Path(f).glob(files))
-    return next((found[1] for text in texts if (found := name.search(text))), "")
+    name = rf"(?mi)^class ({re.escape(word.replace('_', ''))}(?:Loss|LR)?)\b"
+    if found := next(filter(None, (re.search(name, text) for text in texts)), None):
+        example = f"{example.rpartition('.')[0]}.{found[1]}"
+    elif word[:1].isupper():
+        other = f" If a package has it, write {group}=PACKAGE.{word}."
+    return f"{other} Any {group} of torch by its class: {group}={example}."
 
 
 def first_line(error: BaseException) -> str:
