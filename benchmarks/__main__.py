@@ -41,7 +41,8 @@ def main() -> None:
     print(measured, flush=True)
     page = Page(options.out) if options.out else None
     for name in options.names or NAMES:
-        pieces = [f"## {heading(name)}", measured]
+        elsewhere = name == "gpu" and options.results is not None  # its first table names the machine
+        pieces = [f"## {heading(name)}", *([] if elsewhere else [measured])]
         for number, table in enumerate(importlib.import_module(f".{name}", __package__).run(options), start=1):
             pieces.append(table.markdown())
             print(f"\n{pieces[-1]}", flush=True)

@@ -71,6 +71,16 @@ def test_without_results_the_page_says_what_was_not_run(page: Path) -> None:
     assert "**Not yet run on a GPU.**" in page.read_text()
 
 
+def test_results_of_another_machine_name_that_machine(tmp_path: Path) -> None:
+    results, page = tmp_path / "results.jsonl", tmp_path / "page.md"
+    results.write_text('{"seconds": 0, "part": "Machine", "cells": {"machine": "16 × Xeon, H200"}}')
+    done = benchmark("gpu", "--results", str(results), "--out", str(page))
+    assert done.returncode == 0, done.stderr
+    section = page.read_text().split("\n## ")[1]
+    assert "| 16 × Xeon, H200 |" in section
+    assert "Measured on" not in section
+
+
 def test_a_page_keeps_the_sections_that_are_not_measured_anew(page: Path, tmp_path: Path) -> None:
     copy = tmp_path / "page.md"
     text = page.read_text().replace("150 tensors", "151 tensors").replace("Not yet run", "Not run")
