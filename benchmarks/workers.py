@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import select
+import signal
 import socket
 import subprocess
 import sys
@@ -49,26 +52,35 @@ class Worker:
                 stdout=self.log if rank else subprocess.PIPE,
                 stderr=self.log,
                 text=True,
+                process_group=0,  # its loader workers and compilers, too
             )
             if rank:
                 self.followers.append(process)
             else:
                 self.process = process
 
-    def turn(self) -> Any:
-        """Return its answer after a turn. Raises `RuntimeError` with its last output if it ended."""
+    def turn(self, limit: float | None = None) -> Any:
+        """Return its answer after a turn.
+
+        Raises `RuntimeError` if it ended, with its last error, or if it gave no answer within `limit` seconds.
+        """
         assert self.process.stdin is not None
         assert self.process.stdout is not None
         try:
             self.process.stdin.write("go\n")
             self.process.stdin.flush()
+            if not select.select([self.process.stdout], [], [], limit)[0]:
+                os.killpg(self.process.pid, signal.SIGKILL)
+                raise RuntimeError(f"no answer within {limit:g} s")
             line = self.process.stdout.readline()
         except BrokenPipeError:
             line = ""
         if not line:
             self.process.wait()
             self.log.seek(0)
-            raise RuntimeError(next(filter(None, map(str.strip, reversed(self.log.readlines()))), "no answer"))
+            lines = [line.strip() for line in self.log if line.strip()]
+            errors = [line for line in lines if re.match(r"[\w.]+(Error|Exception): ", line)]
+            raise RuntimeError((errors or lines or ["no answer"])[-1])
         return json.loads(line)
 
     def close(self) -> None:
@@ -88,11 +100,16 @@ def _free_port() -> int:
 
 
 def in_turns(
-    workers: Sequence[Worker], rounds: int, told: Callable[[str, Any], object] = lambda name, answer: None
+    workers: Sequence[Worker],
+    rounds: int,
+    told: Callable[[str, Any], object] = lambda name, answer: None,
+    limit: float | None = None,
+    is_late: Callable[[], bool] = lambda: False,
 ) -> tuple[dict[str, list[Any]], dict[str, str]]:
     """Return the answers of each worker, in turn (A B A B …) after a warm-up turn, and why others failed.
 
-    told: gets each name and answer at once. Closes the workers.
+    told: gets each name and answer at once. limit: seconds of a turn, or the worker has failed. is_late: asked after
+    each round whether it was the last. Closes the workers.
     """
     answers: dict[str, list[Any]] = {worker.name: [] for worker in workers}
     failed: dict[str, str] = {}
@@ -100,11 +117,13 @@ def in_turns(
         for worker in workers:
             stack.callback(worker.close)
         for turn in range(rounds + 1):
+            if turn > 1 and is_late():
+                break
             for worker in workers:
                 if worker.name in failed:
                     continue
                 try:
-                    answer = worker.turn()
+                    answer = worker.turn(limit)
                 except RuntimeError as error:
                     failed[worker.name] = str(error)
                     del answers[worker.name]

@@ -107,10 +107,31 @@ def test_contestants_keep_the_path_of_python(monkeypatch, tmp_path) -> None:
 
 
 def test_contestants_take_turns_and_one_that_fails_is_named() -> None:
-    settings = {"inputs": 4, "hidden": [4], "batch": 4, "steps": 5, "device": "cpu"}
+    settings = {"inputs": 4, "hidden": [4], "batch": 4, "steps": 5, "margin": 1, "device": "cpu"}
     workers = [Worker("bare", "bare", settings), Worker("ours", "ours", settings), Worker("none", "absent", settings)]
     answers, failed = in_turns(workers, rounds=3)
     assert {name: len(turns) for name, turns in answers.items()} == {"bare": 3, "ours": 3}
     assert all(wall > 0 and cpu > 0 for turns in answers.values() for wall, cpu, _ in turns)
     assert "absent" in failed["none"]
     assert all(worker.process.returncode is not None for worker in workers)
+
+
+def test_turns_end_early_and_a_contestant_that_hangs_is_left() -> None:
+    settings = {"inputs": 4, "hidden": [4], "batch": 4, "steps": 5, "device": "cpu"}
+    answers, failed = in_turns([Worker("bare", "bare", settings)], rounds=3, is_late=lambda: True)
+    assert (len(answers["bare"]), failed) == (1, {})
+    worker = Worker("bare", "bare", settings)
+    assert in_turns([worker], rounds=3, limit=0.001) == ({}, {"bare": "no answer within 0.001 s"})
+    assert worker.process.returncode is not None
+
+
+def test_the_error_of_a_contestant_is_named_though_advice_follows(monkeypatch, tmp_path) -> None:
+    peers = tmp_path / "benchmarks/peers"
+    peers.mkdir(parents=True)
+    for package in (peers, peers.parent):
+        (package / "__init__.py").touch()
+    told = "Traceback:\ntorch.CompileError: no compiler\n\nSet TORCH_LOGS for more.\n"
+    (peers / "loud.py").write_text(f"import sys\nsys.exit({told!r})")
+    monkeypatch.setattr("benchmarks.workers.ROOT", tmp_path)
+    monkeypatch.setattr("benchmarks.workers.project", lambda: tmp_path)
+    assert in_turns([Worker("loud", "loud", {})], rounds=1)[1] == {"loud": "torch.CompileError: no compiler"}

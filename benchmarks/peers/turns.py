@@ -1,6 +1,6 @@
 """What all contestants share: the model, batches, optimizer, flags and the clock.
 
-A worker trains epochs of `steps + 2 * MARGIN` steps and calls `TURNS.step()` at the beginning of each step. The steps
+A worker trains epochs of `steps + 2 * margin` steps and calls `TURNS.step()` at the beginning of each step. The steps
 in the middle of an epoch are timed. Then the worker reports and waits for its next turn. So the work at the end of an
 epoch (validation, saving, progress bars) does not count.
 """
@@ -18,9 +18,6 @@ import torch
 from torch import Tensor, nn
 from torch.optim import AdamW
 
-MARGIN = 25
-"""Steps at the start and at the end of an epoch that are not timed."""
-
 
 class Turns:
     """The worker's side of the protocol: one line for each turn."""
@@ -34,7 +31,9 @@ class Turns:
         self.device = torch.device(settings["device"])
         self.folder = Path(settings["folder"])
         """An empty folder for what is logged."""
-        self.epoch = self.steps + 2 * MARGIN
+        self.margin: int = settings.get("margin", 25)
+        """Steps at the start and at the end of an epoch that are not timed."""
+        self.epoch = self.steps + 2 * self.margin
         """Steps of an epoch."""
         self.processes = int(os.environ.get("WORLD_SIZE", "1"))
         if self.processes > 1 and self.device.type == "cuda":
@@ -56,10 +55,10 @@ class Turns:
             self.number = number
         place = self.done % self.epoch
         self.done += 1
-        if place == MARGIN:
+        if place == self.margin:
             self._synchronize()
             self._began = (time.perf_counter(), time.process_time())
-        elif place == MARGIN + self.steps:
+        elif place == self.margin + self.steps:
             self._synchronize()
             wall, cpu = time.perf_counter() - self._began[0], time.process_time() - self._began[1]
             peak = torch.cuda.max_memory_allocated() if self.device.type == "cuda" else 0
