@@ -1,7 +1,8 @@
 """`python -m benchmarks.gpu_bundle FOLDER`: make a folder that answers what is only known on a GPU.
 
 Copy it to a machine with a GPU, which needs no network, Copier, Hydra and git, and enter `python FOLDER/run.py`. It
-ends by itself after 450 s. Results are in FOLDER/results/ as soon as they are known; see on_gpu/.
+ends by itself after 450 s. `python FOLDER/run.py PART …` runs some parts, and `--help` says more. FOLDER/results/
+(or $OUT) gets results.jsonl, line by line, and at the end logs.zip with what the commands printed; see on_gpu/.
 
     FOLDER/run.py        the command
     FOLDER/projects/     one project for each starting point

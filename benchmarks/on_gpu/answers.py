@@ -4,27 +4,40 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 
 from ..common import Table
 
 
 class Answers:
-    """Appends rows to `results.jsonl`. Ends the process, and all that it started, after `limit` seconds."""
+    """Appends rows to `results.jsonl`. Ends the process, and all that it started, `limit` seconds after `began`.
 
-    def __init__(self, folder: Path, limit: float) -> None:
+    The folder gets two files alone: `results.jsonl`, and at the end `logs.zip` with what the commands printed.
+    """
+
+    def __init__(self, folder: Path, limit: float, began: float | None = None) -> None:
+        """began: a time of `time.monotonic`, now by default."""
         self.folder, self.file = folder, folder / "results.jsonl"
-        self.ends = time.monotonic() + limit
-        self.began = time.monotonic()
+        self.began = time.monotonic() if began is None else began
+        self.ends = self.began + limit
         self.running: set[int] = set()
         """Process groups."""
+        self.writing = threading.RLock()
         folder.mkdir(parents=True, exist_ok=True)
-        watch = threading.Timer(limit, self._end)
+        self.work = Path(tempfile.mkdtemp(prefix="ostinato-gpu-"))
+        """Everything besides the results. It is deleted at the end."""
+        tempfile.tempdir = str(self.work)
+        self.logs = self.work / "logs"
+        self.logs.mkdir()
+        watch = threading.Timer(max(0, self.left()), self.end, ["the time is over"])
         watch.daemon = True
         watch.start()
 
@@ -34,16 +47,14 @@ class Answers:
     def say(self, part: str, **cells: object) -> None:
         """Add a row to the table `part`: its cells by the names of their columns."""
         row = {"seconds": round(time.monotonic() - self.began, 1), "part": part, "cells": cells}
-        with open(self.file, "a", encoding="utf-8") as file:
-            file.write(json.dumps(row, ensure_ascii=False, default=str) + "\n")
         shown = "  ".join(f"{column}: {cell}" for column, cell in cells.items())
-        print(f"[{row['seconds']:5.1f} s] {part}: {shown}"[:1000], flush=True)
+        with self.writing, open(self.file, "a", encoding="utf-8") as file:
+            file.write(json.dumps(row, ensure_ascii=False, default=str) + "\n")
+            print(f"[{row['seconds']:5.1f} s] {part}: {shown}"[:1000], flush=True)
 
     def command(self, log: str, *arguments: object, limit: float = 150, **options: object) -> tuple[int | None, str]:
         """Run a Python command. Return its exit code, None if it took too long, and what it printed."""
-        path = self.folder / "logs" / f"{log}.txt"
-        path.parent.mkdir(exist_ok=True)
-        with open(path, "a+", encoding="utf-8", errors="replace") as file:
+        with open(self.logs / f"{log}.txt", "a+", encoding="utf-8", errors="replace") as file:
             start = file.tell()
             process = self.start(file, *arguments, **options)
             code = self.wait(process, limit)
@@ -68,11 +79,16 @@ class Answers:
         finally:
             self.running.discard(process.pid)
 
-    def _end(self) -> None:
-        self.say("The end", told="the time is over")
-        for group in list(self.running):
-            os.killpg(group, signal.SIGKILL)
-        os._exit(0)
+    def end(self, told: str) -> None:
+        """End the process, and all that it started. Any thread may call this."""
+        with self.writing:  # no row comes after this one
+            self.say("The end", told=told)
+            for group in list(self.running):
+                with suppress(ProcessLookupError):  # it has ended by itself
+                    os.killpg(group, signal.SIGKILL)
+            shutil.make_archive(str(self.folder / "logs"), "zip", self.logs)
+            shutil.rmtree(self.work, ignore_errors=True)
+            os._exit(0)
 
 
 def tables(file: Path) -> list[Table]:

@@ -7,10 +7,12 @@ import json
 import os
 import re
 import shutil
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from ..common import ROOT
 from .answers import Answers
@@ -25,7 +27,8 @@ TINY = "data=synthetic data.shape=[3,16,16] batch_size=8 optimizer=sgd lr=0.01"
 QUIET = ("logger=none", "log.curves=false")
 
 
-ANSWERS = {0: "yes", None: "did not end in time"}
+LATE = "did not end in time"
+ANSWERS = {0: "yes", None: LATE}
 """Whether a check holds, by the exit code of its command. Other codes: "no"."""
 
 
@@ -35,12 +38,15 @@ class Right:
     def __init__(self, answers: Answers, bundle: Path, device: str, small: bool) -> None:
         """bundle: the projects as they were rendered."""
         self.answers, self.bundle, self.device, self.small = answers, bundle, device, small
-        self.projects = shutil.copytree(bundle, answers.folder / "projects", dirs_exist_ok=True)
+        self.projects = shutil.copytree(bundle, answers.work / "projects")
+        self.ends = answers.ends
 
-    def run(self, parts: list[str]) -> None:
+    def run(self, parts: list[str], others: list[Callable[[], None]], seconds: float) -> None:
+        """Run these parts and other jobs. A command of a part is ended after `seconds`: what follows needs time."""
+        self.ends = time.monotonic() + seconds
         for point, package in ABSENT.items():
             self.answers.say("Left out", project=point, why=f"{package} is not on this machine")
-        jobs = [job for part in parts if hasattr(self, part) for job in getattr(self, part)()]
+        jobs = [*others, *(job for part in parts if hasattr(self, part) for job in getattr(self, part)())]
         with ThreadPoolExecutor(2 if self.small else 10) as pool:
             list(pool.map(self._guarded, jobs))
 
@@ -54,7 +60,11 @@ class Right:
         project = self.projects / point
         path = os.pathsep.join([str(project), os.environ["PYTHONPATH"]])
         env = {**os.environ, "PYTHONPATH": path}
-        return self.answers.command(log, *arguments, cwd=project, env=env, limit=limit)
+        return self._command(log, *arguments, cwd=project, env=env, limit=limit)
+
+    def _command(self, log: str, *arguments: object, limit: float, **options: object) -> tuple[int | None, str]:
+        limit *= 4 if self.small else 1  # without a GPU
+        return self.answers.command(log, *arguments, limit=min(limit, self.ends - time.monotonic()), **options)
 
     # ---------------------------------------------------------------- the tests that are marked `cuda`
     def tests(self) -> list[Callable[[], None]]:
@@ -64,13 +74,14 @@ class Right:
         files = sorted((ROOT / "tests").rglob("test_*.py"))
         wanted = re.compile(r"mark\.cuda|ON_GPU|looped_on_device")
         files = [f for f in files if f.parent.name != "gpu" and wanted.search(f.read_text(encoding="utf-8"))]
-        options = ["-m", "cuda", "-n0" if self.small else "-n6", "-q", "-rfE", "--tb=short", "-p", "no:cacheprovider"]
+        options = ["-m", "cuda", "-n0" if self.small else "-n6", "-v", "-rfE", "--tb=short", "-p", "no:cacheprovider"]
         env = {**os.environ, "RENDERED": str(self.bundle / POINTS[0])}
-        code, text = self.answers.command("tests", "-m", "pytest", *options, *files, cwd=ROOT, env=env, limit=200)
-        for name in re.findall(r"^(?:FAILED|ERROR) (\S+)", text, re.MULTILINE):
+        code, text = self._command("tests", "-m", "pytest", *options, *files, cwd=ROOT, env=env, limit=200)
+        for name in dict.fromkeys(re.findall(r"\b(?:FAILED|ERROR) (tests/\S+)", text)):
             self.answers.say("Failed tests", test=name)
         last = (text.strip().splitlines() or ["no output"])[-1].strip("= ")
-        self.answers.say("The tests that are marked `cuda`", **{"all pass": code == 0, "pytest": last})
+        ended = ANSWERS.get(code, "no")
+        self.answers.say("The tests that are marked `cuda`", **{"all pass": ended, "pytest": last})
 
     # ---------------------------------------------------------------- a killed and a stopped run end as a whole one
     def resume(self) -> list[Callable[[], None]]:
@@ -120,17 +131,20 @@ class Right:
         options = ["max_steps=70", "epochs=99", "log.every=20", "val_every_steps=65", "save_every_steps=65"]
         given = [f"device={self.device}", f"name=waits{number}", *options, *overrides.split()]
         code, text = self._inside(point, f"waits-{number}", "-m", "benchmarks.on_gpu.inside", "waits", *given)
-        found = json.loads(text.strip().splitlines()[-1]) if code == 0 else {"waits": {}, "peak": ""}
-        steps = {place: n for place, n in found["waits"].items() if place.startswith("step ")}
-        others = {place: n for place, n in found["waits"].items() if place not in steps}
+        found = _answers(text)
+        if code != 0 or not found:
+            self.answers.say("Host waits", project=point, overrides=overrides, error=_error(code, text))
+            return
+        steps = {place: n for place, n in found[-1]["waits"].items() if place.startswith("step ")}
+        others = {place: n for place, n in found[-1]["waits"].items() if place not in steps}
         cells = {"in 67 steps": steps or 0, "at 4 log points, 2 validations, 2 saves": others or 0}
-        cells = cells if code == 0 else {"error": text[-400:]}
-        self.answers.say("Host waits", project=point, overrides=overrides, **cells, **{"peak MiB": found["peak"]})
+        cells["peak MiB"] = found[-1]["peak"]
+        self.answers.say("Host waits", project=point, overrides=overrides, **cells)
 
     # ---------------------------------------------------------------- which models repeat bit for bit
     def repeats(self) -> list[Callable[[], None]]:
         tiny = f"{SMALL} data.size=200"
-        large = tiny.replace("64,64", "224,224").replace("batch_size=32", "batch_size=8")
+        large = tiny.replace("64,64", "224,224").replace("=32", "=1" if self.small else "=8")
         names = ["mobilenet_v3_small", "efficientnet_b0", "densenet121", "regnet_y_400mf", "swin_t"]
         names += ["alexnet", "vgg11_bn"]  # some of their kernels are not deterministic, and the run is refused
         torchvision = [f"{tiny} model=torchvision model.name={name}" for name in names]
@@ -147,23 +161,24 @@ class Right:
         given = " / ".join(f"device={self.device} {choice}" for choice in choices)
         arguments = ("-m", "benchmarks.on_gpu.inside", "repeats", *given.split())
         code, text = self._inside(point, f"repeats-{number}", *arguments)
-        for line in filter(lambda line: line.startswith("{"), text.splitlines()):
-            answer = json.loads(line)
-            told = {True: "yes", False: "no"}.get(answer.get("repeats"), answer.get("error"))
+        for answer in _answers(text):
+            told = answer.get("error") or ("yes" if answer["repeats"] else "no")
             self.answers.say("Three steps repeat bit for bit", project=point, what=answer["what"], repeats=told)
         if code != 0:
-            self.answers.say("Three steps repeat bit for bit", project=point, what=choices, repeats=text[-400:])
+            self.answers.say("Three steps repeat bit for bit", project=point, what=choices, repeats=_error(code, text))
 
     # ---------------------------------------------------------------- compiled models, CUDA graphs, the profiler
     def choices(self) -> list[Callable[[], None]]:
         resnet = "data=synthetic data.size=20000 batch_size=512 model=resnet18 optimizer=sgd lr=0.05 max_steps=60"
         resnet = resnet.replace("20000", "64").replace("512", "4") if self.small else resnet
+        gpt = "experiment=gpu data.size=4000 max_steps=20"
+        gpt = f"{gpt} batch_size=4 model.width=32 model.depth=1" if self.small else gpt
         choices = [
             ("image_classification", f"experiment=fast {resnet}"),
             ("image_classification", f"{resnet} compile=true channels_last=true"),
             ("image_classification", "experiment=fast accumulate=2 epochs=2"),
             ("image_classification", "profile=true epochs=1"),
-            ("language_model", "experiment=gpu data.size=4000 max_steps=20"),
+            ("language_model", gpt),
         ]
         return [partial(self._choice, number, *choice) for number, choice in enumerate(choices)]
 
@@ -173,3 +188,13 @@ class Right:
         last = [line for line in text.splitlines() if "loss" in line][-1:]
         told = last if code == 0 else text[-400:]
         self.answers.say("Choices", project=point, overrides=overrides, works=ANSWERS.get(code, "no"), told=told)
+
+
+def _answers(text: str) -> list[dict[str, Any]]:
+    """Return the lines of JSON among what a process printed."""
+    return [json.loads(line) for line in text.splitlines() if line.startswith("{")]
+
+
+def _error(code: int | None, text: str) -> str:
+    """Return why a command that printed `text` gave no answer."""
+    return LATE if code is None else text[-400:]
