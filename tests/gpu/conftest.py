@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator
 import pytest
 from helpers import snippets, stand_in
 from helpers.forkserver import Result, Server
+from helpers.once import once, shared_folder
 
 
 @pytest.fixture(scope="session")
@@ -12,8 +13,8 @@ def gpu_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """A server whose commands run under the stand-in of stand_in.cpp."""
     if reason := stand_in.missing():
         pytest.skip(reason)
-    variables = stand_in.build(tmp_path_factory.mktemp("stand-in"))
-    server = Server(tmp_path_factory.mktemp("gpu-commands"), stand_in.PREPARE, **variables)
+    library = once(shared_folder(tmp_path_factory) / "stand-in", stand_in.build) / stand_in.LIBRARY
+    server = Server(tmp_path_factory.mktemp("gpu-commands"), stand_in.PREPARE, LD_PRELOAD=str(library))
     yield server
     server.close()
 

@@ -8,7 +8,7 @@ from helpers import snippets, stand_in
 from helpers.starting_points import render_point
 from helpers.template import POINTS, ROOT
 
-pytestmark = pytest.mark.xdist_group("gpu")
+pytestmark = pytest.mark.xdist_group("gpu_waits")
 SHORT = (
     "device=cuda", "logger=none", "log.curves=false", "max_steps=8", "batch_size=8", "log.every=3",
     "val_every_steps=4", "save_every_steps=3", "limit_val_batches=2",

@@ -1,6 +1,6 @@
 """A CUDA runtime for machines without a GPU. It is compiled from gpu/stand_in.cpp where torch is built for CUDA.
 
-Commands that run with its variables see GPUs. torch's own code for CUDA runs: memory, copies, streams, events, checks
+Commands that preload it see GPUs. torch's own code for CUDA runs: memory, copies, streams, events, checks
 of determinism. Kernels do nothing, so tests compare no numbers.
 """
 
@@ -12,6 +12,8 @@ import torch
 
 SOURCE = Path(__file__).parents[1] / "gpu" / "stand_in.cpp"
 PACKAGES = Path(torch.__file__).parents[1]
+LIBRARY = "libcuda.so.1"
+"""Its second name: torch also loads the driver."""
 PREPARE = "import torch; torch.backends.cudnn.enabled = False; torch.backends.cuda.enable_cudnn_sdp(False)"
 """cuDNN asks the driver itself, so convolutions and attention must do without it."""
 ZEROS = {"PYTORCH_NO_CUDA_MEMORY_CACHING": "1"}
@@ -34,16 +36,15 @@ def missing() -> str:
     return "" if headers() else "CUDA's headers did not come with torch"
 
 
-def build(folder: Path) -> dict[str, str]:
-    """Compile the runtime into `folder`. Return the variables of a process that sees GPUs."""
-    library = folder / "libcuda.so.1"  # its second name: torch also loads the driver
+def build(folder: Path) -> None:
+    """Compile the runtime as `LIBRARY` of this new folder. A process that preloads it sees GPUs."""
+    folder.mkdir()
     major, minor = map(int, str(torch.version.cuda).split(".")[:2])
     subprocess.run(
         [
-            *("g++", "-std=c++17", "-O1", "-shared", "-fPIC", f"-Wl,-soname,{library.name}"),
+            *("g++", "-std=c++17", "-O1", "-shared", "-fPIC", f"-Wl,-soname,{LIBRARY}"),
             *(f"-DSTAND_IN_VERSION={1000 * major + 10 * minor}", *(f"-I{path}" for path in headers())),
-            *(str(SOURCE), "-o", str(library)),
+            *(str(SOURCE), "-o", str(folder / LIBRARY)),
         ],
         check=True,
     )
-    return {"LD_PRELOAD": str(library)}
