@@ -299,12 +299,9 @@ class Loop(Steps):
         with self.report.aside("validation"):
             self.fetch()
             model = p.averaged.model if p.averaged is not None else p.model
-            epoch = p.train.plan.epoch(self.step)
             self.saver.wait()  # loader workers are forked next: no other thread may run then
             self.vote.restart()
-            results = validate(
-                p, model, self.step, epoch, self.stop_if_asked, self.media, self.hooks
-            )
+            results = validate(p, model, self.step, self.stop_if_asked, self.media, self.hooks)
             self.vote.restart()
             self.pending, self.progress.has_advanced = False, True
             self.report.write(self.step, results)

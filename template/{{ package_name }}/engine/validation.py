@@ -80,7 +80,6 @@ def validate(
     parts: Parts,
     model: nn.Module,
     step: int,
-    epoch: int,
     stop_if_asked: Callable[[Callable[[], None]], None],
     media: Media,
     hooks: "Hooks",
@@ -92,7 +91,7 @@ def validate(
     """
     assert parts.val is not None
     distributed.share_buffers(model)
-    put_back = keep_state(parts, model)
+    put_back, epoch = keep_state(parts, model), parts.train.plan.epoch(step)
     stop = partial(stop_if_asked, put_back)
     with evaluating(parts, model):
         with media.watching(model) as look:
