@@ -30,6 +30,7 @@ BUILT_IN = {
 }
 """What a starting point holds of the built-in data sets and models; None: all."""
 ON_DEMAND = {"datasets", "mlflow", "onnx", "onnxruntime", "optuna", "submitit", "timm", "tokenizers", "wandb"}
+ON_DEMAND |= {"huggingface_hub"}  # datasets and timm bring it along
 """The code that imports these packages says in a sentence that one is missing. A model of timm brings timm along."""
 DISTRIBUTIONS = {
     "hydra": "hydra-core",

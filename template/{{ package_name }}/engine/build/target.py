@@ -184,7 +184,8 @@ def locate(name: Any, key: str, allowed: Sequence[str] = ()) -> Any:
         fits = {n: v.__module__ for n, v in vars(place).items() if isinstance(v, kinds)}
         lead = nearest(attribute, [n for n, home in fits.items() if f"{home}".startswith(root)])
         lead = lead or of_torch(key.removesuffix("._target_"), attribute)
-        if found is None and root == PACKAGE and importlib.util.find_spec(full) is not None:
+        is_folder = root == PACKAGE and hasattr(place, "__path__")
+        if found is None and is_folder and importlib.util.find_spec(full) is not None:
             raise UserError(f"{what} is a file. Name a class in it: {name}.CLASS.")
         if found is None:
             raise UserError(f"{what} does not exist.{lead}")
