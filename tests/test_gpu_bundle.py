@@ -30,7 +30,7 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def run(bundle: Path, out: Path, *arguments: str, path: str = "/nowhere") -> list[dict]:
-    """The rows of the results. Without `path`, the command finds neither git nor this environment's commands."""
+    """The rows of the results. Without `path`, the command finds no other program."""
     env = {"PATH": path, "OUT": str(out), "CUDA_VISIBLE_DEVICES": "", "HOME": os.environ["HOME"]}
     command = [sys.executable, str(bundle / "run.py"), "--small", *arguments]
     done = subprocess.run(command, capture_output=True, text=True, env=env, cwd=bundle.parent)

@@ -85,9 +85,41 @@ def test_a_critic_that_the_task_trains(train, workspace):
     assert "no optimizer trains them" not in done.out
 
 
+LISTS = """from .data.digits import Digits
+
+
+class Lists(Digits):
+    def split(self, name):
+        return list(super().split(name))[:64]
+
+    def state_dict(self):
+        return {}
+
+    def load_state_dict(self, state):
+        pass
+"""
+
+
+def test_a_list_has_no_place_for_state(train, workspace):
+    (workspace / "digits/lists.py").write_text(LISTS)
+    done = train(*SHORT, "data._target_=.lists.Lists")
+    assert done.code == 2, done.out
+    assert "Data with a state_dict need a Dataset as train, not a list." in done.last
+    assert not (workspace / "runs").exists()
+
+
+def test_processes_do_not_have_a_state_each(train_together, workspace):
+    """Norms of a network in the task see other batches in each process."""
+    done = train_together(*SHORT, "task._target_=.traces.Normalised")
+    assert done.code == 2, done.out
+    assert "A step changes state.task.norm.running_mean" in done.out
+    assert not (workspace / "runs").exists()
+
+
 @pytest.mark.parametrize(
     ("override", "words"),
     [
+        ("task._target_=.traces.Forgetful", "The task cannot load the state that it saved. KeyError"),
         ("model._target_=.traces.Merging", "eval() changes the model's weight body.1.weight"),
         ("model._target_=.traces.Sparse", "The tensor graph is sparse."),
         ("task._target_=.traces.Shared", "in the task's head get a gradient"),

@@ -87,7 +87,7 @@ def validate(
     """Evaluate the validation split, show what loggers take, and call the task's `after_validation`.
     Return the values by tag. Training goes on as if there had been no validation.
 
-    stop_if_asked: called after each step, with a function that puts back what has changed.
+    stop_if_asked: called after each step. Its argument puts back the state before the validation.
     """
     assert parts.val is not None
     distributed.share_buffers(model)

@@ -155,3 +155,25 @@ class Clamping(Shared):
 
     def after_step(self, model, optimizer, ctx):
         model.body[1].bias.clamp_(-1, 1)
+
+
+class Forgetful(Classification):
+    """Saves another key than it loads."""
+
+    def state_dict(self):
+        return {"saved": 1}
+
+    def load_state_dict(self, state):
+        self.loaded = state["loaded"]
+
+
+class Normalised(nn.Module, Classification):
+    """A module with a norm of its own."""
+
+    def __init__(self, loss: nn.Module) -> None:
+        nn.Module.__init__(self)
+        Classification.__init__(self, loss)
+        self.norm = nn.BatchNorm1d(10, affine=False)
+
+    def training_step(self, model, batch, ctx):
+        return {"loss": self.loss(self.norm(model(batch[0])), batch[1])}
