@@ -1,22 +1,15 @@
 """Find runs: all of a name, and the one to go on with."""
 
-import contextlib
-import functools
-import json
 import os
-import re
 from datetime import datetime
 from pathlib import Path
 
 from ..config.schema import EXTENDING, OPERATIONAL, Config
-from ..config.stored import MOVABLE, changed_keys, is_shorter, read_config, refuse_aliases, to_yaml
+from ..config.stored import MOVABLE, changed_keys, is_shorter, read_config
 from ..errors import UserError
 from ..paths import ROOT, RUNS, shown
 from ..text import say
 from .folder import Run
-
-_BLOCK = re.compile(r"(?m)^(\w+):.*\n(?:[ -].*\n)*")
-"""A top-level key of a config.yaml with its value."""
 
 
 def is_run(folder: Path) -> bool:
@@ -59,8 +52,7 @@ def started(folder: Path) -> tuple[float, str]:
 
 def _newest_equal(config: Config) -> Path | None:
     """Return the newest run with the config, apart from keys that a resumed run may change."""
-    wanted = _blocks(to_yaml(config))
-    differing = {folder: _differences(folder, config, wanted) for folder in all_runs(config.name)}
+    differing = {folder: _differences(folder, config) for folder in all_runs(config.name)}
     if not differing:
         return None
     fewest = min(map(len, differing.values()))
@@ -75,41 +67,15 @@ def _newest_equal(config: Config) -> Path | None:
     return None
 
 
-def _differences(folder: Path, config: Config, wanted: dict[str, str]) -> set[str]:
+def _differences(folder: Path, config: Config) -> set[str]:
     """Return the keys for which a run cannot go on with the config."""
     try:
-        text = (folder / "config.yaml").read_text(encoding="utf-8", errors="replace")
-        refuse_aliases(text, "config.yaml")
-        stored = _blocks(text)
-        lines = {key for key in wanted if wanted[key] != stored.get(key)} - OPERATIONAL - EXTENDING
-        # Reading a whole config takes a hundred times as long as these lines.
-        differing = {k for k in lines & stored.keys() if _value(wanted[k]) != _value(stored[k])}
-        if differing - {"data"}:
-            return lines
-        own = read_config(folder)  # newer keys have their defaults
-        place = own.data.get("root", own.data.get("path"))
-        is_there = place is None or (ROOT / os.path.expanduser(place)).exists()
-        if is_there and any(own.data.get(k) != config.data.get(k) for k in MOVABLE):
-            return {"data"}  # else the data may have moved
-    except (OSError, UserError):  # a version with other keys made it, or it is damaged
+        own = read_config(folder)
+    except UserError:  # a version with other keys made it, or it is damaged
         return {"config.yaml, which cannot be read"}
     keys = changed_keys(own, config) - OPERATIONAL
+    place = own.data.get("root", own.data.get("path"))
+    is_there = not isinstance(place, str) or (ROOT / os.path.expanduser(place)).exists()
+    if is_there and any(own.data.get(k) != config.data.get(k) for k in MOVABLE):
+        keys.add("data")  # else the data may have moved
     return keys if is_shorter(own, config) else keys - EXTENDING
-
-
-def _blocks(text: str) -> dict[str, str]:
-    return {found[1]: found[0] for found in _BLOCK.finditer(text)}
-
-
-@functools.cache
-def _value(block: str) -> str:
-    """Return the value of one key of a config, as a text. Text that is not YAML is its own value."""
-    from omegaconf import OmegaConf
-
-    with contextlib.suppress(ValueError):
-        return repr(float(block.partition(":")[2]))
-    try:
-        (value,) = OmegaConf.to_container(OmegaConf.create(block)).values()  # type: ignore[union-attr]
-        return json.dumps(float(value) if type(value) is int else value, sort_keys=True)
-    except Exception:  # broken text raises many kinds of errors; `read_config` tells them
-        return block

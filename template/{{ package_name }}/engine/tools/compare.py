@@ -7,11 +7,9 @@ from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
 
-import yaml
-
 from ..config.schema import OPERATIONAL
-from ..config.stored import flat, refuse_aliases
-from ..errors import UserError, one_line
+from ..config.stored import config_text, flat, parse_values
+from ..errors import UserError
 from ..paths import RUNS, refuse_links, shown
 from ..run.folder import Run, read_metrics
 from ..run.outcomes import is_repeat, ranked
@@ -25,15 +23,9 @@ class Summary:
 
     def __init__(self, folder: Path) -> None:
         refuse_links(folder)
-        manifest, path = Run(folder, None).manifest(), folder / "config.yaml"
-        loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # written in C, ten times as quick
-        try:  # without a check, because another version may have written it
-            text = path.read_text(encoding="utf-8")
-            refuse_aliases(text, shown(path))
-            config = flat(yaml.load(text, loader))
-        except (OSError, ValueError, AttributeError, RecursionError, yaml.YAMLError) as error:
-            text = f"{shown(path)} cannot be read: {one_line(error)}. Restore it."
-            raise UserError(text) from error
+        manifest = Run(folder, None).manifest()
+        # Without a check, because another version may have written it.
+        config = flat(parse_values(*config_text(folder)))
         self.folder, self.shown, self.config = folder, shown(folder, RUNS), config
         self.status = manifest["status"]
         self.rows, self.monitor = read_metrics(folder), str(config.get("monitor"))
