@@ -273,3 +273,11 @@ def test_a_path_that_no_system_takes(project_with_a_run, path):
     for words in ([path], ["kept/old", "--checkpoint", path], ["kept/old", "--out", f"train.py/{path}"]):
         assert project_with_a_run.obey(Command("digits/__main__.py", ["evaluate", *words])).code == 2
     assert not project_with_a_run.check([f"init_from='{path}x'"])
+
+
+@pytest.mark.parametrize("text", ["a b", "a\\b", "it's", "a\\'b", "end\\", "end\\\\", "$x, [y]"])
+def test_a_quoted_text_is_read_as_it_is(engine, text):
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+
+    typed = f"key={engine('text').quoted(text)}"
+    assert OverridesParser.create().parse_override(typed).value() == text

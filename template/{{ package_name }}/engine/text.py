@@ -60,6 +60,13 @@ def typed(value: object) -> str:
     return {"None": "null", "True": "true", "False": "false"}.get(str(value), str(value))
 
 
+def quoted(value: object) -> str:
+    """Return a text in quotes, as Hydra reads it in an override."""
+    # To Hydra, only backslashes before a quote are escapes.
+    escaped = re.sub(r"(\\+)(?='|\Z)", r"\1\1", str(value)).replace("'", r"\'")
+    return f"'{escaped}'"
+
+
 def duration(seconds: float) -> str:
     """Return seconds as h:mm:ss."""
     whole = round(seconds)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from ..errors import UserError, nearest
 from ..paths import CONFIGS
+from ..text import quoted
 from .schema import FIELDS, GROUPS, RULES, SECTIONS
 
 _OF_TORCH = {  # an example, and the files with others, where any class of torch will do
@@ -209,5 +210,5 @@ def _unparsable(word: str) -> str:
         return f"'{word}' is not an override. Write KEY=VALUE, such as lr=0.001."
     if value.count("${") > value.count("}"):
         return f"'{word}' begins an interpolation that does not end. Write ${{KEY}}."
-    quoted = "\"{}='{}'\"".format(key, value.replace("'", "\\'"))
-    return f"Hydra cannot read '{word}'. Quote the value for Hydra and the shell: {quoted}."
+    typed = f'"{key}={quoted(value)}"'
+    return f"Hydra cannot read '{word}'. Quote the value for Hydra and the shell: {typed}."

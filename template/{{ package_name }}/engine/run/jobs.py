@@ -28,6 +28,7 @@ from ..config.stored import read_config
 from ..errors import FAILED, FINISHED, STOPPED, UserError
 from ..machine.distributed import WORLD_SIZE
 from ..paths import ROOT, RUNS, shown, write_json
+from ..text import quoted
 from .find import find_run, is_run
 from .outcomes import Outcome
 
@@ -98,9 +99,9 @@ class Jobs:
         overrides: Any = OmegaConf.to_container(settings.overrides.task, resolve=False)
         number = settings.job.num
         note, run = self.folder / f"{number}.json", RUNS / config.name / f"{sweep.name}_{number}"
-        more = [f"hydra.sweep.dir={_quoted(sweep)}", f"hydra.job.num={number}", "hydra.mode=RUN"]
+        more = [f"hydra.sweep.dir={quoted(sweep)}", f"hydra.job.num={number}", "hydra.mode=RUN"]
         if config.resume is None and note.exists() and is_run(run):  # a cluster starts it again
-            more.append(f"resume={_quoted(run)}")
+            more.append(f"resume={quoted(run)}")
         outcome, heard = Outcome(overrides, number, run=run), list[int]()
         self._write(note, outcome)
         own: dict[int, Any] = {
@@ -166,11 +167,6 @@ class Jobs:
                     stack.close()
                     time.sleep(0.1)
             yield variables
-
-
-def _quoted(path: Path) -> str:
-    """Return a path as Hydra reads it in an override."""
-    return "'{}'".format(str(path).replace("\\", "\\\\").replace("'", "\\'"))
 
 
 def _host() -> tuple[str, str | None]:

@@ -24,7 +24,7 @@ from ..paths import ROOT, not_written, write_whole
 from ..run.facts import describe_start, fingerprint_differences
 from ..run.folder import Run, create_run
 from ..run.names import is_one, newest_first
-from ..text import say, tell
+from ..text import quoted, say, tell
 from .pack import checkpoint_hashes, seeds_of
 from .verdict import DIFFERENT, IDENTICAL, Comparison, logged, write_report
 
@@ -265,8 +265,7 @@ def _train(folder: str, allowed: str, step: str = "", name: str = "") -> int:
                 os.kill(os.getpid(), signal.Signals[name])
             super().after_step()
 
-    escaped = folder.replace("\\", "\\\\").replace("'", "\\'")
-    sys.argv = ["train.py", f"resume='{escaped}'", f"allowed_packages=[{allowed}]"]
+    sys.argv = ["train.py", f"resume={quoted(folder)}", f"allowed_packages=[{allowed}]"]
     return launch(lambda job: train(job, Stopping))
 
 
