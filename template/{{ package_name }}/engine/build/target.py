@@ -4,8 +4,6 @@ arguments."""
 import contextlib
 import importlib.util
 import inspect
-import shutil
-import subprocess
 import traceback
 import types
 import typing
@@ -26,6 +24,7 @@ from ..errors import Exit, UserError, nearest, of_device, one_line
 from ..folds import check_folds
 from ..machine.torch_internals import short_class
 from ..paths import ROOT
+from ..run.source import git
 from ..schedule import Schedule
 
 PACKAGE = __name__.split(".")[0]
@@ -199,9 +198,7 @@ def _refuse_code_among_data(root: str, what: str) -> None:
     places = (spec.submodule_search_locations or [spec.origin or ""]) if spec else []
     for place in map(Path, places):
         if place.parent == ROOT:
-            ask = ["git", "-C", str(ROOT), "check-ignore", "--quiet", str(place)]
-            can_ask = shutil.which("git") is not None
-            is_ignored = can_ask and subprocess.run(ask, capture_output=True).returncode == 0
+            is_ignored = git("check-ignore", "--quiet", str(place)) is not None
             if is_ignored or place.name in ("runs", "data"):
                 raise UserError(f"{what} lies in {place.name}. Copy it into the package to use it.")
 
