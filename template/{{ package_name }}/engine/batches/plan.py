@@ -1,6 +1,7 @@
 """Which samples make up which batch: it depends on (seed, epoch, number) alone."""
 
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from fractions import Fraction
 from itertools import chain
 from typing import NamedTuple
@@ -22,39 +23,35 @@ class Batch(NamedTuple):
     """int64, which samples of the data set."""
 
 
+@dataclass(eq=False)
 class Plan:
     """Step s of an epoch takes samples s·B … (s+1)·B - 1 of the epoch's order, B = `batch_size`.
     Its micro-batches are equal. Any batch is reached without going through the batches before it.
     """
 
-    def __init__(
-        self,
-        size: int,
-        batch_size: int,
-        seed: int = 0,
-        shuffle: bool = True,
-        drop_last: bool = True,
-        accumulate: int = 1,
-        limit: int | float | None = None,
-        order: Callable[[int], np.ndarray] | None = None,
-        subset: np.ndarray | None = None,
-        virtual_ranks: int | None = None,
-    ) -> None:
-        """order: returns the `size` indices of an epoch (from 0). None: all samples, shuffled.
-        limit: steps of an epoch, or a share of them. subset: the `size` samples to take; None: all.
-        """
-        self.size, self.batch_size, self.seed = size, batch_size, seed
-        self.shuffle, self.order, self.subset = shuffle, order, subset
-        self.processes = WORLD_SIZE if virtual_ranks is None else 1
+    size: int  # samples of an epoch
+    batch_size: int
+    seed: int = 0
+    shuffle: bool = True
+    drop_last: bool = True
+    accumulate: int = 1
+    limit: int | float | None = None  # steps of an epoch, or a share of them
+    order: Callable[[int], np.ndarray] | None = None  # the indices of an epoch (from 0)
+    subset: np.ndarray | None = None  # the samples to take; None: all
+    virtual_ranks: int | None = None
+
+    def __post_init__(self) -> None:
+        self.processes = WORLD_SIZE if self.virtual_ranks is None else 1
         """Processes that average their gradients. With virtual ranks, a tree sums gradients."""
-        self.micro_batches = accumulate * (virtual_ranks or WORLD_SIZE)
+        self.micro_batches = self.accumulate * (self.virtual_ranks or WORLD_SIZE)
         """Micro-batches of a step, over all processes."""
         self.mine = range(RANK, self.micro_batches, WORLD_SIZE)
         """The numbers of this process's micro-batches in a step. With virtual ranks, in a row."""
-        if virtual_ranks is not None:
+        if self.virtual_ranks is not None:
             count = self.micro_batches // WORLD_SIZE
             self.mine = range(RANK * count, (RANK + 1) * count)
-        steps = size // batch_size if drop_last else -(-size // batch_size)
+        size = self.size if self.drop_last else self.size + self.batch_size - 1
+        steps, limit = size // self.batch_size, self.limit
         limit = max(1, round(limit * steps)) if isinstance(limit, float) else limit
         self.steps = min(steps, limit or steps)
         self._order: tuple[int, Permutation | np.ndarray] | None = None

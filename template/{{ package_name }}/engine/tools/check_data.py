@@ -37,7 +37,8 @@ def check_data(config: Config, out: Path | None) -> None:
         size = len(dataset)
         samples += size
         names = getattr(dataset, "samples", range(size))
-        tried = DataLoader(_Tried(dataset, size), 32, num_workers=workers, collate_fn=list)
+        options: Any = {"sampler": range(size), "num_workers": workers, "collate_fn": list}
+        tried = DataLoader(_Tried(dataset), 32, **options)
         reasons, is_shown = chain.from_iterable(tried), is_terminal(sys.stderr)
         bar = tqdm(reasons, desc=split, total=size, disable=not is_shown)
         for index, reason in enumerate(bar):
@@ -59,11 +60,8 @@ def check_data(config: Config, out: Path | None) -> None:
 class _Tried(Dataset[str | None]):
     """Why each sample cannot be read; None for one that can."""
 
-    def __init__(self, dataset: Dataset[Any], size: int) -> None:
-        self.dataset, self.size = dataset, size
-
-    def __len__(self) -> int:
-        return self.size
+    def __init__(self, dataset: Dataset[Any]) -> None:
+        self.dataset = dataset
 
     def __getitem__(self, index: int) -> str | None:
         try:
