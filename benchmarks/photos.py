@@ -12,7 +12,7 @@ from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 
 from .common import Table, project, temporary
-from .data import BATCH, endless, our_batches, rows
+from .reading import BATCH, endless, our_batches, rows
 
 SIZE = 224
 HALF = [0.5] * 3
