@@ -1,6 +1,5 @@
 """Find the pictures of each split in a folder for each class."""
 
-import importlib.util
 import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -10,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from PIL import features
 from torch import Tensor
 
 from ..errors import UserError
@@ -57,7 +57,7 @@ def by_folders(
     if not folder.is_dir():
         raise UserError(f"The folder {folder} does not exist. Set data.root=PATH.")
     others = Counter[str]()
-    has_avif = importlib.util.find_spec("PIL._avif") is not None
+    has_avif = "avif" in features.modules and features.check("avif")
     endings = PICTURES[:10] if skip is None else PICTURES[: len(PICTURES) - (not has_avif)]
     below = partial(files_below, endings=endings, skip=skip, others=others)
     folders = partial(_folders, skip=skip or ())
