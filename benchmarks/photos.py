@@ -125,7 +125,7 @@ class Boxes(Dataset):
 
 def _fidelity(paths: list[str], boxes: Boxes) -> Iterator[str]:
     """Yield for each contestant the PSNR of its boxes, against those of Pillow and torchvision."""
-    from digits.engine.datasets.augment import whole
+    from digits.engine.datasets.augment import in_own_size
     from digits.engine.datasets.cache import decoded
     from digits.engine.datasets.pictures import PLAIN
     from torchvision.transforms import v2
@@ -157,7 +157,7 @@ def _fidelity(paths: list[str], boxes: Boxes) -> Iterator[str]:
         return by_torch(torch.from_numpy(decoded(3, PLAIN, 256, paths[number]).copy()).permute(2, 0, 1), number)
 
     yield from ("", "equal")
-    for made in (lambda number: by_torch(whole(paths[number], 3, PLAIN), number), by_boxes, cached):
+    for made in (lambda number: by_torch(in_own_size(paths[number], 3, PLAIN), number), by_boxes, cached):
         errors = [np.square(made(n).astype(float) - by_pillow(n)).mean() for n in range(len(sides))]
         values = 10 * np.log10(255**2 / np.maximum(errors, 1e-9))
         yield f"{values.mean():.0f} dB (worst {values.min():.0f})"

@@ -21,7 +21,7 @@ def reported(engine, capsys, monkeypatch):
             outcome = outcomes.Outcome(overrides.split(), number, f"x_{number}", config, code=code)
             monkeypatch.setattr(outcome, "result", lambda result=result: result)
             made.append(outcome)
-        outcomes.report(made)
+        outcomes.report_jobs(made)
         return capsys.readouterr().out.splitlines()
 
     return reported

@@ -47,7 +47,7 @@ def test_whole_pictures_equal_pillows(engine, photos, channels):
             if file.format == "JPEG" and not turned:
                 file.draft(mode, file.size)  # the grey of the file itself
             right = np.asarray((file.rotate(-90, expand=True) if turned else file).convert(mode))
-        found = augment.whole(str(path), channels, pictures.PLAIN)
+        found = augment.in_own_size(str(path), channels, pictures.PLAIN)
         assert found.dtype == torch.uint8
         right = right.reshape(*right.shape[:2], -1).transpose(2, 0, 1).astype(int)
         assert np.abs(found.numpy().astype(int) - right).max() <= 1, path

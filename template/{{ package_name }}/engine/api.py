@@ -142,8 +142,8 @@ class BatchDataset(Protocol):
     """A data set that builds whole batches at once, for data in memory. The main process reads it,
     or loader workers if it has `in_workers = True`.
 
-    With `sample_bytes` (int, the approximate size of a sample in a batch), several small batches may
-    be read in one call and split: each sample must be one row of each tensor. For
+    `sample_bytes` (int) is the approximate size of a sample in a batch. With it, several small batches
+    may be read in one call and split: each sample must be one row of each tensor. For
     `data_on_device=true` it needs a method `to(device)` that returns the same data on a GPU.
     """
 
@@ -257,7 +257,7 @@ _recorded: list[dict[str, list[Tensor | Mean]]] = []
 def record(name: str, value: Tensor, n: Tensor | float | None = None) -> None:
     """Log a scalar from anywhere inside a model's forward pass or a loss. Raises `UserError`.
 
-    It is averaged like a returned value, over the samples of the batch or over `n` things, and over
+    It is averaged like a returned value: over the samples of the batch or over `n` things, and over
     all records of the name in a step. A value that the step returns under the same name replaces it.
     Outside of a step's forward pass, and when activation checkpointing repeats one, it does nothing.
     It never waits for the device. A compiled model is compiled once per call in a step.

@@ -26,7 +26,7 @@ from .paths import ROOT
 from .run.find import find_run
 from .run.folder import Run, lock_run
 from .run.jobs import Jobs
-from .run.outcomes import Outcome, report
+from .run.outcomes import Outcome, report_jobs
 from .text import say
 
 __all__ = ["Job", "compose", "launch", "say"]
@@ -62,7 +62,7 @@ def launch(work: Work, alone: bool = False) -> int:
     signals.install_once()
     code = _lead(work)
     if distributed.is_awaited():  # no job began: tell the other processes
-        signals.restore()
+        signals.end_at_once()
         with contextlib.suppress(Exception):  # there may be none; the mistake is told already
             distributed.start(seconds=30)
             distributed.finish()
@@ -102,7 +102,7 @@ def _lead(work: Work) -> int:
             return MISTAKE
         say(f"The sweep ended early: {first_line(error)}")  # such as a search without any value
     if any(o.folder_name for o in outcomes) and "hydra.mode=RUN" not in sys.argv:  # a sweep
-        report(outcomes)
+        report_jobs(outcomes)
     codes = [outcome.code for outcome in outcomes]
     return STOPPED if STOPPED in codes else max(codes, default=FINISHED)
 
@@ -116,7 +116,7 @@ def _check_sections(config: Config) -> None:
 def _do(work: Work, composed: Any, outcome: Outcome, told: Collection[str]) -> float | None:
     """Do one job, and write into `outcome` how it ended. Return its last monitored value.
 
-    told: mistakes of earlier jobs, which `report` counts.
+    told: mistakes of earlier jobs, which `report_jobs` counts.
     """
     job = None
     try:

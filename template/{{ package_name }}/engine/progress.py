@@ -47,8 +47,8 @@ class Progress:
         self.has_advanced = False
 
     def judge(self, results: Mapping[str, float]) -> tuple[bool, bool]:
-        """Take the values of a validation, by tag. Return whether the monitored value is the best of
-        the run, and whether its weights are to be saved as best.pt. Raises `UserError`."""
+        """Take the values of a validation, by tag. Return two answers: is the monitored value the best
+        of the run, and are its weights to be saved as best.pt? Raises `UserError`."""
         if self.monitor not in results:
             known = ", ".join(results)
             raise UserError(f"monitor={self.monitor} is not one of the values {known}.")

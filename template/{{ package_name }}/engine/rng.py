@@ -2,8 +2,8 @@
 
 Each random draw follows from a *key*: 64 bits made from the run's seed, a domain, and numbers that
 identify the draw (epoch, sample, step …). The engine sets all generators to a key before it calls
-user code. So a checkpoint stores no random state, and workers, validation and resuming cannot
-change what other parts of the run draw.
+user code. So a checkpoint stores no random state. Workers, validation and resuming cannot change
+what other parts of the run draw.
 """
 
 import random

@@ -43,7 +43,7 @@ def install_once() -> None:
         install()
 
 
-def restore() -> None:
+def end_at_once() -> None:
     """Let each signal end the process at once: nothing can be lost any more."""
     for number in SIGNALS:
         signal.signal(number, signal.SIG_DFL)

@@ -13,8 +13,8 @@ from torch import Tensor, nn
 class Logger(ABC):
     """A place for logged values besides `metrics.jsonl`, such as TensorBoard. See `configs/logger/`.
 
-    Only `scalars` is mandatory. Parameters of `__init__` are filled by name: from the logger's
-    config, with `folder` (Path, the run folder) and with `next_step` (int, the first step to be
+    Only `scalars` is mandatory. Parameters of `__init__` are filled by name from the logger's config.
+    Two more are offered: `folder` (Path, the run folder) and `next_step` (int, the first step to be
     done, 1 in a new run). A killed process may have logged some steps from `next_step` on.
     """
 

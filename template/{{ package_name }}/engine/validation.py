@@ -39,8 +39,8 @@ def evaluate_split(
     after_step: Callable[[], None] = lambda: None,
     look: Callable[[Any, Context], None] | None = None,
 ) -> dict[str, float]:
-    """Return the mean of each value that the task returns, by key, and the scalars of its metrics,
-    by name or name/key.
+    """Return the mean of each value of the task by its key, and the scalars of its metrics by name
+    or name/key.
 
     model: in eval mode. step, epoch: how far it is trained. look: called with each batch (on the
     device) and its context. after_step: called after the batches of each step.

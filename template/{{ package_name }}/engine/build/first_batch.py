@@ -24,7 +24,7 @@ from ..text import logger, number
 from .differences import difference
 from .kept import evaluating, keep_state
 from .optimizer import check_shapes, check_trained, tensor_shapes
-from .optimizer_state import stored
+from .optimizer_state import reloaded
 from .parts import Built, Parts, lazy_modules
 from .passes import check_repeats, copied, goes_through, one_pass, weights_kept
 from .target import describe_error
@@ -62,7 +62,7 @@ def check_one_batch(parts: Parts, is_new: bool = True) -> None:
             one_pass(tried, smallest, "smallest validation batch", training=False)
     if is_new or WORLD_SIZE > 1:
         first = parts.train.read_here(parts.train.plan.batches(0)[0])
-        before_step = stored(tried.own_state())
+        before_step = reloaded(tried.own_state())
         with arrivals(parts.model, parts.arrived):
             loss = one_pass(tried, first, "first training batch")["loss"]
         if WORLD_SIZE > 1 and (how := difference(before_step, tried.own_state())):
@@ -195,7 +195,7 @@ def _check_state(built: Built) -> None:
         if hasattr(owner, "state_dict") and WORLD_SIZE > 1 and not isinstance(owner, nn.Module):
             raise UserError(f"{name} has a `state_dict`. Such a run is limited to one process.")
     try:
-        stored(built.own_state())
+        reloaded(built.own_state())
     except Exception as error:
         raise UserError(
             "A `state_dict` of the task or the data does not fit into a checkpoint. Return tensors, "

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from ..errors import UserError, one_line
 from ..run import checkpoint
 from ..run.facts import CHECKPOINT, misfit
-from ..run.names import is_one
+from ..run.names import is_checkpoint
 from ..text import say
 
 Weights = dict[str, Tensor]
@@ -34,9 +34,9 @@ _PREFIX = re.compile(r"(module|_orig_mod|model|net|backbone)\.")  # of other pro
 def init_from(model: nn.Module, loss: nn.Module, path: Path, rename: Sequence[str]) -> None:
     """Load the tensors that fit by name and shape, and print the others. Raises `UserError`.
 
-    path: a checkpoint of a run (its averaged weights if it has them), a state dict, a file that
-    holds one, or a .safetensors file. rename: regular expressions "pattern=>replacement" for the
-    file's keys. The parameters of the loss are called "loss.<name>".
+    path: a checkpoint of a run, a state dict, a file that holds one, or a .safetensors file. Averaged
+    weights come before others. rename: regular expressions "pattern=>replacement" for the file's keys.
+    The parameters of the loss are called "loss.<name>".
     """
     found = read_weights(path)
     for rule in rename:
@@ -94,7 +94,7 @@ def _without_prefix(key: str, own: Collection[str]) -> str:
 
 def read_weights(path: Path) -> Weights:
     """Return the state dict in a file, on the CPU. Runs no code from it. Raises `UserError`."""
-    if not is_one(path):
+    if not is_checkpoint(path):
         what = "is a folder" if os.path.isdir(path) else "does not exist"
         raise UserError(f"init_from={path.absolute()} {what}. Name a file: checkpoints/best.pt.")
     program = ""

@@ -32,7 +32,7 @@ def named_tensors(groups: Iterable[Mapping[str, Any]]) -> Iterator[tuple[str, nn
         yield from zip(group["names"], group["params"], strict=True)
 
 
-def stored(state: Any) -> Any:
+def reloaded(state: Any) -> Any:
     """Return what a checkpoint gives back of `state`."""
     file = io.BytesIO()
     torch.save(state, file)
@@ -106,7 +106,7 @@ def check_resumes(
         start = {what: _copied(value) for what, value in _held(whole).items()}
         _train(whole, range(3), sparse)
         state = {**optimizer_state(whole), "weights": [t.detach() for t in _tensors(whole)]}
-        state = stored(map_tensors(torch.clone, state))  # a saver, too, copies each tensor alone
+        state = reloaded(map_tensors(torch.clone, state))  # a saver, too, copies each tensor alone
         for tensor, weight in zip(_tensors(resumed), state["weights"], strict=True):
             tensor.detach().copy_(weight)
         load_optimizer_state(resumed, state["optimizer"], state["optimizer_values"])

@@ -118,7 +118,7 @@ class Parts(Built):
 
     def average_gradients(self, divisor: Tensor | float | None) -> None:
         """Average the gradients of the loss's own parameters over the processes, and share its own
-        buffers, which the replicated model does not. Divide all gradients by the sum of `divisor` over
+        buffers: the replicated model leaves both out. Divide all gradients by the sum of `divisor` over
         the processes. With virtual ranks, gradients and divisors are summed already."""
         for module in self.loss.modules() if WORLD_SIZE > 1 else ():
             if not type(module).__module__.startswith("torch."):  # torch's own do not change theirs

@@ -1,8 +1,8 @@
 """`virtual_ranks`: the gradients of a step do not depend on the number of processes.
 
-A step has a fixed number of parts, each with its own backward pass. Their gradients are summed in a
-binary tree: ((0 + 1) + (2 + 3)) + … A process computes parts in a row, which make up a whole branch
-of the tree. Then the processes add their branches.
+A step has a fixed number of virtual ranks, each with its own backward pass. Their gradients are
+summed in a binary tree: ((0 + 1) + (2 + 3)) + … A process computes virtual ranks in a row: a whole
+branch of the tree. Then the processes add their branches.
 """
 
 import contextlib
@@ -22,7 +22,7 @@ Gradients = dict[Tensor, Tensor | None]  # by parameter
 
 
 class Tree:
-    """Sums what the parts of a step compute: gradients, and the numbers that losses are means over."""
+    """Sums what virtual ranks compute: gradients, and the numbers that losses are means over."""
 
     def __init__(self, config: Config, model: nn.Module, loss: nn.Module, replicated: Any) -> None:
         """replicated: the model in DistributedDataParallel; None on one process."""
@@ -31,9 +31,9 @@ class Tree:
         self.parameters = [*model.parameters(), *self.of_loss]
         self.done = 0  # micro-batches of this step
         self.branches: list[Gradients] = []
-        """Sums of 2^k parts, large ones first. Each waits for another branch of its size."""
+        """Sums over 2^k virtual ranks, large ones first. Each waits for another of its size."""
         self.divisors: list[Any] = []
-        """`steps.divisor` of each part."""
+        """`steps.divisor` of each virtual rank."""
         if replicated is not None:
             replicated.register_comm_hook(None, self._add_to_branches)
 
@@ -44,7 +44,7 @@ class Tree:
         with contextlib.nullcontext() if alone else self.replicated.no_sync():
             yield
         self.done += 1
-        if self.done % self.accumulate:  # the part goes on
+        if self.done % self.accumulate:  # the virtual rank goes on
             return
         self.divisors.append(steps.divisor)
         steps.divisor = None
@@ -57,13 +57,13 @@ class Tree:
         self.done, self.branches, self.divisors = 0, [], []
 
     def _keep(self) -> None:
-        """Take the gradients of a part, and add the branches that are complete now."""
+        """Take the gradients of a virtual rank, and add the branches that are complete now."""
         branch: Gradients = {parameter: parameter.grad for parameter in self.parameters}
         for parameter in self.parameters:
             parameter.grad = None
-        part = self.done // self.accumulate
-        while part % 2 == 0:
-            branch, part = _added(self.branches.pop(), branch), part // 2
+        count = self.done // self.accumulate
+        while count % 2 == 0:
+            branch, count = _added(self.branches.pop(), branch), count // 2
         self.branches.append(branch)
 
     def _finish(self, parameters: list[nn.Parameter]) -> None:
@@ -73,11 +73,11 @@ class Tree:
             total = _added(total, branch)
         for parameter, gradient in total.items():
             if gradient is not None and self.replicated is not None:
-                gradient = sum_over_processes(gradient.reshape(-1)).wait().view_as(gradient)
+                gradient = tree_sum_over_processes(gradient.reshape(-1)).wait().view_as(gradient)
             parameter.grad = gradient
 
     def _add_to_branches(self, state: None, bucket: GradBucket) -> Future[Tensor]:
-        """Sum up a bucket: gradients of the last part, while its backward pass goes on."""
+        """Sum up a bucket: gradients of the last virtual rank, while its backward pass goes on."""
         buffer, total = bucket.buffer(), Gradients()
         start = buffer.storage_offset()
         for parameter in bucket.parameters():  # a view: gradients lie in memory as parameters do
@@ -85,7 +85,7 @@ class Tree:
             start += parameter.numel()
         for branch in reversed(self.branches):
             _added(total, branch)
-        return sum_over_processes(buffer)
+        return tree_sum_over_processes(buffer)
 
     def _sum_of_divisors(self) -> Tensor:
         device = self.parameters[0].device
@@ -112,7 +112,7 @@ def tree_sum(rows: Tensor) -> Tensor:
     return rows[0]
 
 
-def sum_over_processes(branch: Tensor) -> Future[Tensor]:
+def tree_sum_over_processes(branch: Tensor) -> Future[Tensor]:
     """Sum a flat tensor over all processes, in the order of the tree.
 
     Each process sums one slice, which sends as many bytes as the usual ring.

@@ -50,7 +50,7 @@ class Augment:
         return changed * 255 if is_float else changed
 
 
-def whole(path: Any, channels: int, decoding: Decoding) -> Tensor:
+def in_own_size(path: Any, channels: int, decoding: Decoding) -> Tensor:
     """Return a picture in its own size: [channels, H, W], uint8, or float32 from 0 to 255.
 
     path: of a file, or a file in memory (`io.BytesIO`).

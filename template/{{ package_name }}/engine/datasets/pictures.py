@@ -23,7 +23,7 @@ class Decoding(NamedTuple):
 
     range: tuple[float, float] | None = None
     """The values of more than 8 bits that become 0 and 255. Pixels are floats then. None: pixels are
-    bytes, and 255 stands for 65535, for the largest value above it, or for 1.0 in a file of floats."""
+    bytes. 255 stands for 65535 or the largest value above it; in a file of floats, for 1.0."""
     background: str | None = None
     """The colour behind transparent pixels. None: black."""
 
@@ -87,7 +87,7 @@ def covering(
     path: str, channels: int, height: int, width: int, decoding: Decoding = PLAIN
 ) -> Image.Image:
     """Return a picture, scaled to cover `height` by `width`. A JPEG file is decoded at a half, a
-    quarter or an eighth of its size if that suffices, which saves most of the time."""
+    quarter or an eighth of its size if that suffices. This saves most of the time."""
     return to_cover(upright(path, channels, decoding, max(height, width)), height, width)
 
 

@@ -13,7 +13,7 @@ from torch.utils.data import Dataset
 
 from ..api import Data
 from ..errors import UserError
-from .augment import Augment, whole
+from .augment import Augment, in_own_size
 from .cache import Cache
 from .pictures import PLAIN, Decoding, covering, to_cover
 
@@ -100,9 +100,9 @@ class Windows(Dataset[Any]):
         return normalise(torch.from_numpy(images), self.offset, self.scale), labels
 
     def draw(self, keys: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Return for each key (uint64 [B]) the window's place, from 0 to 2·shift down and right, and
-        whether the picture is mirrored (0 or 1)."""
-        # Bits 1 to 31 of a key decide how far down, 32 to 63 how far right, bit 0 whether mirrored.
+        """Return three arrays [B] for keys, uint64 [B]: how far down and right the window lies, from 0
+        to 2·shift, and whether the picture is mirrored (0 or 1)."""
+        # Bits 1 to 31 of a key decide how far down, bits 32 to 63 how far right. Bit 0 mirrors.
         down, right = (np.uint64(2 * most + 1) for most in self.shift)
         return (
             ((keys & np.uint64(0xFFFFFFFE)) * down) >> np.uint64(32),
@@ -167,7 +167,7 @@ class PictureFiles(Windows):
         if self.cache is not None:
             return (torch.from_numpy(self.cache[i]).permute(2, 0, 1) for i in indices.tolist())
         paths = (self.samples[index] for index in indices.tolist())
-        return (whole(path, self.shape[0], self.decoding) for path in paths)
+        return (in_own_size(path, self.shape[0], self.decoding) for path in paths)
 
     def canvas(self, index: int) -> np.ndarray:
         """Return the part of a picture that windows can show: [C or 1, H + 2·down, W + 2·right]."""
@@ -204,8 +204,8 @@ def normalise(images: Tensor, offset: Tensor, scale: Tensor) -> Tensor:
     `images` in place."""
     if images.shape[1] == 1:  # with strides that mean NHWC too, which convolutions may choose
         images = images[:, 0, :, :, None].permute(0, 3, 1, 2)
-    # Two roundings: a fused multiply-add, which torch uses for some places of a batch only, would
-    # give a sample other bits in another batch.
+    # Two roundings. torch uses a fused multiply-add for some places of a batch only: a sample would
+    # have other bits in another batch.
     return images.to(torch.float32).sub_(offset).mul_(scale)
 
 

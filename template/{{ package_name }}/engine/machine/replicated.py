@@ -35,9 +35,9 @@ def replicate(
 ) -> DistributedDataParallel:
     """Return the model in DistributedDataParallel, which groups gradients in the order `arrived`.
 
-    It chooses the groups after its first backward pass, and three processes or more add a gradient
-    in an order that depends on its place in them. So this pass is done here: otherwise the first
-    step of each process would round in another way, and a resumed run would not be exact.
+    It chooses the groups after its first backward pass. With three processes or more, the place of a
+    gradient in a group decides in which order it is added. So this pass is done here: otherwise the
+    first step of each process would round in another way, and a resumed run would not be exact.
     in_turn: networks trained in turn leave one another without gradients. Then it keeps its groups.
     """
     devices = [device] if device.type == "cuda" else None

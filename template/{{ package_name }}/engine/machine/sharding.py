@@ -140,8 +140,8 @@ def staged(tensor: Tensor, copied: Tensor) -> Tensor:
 def divided(
     state: Mapping[str, Any], own: Mapping[str, Tensor], config: Config, device: torch.device
 ) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """Return a checkpoint's state with this process's part of each tensor, and those still to be
-    read by their names in the checkpoint.
+    """Return a checkpoint's state with this process's part of each tensor. Also return the tensors
+    still to be read, by their names in the checkpoint.
 
     own: the tensors of the model, and those of the loss as "loss.<name>".
     """

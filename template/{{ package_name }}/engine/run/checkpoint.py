@@ -83,7 +83,7 @@ def load(path: Path, mapped: bool = False) -> dict[str, Any]:
         if is_sharded:
             from . import sharded_checkpoint  # here: it takes a second to import
 
-            state = sharded_checkpoint.opened(path, state, mapped)
+            state = sharded_checkpoint.with_tensors(path, state, mapped)
     except pickle.UnpicklingError as error:
         why = "holds more than tensors and plain values; loading it could run code"
         raise Unusable(path, why) from error

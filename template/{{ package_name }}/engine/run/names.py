@@ -27,7 +27,7 @@ def bests(folder: Path) -> list[Path]:
     return sorted(found, key=lambda path: path.stat().st_mtime, reverse=True)
 
 
-def is_one(path: Path) -> bool:
+def is_checkpoint(path: Path) -> bool:
     """Whether a path may be that of a checkpoint. A path that no file system takes is none."""
     return os.path.isfile(path) or os.path.isfile(os.path.join(path, "state.pt"))
 

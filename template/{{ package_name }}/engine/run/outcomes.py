@@ -54,7 +54,7 @@ def ranked(settings: Mapping[str, Sequence[float]], mode: str) -> list[str]:
     return sorted(settings, key=lambda s: sign * fmean(settings[s]) if settings[s] else math.inf)
 
 
-def report(outcomes: Sequence[Outcome]) -> None:
+def report_jobs(outcomes: Sequence[Outcome]) -> None:
     """Print how the jobs of a sweep ended, and the best of them. Print no table if no job has a run.
 
     Jobs that differ only in `seed` or a fold have one setting. Settings compete by their means.

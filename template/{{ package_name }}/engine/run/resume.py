@@ -82,7 +82,7 @@ def find_weights(folder: Path, which: str, mapped: bool = False) -> tuple[Path, 
     checkpoints = folder / "checkpoints"
     numbered, best = newest_first(checkpoints), bests(checkpoints)
     known = {"best": [*best, *numbered], "last": [*numbered, *best]}
-    files = (path for path in (Path(which), checkpoints / which) if names.is_one(path))
+    files = (path for path in (Path(which), checkpoints / which) if names.is_checkpoint(path))
     paths = known[which] if which in known else list(files)[:1]
     if not paths:
         others = ", ".join(path.name for path in (*best, *numbered))

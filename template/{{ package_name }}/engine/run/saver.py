@@ -34,8 +34,8 @@ def bad_places(value: Any, place: str = "") -> Iterator[str]:
 class Saver:
     """Writes the checkpoints of a run, never two at once.
 
-    Training waits only for a copy, into buffers that are kept from save to save (in pinned memory
-    if the state is on a GPU). An error in the thread is raised by the next call.
+    Training waits only for a copy, into buffers that are kept from save to save. If the state is on
+    a GPU, they are in pinned memory. The next call raises an error of the thread.
     """
 
     def __init__(self, folder: Path, keep_last: int | None, masks: Collection[str] = ()) -> None:

@@ -1,7 +1,7 @@
 """A checkpoint that all processes write and read in parts: the folder `step-00000123.dcp/`.
 
-It holds the files of `torch.distributed.checkpoint` and `state.pt`: the dict of a plain checkpoint, in
-which a tensor of those files is empty, and a checksum of each file. `state.pt` is written last.
+It holds the files of `torch.distributed.checkpoint`, and `state.pt`: the dict of a plain checkpoint
+with a checksum of each file. There, a tensor of those files is empty. `state.pt` is written last.
 """
 
 import dataclasses
@@ -56,7 +56,7 @@ class _Reader(FileSystemReader):
             return _Names(file).load()
 
 
-def split(state: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Tensor]]:
+def separate(state: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """Return `state` with an empty tensor for each divided one, and the divided ones by name."""
     divided: dict[str, Tensor] = {}
 
@@ -99,7 +99,7 @@ def read_parts(folder: Path, tensors: dict[str, Tensor], files: Iterable[str]) -
     reader.read_data(planner.create_local_plan(), planner).wait()
 
 
-def opened(folder: Path, state: dict[str, Any], mapped: bool) -> dict[str, Any]:
+def with_tensors(folder: Path, state: dict[str, Any], mapped: bool) -> dict[str, Any]:
     """Return the state with its tensors, or with empty ones if `mapped`. Raises `Damaged`."""
     if is_main() and (why := damage(folder, state["files"])) is not None:  # for all processes
         raise Damaged(folder, f"is damaged: {why}")

@@ -18,7 +18,7 @@ from ..paths import not_written, remove
 from . import checkpoint
 from .names import link_best, path_of
 from .saver import Saver
-from .sharded_checkpoint import STATE, split, write_parts
+from .sharded_checkpoint import STATE, separate, write_parts
 
 
 class ShardedSaver(Saver):
@@ -46,7 +46,7 @@ class ShardedSaver(Saver):
             self._together(lambda: self._refuse_not_finite(state, step))
             token = self._together(lambda: secrets.token_hex(8))[0]
             hidden = path.with_name(f".{path.name}.{token}.tmp")
-            plain, divided = split(state)
+            plain, divided = separate(state)
             try:
                 parts = self._together(lambda: write_parts(hidden, divided, self.group))
                 files = {name: checksum for part in parts for name, checksum in part.items()}

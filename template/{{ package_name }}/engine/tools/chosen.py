@@ -28,7 +28,7 @@ def one_run(folder: Path | None) -> Path:
 
 
 def holds_runs(path: Path) -> bool:
-    """Return True if a word of a command names a run, or a folder of runs, or a place for them."""
+    """Return True if a word of a command names a run, a folder of runs or a place for runs."""
     with contextlib.suppress(UserError):
         return bool(runs_below(path))
     return not path.exists() or path.is_relative_to(RUNS)

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ..build.first_batch import check_one_batch
 from ..build.optimizer import group_table
-from ..build.optimizer_state import stored
+from ..build.optimizer_state import reloaded
 from ..build.parts import Parts
 from ..build.passes import goes_through, refuse_difference
 from ..launch import Job
@@ -34,7 +34,7 @@ def dry_run(job: Job) -> None:
     open_log("warning")
     parts = build_parts(config)
     check_one_batch(parts)
-    steps, begun = Steps(parts), stored(parts.model.state_dict())
+    steps, begun = Steps(parts), reloaded(parts.model.state_dict())
     parts.scheduler.begin(parts.optimizer)
     _do_step(steps)
     batch = _describe_step(steps)
@@ -92,7 +92,7 @@ def _check_resume(steps: Steps, begun: dict[str, Any]) -> None:
     saved = _state(steps)
     with contextlib.redirect_stderr(io.StringIO()):  # such as what init_from says
         other = Steps(build_parts(steps.config))
-    built_again = stored(other.parts.model.state_dict())
+    built_again = reloaded(other.parts.model.state_dict())
     other.parts.load_state_dict(saved)
     other.scaler.load_state_dict(saved["scaler"])
     other.step = 1
@@ -106,7 +106,7 @@ def _check_resume(steps: Steps, begun: dict[str, Any]) -> None:
 
 def _state(steps: Steps) -> dict[str, Any]:
     scaler = steps.scaler.state_dict()
-    return stored({**steps.parts.state_dict(), "scaler": scaler, "step": steps.step})
+    return reloaded({**steps.parts.state_dict(), "scaler": scaler, "step": steps.step})
 
 
 def draw_schedule(parts: Parts, path: Path) -> None:

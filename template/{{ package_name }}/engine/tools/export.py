@@ -39,7 +39,7 @@ def export_run(run: Opened, formats: Sequence[str], out: Path, verbose: bool = F
     """
     # The exported model is compared with the results of other kernels, which do not use tf32.
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
-    batch, dataset = first_batch(run.built)
+    batch, dataset = example_batch(run.built)
     model, arguments = run.built.model, example_arguments(run, batch)
     facts = describe_model(run, dataset)
     model(*arguments)  # the first call turns lazy modules into usual ones
@@ -67,7 +67,7 @@ def export_run(run: Opened, formats: Sequence[str], out: Path, verbose: bool = F
         tell(f"{shown(out / file_name)}: differs by {difference:.1e} on batches of {sizes}")
 
 
-def first_batch(built: Built) -> tuple[Any, Any]:
+def example_batch(built: Built) -> tuple[Any, Any]:
     """Return a batch and the data set that it is from: made-up samples if the data are not here."""
     try:
         loader = held_out(built, "val") or held_out(built, "train")

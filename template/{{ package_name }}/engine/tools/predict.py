@@ -37,7 +37,7 @@ def predict_files(run: Opened, paths: Sequence[str], size: int | None, out: Path
         if not found:
             raise UserError(f"No file below {path} ends in {', '.join(endings)}. Name other paths.")
         files += found
-    rows = with_pictures(predictions(run, files, size), out and out.with_suffix(""))
+    rows = with_pictures(predicted_rows(run, files, size), out and out.with_suffix(""))
     if out is None:
         if isinstance(sys.stdout, io.TextIOWrapper):  # file names may be any bytes
             sys.stdout.reconfigure(errors="surrogateescape")
@@ -56,7 +56,7 @@ def predict_files(run: Opened, paths: Sequence[str], size: int | None, out: Path
 
 
 @torch.no_grad()
-def predictions(run: Opened, files: Sequence[str], size: int | None) -> Iterator[dict[str, Any]]:
+def predicted_rows(run: Opened, files: Sequence[str], size: int | None) -> Iterator[dict[str, Any]]:
     """Yield each sample's path and predictions, in order. size: of a batch; None: the config's."""
     built = run.built
     config, device = built.config, built.device

@@ -23,7 +23,7 @@ from ..launch import launch
 from ..paths import ROOT, not_written, write_whole
 from ..run.facts import describe_start, fingerprint_differences
 from ..run.folder import Run, create_run
-from ..run.names import is_one, newest_first
+from ..run.names import is_checkpoint, newest_first
 from ..text import quoted, say, tell
 from .pack import checkpoint_hashes, seeds_of
 from .verdict import DIFFERENT, IDENTICAL, Comparison, logged, write_report
@@ -35,8 +35,8 @@ ROUNDS_OTHERWISE = {
     "CUBLAS_WORKSPACE_CONFIG": ":16:8",
     "OSTINATO_LAST_BITS": "1",
 }
-"""Variables with which torch, oneDNN, MKL and cuBLAS add numbers in another order, and with which the
-child changes the last bit of each weight after each step: so much any other machine may round."""
+"""With these variables torch, oneDNN, MKL and cuBLAS add numbers in another order. The last one makes
+the child change the last bit of each weight after each step: any other machine may round so much."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ class Repetition:
         return bool(self.end == self.manifest["result"]["steps"])
 
     def train(self, *stops: int, **variables: str) -> Run:
-        """Train in a new folder, stopped after the steps `stops` by SIGKILL and SIGTERM in turn, and
+        """Train in a new folder. SIGKILL and SIGTERM in turn stop it after the steps `stops`. It ends
         after `end` if that is not the last step. variables: of the environment."""
         name = self.config.name
         config = replace(self.config, name=f"{name}/reproduced", logger={}, max_minutes=None)
@@ -205,7 +205,7 @@ def _refuse_mistakes(again: Repetition, stops: Sequence[int]) -> None:
 
 def _checkpoints(run: Run) -> dict[int, Path]:
     """Return the numbered checkpoints of a run by their steps."""
-    paths = filter(is_one, newest_first(run.checkpoints))
+    paths = filter(is_checkpoint, newest_first(run.checkpoints))
     return {int(path.stem[5:]): path for path in paths}
 
 
