@@ -75,6 +75,11 @@ def test_submitit_starts_a_stopped_job_again(train, workspace, tmp_path):
     assert resumed["step"] == 6
 
 
+def test_the_name_of_a_job_on_a_cluster(train):
+    """By default, Hydra takes that of the module which does the jobs."""
+    assert "name: sweep" in train("--cfg", "hydra", "-p", "hydra.job").out.splitlines()
+
+
 def test_a_launcher_does_dry_runs(train, workspace):
     done = train(*JOBLIB, "dry_run=true", "lr=0.1", **QUIET)
     assert done.code == 0, done.out

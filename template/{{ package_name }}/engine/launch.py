@@ -89,7 +89,7 @@ def _lead(work: Work) -> int:
         else:  # a sweep, or what a flag such as --cfg asks for
             from .config.sweep import hydras_main
 
-            hydras_main(job, _check_sections, Jobs(outcomes))
+            hydras_main(Jobs(outcomes, job), _check_sections)
     except BrokenPipeError:  # `--help | head` has closed stdout
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except SystemExit as error:  # of your code, of a flag, or of a sweep with a mistake

@@ -17,6 +17,7 @@ DIRECTIONS = {"max": "maximize", "min": "minimize"}  # Hydra's words for each `m
 _HYDRA = {
     "run": {"dir": "."},
     "sweep": {"dir": "runs/${name}/.sweeps/${now:%Y-%m-%d_%H-%M-%S}", "subdir": "."},
+    "job": {"name": "sweep"},  # on a cluster, too
     "output_subdir": None,
     "callbacks": {"check": {"_target_": f"{__package__}.sweep.CheckEveryJob"}},
 }

@@ -1,16 +1,12 @@
 """Hydra's own main, for sweeps (`-m`, `sweep=`). Every job is checked before the first starts."""
 
-import copy
-import math
 import os
 import sys
 from collections.abc import Callable
 from typing import Any
 
 import hydra
-from hydra.core.hydra_config import HydraConfig
 from hydra.experimental.callback import Callback
-from omegaconf import OmegaConf
 
 from ..errors import MISTAKE, UserError
 from ..paths import CONFIGS
@@ -22,50 +18,27 @@ from .hydra_internals import do_without_lost_jobs, jobs_of
 from .schema import Config
 
 
-def hydras_main(
-    job: Callable[..., float | None], check: Callable[[Config], None], elsewhere: Any
-) -> None:
-    """Let Hydra read the command line, and call `job(composed, overrides, number, folder_name)`.
+def hydras_main(jobs: Any, check: Callable[[Config], None]) -> None:
+    """Let Hydra read the command line and call `jobs`, a `Jobs` of run/jobs.py, for each job.
 
-    Only a job of a sweep has a number and the name of its run folder. check: called with the config of
-    each job before the first one begins; raises `UserError`. elsewhere: `Jobs` of run/jobs.py, for
-    launchers. Raises what Hydra raises.
+    check: called with the config of each job before the first one begins; raises `UserError`. Raises
+    what Hydra raises.
     """
     register(sys.argv)
-    CheckEveryJob.check, CheckEveryJob.elsewhere = staticmethod(check), elsewhere  # Hydra makes it
+    CheckEveryJob.check, CheckEveryJob.jobs = staticmethod(check), jobs  # Hydra makes it
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises instead of printing and exiting with 1
     main = hydra.main(version_base="1.3", config_path=str(CONFIGS), config_name="train")
     try:
-        main(_Task(job, elsewhere))()
+        main(jobs)()
     finally:
-        elsewhere.collect()
-
-
-class _Task:
-    """What Hydra calls for a job. If a launcher sends it to another process, `elsewhere` arrives."""
-
-    def __init__(self, job: Callable[..., float | None], elsewhere: Any) -> None:
-        self.job, self.elsewhere = job, elsewhere
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return copy.copy, (self.elsewhere,)
-
-    def __call__(self, composed: Any) -> float | None:
-        settings = HydraConfig.get()
-        # As typed: an interpolation may be a mistake, which `to_config` tells.
-        place: list[Any] = [OmegaConf.to_container(settings.overrides.task, resolve=False)]
-        if not OmegaConf.is_missing(settings.job, "num"):  # in a sweep, or started by `Jobs`
-            number = settings.job.num
-            place += [number, f"{os.path.basename(settings.sweep.dir)}_{number}"]
-        value = self.job(composed, *place)
-        return value if value is not None and math.isfinite(value) else None  # then it is no trial
+        jobs.collect()
 
 
 class CheckEveryJob(Callback):
     """Refuses a whole sweep if one of its jobs cannot work. Lets go of each finished job's config."""
 
     check: Callable[[Config], None]
-    elsewhere: Any
+    jobs: Any
 
     def on_job_end(self, config: Any, job_return: Any, **_: Any) -> None:
         job_return.cfg = job_return.hydra_cfg = None  # 0.2 MiB, kept until the sweep ends
@@ -94,7 +67,7 @@ class CheckEveryJob(Callback):
                 type(self).check(configs[where])  # imports torch: so it comes last
             where = ""
             if not config.hydra.launcher._target_.endswith(".BasicLauncher"):
-                self.elsewhere.begin(config.hydra.sweep.dir, (jobs or []) if is_grid else [])
+                self.jobs.begin(config.hydra.sweep.dir, (jobs or []) if is_grid else [])
                 do_without_lost_jobs()
         except Exception as error:
             say(f"{where}{explain(error, overrides)} No job was started.")

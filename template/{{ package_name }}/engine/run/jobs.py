@@ -16,7 +16,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from glob import glob
 from pathlib import Path
 from types import FrameType
@@ -34,16 +34,22 @@ from .outcomes import Outcome
 
 
 class Jobs:
-    """The jobs of one sweep. Each process of a launcher calls a copy of this object."""
+    """The jobs of one sweep. Hydra calls this object, or a launcher a copy of it in other processes."""
 
+    work: Callable[..., float | None] | None
+    """Does a job in this process. It gets the composed config, the overrides, and in a sweep a number and
+    the name of the run folder. None: in a copy."""
     folder: Path
     """Of the notes, within the sweep's folder."""
     known: list[list[str]] | None = None
     """The overrides of each job of a grid. None: no launcher starts the jobs."""
 
-    def __init__(self, outcomes: list[Outcome]) -> None:
+    def __init__(self, outcomes: list[Outcome], work: Callable[..., float | None]) -> None:
         """outcomes: to which `collect` adds how the jobs ended."""
-        self.outcomes = outcomes
+        self.outcomes, self.work = outcomes, work
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**vars(self), "work": None}
 
     def begin(self, sweep: str, known: list[list[str]]) -> None:
         """Prepare for a launcher. Raises `UserError`."""
@@ -91,14 +97,23 @@ class Jobs:
             self.outcomes.append(outcome)
 
     def __call__(self, composed: Any) -> float | None:
-        """Do a job in a process of its own. Return its last monitored value, if it has one."""
+        """Do a job. Return its last monitored value, if it has one."""
         from hydra.core.hydra_config import HydraConfig
         from omegaconf import OmegaConf
 
-        settings, config, sweep = HydraConfig.get(), to_config(composed), self.folder.parent
-        overrides: Any = OmegaConf.to_container(settings.overrides.task, resolve=False)
-        number = settings.job.num
-        note, run = self.folder / f"{number}.json", RUNS / config.name / f"{sweep.name}_{number}"
+        settings = HydraConfig.get()
+        # As typed: an interpolation may be a mistake, which `to_config` tells.
+        place: list[Any] = [OmegaConf.to_container(settings.overrides.task, resolve=False)]
+        if not OmegaConf.is_missing(settings.job, "num"):  # in a sweep, or started by `_start`
+            number = settings.job.num
+            place += [number, f"{os.path.basename(settings.sweep.dir)}_{number}"]
+        value = (self.work or self._start)(composed, *place)
+        return value if value is not None and math.isfinite(value) else None  # then it is no trial
+
+    def _start(self, composed: Any, overrides: list[str], number: int, name: str) -> float | None:
+        """Do a job in a process of its own."""
+        config, sweep = to_config(composed), self.folder.parent
+        note, run = self.folder / f"{number}.json", RUNS / config.name / name
         more = [f"hydra.sweep.dir={quoted(sweep)}", f"hydra.job.num={number}", "hydra.mode=RUN"]
         if config.resume is None and note.exists() and is_run(run):  # a cluster starts it again
             more.append(f"resume={quoted(run)}")
@@ -119,8 +134,7 @@ class Jobs:
             if asked in (signal.SIGUSR1, signal.SIGUSR2) and callable(again := own[asked]):
                 again(asked, None)  # of submitit: it queues the job again
         has_value = outcome.code == FINISHED and is_run(run)  # not of a dry run
-        value = outcome.result().get("last") if has_value else None
-        return value if value is not None and math.isfinite(value) else None
+        return outcome.result().get("last") if has_value else None
 
     def _write(self, note: Path, outcome: Outcome) -> None:
         if os.environ.get("SLURM_PROCID", "0") == "0":  # the first process of the job
