@@ -1,5 +1,6 @@
 """Means of logged values since the last log point and over the epoch, and `log.windows`."""
 
+import copy
 import itertools
 import math
 from collections import deque
@@ -111,9 +112,8 @@ class Statistics:
         """The last step whose values were fetched."""
         self.not_finite: tuple[int, str] | None = None
         """The first fetched step whose "loss" or "gradient" is not finite, and which of the two."""
-        self._since_log: dict[str, list[float]] = {}
-        """For each key, the sum of value · n and the sum of n."""
-        self._epoch: dict[str, list[float]] = {}
+        self._sums: dict[str, dict[str, list[float]]] = {"train": {}, "train_epoch": {}}
+        """Since the last log point and over the epoch: for each key the sums of value · n and of n."""
         self._labels: list[tuple[int, str, float | None, bool]] = []
         """Step, key, n (None: the next held number) and "is a count" of each held value."""
         self._held: list[Tensor] = []
@@ -193,19 +193,16 @@ class Statistics:
         for key, rows in sums.items():
             self.seen[key] = None
             for step, total, n in rows:
-                for window in (self._since_log, self._epoch):
+                for window in self._sums.values():
                     before = window.get(key, (0.0, 0.0))
                     window[key] = [before[0] + total, before[1] + n]
                 for entry in self.windows:
                     if n and entry.source == key:
                         entry.add(step, total / n, n)
 
-    def means(self) -> dict[str, float]:
+    def means(self, place: str = "train") -> dict[str, float]:
         """The means since the last call, and the values that the task derives from them."""
-        sums, self._since_log = self._since_log, {}
-        return self._with_derived(sums)
-
-    def _with_derived(self, sums: Mapping[str, list[float]]) -> dict[str, float]:
+        sums, self._sums[place] = self._sums[place], {}
         means = {key: total / n if n else math.nan for key, (total, n) in sums.items()}
         return {**means, **self.derived(means)} if means else {}
 
@@ -220,8 +217,7 @@ class Statistics:
         for entry in self.windows:
             if entry.window == "epoch":
                 entry.state = []
-        sums, self._epoch = self._epoch, {}
-        return {f"train_epoch/{key}": mean for key, mean in self._with_derived(sums).items()}
+        return {f"train_epoch/{key}": mean for key, mean in self.means("train_epoch").items()}
 
     def refuse_unknown_sources(self, epoch_ends: bool) -> None:
         """Raise `UserError` if neither an epoch nor `_FIRST_STEPS` logged an entry's source."""
@@ -234,16 +230,14 @@ class Statistics:
 
     def state_dict(self) -> dict[str, Any]:
         return {
-            "train": {key: list(both) for key, both in self._since_log.items()},
-            "train_epoch": {key: list(both) for key, both in self._epoch.items()},
+            **copy.deepcopy(self._sums),
             "named": {entry.name: entry.state_dict() for entry in self.windows},
             "seen": list(self.seen),
             "step": self.step,
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        self._since_log = {key: list(both) for key, both in state["train"].items()}
-        self._epoch = {key: list(both) for key, both in state["train_epoch"].items()}
+        self._sums = {place: copy.deepcopy(state[place]) for place in self._sums}
         self.seen, self.step = dict.fromkeys(state["seen"]), state["step"]
         named = state["named"]
         new = [x.name for x in self.windows if not x.load_state_dict(named.get(x.name, {}))]
