@@ -48,8 +48,8 @@ KINDS = {
     "An attribute of the model": (MODEL, "model.calls: "),
     "An attribute of the task": (("task._target_=.mine.Smoothed", "model=mlp"), "task.mean"),
     "A second network in the task": (("task._target_=.mine.Taught", "model=mlp"), "task.teacher.bias[0]: "),
-    "A generator of the data set": (DATA, "is another one when it is read again[0][0][0, 0, 0]: "),
-    "An order that is drawn without its key": (ORDER, "Data.order gives epoch 1 another order"),
+    "A generator of the data set": (DATA, "When it is read again, this differs: training sample "),
+    "An order that is drawn without its key": (ORDER, "Data.order is called again, this differs: the order of epoch 1"),
 }
 
 

@@ -481,7 +481,7 @@ def test_data_are_packed_if_they_are_those_of_the_run(on_pictures, workspace, pa
     next(elsewhere.rglob("1.png")).unlink()
     done, _ = pack(workspace, f"data.root={elsewhere}", "--data")
     assert done.code == 2
-    assert "are others than those of the run" in done.last
+    assert "differ from those of the run" in done.last
 
 
 OWN = """

@@ -81,7 +81,7 @@ def test_other_data_are_refused_before_training(train, reproduce, workspace):
     (folder / "manifest.json").write_text(json.dumps(manifest))
     done = reproduce(folder)
     assert done.code == 1
-    assert "The data are others than those of the run. Bring the old ones back" in done.out
+    assert "The data differ from those of the run. Bring the old ones back" in done.out
     assert not list((again(workspace) / "checkpoints").glob("*"))
 
 

@@ -203,4 +203,4 @@ def test_every_sample_of_every_epoch_has_its_own_draw(train, workspace):
     assert len(set(draws[0])) == len(draws[0]) == 24
     done = train(*command, "+data.own=true", "name=own", "logger=none")
     assert (done.code, (workspace / "runs/own").exists()) == (2, False)
-    assert "is another one when it is read again" in done.out
+    assert "When it is read again, this differs: training sample" in done.out

@@ -38,7 +38,7 @@ def install() -> None:
 
 
 def install_once() -> None:
-    """Do the same, but keep a request that came since `install`."""
+    """Like `install`, but keep a request to stop that came since then."""
     if _owner != os.getpid() or signal.getsignal(signal.SIGTERM) is not handle:
         install()
 

@@ -86,8 +86,8 @@ class Plan:
         return -(-steps // self.steps)
 
     def interval(self, epochs: int | float) -> int | Fraction:
-        """Return the optimizer steps of so many epochs, at least 1; 0 for 0. They may be no integer:
-        a validation follows the first step at or after each multiple, so 0.25 gives four an epoch.
+        """Return the optimizer steps of so many epochs, at least 1; 0 for 0. It may be a fraction: a
+        validation follows the first step at or after each multiple, so 0.25 gives four an epoch.
         """
         steps = Fraction(str(epochs)) * self.steps  # as written: 0.1 is a tenth
         steps = max(steps, Fraction(1)) if steps else steps

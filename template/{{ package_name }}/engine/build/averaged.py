@@ -15,7 +15,7 @@ from .optimizer_state import is_schedule_free
 
 
 def computed(model: nn.Module) -> list[Any]:
-    """Return attributes that are results of computations, such as weight_norm's. They cannot be copied."""
+    """Return attributes that torch cannot copy because they were computed, such as weight_norm's."""
     return [t for m in model.modules() for t in vars(m).values() if getattr(t, "grad_fn", None)]
 
 

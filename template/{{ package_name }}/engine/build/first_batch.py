@@ -83,9 +83,9 @@ def check_one_batch(parts: Parts, is_new: bool = True) -> None:
 
 
 def _check_task(built: Parts, loss: Any, batch: Any) -> None:
-    """Refuse weights with a gradient that nobody trains, such as a head in the task. Raises `UserError`.
+    """Refuse weights with a gradient that no optimizer trains, such as those of a head in the task.
 
-    loss: as computed, with its graph. batch: the one that it was computed from.
+    loss: with its graph. batch: from which the loss was computed. Raises `UserError`.
     """
     if is_sharded(built.config):  # the graph has parameters that FSDP makes for a step
         return
@@ -134,10 +134,10 @@ def _leaves(loss: Tensor) -> list[nn.Parameter]:
 
 
 def _check_mean(parts: Parts, loader: Loader, loss: Any) -> None:
-    """Warn if `loss` is a weighted mean that says no n. Raises `UserError` where one is needed.
+    """Warn if `loss` is a weighted mean without its n. Raises `UserError` if steps need this n.
 
-    If steps have several micro-batches, also warn if it is no mean at all, such as a contrastive
-    loss. Other losses than torch's are compared with the mean over two parts of some samples.
+    If steps have several micro-batches, also warn if the loss is not a mean, such as a contrastive
+    loss. For losses that are not torch's, compare the loss of samples with the mean of two parts.
     """
     value, n = value_and_n(loss)
     if hasattr(value, "mean_over"):  # one of torch's losses says it

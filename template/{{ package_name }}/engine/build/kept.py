@@ -64,7 +64,7 @@ def keep_state(built: Built, model: nn.Module) -> Callable[..., None]:
 
 
 def _is_writable(buffer: Tensor) -> bool:
-    """Whether a step can change the tensor in place: an expanded one has elements in common."""
+    """Whether a step can change the tensor in place. Elements of an expanded one share memory."""
     if buffer.is_inference() or buffer.layout is not torch.strided:
         return False
     return all(

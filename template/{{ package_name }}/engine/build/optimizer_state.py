@@ -23,7 +23,7 @@ from .target import describe_error
 Groups = list[dict[str, Any]]
 
 OF_THE_ENGINE = ("params", "name", "names", "lr_scale", "base_lr")
-"""What the config says of a group. All else in a group may change from step to step."""
+"""The keys of a group that come from the config. Each other key may change in a step."""
 
 
 def named_tensors(groups: Iterable[Mapping[str, Any]]) -> Iterator[tuple[str, nn.Parameter]]:
@@ -33,7 +33,7 @@ def named_tensors(groups: Iterable[Mapping[str, Any]]) -> Iterator[tuple[str, nn
 
 
 def reloaded(state: Any) -> Any:
-    """Return what a checkpoint gives back of `state`."""
+    """Return `state` as a checkpoint would give it back."""
     file = io.BytesIO()
     torch.save(state, file)
     file.seek(0)

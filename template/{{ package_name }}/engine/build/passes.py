@@ -1,7 +1,7 @@
 """Trial passes of single batches through copies of model and task, before a new run.
 
-A resumed run has what its checkpoint holds, and everything else as it was built. So does a copy here
-after a step: if its next step is another one, the run has state that no checkpoint holds.
+A resumed run has what its checkpoint holds, and everything else as it was built. A copy made here
+after a step is alike. If its next step differs, the run has state that no checkpoint holds.
 """
 
 import contextlib
@@ -206,14 +206,14 @@ def check_repeats(parts: Parts, tried: Parts, batch: Any, val_batch: Any) -> Non
         return
     config, plan, reader = parts.config, parts.train.plan, copy.copy(parts.train.reader)
     if plan.order is not None:
-        what = "Data.order gives epoch 1 another order when called again"
+        what = "When Data.order is called again, this differs: the order of epoch 1"
         refuse_difference(config, what, plan.order(0), plan.order(0))
     reader.collate = list
     first, own_state = plan.batches(0)[0], parts.own_state()
     one = first._replace(indices=first.indices[:1])
     sample = map_tensors(Tensor.clone, reader[one])
     parts.load_own_state(own_state)
-    what = f"Training sample {one.indices[0]} is another one when it is read again"
+    what = f"When it is read again, this differs: training sample {one.indices[0]}"
     refuse_difference(config, what, sample, reader[one])
 
     resumed = copied(parts)

@@ -32,7 +32,7 @@ def choose_device(name: str) -> torch.device:
     on_gpu = device.type == "cuda"
     count = torch.cuda.device_count() if on_gpu and torch.cuda.is_available() else 0
     index = own_gpu() if device.index is None else device.index
-    own: str | None = f"rank {RANK}"  # what no other process has
+    own: str | None = f"rank {RANK}"  # a text that no other process has
     if on_gpu and (index is None or index >= count):
         own = None
     elif on_gpu and WORLD_SIZE > 1:
@@ -162,7 +162,7 @@ def prefetched(batches: Iterable[Any], device: torch.device) -> Iterator[Any]:
         for (batch, copied), _ in pairwise(chain(map(copy, batches), [(None, None)])):
             computing = torch.cuda.current_stream(device)
             computing.wait_event(copied)  # the GPU waits, not the host
-            # Memory is not reused before that stream is done.
+            # Otherwise the memory could be reused before that stream has read it.
             map_tensors(methodcaller("record_stream", computing), batch)
             yield batch
 

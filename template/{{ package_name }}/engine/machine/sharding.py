@@ -102,9 +102,9 @@ def _give_back(module: Any, inputs: Any, outputs: Any) -> None:
 
 
 def blocks(model: nn.Module) -> list[nn.Module]:
-    """Return the outermost repeated modules: entries of a list or chain of which two are of one
-    class and have parts of their own. Each is gathered when it computes. Weights that a block shares
-    with others leave it to the root."""
+    """Return the outermost repeated modules: entries of a list or chain with another entry of the same
+    class, and with modules of their own. Each is gathered when it computes. The root gathers a block
+    that shares weights with others."""
     found: list[nn.Module] = []
 
     def search(module: nn.Module) -> None:

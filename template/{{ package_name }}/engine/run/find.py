@@ -13,7 +13,7 @@ from .folder import Run
 
 
 def is_run(folder: Path) -> bool:
-    """Whether a folder holds a run. A path that no file system takes holds none."""
+    """Return whether a folder holds a run. False if no file system takes such a path."""
     return all(os.path.isfile(folder / name) for name in ("manifest.json", "config.yaml"))
 
 

@@ -83,7 +83,7 @@ class Jobs:
         signals.handle(number, frame)
 
     def collect(self) -> None:
-        """Add the outcomes of the jobs that a launcher has started. One without a note has failed."""
+        """Add the outcomes of the jobs that a launcher has started. A job without a note has failed."""
         if self.known is None:
             return
         notes: dict[int, Any] = {n: {"overrides": job} for n, job in enumerate(self.known)}

@@ -28,7 +28,7 @@ def bests(folder: Path) -> list[Path]:
 
 
 def is_checkpoint(path: Path) -> bool:
-    """Whether a path may be that of a checkpoint. A path that no file system takes is none."""
+    """Return whether a path may be a checkpoint. False if no file system takes such a path."""
     return os.path.isfile(path) or os.path.isfile(os.path.join(path, "state.pt"))
 
 

@@ -183,7 +183,7 @@ def _data(
     data = build(config.data, "data", Data, config.allowed_packages)
     if fingerprint_of(data, config)[0] != told["fingerprint"]:
         raise UserError(
-            f"The data in {shown(place)} are others than those of the run. Bring the old ones back, or "
+            f"The data in {shown(place)} differ from those of the run. Bring the old ones back, or "
             f"name their place: data.{key}=PATH."
         )
     files |= {f"data/{name}": base / name for name in names}

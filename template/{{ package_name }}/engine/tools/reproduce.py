@@ -247,7 +247,7 @@ def _train(folder: str, allowed: str, step: str = "", name: str = "") -> int:
         def __init__(self, parts: Parts, run: Run, *rest: Any) -> None:
             if parts.fingerprint["data"] != run.manifest().get("data", parts.fingerprint["data"]):
                 raise UserError(
-                    "The data are others than those of the run. Bring the old ones back, or name "
+                    "The data differ from those of the run. Bring the old ones back, or name "
                     "their place: data.root=PATH."
                 )
             super().__init__(parts, run, *rest)

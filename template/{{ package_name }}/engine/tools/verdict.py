@@ -71,8 +71,8 @@ class Comparison:
 
     @cached_property
     def spreads(self) -> dict[Place, float]:
-        """How far rounding may have moved each value: the largest move up to its step, of this value or,
-        relative to its size, of a loss. (An accuracy stands still for long, and then jumps.)"""
+        """How far rounding may have moved each value: the largest move up to its step, of this value or
+        of a loss, relative to its size. A loss counts because an accuracy rarely moves, but then far."""
         sizes: dict[str, float] = defaultdict(float)
         for (_, tag, _), value in self.claimed.items():
             sizes[tag] = max(sizes[tag], abs(value) if math.isfinite(value) else 0.0)
