@@ -151,7 +151,9 @@ def divided(
     unread: dict[str, Tensor] = {}
     replicated = [Replicate()] * mesh.ndim
 
-    def part(tensor: Tensor, *place: str) -> Tensor:
+    def part(tensor: Any, *place: str) -> Any:
+        if not isinstance(tensor, Tensor):
+            return tensor
         twin = own.get(f"loss.{place[1]}" if place[0] == "loss" else place[1])
         fits = isinstance(twin, DTensor) and twin.shape == tensor.shape
         if not tensor.is_meta and not fits and (place[0] != "optimizer" or tensor.ndim == 0):
@@ -170,11 +172,11 @@ def divided(
 
 
 def map_places(function: Callable[..., Any], value: Any, *place: str) -> Any:
-    """Apply `function` to each tensor in nested values, with the keys that lead to it."""
-    if isinstance(value, Tensor):
-        return function(value, *place)
+    """Apply `function` to each value that is no container, with the keys that lead to it. Return the
+    results in plain dicts, lists and tuples."""
     if isinstance(value, Mapping):
         return {key: map_places(function, v, *place, str(key)) for key, v in value.items()}
     if isinstance(value, list | tuple):
-        return type(value)(map_places(function, v, *place, str(n)) for n, v in enumerate(value))
-    return value
+        entries = (map_places(function, v, *place, str(n)) for n, v in enumerate(value))
+        return (list if isinstance(value, list) else tuple)(entries)
+    return function(value, *place)

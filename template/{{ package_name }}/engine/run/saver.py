@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ..errors import NotFiniteError, UserError
-from ..machine.sharding import local, staged
+from ..machine.sharding import local, map_places, staged
 from ..machine.torch_internals import for_each
 from . import checkpoint
 from .names import newest_first, path_of
@@ -54,24 +54,19 @@ class Saver:
         sources: list[Tensor] = []
         targets: list[Tensor] = []
 
-        def copy(value: Any, place: str) -> Any:  # into plain containers: only those can be loaded
+        def copy(value: Any, *place: str) -> Any:
             if isinstance(value, Tensor):
                 sources.append(local(value.detach()))
                 targets.append(self._buffer(sources[-1], len(targets)))
                 return staged(value, targets[-1])
-            if isinstance(value, Mapping):
-                return {key: copy(v, f"{place}/{key}".strip("/")) for key, v in value.items()}
-            if isinstance(value, list | tuple):
-                entries = (copy(v, f"{place}/{number}") for number, v in enumerate(value))
-                return (list if isinstance(value, list) else tuple)(entries)
             if type(value) not in _PLAIN:  # not even a subclass, such as numpy's float64
                 raise UserError(
-                    f"{place} is of type {type(value).__name__}, which a checkpoint cannot hold. Make "
-                    "it a tensor, or a number of Python."
+                    f"{'/'.join(place)} is of type {type(value).__name__}, which a checkpoint cannot "
+                    "hold. Make it a tensor, or a number of Python."
                 )
             return value
 
-        copied = copy(state, "")
+        copied = map_places(copy, state)  # into plain containers: only those can be loaded
         with torch.no_grad():
             for_each("copy_", targets, sources, True)  # without waiting for a GPU
         on_gpu = torch.cuda.is_initialized()

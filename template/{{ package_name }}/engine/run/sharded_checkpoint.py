@@ -60,7 +60,7 @@ def separate(state: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Tensor
     """Return `state` with an empty tensor for each divided one, and the divided ones by name."""
     divided: dict[str, Tensor] = {}
 
-    def leave(tensor: Tensor, *place: str) -> Tensor:
+    def leave(tensor: Any, *place: str) -> Any:
         if not hasattr(tensor, "to_local"):
             return tensor
         divided["/".join(place)] = tensor
@@ -108,8 +108,8 @@ def with_tensors(folder: Path, state: dict[str, Any], mapped: bool) -> dict[str,
         return state
     tensors: dict[str, Tensor] = {}
 
-    def empty(tensor: Tensor, *place: str) -> Tensor:
-        if tensor.is_meta:
+    def empty(tensor: Any, *place: str) -> Any:
+        if isinstance(tensor, Tensor) and tensor.is_meta:
             tensor = tensors["/".join(place)] = torch.empty(tensor.shape, dtype=tensor.dtype)
         return tensor
 
