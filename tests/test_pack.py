@@ -101,9 +101,9 @@ def test_the_source_of_packages(engine, tmp_path, monkeypatch):
         (tmp_path / f"{name}.dist-info").mkdir()
         if told is not None:
             (tmp_path / f"{name}.dist-info/direct_url.json").write_text(json.dumps(told))
-    environment = engine("run.environment")
+    facts = engine("run.facts")
     monkeypatch.setattr(sys, "path", [str(tmp_path), "/nowhere"])
-    assert environment.installed() == (
+    assert facts.installed() == (
         {"from-git": "1.0", "a-folder": "2.0", "an-index": "3.0+cpu", "broken": "4.0"},
         {"from-git": "git+https://x.org/y@abc", "a-folder": "file:///home/me/y"},
     )
@@ -246,7 +246,7 @@ def test_a_changed_file_is_taken_from_git(packing, pack):
 
 def test_a_project_below_the_top_of_its_repository(engine, tmp_path, monkeypatch):
     """A changed file is found there, too. A link is not a source file, and files beside the project do not count."""
-    source, past, project = engine("run.source"), engine("tools.past_source"), tmp_path / "work/é"
+    source, past, project = engine("run.source"), engine("tools.pack"), tmp_path / "work/é"
     (project / "digits").mkdir(parents=True)
     git(tmp_path, "init", "--quiet")
     for path in ("train.py", "beside.py", "work/é/train.py", "work/é/digits/task.py"):
