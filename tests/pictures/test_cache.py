@@ -198,12 +198,12 @@ def test_mistakes(engine, data, photos, tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(engine("errors").UserError, match=r"cannot be written: .* Name another folder"):
         data(cache=tmp_path / "file").split("train")
-    with pytest.raises(engine("errors").UserError, match=r"would be a class\. Name a folder outside of"):
+    with pytest.raises(engine("errors").UserError, match=r"would be a class\. Name a folder elsewhere"):
         data(cache=photos / "cache")
     assert data(cache="").cache is None
     deep = np.arange(30 * 40, dtype=np.uint16).reshape(30, 40)
     Image.fromarray(deep).save(photos / "a/0.png")
-    with pytest.raises(engine("errors").UserError, match="8 bits, but these have more"):
+    with pytest.raises(engine("errors").UserError, match="holds pictures of 8 bits only"):
         data(channels=1)
 
 

@@ -93,7 +93,7 @@ def test_pictures_of_8_bits_have_no_range(image_folder, pets):
 
 @pytest.mark.parametrize(
     ("wanted", "named"),
-    [([3, 1], "must be"), ([1], "must be"), ("full", "must be"), ([0, 255], "no picture has more than 8 bits")],
+    [([3, 1], "must be"), ([1], "must be"), ("full", "must be"), ([0, 255], "pictures have only 8 bits")],
 )
 def test_ranges_that_cannot_be_meant(engine, image_folder, pets, wanted, named):
     with pytest.raises(engine("errors").UserError, match=named):

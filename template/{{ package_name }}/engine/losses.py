@@ -28,9 +28,7 @@ class WeightedSum(nn.Module):
                 raise UserError("loss.terms.loss: 'loss' is the name of the sum. Choose another.")
             unknown = set(term) - {"weight", "loss"}
             if unknown or not isinstance(term.get("loss"), nn.Module):
-                raise UserError(
-                    f"loss.terms.{name} must be {{weight: 1.0, loss: {{_target_: …}}}}."
-                )
+                raise UserError(f"loss.terms.{name} must be {{weight: 1, loss: {{_target_: …}}}}.")
             weight = term.get("weight", 1.0)
             if isinstance(weight, bool) or not isinstance(weight, int | float):
                 raise UserError(f"loss.terms.{name}.weight={weight!r} must be a number.")

@@ -107,9 +107,7 @@ def refuse_links(folder: Path) -> None:
             leaves = path.is_symlink() and not path.resolve().is_relative_to(folder.resolve())
             # No code here reads or writes the folder of Weights & Biases, which holds such links.
             if leaves and "wandb" not in path.relative_to(folder).parts[:-1]:
-                raise UserError(
-                    f"{shown(path)} is a link out of the run folder. Replace it by a copy."
-                )
+                raise UserError(f"{shown(path)} is a link out of the run folder. Put a copy there.")
 
 
 PICTURES = (

@@ -36,9 +36,7 @@ def data_files(place: Path, cache: str | None = None) -> tuple[Path, list[str]]:
         found = [path for path in found if not path.is_relative_to(cached)]
     names = [str(path.relative_to(place)) for path in found]
     if odd := [name for name in names if {"\n", "\\"} & set(name)]:
-        raise UserError(
-            f"The file {odd[0]!r} has a line break or a backslash in its name. Rename it."
-        )
+        raise UserError(f"The file name {odd[0]!r} has a line break or a backslash. Rename it.")
     return place, names
 
 

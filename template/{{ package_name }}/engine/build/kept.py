@@ -67,6 +67,4 @@ def _is_writable(buffer: Tensor) -> bool:
     """Whether a step can change the tensor in place. Elements of an expanded one share memory."""
     if buffer.is_inference() or buffer.layout is not torch.strided:
         return False
-    return all(
-        stride or size < 2 for stride, size in zip(buffer.stride(), buffer.shape, strict=True)
-    )
+    return all(stride or n < 2 for stride, n in zip(buffer.stride(), buffer.shape, strict=True))

@@ -102,19 +102,17 @@ class Parts(Built):
 
     def wrapped_model(self) -> nn.Module:
         """What a training step calls: the model, shared with other processes and compiled."""
-        forward = self.model
+        model = self.model
         if WORLD_SIZE > 1 and not is_sharded(self.config):
-            forward = self.replicated = replicate(
-                self.model, self.device, self.in_turn, self.arrived
-            )
+            model = self.replicated = replicate(self.model, self.device, self.in_turn, self.arrived)
         if self.config.virtual_ranks is not None:
             self.tree = Tree(self.config, self.model, self.loss, self.replicated)
         if self.config.compile != "false":
             # The compiled module shares the weights; the state dict stays that of the plain one.
             # Dynamic kernels would depend on the shapes seen so far, which a resumed run has not.
             mode = None if self.config.compile == "true" else self.config.compile
-            forward = torch.compile(forward, dynamic=False, mode=mode)  # type: ignore[assignment]
-        return forward
+            model = torch.compile(model, dynamic=False, mode=mode)  # type: ignore[assignment]
+        return model
 
     def average_gradients(self, divisor: Tensor | float | None) -> None:
         """Average the gradients of the loss's own parameters over the processes, and share its own

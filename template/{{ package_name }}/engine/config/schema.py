@@ -91,9 +91,7 @@ def is_run_name(name: str) -> bool:
 @dataclass
 class Log:
     every: int = key(50, "Optimizer steps between two log points.", at_least=1, heading="Log")
-    by: str = key(
-        "step", "epoch: log points only at the end of each epoch.", one_of=("step", "epoch")
-    )
+    by: str = key("step", "epoch: log points only at epoch ends.", one_of=("step", "epoch"))
     windows: list[Any] = key(
         list, "Statistics besides means, such as {source: loss, statistic: max, window: 10}."
     )
@@ -133,9 +131,7 @@ class Config:
     )
     seed: int = key(0, "Same seed, same run. 0 is a seed like any other.", at_least=0, below=2**63)
     epochs: int = key(20, "Passes over the training set.", at_least=1)
-    max_steps: int | None = key(
-        None, "End after so many optimizer steps at the latest.", at_least=1
-    )
+    max_steps: int | None = key(None, "End after so many optimizer steps at most.", at_least=1)
     tags: list[str] = key(
         list,
         "Words to find the run by, such as [baseline, paper].",
@@ -178,18 +174,14 @@ class Config:
         one_of=("true", "warn", "false"),
     )
     channels_last: bool = key(False, "Lay out images and convolutions as NHWC in memory.")
-    contiguous: bool | None = key(
-        None, "Lay out images contiguously, as NCHW. null: as the data return them."
-    )
+    contiguous: bool | None = key(None, "Lay out images as NCHW. null: as the data return them.")
     parallel: str = key(
         "ddp",
         "With several processes, ddp: each holds the whole model; fsdp: they divide it; hsdp: those of a "
         "host divide it.",
         one_of=("ddp", "fsdp", "hsdp"),
     )
-    sync_batchnorm: bool = key(
-        False, "With several processes, batch norm takes its statistics over all of them."
-    )
+    sync_batchnorm: bool = key(False, "Take the statistics of batch norm over all processes.")
     compile: str = key(
         "false",
         "true: `torch.compile`; reduce-overhead: with CUDA graphs, for small models on a GPU.",
@@ -222,9 +214,7 @@ class Config:
     val_at_start: bool = key(False, "Validate the first weights too, before the first step.")
     save_every_epochs: int = key(1, "Epochs between checkpoints; 0: only at the end.", at_least=0)
     save_every_steps: int | None = key(None, "Save every so many steps, too.", at_least=1)
-    keep_last: int | None = key(
-        3, "Newest checkpoints to keep, besides `best.pt`; null: all.", at_least=1
-    )
+    keep_last: int | None = key(3, "Checkpoints to keep, besides `best.pt`; null: all.", at_least=1)
     early_stopping_patience: int | None = key(
         None, "End when more validations in a row than this do not improve `monitor`.", at_least=0
     )
@@ -243,9 +233,7 @@ class Config:
         heading="Start",
     )
     allow_changed_data: bool = key(False, "Go on although the data have changed meanwhile.")
-    detect_anomaly: bool = key(
-        False, "Name the operation that makes a gradient NaN. Steps take longer."
-    )
+    detect_anomaly: bool = key(False, "Name the operation that makes a gradient NaN. It is slow.")
     profile: bool = key(False, "Trace a few steps into the run folder; a table in train.log.")
     dry_run: bool = key(False, "Build everything, do two steps, try a resume, and leave no run.")
     init_from: str | None = key(

@@ -43,10 +43,7 @@ def hold_out(count: int, key: int, shares: Mapping[str, float]) -> dict[int, str
 
 
 def by_folders(
-    folder: Path,
-    shares: Mapping[str, float],
-    skip: Sequence[str] | None,
-    known: list[str] | None,
+    folder: Path, shares: Mapping[str, float], skip: Sequence[str] | None, known: list[str] | None
 ) -> Found:
     """Find pictures in a folder for each class. Raises `UserError`.
 

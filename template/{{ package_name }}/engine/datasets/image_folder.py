@@ -105,18 +105,14 @@ class ImageFolder(PictureData):
         self.decoding = Decoding(info.get("range"), background)
         self.side = max(SIDE, math.ceil(max(info["shape"][1:]) * 8 / 7))
         if self.cache is not None and info.get("range"):
-            raise UserError(
-                "data.cache holds pictures of 8 bits, but these have more. Set data.cache=null."
-            )
+            raise UserError("data.cache holds pictures of 8 bits only. Set data.cache=null.")
         options = (info["shape"], (0, 0), False, *self.normal)
         self.still = PictureFiles(NO_SAMPLES, self.decoding, *options)
 
     def find(self) -> Found:
         """Return what `Found` says. A subclass may find pictures elsewhere. Raises `UserError`."""
         if self.cache is not None and self.folder in self.cache.parents:
-            raise UserError(
-                f"data.cache={self.cache} would be a class. Name a folder outside of {self.folder}."
-            )
+            raise UserError(f"data.cache={self.cache} would be a class. Name a folder elsewhere.")
         known = None if self.folds else self.info.get("class_names")
         return by_folders(self.folder, self.shares, self.skip, known)
 
@@ -165,10 +161,7 @@ class ImageFolder(PictureData):
         if not self.in_memory:
             return files
         if files.augment is not None and files.augment.cuts_box:
-            raise UserError(
-                "RandomResizedCrop, the first of data.augment, needs whole pictures. Set "
-                "data.in_memory=false."
-            )
+            raise UserError("RandomResizedCrop needs whole pictures. Set data.in_memory=false.")
         channels, height, width = files.shape
         shape = (len(files), channels, height + 2 * files.shift[0], width + 2 * files.shift[1])
         size = f"{math.prod(shape) * np.dtype(files.dtype).itemsize / 2**20:,.1f} MiB"

@@ -141,9 +141,7 @@ def measured(
     if not deep:
         if wanted == "auto":
             return None
-        raise UserError(
-            f"data.range={wanted} has no use: no picture has more than 8 bits. Set auto."
-        )
+        raise UserError(f"data.range={wanted} has no use: pictures have only 8 bits. Set auto.")
     if wanted == "auto":
         logger.info(f"Measuring data.range: {len(paths):,} pictures of more than 8 bits")
     judged = paths if wanted == "auto" else deep[:_JUDGED]
@@ -238,9 +236,7 @@ def _judge_background(paths: Sequence[str], background: str) -> None:
     """Warn if transparent pictures become one colour."""
     decoding = Decoding(background=background)
     ranges: list[Any] = [covering(path, 3, 64, 64, decoding).getextrema() for path in paths]
-    flat = [
-        p for p, own in zip(paths, ranges, strict=True) if all(low == high for low, high in own)
-    ]
+    flat = [p for p, own in zip(paths, ranges, strict=True) if all(a == b for a, b in own)]
     if flat:
         logger.warning(
             f"{len(flat)} of {len(paths)} transparent pictures become one colour, such as {flat[0]}. "

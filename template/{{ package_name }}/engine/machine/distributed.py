@@ -126,19 +126,17 @@ def start(seconds: float | None = None) -> None:
     import torch
 
     _dist = torch.distributed
-    patience = timedelta(seconds=seconds or int(_PATIENCE))
-    store, _, _ = next(_dist.rendezvous("env://", timeout=patience))
+    limit = timedelta(seconds=seconds or int(_PATIENCE))
+    store, _, _ = next(_dist.rendezvous("env://", timeout=limit))
     gpu = own_gpu()
     uuid = "" if gpu is None else torch.cuda.get_device_properties(gpu).uuid
     store.set(f"gpu/{RANK}", f"{socket.gethostname()} {uuid}" if uuid else "")
     gpus = {store.get(f"gpu/{rank}") for rank in range(WORLD_SIZE)} - {b""}
     # NCCL waits for all processes as it starts. Each needs its own GPU.
     backend = "cpu:gloo,cuda:nccl" if len(gpus) == WORLD_SIZE else "gloo"
-    _dist.init_process_group(
-        backend, store=store, rank=RANK, world_size=WORLD_SIZE, timeout=patience
-    )
+    _dist.init_process_group(backend, store=store, rank=RANK, world_size=WORLD_SIZE, timeout=limit)
     _hosts = new_group()
-    _voters = _dist.new_group(backend="gloo", timeout=patience)
+    _voters = _dist.new_group(backend="gloo", timeout=limit)
     if WORLD_SIZE > LOCAL_WORLD_SIZE:
         _refuse_separate_disks()
 

@@ -143,9 +143,7 @@ def read_metrics(folder: Path) -> list[dict[str, Any]]:
                 for key, value in row.items():
                     if not isinstance(value, int | float):
                         where, odd = f"{shown(path)}, line {number}", to_json(value)[:40]
-                        raise UserError(
-                            f"{where}: {key} is {odd}, not a number. Correct or delete the line."
-                        )
+                        raise UserError(f"{where}: {key} is {odd}, not a number. Delete the line.")
                 rows.append(row)
     return rows
 

@@ -82,9 +82,7 @@ def past_source(manifest: Mapping[str, Any]) -> dict[str, bytes]:
     facts, wanted = manifest.get("git"), manifest.get("source")
     if wanted is None:  # releases before 0.3.0 recorded no more than commit and changes
         if facts is None:
-            raise UserError(
-                "This run began without git, in a release that recorded no source. Train it again."
-            )
+            raise UserError("This run began without git in an old release. Train it again.")
         return _from_git(facts, None)
     for path in wanted:
         if not path.isprintable() or path != os.path.normpath(path) or path.startswith(("/", "..")):
