@@ -172,8 +172,8 @@ def group_table(optimizer: Optimizer) -> list[str]:
     rows = [("group", "parameters", "tensors", "lr", "decay")]
     for group in optimizer.param_groups:
         sizes = [p.numel() for p in group["params"]]
-        rates = [f"{group[key]:g}" if key in group else "-" for key in ("base_lr", "weight_decay")]
-        rows.append((group["name"], f"{sum(sizes):,}", str(len(sizes)), *rates))
+        values = [f"{group[key]:g}" if key in group else "-" for key in ("base_lr", "weight_decay")]
+        rows.append((group["name"], f"{sum(sizes):,}", str(len(sizes)), *values))
     return align(rows)
 
 

@@ -37,13 +37,13 @@ def draw_curves(folder: Path, monitor: str, best: float | None) -> Path:
             step = next(row["step"] for row in rows if row.get(monitor) == best)
             label = f"best {monitor[4:]} {best:.4g}"
             panel.plot(step, best, "*", markersize=13, color="#d4a017", label=label)
-    rates = axes[-1]
+    last = axes[-1]
     for tag in tags:
         if tag.startswith("lr/"):
-            plot(rates, rows, tag, tag[3:], lw=1.4)
-    rates.set(ylim=(0, None), ylabel="lr", xlabel="optimizer step")
-    rates.ticklabel_format(axis="y", style="sci", scilimits=(-2, 3))
-    rates.xaxis.get_major_locator().set_params(integer=True)
+            plot(last, rows, tag, tag[3:], lw=1.4)
+    last.set(ylim=(0, None), ylabel="lr", xlabel="optimizer step")
+    last.ticklabel_format(axis="y", style="sci", scilimits=(-2, 3))
+    last.xaxis.get_major_locator().set_params(integer=True)
     title = f"{folder.parent.name} · {folder.name}"
     axes[0].set_title(title, loc="left", fontsize=10, parse_math=False)
     path = folder / "curves.png"

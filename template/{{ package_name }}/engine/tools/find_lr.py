@@ -1,7 +1,7 @@
 """Learning-rate range test: train a model that is thrown away while the learning rate rises.
 
-Smith 2017, "Cyclical learning rates for training neural networks". The rate rises in equal ratios
-and the loss is smoothed, as in fastai (Howard & Gugger 2020).
+Smith 2017, "Cyclical learning rates for training neural networks". The learning rate rises in equal
+ratios, and the loss is smoothed, as in fastai (Howard & Gugger 2020).
 """
 
 import math
@@ -63,15 +63,15 @@ def find_lr(job: Job) -> None:
 
 
 def range_test(parts: Parts) -> list[Row]:
-    """Train `parts` with a rising rate until the loss explodes or the range ends."""
+    """Train `parts` with a rising learning rate until the loss explodes or the range ends."""
     test = parts.config.find_lr
 
-    def rate(step: int) -> float:
+    def lr_at(step: int) -> float:
         return test.start * (test.stop / test.start) ** (step / (test.steps - 1))
 
     class Rising(Schedule):
         def scale(self, step: int) -> float:
-            return rate(step) / self.horizon.lr
+            return lr_at(step) / self.horizon.lr
 
     parts.scheduler = Rising(horizon=Horizon(test.steps, test.steps, parts.config.lr))
     parts.scheduler.begin(parts.optimizer)
@@ -95,7 +95,7 @@ def range_test(parts: Parts) -> list[Row]:
         loss = steps.windows.means()["loss"]
         average = _MEMORY * average + (1 - _MEMORY) * loss
         smoothed = average / (1 - _MEMORY ** (step + 1))  # corrects for the start at 0
-        rows.append(Row(step, rate(step), loss, smoothed))
+        rows.append(Row(step, lr_at(step), loss, smoothed))
         if smoothed > 4 * min(row.smoothed for row in rows):
             break  # the loss has exploded
     return rows
@@ -104,7 +104,7 @@ def range_test(parts: Parts) -> list[Row]:
 def steepest(rows: Sequence[Row]) -> Row | None:
     """Return the row where the smoothed loss falls fastest per decade; None if it hardly falls.
 
-    A tenth of the rate with the lowest loss is too high if the loss stays near zero over decades.
+    A tenth of the lr with the lowest loss is too high if the loss stays near zero over decades.
     """
     bottom = min(range(len(rows)), key=lambda i: rows[i].smoothed)
     if len(rows) < 3 or rows[bottom].smoothed > 0.95 * rows[0].smoothed:
@@ -120,9 +120,9 @@ def steepest(rows: Sequence[Row]) -> Row | None:
 
 def draw_range_test(rows: Sequence[Row], found: Row | None, path: Path) -> None:
     figure, (axes,) = new_figure()
-    rates = [row.lr for row in rows]
-    axes.plot(rates, [row.loss for row in rows], color="0.75", label="loss of a step")
-    axes.plot(rates, [row.smoothed for row in rows], label="smoothed")
+    lrs = [row.lr for row in rows]
+    axes.plot(lrs, [row.loss for row in rows], color="0.75", label="loss of a step")
+    axes.plot(lrs, [row.smoothed for row in rows], label="smoothed")
     if found is not None:
         axes.axvline(found.lr, color="tab:red", linestyle="--", label=f"lr {found.lr:.1e}")
     axes.set_ylim(0, 1.5 * rows[0].smoothed)
