@@ -75,17 +75,27 @@ def test_more_processes_than_gpus(gpu_server, workspace, processes, gpus):
     assert not (workspace / "runs").exists()
 
 
-def test_a_host_without_a_gpu(gpu_server, workspace):
+@pytest.mark.parametrize(
+    ("device", "sentence"), [("cuda", "Each needs its own, on every host."), ("auto", "a GPU on some hosts only")]
+)
+def test_a_host_without_a_gpu(gpu_server, workspace, device, sentence):
     """Two hosts of one process each. NCCL would wait for the second one."""
-    hosts = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()), "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "1"}
+    hosts = {
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(free_port()),
+        "WORLD_SIZE": "2",
+        "LOCAL_WORLD_SIZE": "1",
+        "CUDA_VISIBLE_DEVICES": "0",
+    }
     commands = [
         gpu_server.start(
-            workspace / "train.py", "device=cuda", *SHORT, RANK=rank, LOCAL_RANK="0", STAND_IN_GPUS=gpus, **hosts
+            workspace / "train.py", f"device={device}", *SHORT, RANK=rank, LOCAL_RANK="0", STAND_IN_GPUS=gpus, **hosts
         )
         for rank, gpus in (("0", "1"), ("1", "0"))
     ]
     for done in [command.result() for command in commands]:
-        assert "Each needs its own, on every host." in told(done)
+        assert sentence in told(done)
+        assert not (workspace / "runs").exists()
 
 
 def test_a_second_gpu(gpu_train, workspace):

@@ -207,7 +207,7 @@ class Loop(Steps):
                 self.save()
             self.stop_if_asked()
             self.saver.wait()  # loader workers are forked next: no other thread may run then
-            p.model.train()
+            p.begin_training()
             batches, left = p.train.read(self.step, p.total_steps), p.total_steps - self.step
             profiler = profiled(config.profile, self.run.folder, p.device, left)
             with ended(batches), profiler as step_done:

@@ -92,8 +92,13 @@ def validate(
     assert parts.val is not None
     distributed.share_buffers(model)
     put_back, epoch = keep_state(parts, model), parts.train.plan.epoch(step)
-    stop = partial(stop_if_asked, put_back)
-    with evaluating(parts, model):
+
+    def before_stop() -> None:
+        put_back()
+        put_modes_back()
+
+    stop = partial(stop_if_asked, before_stop)
+    with evaluating(parts, model) as put_modes_back:
         with media.watching(model) as look:
             values = evaluate_split(parts, model, parts.val, step, epoch, stop, look)
         put_back(own=not hooks.has_after_validation)  # the task may keep what it has found

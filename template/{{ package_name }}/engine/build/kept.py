@@ -20,20 +20,25 @@ def modules_beside(built: Built) -> list[nn.Module]:
 
 
 @contextlib.contextmanager
-def evaluating(built: Built, model: nn.Module) -> Iterator[None]:
-    """Put `model` and the modules beside it in eval mode, and at the end back in their own modes."""
+def evaluating(built: Built, model: nn.Module) -> Iterator[Callable[[], None]]:
+    """Put `model` and the modules beside it in eval mode. Yield a function that puts them back in their own
+    modes, as the end of the block does."""
     # A frozen program of TorchScript has no mode.
     tops = [m for m in (model, *modules_beside(built)) if hasattr(m, "training")]
     modes = {m: m.training for top in tops for m in top.modules() if hasattr(m, "training")}
-    try:
-        for top in tops:
-            top.eval()
-        yield
-    finally:
+
+    def put_back() -> None:
         for top in tops:
             top.train(modes[top])
         for module, mode in modes.items():
             module.training = mode
+
+    try:
+        for top in tops:
+            top.eval()
+        yield put_back
+    finally:
+        put_back()
 
 
 def keep_state(built: Built, model: nn.Module) -> Callable[..., None]:

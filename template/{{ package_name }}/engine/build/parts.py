@@ -49,6 +49,13 @@ class Built:
     moving: list[str] = field(default_factory=list, kw_only=True)
     """Names of weights that a forward pass in eval mode changes."""
 
+    def named_modules(self) -> dict[str, nn.Module]:
+        """Return the modules of the model and the loss."""
+        return {
+            **dict(self.model.named_modules()),
+            **dict(self.loss.named_modules(prefix="loss")),
+        }
+
     def own_state(self) -> dict[str, Any]:
         """Return copies of the state dicts of the task and the data, if they have one."""
         owners = {"task": self.task, "data": self.data}
@@ -94,6 +101,10 @@ class Parts(Built):
     replicated: Any = None  # the model in DistributedDataParallel, with several processes
     arrived: dict[nn.Parameter, bool] = field(default_factory=dict)  # see `replicate`
     tree: Tree | None = None  # sums gradients, with `virtual_ranks`
+    usual_modes: dict[str, bool] = field(
+        default_factory=dict
+    )  # modules in training mode, at the start
+    modes: dict[str, bool] = field(default_factory=dict)  # the same where the checkpoint differs
 
     @property
     def in_turn(self) -> bool:
@@ -113,6 +124,17 @@ class Parts(Built):
             mode = None if self.config.compile == "true" else self.config.compile
             model = torch.compile(model, dynamic=False, mode=mode)  # type: ignore[assignment]
         return model
+
+    def begin_training(self) -> None:
+        """Put the model in training mode, and modules whose mode the task has set into that mode."""
+        self.model.train()
+        self.usual_modes = self._modes()
+        for name, module in self.named_modules().items():
+            if name in self.modes:
+                module.training = self.modes[name]
+
+    def _modes(self) -> dict[str, bool]:
+        return {n: getattr(m, "training", True) for n, m in self.named_modules().items()}
 
     def average_gradients(self, divisor: Tensor | float | None) -> None:
         """Average the gradients of the loss's own parameters over the processes, and share its own
@@ -154,6 +176,8 @@ class Parts(Built):
     def state_dict(self) -> dict[str, Any]:
         """Return what a checkpoint holds of the parts. Raises `UserError`."""
         check_trained(self.optimizer, self.model, self.loss)
+        if usual := self.usual_modes:
+            self.modes = {n: mode for n, mode in self._modes().items() if mode != usual.get(n)}
         return {
             "model": self.model.state_dict(),
             "ema": None if self.averaged is None else self.averaged.model.state_dict(),
@@ -162,6 +186,7 @@ class Parts(Built):
             "scheduler": self.scheduler.state_dict(),
             "fingerprint": self.fingerprint,
             "info": plain(self.info),
+            "modes": self.modes,
             **self.own_state(),
         }
 
@@ -178,6 +203,7 @@ class Parts(Built):
         except (LookupError, TypeError, AttributeError, ValueError) as error:
             raise UserError(cannot_use(error)) from error
         self.scheduler.load_state_dict(state["scheduler"])
+        self.modes = state.get("modes", {})
 
     def placed(self, state: dict[str, Any]) -> dict[str, Any]:
         """Return a checkpoint with the parts of its tensors that this process holds."""
@@ -239,7 +265,7 @@ def plain(value: Any) -> Any:
 
 def lazy_modules(built: Built) -> list[str]:
     """Return the names of modules that wait for a batch to learn their shapes."""
-    named = (*built.model.named_modules(), *built.loss.named_modules(prefix="loss"))
+    named = built.named_modules().items()
     tensors = ((n, t) for n, m in named for t in (*m.parameters(False), *m.buffers(False)))
     return [name for name, tensor in tensors if nn.parameter.is_lazy(tensor)]
 

@@ -37,7 +37,11 @@ def choose_device(name: str) -> torch.device:
         own = None
     elif on_gpu and WORLD_SIZE > 1:
         own = f"{platform.node()} {torch.cuda.get_device_properties(index).uuid}"
-    owned = from_all(own)
+    kinds, owned = zip(*from_all((device.type, own)), strict=True)
+    if len(set(kinds)) > 1:
+        raise DeviceError(
+            "device=auto finds a GPU on some hosts only. Take hosts that all have GPUs, or set device=cpu."
+        )
     if None in owned or len(set(owned)) < WORLD_SIZE:
         told = f"device={name} does not exist. This machine has {count} usable GPUs"
         several = f" for {LOCAL_WORLD_SIZE} processes. Each needs its own, on every host"
