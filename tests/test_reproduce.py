@@ -106,6 +106,9 @@ def test_mistakes(train, reproduce, workspace):
 
 def test_a_run_of_two_processes(reproduce, train_together, workspace):
     assert train_together(*BASE, "model=mlp", "accumulate=2").code == 0
+    late = reproduce(the_run(workspace), "--stop-at", "2,15")
+    assert late.code == 2
+    assert "--stop-at 15 is outside the run. Name steps from 1 to 14." in late.last
     done = reproduce(the_run(workspace), "--stop-at", "2,4")
     assert done.code == 0, done.out
     assert "identical" in done.last

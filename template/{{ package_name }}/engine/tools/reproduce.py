@@ -192,7 +192,9 @@ def _refuse_mistakes(again: Repetition, stops: Sequence[int]) -> None:
         names = ", ".join(map(str, sorted(known))) or "none"
         raise UserError(f"{again.old.shown} has no checkpoint of step {begin}. It has: {names}.")
     limits = [("--steps", end, again.manifest["result"]["steps"])]
-    limits += [("--stop-at", step, end - 1) for step in stops]
+    processes = again.manifest["fingerprint"]["world_size"]
+    # Several processes stop one step later than named.
+    limits += [("--stop-at", step, end - min(processes, 2)) for step in stops]
     for option, step, last in limits:
         if not begin < step <= last:
             raise UserError(
