@@ -58,7 +58,7 @@ def test_no_page_loads_anything_from_another_server(site):
 def test_a_link_to_a_file_of_the_repository_is_a_page(site):
     assert "training_step" in (site / "source/template/my_project/engine/loop.py.html").read_text()
     assert "source/template/my_project/engine/loop.py.html" in (site / "engine.html").read_text()
-    assert "Unreleased" in (site / "source/CHANGELOG.html").read_text()
+    assert "Semantic Versioning" in (site / "source/CHANGELOG.html").read_text()
 
 
 @pytest.fixture(scope="module")
