@@ -52,19 +52,8 @@ def test_runs_end_alike(train, workspace, what):
 
 @pytest.mark.parametrize("when", [OFTEN, SELDOM])
 def test_a_stop_saves_the_state_of_training(train, workspace, when):
-    """The task has set a mode. The signal comes in the second batch of step 4, or of the validation after step 3."""
-    (workspace / "digits/stopped.py").write_text(
-        "import os, signal\n\nfrom .traces import Freezing\n\n\nclass Stopped(Freezing):\n"
-        "    seen = 0\n\n    def validation_step(self, model, batch, ctx):\n"
-        "        self.seen = self.seen + 1 if ctx.step == 3 else 0\n"
-        "        if self.seen == 2 and os.environ.get('AT'):\n            os.kill(os.getpid(), signal.SIGTERM)\n"
-        "        return super().validation_step(model, batch, ctx)\n\n"
-        "    def training_step(self, model, batch, ctx):\n"
-        "        if ctx.step == 4 and os.environ.get('AT') == 'val_every_epochs=2':\n"
-        "            os.kill(os.getpid(), signal.SIGTERM)\n"
-        "        return super().training_step(model, batch, ctx)\n"
-    )
-    options = (*SHORT, "task._target_=.stopped.Stopped", "model._target_=.traces.Momentum", when)
+    """The task has set a mode. `Stopped` says when the signal comes."""
+    options = (*SHORT, "task._target_=.traces.Stopped", "model._target_=.traces.Momentum", when)
     assert train(*options, "name=whole").code == 0
     assert train(*options, "name=stopped", AT=when).code == 75
     assert train(*options, "name=stopped", "resume=auto").code == 0

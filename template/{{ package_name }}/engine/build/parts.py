@@ -49,13 +49,6 @@ class Built:
     moving: list[str] = field(default_factory=list, kw_only=True)
     """Names of weights that a forward pass in eval mode changes."""
 
-    def named_modules(self) -> dict[str, nn.Module]:
-        """Return the modules of the model and the loss."""
-        return {
-            **dict(self.model.named_modules()),
-            **dict(self.loss.named_modules(prefix="loss")),
-        }
-
     def own_state(self) -> dict[str, Any]:
         """Return copies of the state dicts of the task and the data, if they have one."""
         owners = {"task": self.task, "data": self.data}
@@ -101,10 +94,8 @@ class Parts(Built):
     replicated: Any = None  # the model in DistributedDataParallel, with several processes
     arrived: dict[nn.Parameter, bool] = field(default_factory=dict)  # see `replicate`
     tree: Tree | None = None  # sums gradients, with `virtual_ranks`
-    usual_modes: dict[str, bool] = field(
-        default_factory=dict
-    )  # modules in training mode, at the start
-    modes: dict[str, bool] = field(default_factory=dict)  # the same where the checkpoint differs
+    modes: dict[str, bool] = field(default_factory=dict)  # those that the task has set
+    usual_modes: dict[str, bool] = field(default_factory=dict)  # those after `model.train()`
 
     @property
     def in_turn(self) -> bool:
@@ -126,15 +117,12 @@ class Parts(Built):
         return model
 
     def begin_training(self) -> None:
-        """Put the model in training mode, and modules whose mode the task has set into that mode."""
+        """Put the model in training mode, and modules that the task has put in another mode in theirs."""
         self.model.train()
-        self.usual_modes = self._modes()
-        for name, module in self.named_modules().items():
+        self.usual_modes = modes_of(self.model)
+        for name, module in self.model.named_modules():
             if name in self.modes:
                 module.training = self.modes[name]
-
-    def _modes(self) -> dict[str, bool]:
-        return {n: getattr(m, "training", True) for n, m in self.named_modules().items()}
 
     def average_gradients(self, divisor: Tensor | float | None) -> None:
         """Average the gradients of the loss's own parameters over the processes, and share its own
@@ -177,7 +165,8 @@ class Parts(Built):
         """Return what a checkpoint holds of the parts. Raises `UserError`."""
         check_trained(self.optimizer, self.model, self.loss)
         if usual := self.usual_modes:
-            self.modes = {n: mode for n, mode in self._modes().items() if mode != usual.get(n)}
+            modes = modes_of(self.model).items()
+            self.modes = {name: mode for name, mode in modes if mode != usual.get(name)}
         return {
             "model": self.model.state_dict(),
             "ema": None if self.averaged is None else self.averaged.model.state_dict(),
@@ -263,9 +252,14 @@ def plain(value: Any) -> Any:
     return value if type(value) in (bool, int, float, str, type(None)) else NotImplemented
 
 
+def modes_of(model: nn.Module) -> dict[str, bool]:
+    """Return for each module whether it is in training mode. A frozen program has no mode."""
+    return {n: m.training for n, m in model.named_modules() if hasattr(m, "training")}
+
+
 def lazy_modules(built: Built) -> list[str]:
     """Return the names of modules that wait for a batch to learn their shapes."""
-    named = built.named_modules().items()
+    named = (*built.model.named_modules(), *built.loss.named_modules(prefix="loss"))
     tensors = ((n, t) for n, m in named for t in (*m.parameters(False), *m.buffers(False)))
     return [name for name, tensor in tensors if nn.parameter.is_lazy(tensor)]
 
