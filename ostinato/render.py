@@ -22,7 +22,7 @@ from .errors import Refused
 from .git import Git
 
 ANSWERS = ".copier-answers.yml"
-RENDERED = ".ostinato-rendered.tar.xz"
+RENDERED = ".ostinato-rendered"
 """The file of a project that keeps what its last update rendered. The next update compares with it."""
 LARGEST = 64 * 2**20
 """Bytes that such a file may unpack to. The template's files have fewer than 2 MiB."""

@@ -16,7 +16,7 @@ from packaging.version import Version
 ARCHIVES = Path(__file__).parents[1] / "releases"
 RENDERED = ("copier.yml", "includes", "template", "CHANGELOG.md")
 """What an archive holds: all that rendering and updating read."""
-KEPT = ".ostinato-rendered.tar.xz"
+KEPT = ".ostinato-rendered"
 """The file of a project that keeps what its last update rendered."""
 NEWEST = "9999.0.0"
 """The version of the working tree."""

@@ -114,7 +114,7 @@ def test_links_for_data_and_runs(project, ostinato, tmp_path):
 
 def test_what_git_keeps_elsewhere_is_seen_by_the_checks(project, ostinato, source):
     """Files of LFS, whose filter would fetch them, and a submodule with changes of its own."""
-    edit(project, {".gitattributes": "*.bin filter=lfs\n", "data/large.bin": "the pointer\n"})
+    edit(project, {".gitattributes": "*.bin filter=lfs\n*.xz filter=lfs\n", "data/large.bin": "the pointer\n"})
     clean = "cat > /dev/null; echo the pointer"
     for key, value in {"smudge": "false", "clean": clean, "required": "true"}.items():
         git(project, "config", f"filter.lfs.{key}", value)
