@@ -219,13 +219,14 @@ def _restyle(sides: Sides, files: Iterable[File], project: Path, prefix: str, re
     for file in files:
         before, now, _ = sides.of(file)
         if now is not None and (now != before or (settings and file.result.endswith(".py"))):
-            path, texts = f"{prefix}{file.result}", sides.texts(file)
+            path, texts = f"{prefix}{file.mine}", sides.texts(file)
             if texts[0] is not None and texts[1] is not None:
                 known[path], old[path], mine[path] = file, texts[0], texts[1]
                 if texts[2] is not None:
                     new[path] = texts[2]
     if settings:
-        new |= {f"{prefix}{path}": git.blob(oid) for path, (_, oid) in sides.arriving.items()}
+        arriving = {path: oid for path, (_, oid) in sides.arriving.items() if path not in sides.ours}
+        new |= {f"{prefix}{path}": git.blob(oid) for path, oid in arriving.items()}
     old, new = style.as_the_owner_writes(project, settings, mine, old, new, git.folder / "style")
     for path, file in known.items():
         _write(git, base, file.old, old[path])

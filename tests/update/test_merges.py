@@ -142,6 +142,18 @@ def test_a_file_that_the_user_moved_to_where_the_template_moves_another_stays(pr
     assert text == changed(changed(LINES, 3, "line_3 = 'mine'"), 20, "line_20 = 'new'")
 
 
+@pytest.mark.parametrize(("old", "line"), [("loop.py", "line_20 = 'new'"), ("gone.py", "gone_20 = 20")])
+def test_a_file_that_the_user_moved_to_where_a_new_one_comes_keeps_its_text(project, ostinato, old, line):
+    """Also if the user's settings of the formatter have the new files formatted."""
+    (project / "digits/engine/folder").mkdir()
+    git(project, "mv", f"digits/engine/{old}", "digits/engine/folder/added.py")
+    edit(project, {"ruff.toml": "line-length = 79\n"})
+    result = ostinato("update")
+    assert result.code == 0, result
+    assert line in (project / "digits/engine/folder/added.py").read_text()
+    assert "digits/engine/folder/added.py: you have your own, and the new version brings one" in result
+
+
 def test_a_value_beside_a_reworded_comment_is_merged(project, ostinato):
     edit(project, {"configs/model/net.yaml": "width: 64 # channels\ndepth: 2 # blocks\n"})
     assert ostinato("update").code == 0
