@@ -1,6 +1,8 @@
 """Write the template's files as the owner writes files, so that formatting and line endings alone never conflict."""
 
+import contextlib
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -10,6 +12,7 @@ from pathlib import Path
 
 SETTINGS = ("pyproject.toml", "ruff.toml", ".ruff.toml", ".pre-commit-config.yaml")
 """Files that say how to format, in any folder."""
+BLACK = re.compile(rb"^\[tool\.black|\bid: black", re.MULTILINE)
 Texts = Mapping[str, bytes]
 
 
@@ -18,7 +21,7 @@ def formatter(project: Path, settings: Texts) -> list[str] | None:
 
     The project's own comes first, then the updater's, then that of PATH, then one from uv.
     """
-    name = "black" if any(b"black" in text for text in settings.values()) else "ruff"
+    name = "black" if any(map(BLACK.search, settings.values())) else "ruff"
     options = ["--quiet", "."] if name == "black" else ["format", "--quiet", "--no-cache", "."]
     for place in (project / ".venv/bin", Path(sys.executable).parent, None):
         if (found := shutil.which(name, path=place and str(place))) is not None:
@@ -28,11 +31,13 @@ def formatter(project: Path, settings: Texts) -> list[str] | None:
 
 
 def formatted(command: list[str], texts: Texts, settings: Texts, folder: Path) -> dict[str, bytes]:
-    """Return texts by path as the formatter writes them below these settings. A text with errors stays as it is."""
+    """Return Python files as the formatter writes them below these settings. A text with errors stays as it is."""
+    texts = {path: text for path, text in texts.items() if path.endswith(".py")}
     for path, text in {**texts, **settings}.items():
         (folder / path).parent.mkdir(parents=True, exist_ok=True)
         (folder / path).write_bytes(text)
-    subprocess.run(command, cwd=folder, capture_output=True)
+    with contextlib.suppress(OSError):  # such as a program of an environment that was moved
+        subprocess.run(command, cwd=folder, capture_output=True)
     return {path: (folder / path).read_bytes() for path in texts}
 
 
@@ -46,23 +51,19 @@ def as_the_owner_writes(
     old, new = dict(old), dict(new)
     command = formatter(project, settings) if settings and mine else None
     if command is not None:
-        pretty = formatted(command, _python(old), settings, scratch / "old")
+        pretty = formatted(command, old, settings, scratch / "old")
         closer = {path for path in pretty if _distance(pretty[path], mine[path]) < _distance(old[path], mine[path])}
         if closer:
             farther = {path for path in old if path not in closer and pretty.get(path) != old[path]}
             old |= {path: pretty[path] for path in closer}
             wanted = {path: text for path, text in new.items() if path not in farther}
-            new |= formatted(command, _python(wanted), settings, scratch / "new")
+            new |= formatted(command, wanted, settings, scratch / "new")
     for path, text in mine.items():
         if _is_crlf(text) and not _is_crlf(old[path]):
             for version in (old, new):
                 if path in version:
                     version[path] = version[path].replace(b"\n", b"\r\n")
     return old, new
-
-
-def _python(texts: Texts) -> dict[str, bytes]:
-    return {path: text for path, text in texts.items() if path.endswith(".py")}
 
 
 def _distance(one: bytes, other: bytes) -> int:

@@ -6,7 +6,9 @@ from pathlib import Path
 import pytest
 from helpers.formatting import SETTINGS, format_with
 from helpers.releases import NEWEST, commit, git, versions
-from helpers.updating import Versions, checked_update, contents
+from helpers.updating import Versions, checked_update, contents, write
+
+from ostinato import style
 
 ANSWERS = {"package_name": "digits"}
 
@@ -56,3 +58,27 @@ def test_files_that_nobody_formatted_stay_as_the_template_has_them(rendered: Ver
     assert (
         contents(merged.scratch, merged.tree)["digits/engine/loop.py"] == (new / "digits/engine/loop.py").read_bytes()
     )
+
+
+def test_a_file_that_goes_to_a_folder_that_the_owner_does_not_format(rendered: Versions, tmp_path: Path):
+    """As Black leaves out folders of the name build."""
+    project = shutil.copytree(rendered.get(versions()[-1], ANSWERS)[0], tmp_path / "digits")
+    git(project, "init", "--quiet")
+    commit(project)
+    format_with('line-length = 79\nextend-exclude = ["build"]', project)
+    commit(project)
+    assert checked_update(project, rendered, tmp_path / "scratch").conflicts == {}
+
+
+def test_which_formatter_is_the_owners(tmp_path: Path):
+    for name in ("black", "ruff"):
+        write(tmp_path, {f".venv/bin/{name}": ""})
+        (tmp_path / ".venv/bin" / name).chmod(0o755)
+    for text in (b"[tool.black]\n", b"repos:\n- hooks:\n  - id: black-jupyter\n"):
+        assert style.formatter(tmp_path, {"x": text})[0].endswith("/black")
+    for text in (b"[tool.ruff]\n# as black does it\n", b"[tool.x]\n"):
+        assert style.formatter(tmp_path, {"x": text})[0].endswith("/ruff")
+
+
+def test_a_formatter_of_an_environment_that_was_moved(tmp_path: Path):
+    assert style.formatted(["/gone/ruff"], {"a.py": b"x"}, {}, tmp_path) == {"a.py": b"x"}
