@@ -136,9 +136,9 @@ def merge(
     others = before.keys() - base.keys()
     unmerged = [file for file in files if not _settle(sides, file, others, f"template-{version}", result)]
     for path, entry in sorted(arriving.items()):
-        if path not in before:
+        if path not in before and not _folders([path]) & others:
             _place(path, entry, others, result)
-        elif before[path] != entry:
+        elif before.get(path) != entry:
             result.notes[path] = YOURS_STAYS
     for file in unmerged:
         _carry(sides, file, result)

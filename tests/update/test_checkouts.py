@@ -87,6 +87,20 @@ def test_an_engine_that_moved(project, ostinato):
 
 
 def test_links_for_data_and_runs(project, ostinato, tmp_path):
+@pytest.mark.parametrize("kind", ["submodule", "link"])
+def test_an_engine_that_lies_outside_of_the_project(project, ostinato, source, kind):
+    git(project, "rm", "-r", "--quiet", "digits/engine")
+    if kind == "submodule":
+        git(project, "-c", "protocol.file.allow=always", "submodule", "--quiet", "add", str(source), "digits/engine")
+    else:
+        (project / "digits/engine").symlink_to(source)
+    commit(project)
+    result = ostinato("update")
+    assert result.code == 0, result
+    assert "digits/engine/folder/added.py: you have your own, and the new version brings one" in result
+    assert git(project, "ls-files", "digits/engine") == "digits/engine\n"
+
+
     """Ignored, or not because a pattern such as `/runs/` matches no link, or committed."""
     for name in ("data", "runs", "more", "outputs"):
         write(tmp_path / "disk" / name, {"file.txt": name})
