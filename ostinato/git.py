@@ -16,11 +16,10 @@ Tree = dict[str, Entry]
 SETTINGS = {
     "core.hooksPath": os.devnull,
     "core.quotePath": "false",
-    "core.autocrlf": "false",
-    "core.safecrlf": "false",
     "diff.renameLimit": "0",
     "grep.patternType": "basic",
     "log.follow": "false",
+    "log.showRoot": "true",
     "log.showSignature": "false",
     "merge.verifySignatures": "false",
     "safe.bareRepository": "all",

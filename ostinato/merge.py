@@ -164,6 +164,7 @@ def borrowing(project: Git, scratch: Path) -> Git:
     git("init", "--quiet", "--bare", f"--object-format={kind}", ".")
     (scratch / "info").mkdir(exist_ok=True)
     (scratch / "info/attributes").write_text("* -filter\n")  # such as that of LFS, which would fetch
+    git("config", "core.autocrlf", "false")
     paths = [project.folder / project("rev-parse", "--git-path", name) for name in ("objects", "shallow")]
     (scratch / "objects" / "info" / "alternates").write_text(f"{paths[0].resolve()}\n", encoding="utf-8")
     if paths[1].is_file():

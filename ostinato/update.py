@@ -320,7 +320,7 @@ def _last_rendered(git: Git, now: Answers, name: str) -> Answers:
 
 def last_update(git: Git, commit: str, name: str) -> str | None:
     """Return the commit of the last update, by this updater or by plain Copier, or of the rendering."""
-    log = "log", "-1", "--format=%H", commit
+    log = "log", "-1", "--format=%H", "--text", "--no-textconv", commit
     found = [git.ask(*log, how, "--", name) for how in ("-G^_commit:", f"--grep=^{TRAILER}")]
     by_answers, by_trailer = (one or None for one in found)
     if by_answers and by_trailer and git.ask("merge-base", "--is-ancestor", by_answers, by_trailer) is None:

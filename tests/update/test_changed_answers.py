@@ -1,5 +1,6 @@
 """Answers that change with an update."""
 
+from helpers.releases import git
 from helpers.updating import edit, state
 
 from ostinato.render import ANSWERS
@@ -14,6 +15,18 @@ def test_an_answer_is_changed(project, ostinato):
     assert "ci: gitlab" in (project / ANSWERS).read_text()
     assert ostinato("update").code == 0
     assert "Conflict" not in ostinato("update")
+
+
+def test_an_answer_is_changed_in_the_file_whatever_the_attributes_of_git(project, ostinato):
+    text = (project / ".copier-answers.yml").read_text()
+    edit(project, {".copier-answers.yml": text.replace("ci: github", "ci: gitlab")})
+    edit(project, {".gitattributes": "*.yml diff=nothing\n"})
+    git(project, "config", "diff.nothing.textconv", "true")
+    git(project, "config", "log.showRoot", "false")
+    result = ostinato("update")
+    assert result.code == 0, result
+    assert (project / ".gitlab-ci.yml").exists()
+    assert not (project / ".github").exists()
 
 
 def test_an_edited_file_of_an_option_that_is_toggled_off_is_a_conflict(project, ostinato):

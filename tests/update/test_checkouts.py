@@ -1,6 +1,7 @@
 """Where a project can lie: in a worktree, a bigger repository, a shallow clone, under any settings of git."""
 
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -86,7 +87,6 @@ def test_an_engine_that_moved(project, ostinato):
     assert (project / "vendored/core/folder/added.py").exists()
 
 
-def test_links_for_data_and_runs(project, ostinato, tmp_path):
 @pytest.mark.parametrize("kind", ["submodule", "link"])
 def test_an_engine_that_lies_outside_of_the_project(project, ostinato, source, kind):
     git(project, "rm", "-r", "--quiet", "digits/engine")
@@ -101,6 +101,7 @@ def test_an_engine_that_lies_outside_of_the_project(project, ostinato, source, k
     assert git(project, "ls-files", "digits/engine") == "digits/engine\n"
 
 
+def test_links_for_data_and_runs(project, ostinato, tmp_path):
     """Ignored, or not because a pattern such as `/runs/` matches no link, or committed."""
     for name in ("data", "runs", "more", "outputs"):
         write(tmp_path / "disk" / name, {"file.txt": name})
@@ -191,6 +192,20 @@ def test_a_killed_update_of_a_sparse_checkout_is_undone(project, ostinato, tmp_p
     git(project, "status")  # after the copy of the project
     git(project, "sparse-checkout", "set", "digits")
     assert not (project / "configs").exists()
+def test_line_endings_that_only_the_users_files_have(project, ostinato, tmp_path):
+    """Without .gitattributes, core.autocrlf decides. git compares a file whose time changed."""
+    edit(project, {".gitattributes": None})
+    git(tmp_path, "clone", "--quiet", "--config", "core.autocrlf=true", str(project), "clone")
+    clone = tmp_path / "clone"
+    git(clone, "-c", "core.autocrlf=true", "reset", "--quiet", "--hard")
+    for path in clone.glob("digits/engine/*.py"):
+        os.utime(path, (1, 1))
+    result = ostinato("update", cwd=clone)
+    assert result.code == 0, result
+    assert b"line_20 = 'new'\r\n" in (clone / "digits/engine/loop.py").read_bytes()
+    assert b"\r" not in git(clone, "show", "HEAD:digits/engine/loop.py").encode()
+
+
     head = git(project, "rev-parse", "HEAD").strip()
     before = state(project)
     assert ostinato("update").code == 0
