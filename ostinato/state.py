@@ -12,7 +12,7 @@ import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from .errors import Refused, Stopped
+from .errors import Refused
 from .git import Git, Tree
 
 BRANCH = "ostinato-update-"
@@ -72,16 +72,18 @@ class State:
         self.path.unlink(missing_ok=True)
 
     def fast_forward(self, note: Note) -> None:
-        """Move HEAD, index and files to `note.commit`. Raises `Stopped` if git refuses."""
+        """Move HEAD, index and files to `note.commit`. Raises `Refused` if git does not."""
         assert note.commit is not None
         self.write(note)
-        merge = "merge", "--ff-only", "--no-squash", "--no-overwrite-ignore", "--quiet", note.commit
-        code, out, said = self.git.run(*merge, pass_fds=(self._lock.fileno(),))
-        if code != 0 or self.git("rev-parse", "HEAD") != note.commit:
-            if self.git("status", "--porcelain"):  # otherwise git refused before it touched anything
+        before = self.git("status", "--porcelain")
+        options = "-c", f"branch.{self.git.ask('symbolic-ref', '--short', 'HEAD')}.mergeOptions="  # none of the owner's
+        merge = "merge", "--ff-only", "--no-overwrite-ignore", "--quiet", note.commit
+        code, _, said = self.git.run(*options, *merge, pass_fds=(self._lock.fileno(),))
+        if code != 0:
+            if self.git("status", "--porcelain") != before:  # otherwise git refused before it touched anything
                 self.put_back()
             self.clear()
-            raise Stopped(f"git could not fast-forward: {said or out.decode(errors='replace').strip()}")
+            raise Refused(f"git could not fast-forward: {' '.join(said.split()).removesuffix(' Aborting')}")
 
     def put_back(self) -> str | None:
         """Undo what a killed update left behind. Return a message, or None if there was nothing to undo.

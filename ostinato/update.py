@@ -218,17 +218,20 @@ def _update(git: Git, state: State, temporary: Path, asked: Asked, check: Check,
         trees = before_tree, merged.tree
         check(trees_to_check(git, Git(merged.scratch), trees, temporary, changes, package), say)
         say("")
+        _hand_over(git, merged)
     except Stopped as stop:
         if _is_full(stop):
             raise
         if asked.dry_run:
             raise Stopped(f"{stop}\nNothing was changed: this was a dry run.") from None
         _keep(git, merged, branch)
+    _hand_over(git, merged)
         raise Stopped(f"{stop}\n{_what_to_do(branch)}") from None
     if asked.dry_run:
         say("The update would succeed. Nothing was changed: this was a dry run.")
         return
 
+        state.fast_forward(Note(str(temporary), head, merged.commit))
     try:
         _refuse_unclean(git)
         _refuse_in_the_way(project, merged)
@@ -237,14 +240,11 @@ def _update(git: Git, state: State, temporary: Path, asked: Asked, check: Check,
     except Refused as why:
         _keep(git, merged, branch)
         raise Refused(f"{why} The update passed its checks: `git merge {branch}` brings it without new ones.") from None
-    _hand_over(git, merged)
-    state.fast_forward(Note(str(temporary), head, merged.commit))
     state.clear()
     say(f"Updated to {version}, in one commit. `git show` shows it, `git reset --hard HEAD~1` undoes it.")
     with contextlib.suppress(GitFailed):
         if git.ask("rev-parse", "--verify", f"refs/heads/{branch}"):  # from an earlier try
             _delete(git, branch)
-        git("update-ref", TEMPLATE, merged.template)
 
 
 def find_source(address: str | None, recorded: str, project: Path, temporary: Path, say: Print) -> Source:
@@ -452,7 +452,8 @@ def trees_to_check(
 
 
 def _hand_over(git: Git, merged: Merge) -> None:
-    """Copy the objects of the commits into the project, and nothing else."""
+    """Copy the objects of the commits into the project, and name the template's."""
+    git.ask("update-ref", TEMPLATE, merged.template)
     scratch = Git(merged.scratch)
     objects = scratch("rev-list", "--objects", merged.commit, merged.template, f"^{merged.commit}^")
     pack = scratch.output("pack-objects", "--stdout", "-q", data=objects.encode(errors="surrogateescape") + b"\n")
@@ -461,7 +462,6 @@ def _hand_over(git: Git, merged: Merge) -> None:
 
 def _keep(git: Git, merged: Merge, branch: str) -> None:
     """Keep the update on a branch."""
-    _hand_over(git, merged)
     for name in (TRIED, "refs/heads/"):
         git("update-ref", f"{name}{branch}", merged.commit)
 

@@ -32,6 +32,7 @@ def test_a_conflict_leaves_the_project_and_a_branch(project, ostinato, path, tex
     assert "git switch ostinato-update-0.2.0" in result
     assert state(project) == before
     assert branch_holds in git(project, "show", f"ostinato-update-0.2.0:{path}")
+    assert "line_20 = 'new'" in git(project, "show", "refs/ostinato/template:digits/engine/loop.py")
     assert "line_20 = 'new'" in git(project, "show", "ostinato-update-0.2.0:digits/engine/new_name.py").replace(
         "name", "line"
     )

@@ -155,9 +155,11 @@ def test_git_itself_overwrites_no_ignored_file(project, ostinato, monkeypatch):
     write(project, {".git/info/exclude": "new.yaml\n", "configs/scheduler/new.yaml": "precious"})
     before = state(project)
     result = ostinato("update")
-    assert result.code == 1
-    assert "git could not fast-forward" in result
+    assert result.code == 2
+    assert "git could not fast-forward: error: The following untracked" in result
+    assert "Please move or remove them before you merge. The update passed its checks" in result.splitlines()[-1]
     assert state(project) == before
+    assert git(project, "branch", "--list", "ostinato*").strip() == "ostinato-update-0.2.0"
 
 
 def test_what_fails_after_an_update_does_not_count(project, ostinato):
