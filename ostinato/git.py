@@ -23,6 +23,8 @@ SETTINGS = {
     "log.showSignature": "false",
     "merge.verifySignatures": "false",
     "safe.bareRepository": "all",
+    "status.renames": "false",
+    "status.showUntrackedFiles": "normal",
     "submodule.recurse": "false",
     "gc.auto": "0",
 }

@@ -9,10 +9,10 @@ from .check import Check
 from .errors import Refused, Stopped
 from .git import Git
 from .merge import borrowing
-from .render import Source, as_version
-from .update import Asked, Print, find_source, last_update, open_project, recorded, trees_to_check
+from .render import as_version
+from .update import Asked, Print, find_source, last_update, open_project, recorded, refuse_unclean, trees_to_check
 
-MARKER = re.compile(rb"^<{7} \S", re.MULTILINE)
+MARKER = re.compile(rb"^[<>]{7} \S", re.MULTILINE)
 
 
 def check_branch(project: Path, branch: str, asked: Asked, check: Check, say: Print = print) -> None:
@@ -24,6 +24,8 @@ def check_branch(project: Path, branch: str, asked: Asked, check: Check, say: Pr
     after = None if branch.startswith("-") else git.ask("rev-parse", "--verify", "--quiet", f"{branch}^{{commit}}")
     if after is None:
         raise Refused(f"There is no branch {branch}. `git branch` lists the branches.")
+    if branch == "HEAD":
+        refuse_unclean(git)
     name = asked.answers_file
     before = _before_update(git, after, name)
     if before is None or git.ask("cat-file", "-e", f"{before}:./{name}") is None:
@@ -37,7 +39,8 @@ def check_branch(project: Path, branch: str, asked: Asked, check: Check, say: Pr
     with tempfile.TemporaryDirectory(prefix="ostinato-check-") as folder:
         temporary = Path(folder)
         source = find_source(asked.source, now["_src_path"], project, temporary, say)
-        old, new = (_changelog(source, answers["_commit"]) for answers in (then, now))
+        commits = (source.commit(answers["_commit"]) for answers in (then, now))
+        old, new = (source.git.ask("show", f"{commit}:CHANGELOG.md") or "" for commit in commits)
         changes = between(new, as_version(then["_commit"]), old)
         scratch = borrowing(git, temporary / "scratch")
         check(trees_to_check(git, scratch, trees, temporary, changes, str(now["package_name"])), say)
@@ -53,7 +56,3 @@ def _before_update(git: Git, commit: str, answers_file: str) -> str | None:
     since = [one for one in git("rev-list", "--first-parent", f"{update}..{commit}").split() if one in after]
     is_merged = since and git("rev-parse", f"{since[-1]}^") != update
     return git.ask("rev-parse", "--verify", "--quiet", f"{since[-1] if is_merged else update}^")
-
-
-def _changelog(source: Source, version: str) -> str:
-    return source.git.ask("show", f"{source.commit(version)}:CHANGELOG.md") or ""

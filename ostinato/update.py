@@ -88,7 +88,7 @@ def update(project: Path, asked: Asked, check: Check, say: Print = print) -> Non
     with contextlib.closing(State(git)) as state:
         if (said := state.put_back()) is not None:
             say(said)
-        _refuse_unclean(git)
+        refuse_unclean(git)
         temporary = Path(tempfile.mkdtemp(prefix="ostinato-update-"))
         head = git("rev-parse", "HEAD")
         try:
@@ -135,20 +135,20 @@ def open_project(project: Path) -> Git:
     return git
 
 
-def _refuse_unclean(git: Git) -> None:
+def refuse_unclean(git: Git) -> None:
     paths = git("rev-parse", *(word for name in UNDER_WAY for word in ("--git-path", name))).splitlines()
     for path, what in zip(paths, UNDER_WAY.values(), strict=True):
         if (git.folder / path).exists():
             raise Refused(f"A git {what} is under way. Finish or abort it first.")
     top, prefix = Path(git("rev-parse", "--show-toplevel")), git("rev-parse", "--show-prefix")
-    for row in git.names("status", "--porcelain", "-z", "--untracked-files=all", "--ignore-submodules=dirty"):
-        path = row[3:]
-        if not row.startswith("??"):
+    for row in git.names("status", "--porcelain", "-z", "--ignore-submodules=dirty"):
+        path, is_staged = row[3:], row[0] not in " ?"
+        if is_staged or (path.startswith(prefix) and row[0] != "?"):
             raise Refused(
                 f"{path} has changes that are not committed. Commit, stash or delete such files, then update."
             )
         if path.startswith(prefix) and not (top / path).is_symlink():  # such as a link to a big disk
-            name = path.removeprefix(prefix).split("/")[0]
+            name = path.removeprefix(prefix).rstrip("/")
             raise Refused(f"{path} is untracked. Commit it, delete it, or write /{name} into .gitignore, then update.")
 
 
@@ -233,7 +233,7 @@ def _update(git: Git, state: State, temporary: Path, asked: Asked, check: Check,
 
         state.fast_forward(Note(str(temporary), head, merged.commit))
     try:
-        _refuse_unclean(git)
+        refuse_unclean(git)
         _refuse_in_the_way(project, merged)
         if git("rev-parse", "HEAD") != head:
             raise Refused("The project got a commit during the update.")
@@ -409,8 +409,8 @@ def _refuse_renamed(git: Git, then: Answers, now: Answers) -> None:
 def _refuse_in_the_way(project: Path, merged: Merge) -> None:
     """Refuse to write where an ignored file lies: git might overwrite it."""
     for path in merged.come:
-        parents = [project / parent for parent in reversed(Path(path).parents)]
-        if os.path.lexists(project / path) or any(os.path.lexists(p) and not p.is_dir() for p in parents):
+        parents = [project / parent for parent in Path(path).parents]
+        if os.path.lexists(project / path) or any(p.is_symlink() or p.is_file() for p in parents):
             raise Refused(
                 f"The new version brings {path}, but something that git ignores lies there. Move it, then update."
             )

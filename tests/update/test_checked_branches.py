@@ -3,7 +3,7 @@
 import pytest
 from helpers.releases import git
 from helpers.small_template import LINES, changed, failing
-from helpers.updating import edit, state
+from helpers.updating import edit, state, write
 
 BRANCH = "ostinato-update-0.2.0"
 
@@ -45,6 +45,16 @@ def test_a_resolved_conflict_is_checked(resolved, ostinato, where):
     assert ("digits/losses.py" in result) == (where == "merged and gone on")
     assert "digits/task.py" not in result
     assert state(resolved) == before
+
+
+def test_a_resolution_that_is_half_done_or_not_committed(resolved, ostinato):
+    write(resolved, {"digits/engine/loop.py": "not committed\n"})
+    result = ostinato("check")
+    assert (result.code, "loop.py has changes that are not committed" in result) == (2, True)
+    assert ostinato("check", BRANCH).code == 0  # what is checked out does not matter then
+    edit(resolved, {"digits/engine/loop.py": changed(LINES, 20, ">>>>>>> template-0.2.0")})
+    result = ostinato("check")
+    assert (result.code, "loop.py still has conflict markers" in result) == (1, True)
 
 
 def test_a_check_that_fails(resolved, ostinato):

@@ -153,9 +153,13 @@ def test_others_work_in_a_bigger_repository_is_no_obstacle(project, ostinato, tm
     shutil.copytree(project, whole / "digits", ignore=shutil.ignore_patterns(".git"))
     git(whole, "init", "--quiet", "--initial-branch=main")
     commit(whole)
-    write(whole, {"notes.txt": "a colleague's"})
+    edit(whole, {"other.txt": "a colleague's\n"})
+    write(whole, {"notes.txt": "a colleague's", "other.txt": "not committed\n"})
+    git(whole, "add", "notes.txt")  # taking back an update would unstage it
+    assert "notes.txt has changes that are not committed" in ostinato("update", cwd=whole / "digits")
+    git(whole, "reset", "--quiet", "notes.txt")
     assert ostinato("update", cwd=whole / "digits").code == 0
-    assert git(whole, "status", "--porcelain") == "?? notes.txt\n"
+    assert git(whole, "status", "--porcelain") == " M other.txt\n?? notes.txt\n"
 
 
 @pytest.mark.parametrize("filtered", [[], ["--filter=blob:none"], ["--filter=tree:0"]])
@@ -188,10 +192,6 @@ def test_the_users_git_settings_do_not_matter(project, ostinato, tmp_path, monke
     assert b"\r" not in (project / "digits/engine/loop.py").read_bytes()
 
 
-def test_a_killed_update_of_a_sparse_checkout_is_undone(project, ostinato, tmp_path):
-    git(project, "status")  # after the copy of the project
-    git(project, "sparse-checkout", "set", "digits")
-    assert not (project / "configs").exists()
 def test_line_endings_that_only_the_users_files_have(project, ostinato, tmp_path):
     """Without .gitattributes, core.autocrlf decides. git compares a file whose time changed."""
     edit(project, {".gitattributes": None})
@@ -206,6 +206,10 @@ def test_line_endings_that_only_the_users_files_have(project, ostinato, tmp_path
     assert b"\r" not in git(clone, "show", "HEAD:digits/engine/loop.py").encode()
 
 
+def test_a_killed_update_of_a_sparse_checkout_is_undone(project, ostinato, tmp_path):
+    git(project, "status")  # after the copy of the project
+    git(project, "sparse-checkout", "set", "digits")
+    assert not (project / "configs").exists()
     head = git(project, "rev-parse", "HEAD").strip()
     before = state(project)
     assert ostinato("update").code == 0

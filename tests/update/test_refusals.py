@@ -32,7 +32,12 @@ REFUSALS = {
     "no git": (lambda p: shutil.rmtree(p / ".git"), [], "not a git repository"),
     "no commit": (lambda p: [shutil.rmtree(p / ".git"), git(p, "init", "--quiet")], [], "no commit yet"),
     "changed": (lambda p: write(p, {"digits/task.py": "x"}), [], "digits/task.py has changes that are not committed"),
-    "untracked": (lambda p: write(p, {"a b/ü.txt": "x"}), [], "a b/ü.txt is untracked"),
+    "untracked in the package": (
+        lambda p: write(p, {"digits/x/a.py": ""}),
+        [],
+        "digits/x/ is untracked. Commit it, delete it, or write /digits/x into .gitignore, then update.",
+    ),
+    "untracked": (lambda p: write(p, {"a b/ü.txt": "x"}), [], "a b/ is untracked"),
     "merging": (lambda p: write(p, {".git/MERGE_HEAD": git(p, "rev-parse", "HEAD")}), [], "A git merge is under way"),
     "rebasing": (lambda p: (p / ".git/rebase-merge").mkdir(), [], "A git rebase is under way"),
     "answers not committed": (
@@ -96,7 +101,7 @@ REFUSALS = {
     "runs that are not ignored": (
         lambda p: [edit(p, {".gitignore": ""}), write(p, {"runs/default/x.pt": ""})],
         [],
-        "runs/default/x.pt is untracked. Commit it, delete it, or write /runs into .gitignore, then update.",
+        "runs/ is untracked. Commit it, delete it, or write /runs into .gitignore, then update.",
     ),
     "not a config value": (lambda p: None, ["lr"], "'lr' is not of the form KEY=VALUE"),
     "ignored file in the way": (
@@ -110,6 +115,11 @@ REFUSALS = {
         "The new version brings digits/engine/folder/added.py, but something that git ignores lies there",
     ),
 }
+    "ignored link where a folder comes": (
+        lambda p: [write(p, {".git/info/exclude": "folder\n"}), (p / "digits/engine/folder").symlink_to(p / "configs")],
+        [],
+        "The new version brings digits/engine/folder/added.py, but something that git ignores lies there",
+    ),
 
 
 @pytest.mark.parametrize("case", REFUSALS)
