@@ -115,7 +115,7 @@ def rendered(
             _copy(source, address or source, dst, options | {"vcs_ref": version})
     except Exception as error:  # a template or an answer can make Copier raise anything
         why = " ".join(str(error).split()) or type(error).__name__
-        if asked := re.search(r"(?:question|choice for) '(\w+)'", why):
+        if asked := re.search(r"""(?:question|choice for) ['"](\w+)""", why):
             why = f"{why.rstrip('.')}. Give another answer with --data {asked[1]}=…"
         raise Refused(
             f"The template at {version} cannot be rendered with the answers in {answers_file}: {why}"
@@ -180,7 +180,7 @@ def answers_in(text: str, name: str) -> dict[str, Any]:
     try:
         found = yaml.safe_load(text)
     except yaml.YAMLError as error:
-        raise Refused(f"{name} cannot be read: {' '.join(str(error).split())}.") from error
+        raise Refused(f"{name} cannot be read: {' '.join(str(error).split())}. Correct it and commit.") from error
     if not isinstance(found, dict):
         raise Refused(f"{name} holds no answers. Restore it from git's history.")
     return found

@@ -153,7 +153,7 @@ def refuse_unclean(git: Git) -> None:
 
 
 def _is_full(error: Exception) -> bool:
-    signs = ("No space left on device", "Disk quota exceeded", "unable to write file")
+    signs = ("No space left on device", "Disk quota exceeded", "unable to write file", "Out of diskspace")
     return any(sign in str(error) for sign in signs)
 
 
@@ -174,7 +174,7 @@ def _update(git: Git, state: State, temporary: Path, asked: Asked, check: Check,
     source = find_source(asked.source, now["_src_path"], project, temporary, say)
     plan = _plan(git, source, (then, now), asked, kept is not None)
     if plan is None:
-        say(f"The project is at {now['_commit']}, which is the newest version.")
+        say(f"The project is at {now['_commit']}, and there is nothing to update.")
         return
     version, commits, answers = plan
     branch = BRANCH + version
@@ -293,7 +293,8 @@ def recorded(git: Git, commit: str, name: str) -> dict[str, Any]:
         now[key] = str(now[key])
     if not {"package_name", "starting_point"} <= now.keys():
         raise Refused(f"{name} belongs to another template. Name the answers file of this one with --answers-file.")
-    now.setdefault("rendered_as", {})  # without it, the template would take this for a new project
+    if not isinstance(now.setdefault("rendered_as", {}), dict):  # without it, the template would see a new project
+        raise Refused(f"{name} has a wrong rendered_as. Restore this line from git's history and commit.")
     return now
 
 
@@ -392,7 +393,7 @@ def _delete(git: Git, branch: str) -> None:
 
 def _refuse_renamed(git: Git, then: Answers, now: Answers) -> None:
     """Refuse edited answers that an update cannot change."""
-    point = (now["rendered_as"] or then).get("starting_point")
+    point = {**then, **now["rendered_as"]}.get("starting_point")
     if point != now.get("starting_point"):
         raise Refused(
             f"starting_point in the answers file was changed to {now.get('starting_point')}, but "
@@ -413,6 +414,8 @@ def _refuse_in_the_way(project: Path, merged: Merge) -> None:
         if os.path.lexists(project / path) or any(p.is_symlink() or p.is_file() for p in parents):
             raise Refused(
                 f"The new version brings {path}, but something that git ignores lies there. Move it, then update."
+    if git.folder in temporary.resolve().parents:  # then the copies would hold themselves
+        raise Refused(f"The folder for temporary files lies in the project: {temporary}. Set TMPDIR to another one.")
             )
 
 
@@ -450,10 +453,10 @@ def trees_to_check(
     configs = "configs" if "configs/train.yaml" in files[1] else folder_of("train.yaml", files[1]).as_posix()
     return Trees(before, after, changed, changes, home, configs)
 
+    git.ask("update-ref", TEMPLATE, merged.template)
 
 def _hand_over(git: Git, merged: Merge) -> None:
     """Copy the objects of the commits into the project, and name the template's."""
-    git.ask("update-ref", TEMPLATE, merged.template)
     scratch = Git(merged.scratch)
     objects = scratch("rev-list", "--objects", merged.commit, merged.template, f"^{merged.commit}^")
     pack = scratch.output("pack-objects", "--stdout", "-q", data=objects.encode(errors="surrogateescape") + b"\n")

@@ -62,7 +62,7 @@ def test_a_conflict_can_be_resolved_on_the_branch(project, ostinato):
     assert "has your commits" in result
     assert "stays: it is checked out or has your commits" in ostinato("update", "--abort")
     git(project, "merge", "--quiet", "ostinato-update-0.2.0")
-    assert "which is the newest version" in ostinato("update")
+    assert "nothing to update" in ostinato("update")
 
 
 def test_a_resolution_that_amends_the_commit_is_kept(project, ostinato):

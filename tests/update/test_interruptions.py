@@ -147,7 +147,7 @@ def test_a_tested_update_is_kept_if_the_project_changed_meanwhile(project, ostin
     git(project, "merge", "--quiet", "--no-edit", "ostinato-update-0.2.0")
     assert "line_20 = 'new'" in (project / "digits/engine/loop.py").read_text()
     assert (project / "digits/task.py").read_text() == "mine\n"
-    assert "newest version" in ostinato("update")
+    assert "nothing to update" in ostinato("update")
 
 
 def test_git_itself_overwrites_no_ignored_file(project, ostinato, monkeypatch):
@@ -168,10 +168,16 @@ def test_what_fails_after_an_update_does_not_count(project, ostinato):
     assert (result.code, "Updated to 0.2.0" in result, result.count("update --abort")) == (0, True, 0), result
 
 
-@pytest.mark.parametrize(("full", "sentence"), [("temporary", "Set TMPDIR to a larger one"), ("project", "--abort")])
-def test_a_full_disk_is_told(project, ostinato, monkeypatch, tmp_path, full, sentence):
+@pytest.mark.parametrize(
+    ("full", "why", "sentence"),
+    [
+        ("temporary", "[Errno 28] No space left on device: 'x.pt'", "Set TMPDIR to a larger one"),
+        ("project", "sha1 file '.git/index.lock' write error. Out of diskspace", "--abort"),
+    ],
+)
+def test_a_full_disk_is_told(project, ostinato, monkeypatch, tmp_path, full, why, sentence):
     def fill(trees, say):
-        raise Stopped("The project does not train before the update: [Errno 28] No space left on device: 'x.pt'")
+        raise Stopped(f"The project does not train before the update: {why}")
 
     def usage(path):
         return SimpleNamespace(free=0 if str(path).startswith(str(tmp_path / full)) else 1)
@@ -184,3 +190,15 @@ def test_a_full_disk_is_told(project, ostinato, monkeypatch, tmp_path, full, sen
     assert state(project) == before
     assert git(project, "branch", "--list", "ostinato*") == ""
     assert not list((tmp_path / "temporary").iterdir())
+
+
+@pytest.mark.parametrize("is_ignored", [True, False])
+def test_temporary_files_in_the_project(project, ostinato, monkeypatch, is_ignored):
+    write(project, {".git/info/exclude": "/tmp/\n" if is_ignored else ""})
+    (project / "tmp").mkdir()
+    before = state(project)
+    monkeypatch.setattr("tempfile.tempdir", str(project / "tmp"))
+    result = ostinato("update")
+    assert result.code == 2
+    assert "lies in the project" in result.splitlines()[-1]
+    assert state(project) == before

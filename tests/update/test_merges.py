@@ -43,7 +43,7 @@ def test_the_second_update_finds_nothing(project, ostinato):
     assert ostinato("update").code == 0
     before = state(project)
     result = ostinato("update")
-    assert (result.code, result.strip()) == (0, "The project is at 0.2.0, which is the newest version.")
+    assert (result.code, result.strip()) == (0, "The project is at 0.2.0, and there is nothing to update.")
     assert state(project) == before
 
 
@@ -242,4 +242,4 @@ def test_plain_copier_updates_too(project, ostinato):
     assert "line_20 = 'new'" in (project / "digits/engine/loop.py").read_text()
     assert (project / "digits/task.py").read_text() == LINES
     commit(project)
-    assert "which is the newest version" in ostinato("update")
+    assert "nothing to update" in ostinato("update")

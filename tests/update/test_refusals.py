@@ -51,7 +51,13 @@ REFUSALS = {
     ),
     "no version": (lambda p: drop(p, "_commit"), [], "has no _commit"),
     "no source": (lambda p: drop(p, "_src_path"), [], "has no _src_path"),
-    "not YAML": (lambda p: edit(p, {ANSWERS: "a: [\n"}), [], f"{ANSWERS} cannot be read"),
+    "not YAML": (lambda p: edit(p, {ANSWERS: "a: [\n"}), [], "Correct it and commit."),
+    "wrong rendered_as": (lambda p: answer(p, "rendered_as", "5"), [], f"{ANSWERS} has a wrong rendered_as"),
+    "an answer without a value": (
+        lambda p: answer(p, "project_name", "null"),
+        [],
+        "Give another answer with --data project_name=…",
+    ),
     "unknown recorded version": (
         lambda p: [drop(p, "_commit_id"), answer(p, "_commit", "0.1.0-3-gabcdef1")],
         [],
@@ -109,17 +115,17 @@ REFUSALS = {
         [],
         "The new version brings digits/engine/folder/added.py, but something that git ignores lies there",
     ),
+    "ignored link where a folder comes": (
+        lambda p: [write(p, {".git/info/exclude": "folder\n"}), (p / "digits/engine/folder").symlink_to(p / "configs")],
+        [],
+        "The new version brings digits/engine/folder/added.py, but something that git ignores lies there",
+    ),
     "ignored file where a folder comes": (
         lambda p: write(p, {".git/info/exclude": "folder\n", "digits/engine/folder": "precious"}),
         [],
         "The new version brings digits/engine/folder/added.py, but something that git ignores lies there",
     ),
 }
-    "ignored link where a folder comes": (
-        lambda p: [write(p, {".git/info/exclude": "folder\n"}), (p / "digits/engine/folder").symlink_to(p / "configs")],
-        [],
-        "The new version brings digits/engine/folder/added.py, but something that git ignores lies there",
-    ),
 
 
 @pytest.mark.parametrize("case", REFUSALS)

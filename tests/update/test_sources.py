@@ -71,7 +71,7 @@ def test_a_source_without_tags(project, ostinato, source, tmp_path):
     assert (project / "digits/engine/loop.py").read_text() == LINES
     assert recorded(project, "_commit") in git(source, "rev-parse", "HEAD")
     assert "- a new loop" in result
-    assert "newest version" in ostinato("update", "--to", "HEAD")
+    assert "nothing to update" in ostinato("update", "--to", "HEAD")
 
 
 @pytest.mark.parametrize("commit", ["1234567", "12a4567", "12c456789", "abcdef0123456789abcdef0123456789abcdef01"])
@@ -90,4 +90,4 @@ def test_another_templates_answers_file_lies_beside(project, ostinato):
     assert (project / ANSWERS).read_text() == other
     assert "_commit: 0.2.0" in (project / ".copier-answers.ostinato.yml").read_text()
     assert git(project, "status", "--porcelain") == ""
-    assert "newest version" in ostinato("update", "--answers-file", ".copier-answers.ostinato.yml")
+    assert "nothing to update" in ostinato("update", "--answers-file", ".copier-answers.ostinato.yml")

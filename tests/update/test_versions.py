@@ -11,8 +11,8 @@ from ostinato.render import as_version
 def test_to_a_pre_release_to_head_and_on(project, ostinato):
     assert ostinato("update", "--to", "0.3.0rc1").code == 0
     assert (project / "digits/engine/loop.py").read_text() == LINES
-    assert "newest version" in ostinato("update")
-    assert "newest version" in ostinato("update", "--to", "HEAD")
+    assert "nothing to update" in ostinato("update")
+    assert "nothing to update" in ostinato("update", "--to", "HEAD")
 
 
 @pytest.mark.parametrize(
