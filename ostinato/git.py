@@ -3,7 +3,7 @@
 import os
 import shutil
 import subprocess
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 from .errors import Refused
@@ -130,8 +130,8 @@ def check_version() -> None:
         raise Refused(f"git {words[2]} is too old for an update. Install git 2.38 or newer.")
 
 
-def forget_environment(names: Iterable[str] = ()) -> None:
+def forget_environment() -> None:
     """Drop the variables through which a git hook or alias points this process to its own repository."""
-    for name in names or subprocess.check_output(["git", "rev-parse", "--local-env-vars"], text=True).split():
+    for name in subprocess.check_output(["git", "rev-parse", "--local-env-vars"], text=True).split():
         if not name.startswith("GIT_CONFIG"):
             os.environ.pop(name, None)

@@ -4,6 +4,7 @@ Two files lie in the project's git directory: a lock and a note. The updater hol
 fast-forwards inherits it. The note is written before the project is touched, and removed afterwards.
 """
 
+import contextlib
 import fcntl
 import json
 import os
@@ -118,12 +119,10 @@ class State:
         for path in self._git_locks():  # of the killed git: it has ended, because we hold the lock that it inherited
             path.unlink(missing_ok=True)
         git("read-tree", "--reset", old)
-        kept = {parent for path in before for parent in Path(path).parents}
-        for path in (Path(path) for path in changed if path not in before):
-            (top / path).unlink(missing_ok=True)
-            for parent in path.parents:
-                if parent not in kept and (top / parent).is_dir() and not any((top / parent).iterdir()):
-                    (top / parent).rmdir()
+        for path in (top / path for path in changed if path not in before):
+            path.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):  # of a folder that is not empty
+                os.removedirs(path.parent)
         skipped = {row[2:] for row in Git(top).names("ls-files", "-z", "-t") if row.startswith("S ")}  # not on the disk
         names = "".join(f"{path}\0" for path in changed if path in before and path not in skipped)
         Git(top)("checkout-index", "--force", "--index", "-z", "--stdin", data=names.encode(errors="surrogateescape"))

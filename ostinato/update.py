@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
@@ -35,13 +36,7 @@ from .render import (
 from .state import BRANCH, TEMPLATE, TRIED, Note, State
 
 TRAILER = "Ostinato-Update:"
-UNDER_WAY = {
-    "MERGE_HEAD": "merge",
-    "rebase-merge": "rebase",
-    "rebase-apply": "rebase",
-    "CHERRY_PICK_HEAD": "cherry-pick",
-    "REVERT_HEAD": "revert",
-}
+UNDER_WAY = ("MERGE_HEAD", "rebase-merge", "rebase-apply", "CHERRY_PICK_HEAD", "REVERT_HEAD")
 NOT_LINKED = {"runs", "outputs", "multirun", "wandb", "mlruns", "build", "dist", "htmlcov", "venv", "node_modules"}
 """Ignored files that the checks do not need, besides names that begin with a dot or an underscore."""
 FIXED = {
@@ -109,9 +104,8 @@ def abort(project: Path, say: Print = print) -> None:
     git = open_project(project)
     with contextlib.closing(State(git)) as state:
         said = [text] if (text := state.put_back()) else []
-        here = git.ask("symbolic-ref", "--short", "HEAD")
         for branch in git("for-each-ref", "--format=%(refname:short)", f"refs/heads/{BRANCH}*").split():
-            if branch == here or not _is_untouched(git, branch):
+            if not _is_untouched(git, branch):
                 said.append(
                     f"The branch {branch} stays: it is checked out or has your commits. `git branch -D` deletes it."
                 )
@@ -137,8 +131,9 @@ def open_project(project: Path) -> Git:
 
 def refuse_unclean(git: Git) -> None:
     paths = git("rev-parse", *(word for name in UNDER_WAY for word in ("--git-path", name))).splitlines()
-    for path, what in zip(paths, UNDER_WAY.values(), strict=True):
-        if (git.folder / path).exists():
+    for place in map(git.folder.joinpath, paths):
+        if place.exists():
+            what = re.sub("_head|-merge|-apply", "", place.name.lower()).replace("_", "-")
             raise Refused(f"A git {what} is under way. Finish or abort it first.")
     top, prefix = Path(git("rev-parse", "--show-toplevel")), git("rev-parse", "--show-prefix")
     for row in git.names("status", "--porcelain", "-z", "--ignore-submodules=dirty"):
@@ -218,25 +213,25 @@ def _update(git: Git, state: State, temporary: Path, asked: Asked, check: Check,
         trees = before_tree, merged.tree
         check(trees_to_check(git, Git(merged.scratch), trees, temporary, changes, package), say)
         say("")
-        _hand_over(git, merged)
     except Stopped as stop:
         if _is_full(stop):
             raise
         if asked.dry_run:
             raise Stopped(f"{stop}\nNothing was changed: this was a dry run.") from None
+        _hand_over(git, merged)
         _keep(git, merged, branch)
-    _hand_over(git, merged)
         raise Stopped(f"{stop}\n{_what_to_do(branch)}") from None
     if asked.dry_run:
         say("The update would succeed. Nothing was changed: this was a dry run.")
         return
 
-        state.fast_forward(Note(str(temporary), head, merged.commit))
+    _hand_over(git, merged)
     try:
         refuse_unclean(git)
         _refuse_in_the_way(project, merged)
         if git("rev-parse", "HEAD") != head:
             raise Refused("The project got a commit during the update.")
+        state.fast_forward(Note(str(temporary), head, merged.commit))
     except Refused as why:
         _keep(git, merged, branch)
         raise Refused(f"{why} The update passed its checks: `git merge {branch}` brings it without new ones.") from None
@@ -371,9 +366,7 @@ def _plan(
 
 
 def _refuse_branch(git: Git, branch: str) -> None:
-    if git.ask("rev-parse", "--verify", f"refs/heads/{branch}") is None:
-        return
-    if not _is_untouched(git, branch):
+    if git.ask("rev-parse", "--verify", f"refs/heads/{branch}") and not _is_untouched(git, branch):
         raise Refused(
             f"The branch {branch} of an earlier try has your commits, or is checked out. Merge it "
             f"(git merge {branch}) or delete it (git branch -D {branch}), then update."
@@ -414,8 +407,6 @@ def _refuse_in_the_way(project: Path, merged: Merge) -> None:
         if os.path.lexists(project / path) or any(p.is_symlink() or p.is_file() for p in parents):
             raise Refused(
                 f"The new version brings {path}, but something that git ignores lies there. Move it, then update."
-    if git.folder in temporary.resolve().parents:  # then the copies would hold themselves
-        raise Refused(f"The folder for temporary files lies in the project: {temporary}. Set TMPDIR to another one.")
             )
 
 
@@ -423,6 +414,8 @@ def trees_to_check(
     git: Git, scratch: Git, trees: Sequence[str], temporary: Path, changes: Changes, package: str
 ) -> Trees:
     """Write two trees, the project before and after. Links lead to what git has not, and training may read."""
+    if git.folder in temporary.resolve().parents:  # then the copies would hold themselves
+        raise Refused(f"The folder for temporary files lies in the project: {temporary}. Set TMPDIR to another one.")
     files = [scratch.tree(tree) for tree in trees]
     before, after = (
         scratch.checkout(tree, temporary / "trees" / name)
@@ -453,7 +446,6 @@ def trees_to_check(
     configs = "configs" if "configs/train.yaml" in files[1] else folder_of("train.yaml", files[1]).as_posix()
     return Trees(before, after, changed, changes, home, configs)
 
-    git.ask("update-ref", TEMPLATE, merged.template)
 
 def _hand_over(git: Git, merged: Merge) -> None:
     """Copy the objects of the commits into the project, and name the template's."""
@@ -461,6 +453,7 @@ def _hand_over(git: Git, merged: Merge) -> None:
     objects = scratch("rev-list", "--objects", merged.commit, merged.template, f"^{merged.commit}^")
     pack = scratch.output("pack-objects", "--stdout", "-q", data=objects.encode(errors="surrogateescape") + b"\n")
     git("unpack-objects", "-q", data=pack)
+    git.ask("update-ref", TEMPLATE, merged.template)
 
 
 def _keep(git: Git, merged: Merge, branch: str) -> None:
