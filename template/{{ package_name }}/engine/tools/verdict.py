@@ -77,8 +77,7 @@ class Comparison:
         for (_, tag, _), value in self.claimed.items():
             sizes[tag] = max(sizes[tag], abs(value) if math.isfinite(value) else 0.0)
         of_losses, by_step = LEAST, {}
-        for place, move in self.moved.items():
-            step, tag, _ = place
+        for (step, tag, _), move in self.moved.items():
             if "loss" in tag and sizes[tag]:
                 of_losses = max(of_losses, move / sizes[tag])
             by_step[step] = of_losses  # the last place of a step decides
@@ -87,7 +86,8 @@ class Comparison:
         for place, move in self.moved.items():
             step, tag, _ = place
             own[tag] = max(own[tag], move)
-            found[place] = max(own[tag], by_step[step] * sizes[tag])
+            follows = not tag.startswith(("lr/", "epoch"))  # a schedule does not follow the loss
+            found[place] = max(own[tag], (by_step[step] if follows else LEAST) * sizes[tag])
         return found
 
     def times(self, place: Place) -> float:
