@@ -103,6 +103,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except Stopped as error:
         print(error, file=sys.stderr)
         return STOPPED
+    except BrokenPipeError:  # `… | head` has closed stdout
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return STOPPED
     except (GitFailed, OSError) as error:
         print(f"{error}. {state}", file=sys.stderr)
         return STOPPED

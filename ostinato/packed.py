@@ -89,6 +89,10 @@ class Packed:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.name = path.name.removesuffix(".zip").removesuffix(".run")
+        if path.is_dir():
+            raise Refused(f"{path} is a folder. Pack the run first: python -m PACKAGE pack RUN")
+        if not path.exists():
+            raise Refused(f"{path} does not exist. Name a packed run, NAME.run.zip.")
         try:
             self.zip = zipfile.ZipFile(path)
             self.entries = {info.filename: info for info in self.zip.infolist()}
@@ -127,7 +131,7 @@ class Packed:
             top, _, rest = name.partition("/")
             is_known = name in ALONE or (rest and f"{top}/" in (*LARGE, "source/"))
             if not is_known or not is_safe(name) or (top == "source" and rest.split("/")[0] in NOT_SOURCE):
-                raise self._refused(f"the name {name!r:.100} is not possible")
+                raise self._refused(f"it holds {name!r:.100}, a name that no packed run has")
             if stat.S_IFMT(info.external_attr >> 16) not in (0, stat.S_IFREG) or info.flag_bits & 1:
                 raise self._refused(f"{name} is a link, a device or encrypted")
             small += 0 if name.startswith(LARGE) else info.file_size
@@ -266,7 +270,7 @@ class Packed:
         """Yield a sentence for each file of the data, in a folder or alone, that is not as in the run."""
         known = self.run["data"]["files"]
         if known is None:
-            yield "run.json does not hold hashes of the data: data.fingerprint=content was not set"
+            yield "the run was made without data.fingerprint=content, so its data cannot be checked. Leave --data out."
             return
         for name in sorted(known):
             path = folder if folder.is_file() else folder / name

@@ -16,7 +16,7 @@ from typing import Any
 from .check import NO_VARIABLES
 from .errors import Refused, Stopped
 from .layout import folder_of
-from .packed import Packed
+from .packed import Packed, fits
 
 DATA, REPORT = "data-of-the-run", "report"
 """Where the data of the file and the report lie in the new folder."""
@@ -25,16 +25,21 @@ WARNING = "This runs their code with your rights. Nothing keeps it from your fil
 
 def reproduce(given: argparse.Namespace) -> int:
     """Repeat the files, or check them. Return the exit code. Raises `Refused` before anything of a file runs."""
-    files = [Packed(Path(name)) for name in given.files]
-    is_table = given.table or len(files) > 1
+    is_table = given.table or len(given.files) > 1
     if given.data and not Path(given.data).exists():
         raise Refused(f"--data {given.data} does not exist. Name the place of the data.")
     if given.check:
-        return _check(files, given.data, is_table)
+        return _check(given.files, given.data, is_table)
+    files = [Packed(Path(name)) for name in given.files]
     base = Path(given.out or ("table-repeated" if is_table else f"{files[0].name}-repeated")).absolute()
     folders = [base / packed.name if is_table else base for packed in files]
-    if base.exists() or len(set(folders)) < len(files):
-        raise Refused(f"{base} exists, or two files have one name. Name a new folder with --out FOLDER.")
+    if base.exists():
+        raise Refused(f"{base} exists. Name a new folder with --out FOLDER.")
+    if twice := {folder.name for folder in folders if folders.count(folder) > 1}:
+        raise Refused(f"Two files have the name {min(twice)}. Rename one, or repeat them one by one.")
+    parent = next(path for path in base.parents if path.exists())
+    if not (parent.is_dir() and os.access(parent, os.W_OK)):
+        raise Refused(f"{parent} is not a folder that can be written to. Name a new folder with --out FOLDER.")
     for packed in files:
         _refuse_steps(packed, given)
     program = _program(given)
@@ -58,10 +63,18 @@ def reproduce(given: argparse.Namespace) -> int:
     return max(codes)
 
 
-def _check(files: Sequence[Packed], data: str | None, is_table: bool) -> int:
+def _check(names: Sequence[str], data: str | None, is_table: bool) -> int:
     """Say what does not agree in each file. Return 1 if anything does not."""
-    rows = []
-    for packed in files:
+    rows: list[dict[str, Any]] = []
+    for name in names:
+        try:
+            packed = Packed(Path(name))
+        except Refused as error:
+            if not is_table:
+                raise
+            print(_printable(str(error)))
+            rows.append({"name": Path(name).name, "claimed": {}, "repeated": {}, "verdict": "cannot be read"})
+            continue
         found = [*packed.damages(), *packed.contradictions()]
         found += packed.data_differences(Path(data)) if data else []
         told = [f"{packed.path}: {text}" for text in found]
@@ -85,6 +98,9 @@ def _refuse_steps(packed: Packed, given: argparse.Namespace) -> None:
         raise Refused(f"{packed.path} has no checkpoint of step {begin}. It has: {names}.")
     if given.steps is not None and not (begin or 0) < given.steps <= last:
         raise Refused(f"--steps {given.steps} is outside the run. Name steps from {(begin or 0) + 1} to {last}.")
+    first = min((row["step"] for row in packed.rows() if row["step"] > (begin or 0)), default=0)
+    if given.steps is not None and given.steps < first:
+        raise Refused(f"--steps {given.steps} is before the first logged value. Take {first} or more.")
     module = f"{packed.run['package']}/__main__.py"
     if not any(name.endswith(f"/{module}") for name in packed.below("source/")):
         raise Refused(f"{packed.path} has no {module}, which repeats a run. Ask its author for the whole source.")
@@ -132,7 +148,8 @@ def _data(packed: Packed, folder: Path, given: argparse.Namespace) -> list[str]:
         question = f"{packed.path} does not hold its data (data.{needs} was {was})."
         answer = _answer(f"{question} Where are they? ") if sys.stdin.isatty() and not given.trust else ""
         if not os.path.exists(answer):
-            raise Refused(f"{_printable(question)} Name their place: --data PATH.")
+            wrong = f"{answer} does not exist." if answer else question
+            raise Refused(f"{_printable(wrong)} Name their place: --data PATH.")
         found = os.path.abspath(answer)
     return [f"data.{needs}={found}"]
 
@@ -148,6 +165,8 @@ def _about(packed: Packed, folder: Path) -> list[str]:
     torch = packed.requirements.get("torch")
     others = f"torch {torch} and {len(packed.requirements) - 1} other packages" if torch else "no torch"
     left_out = [*run["left_out"], *run["unavailable"]]
+    resumes = manifest["resumed"] if fits(manifest.get("resumed"), [{"step": int, "extended": dict}]) else []
+    longer = [f"{key}={value} after step {one['step']}" for one in resumes for key, value in one["extended"].items()]
     return [
         f"{packed.path}: {run['name']}, {packed.size / 2**20:.1f} MiB unpacked",
         f"  claims       {values}, {claims['steps']} steps",
@@ -156,6 +175,7 @@ def _about(packed: Packed, folder: Path) -> list[str]:
         f"  source       {len(packed.below('source/'))} files, of the package {run['package']}",
         f"  environment  Python {run['python']}, {others}",
         *([f"  left out     {', '.join(left_out)}"] if left_out else []),
+        *([f"  resumed      with {', '.join(longer)}: from the first step, values may differ"] if longer else []),
         *(f"  does not agree: {text}" for text in packed.contradictions()),
         f"  new folder   {folder}",
     ]
@@ -264,7 +284,7 @@ def _tell_table(rows: Iterable[Mapping[str, Any]]) -> None:
     for row in rows:
         pairs = [row[side].get(key) for key in ("best", "last") for side in ("claimed", "repeated")]
         values = [f"{value:.6g}" if isinstance(value, int | float) else "-" for value in pairs]
-        lines.append([row["name"], str(row["claimed"].get("monitor")), *values, row["verdict"]])
+        lines.append([row["name"], row["claimed"].get("monitor") or "-", *values, row["verdict"]])
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     for line in lines:
         print(_printable("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()))

@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import stat
+import subprocess
 import sys
 import warnings
 import zipfile
@@ -56,6 +57,16 @@ def test_a_good_file_agrees(ostinato, file, tmp_path):
 def test_a_file_of_release_0_3_agrees(ostinato):
     code, out = ostinato(ROOT / "tests/run_files/format-1.run.zip", "--check")
     assert code == 0, out
+
+
+def test_a_reader_that_has_gone(file):
+    """As in `ostinato reproduce FILE --check | head -0`."""
+    end, pipe = os.pipe()
+    os.close(end)
+    command = [sys.executable, "-u", "-m", "ostinato", "reproduce", str(file()), "--check"]
+    done = subprocess.run(command, cwd=ROOT, stdout=pipe, stderr=subprocess.PIPE)
+    os.close(pipe)
+    assert (done.returncode, done.stderr) == (1, b"")
 
 
 AGREES = "8 files, the config, the source, the values and the claims.\n"
@@ -158,10 +169,12 @@ def test_the_files_of_the_data(ostinato, file, tmp_path):
 def test_a_table_of_checks(ostinato, file, tmp_path):
     good = file().rename(tmp_path / "good.run.zip")
     bad = file(claim("last", 0.5)).rename(tmp_path / "bad.run.zip")
-    code, out = ostinato(good, bad, "--check", "--table")
+    (half := tmp_path / "half.run.zip").write_bytes(good.read_bytes()[:500])
+    code, out = ostinato(half, good, bad, "--check", "--table")
     assert code == 1
-    table = [line.split() for line in out.splitlines()[-2:]]
+    table = [line.split() for line in out.splitlines()[-3:]]
     assert table == [
+        ["half.run.zip", "-", "-", "-", "-", "-", "cannot", "be", "read"],
         ["good", "val/acc", "0.5", "-", "0.25", "-", "agrees"],
         ["bad", "val/acc", "0.5", "-", "0.5", "-", "does", "not", "agree"],
     ]
@@ -180,16 +193,16 @@ def told(**values):
 
 BOMB = "".join(f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9) if n else 1}]\n" for n in range(9))
 HOSTILE = {
-    "a name that leaves the folder": (put("source/../../x"), "the name 'source/../../x' is not possible"),
-    "an absolute name": (put("/tmp/x"), "the name '/tmp/x' is not possible"),
-    "an absolute name below": (put("source//tmp/x"), "the name 'source//tmp/x' is not possible"),
-    "a backslash": (put("source/..\\x"), "is not possible"),
-    "a folder": (put("source/x/"), "is not possible"),
-    "a name that a terminal obeys": (put("source/\x1b[2Jx"), "the name 'source/\\x1b[2Jx' is not possible"),
-    "a file beside": (put("setup.py"), "the name 'setup.py' is not possible"),
-    "a run of its own": (put("source/runs/a/b/manifest.json"), "is not possible"),
-    "an environment": (put("source/.venv/bin/python"), "is not possible"),
-    "a repository": (put("source/.git/config"), "is not possible"),
+    "a name that leaves the folder": (put("source/../../x"), "it holds 'source/../../x'"),
+    "an absolute name": (put("/tmp/x"), "it holds '/tmp/x'"),
+    "an absolute name below": (put("source//tmp/x"), "it holds 'source//tmp/x'"),
+    "a backslash": (put("source/..\\x"), "a name that no packed run has"),
+    "a folder": (put("source/x/"), "a name that no packed run has"),
+    "a name that a terminal obeys": (put("source/\x1b[2Jx"), "it holds 'source/\\x1b[2Jx'"),
+    "a file beside": (put("setup.py"), "it holds 'setup.py'"),
+    "a run of its own": (put("source/runs/a/b/manifest.json"), "a name that no packed run has"),
+    "an environment": (put("source/.venv/bin/python"), "a name that no packed run has"),
+    "a repository": (put("source/.git/config"), "a name that no packed run has"),
     "a newer format": (told(format=2), "has the format 2, and this version reads 1. Take a newer one"),
     "no format": (told(format="1"), "'format'"),
     "a package that is code": (told(package="os; rm"), "a wrong value or none at 'package'"),
@@ -269,7 +282,8 @@ BROKEN = {
     "a half file": (lambda path: os.truncate(path, path.stat().st_size // 2), "is not a whole zip file"),
     "an empty file": (lambda path: os.truncate(path, 0), "is not a whole zip file"),
     "text": (lambda path: path.write_text("run"), "is not a whole zip file"),
-    "no file": (lambda path: path.unlink(), "is not a whole zip file"),
+    "no file": (lambda path: path.unlink(), "does not exist. Name a packed run, NAME.run.zip."),
+    "a folder": (lambda path: (path.unlink(), path.mkdir()), "is a folder. Pack the run first: python -m PACKAGE pack"),
 }
 
 
@@ -302,6 +316,10 @@ def test_nothing_runs_before_somebody_agrees(ostinato, file, monkeypatch):
     for text in ("best 0.5, last 0.25", "https://example.org/small.git", "c" * 40, "with changes", "train.py lr=0.1",
                  "2 files", "torch 2.15.0+cpu and 1 other packages", "Nobody can be asked here"):  # fmt: skip
         assert text in out
+    assert "resumed" not in out
+    longer = file(lambda files, manifest, run: manifest.update(resumed=[{"step": 2, "extended": {"epochs": 4}}]))
+    said = "\n  resumed      with epochs=4 after step 2: from the first step, values may differ\n"
+    assert said in ostinato(longer, "--here")[1]
     monkeypatch.setattr("sys.stdin.isatty", lambda: True, raising=False)
     for answer in ("", "n", "no", "yes please"):
         monkeypatch.setattr("builtins.input", lambda question, answer=answer: answer)
@@ -311,11 +329,16 @@ def test_nothing_runs_before_somebody_agrees(ostinato, file, monkeypatch):
 
 MISTAKES = {
     "a step that the run lacks": (["--steps", "5"], "--steps 5 is outside the run. Name steps from 1 to 4."),
+    "steps without a value": (["--steps", "1"], "--steps 1 is before the first logged value. Take 2 or more."),
     "a checkpoint that is not packed": (["--from-checkpoint", "2"], "has no checkpoint of step 2. It has: none"),
     "data that the run makes": (["--data", "."], "The run makes its data itself. Leave --data out."),
     "data that are gone": (["--data", "nowhere"], "--data nowhere does not exist."),
     "a Python that is none": (["--python", "nowhere"], "nowhere is not a Python with torch."),
-    "a folder that exists": (["--out", ".."], "exists, or two files have one name."),
+    "a folder that exists": (["--out", ".."], "exists. Name a new folder with --out FOLDER."),
+    "a folder below a file": (
+        ["--out", "../small.run.zip/x/y"],
+        "small.run.zip is not a folder that can be written to.",
+    ),
 }
 
 
@@ -328,7 +351,15 @@ def test_mistakes(ostinato, file, name):
     assert list(Path().iterdir()) == []
 
 
-def test_data_that_the_file_lacks_are_asked_for(ostinato, file, tmp_path):
+def test_two_files_of_one_name(ostinato, file):
+    path = file()
+    assert ostinato(path, path, "--table", "--trust", "--here") == (
+        2,
+        "Two files have the name small. Rename one, or repeat them one by one.\n",
+    )
+
+
+def test_data_that_the_file_lacks_are_asked_for(ostinato, file, tmp_path, monkeypatch):
     def change(files, manifest, run):
         files["config.yaml"] += "  root: pictures\n"
         run["data"]["needs"] = "root"
@@ -338,6 +369,9 @@ def test_data_that_the_file_lacks_are_asked_for(ostinato, file, tmp_path):
         2,
         f"{tmp_path}/small.run.zip does not hold its data (data.root was pictures). Name their place: --data PATH.\n",
     )
+    monkeypatch.setattr("sys.stdin.isatty", lambda: True, raising=False)
+    monkeypatch.setattr("builtins.input", lambda question: "nowhere")
+    assert ostinato(file(change), "--here") == (2, "nowhere does not exist. Name their place: --data PATH.\n")
 
 
 def test_a_failure_before_training_leaves_no_folder(ostinato, file, monkeypatch):
@@ -432,6 +466,19 @@ def test_a_count_jumps_when_the_loss_has_moved(engine):
     assert compared(2.0008).spreads[1, "val/acc", 0] == pytest.approx(0.5 * 0.0004)  # 0.0004 of the loss
     assert compared(2.0008).verdict == "the same within rounding"  # 0.0019 is 9.5 times 0.0002
     assert compared(2.0007).verdict == "different"
+
+
+@pytest.mark.parametrize("tag", ["lr/all", "epoch"])
+def test_a_learning_rate_does_not_round_with_the_loss(engine, tag):
+    """The run had another schedule. Only what moves this value itself counts for it."""
+    verdict = engine("tools.verdict")
+    claimed = {(1, "train/loss", 0): 2.0, (1, tag, 0): 0.5}
+    other = {(1, "train/loss", 0): 2.5, (1, tag, 0): 0.5}
+    near = {(1, tag, 0): 0.5000001}
+    compared = verdict.Comparison(claimed, claimed | near, [], "val/acc", other | near)
+    assert compared.verdict == "the same within rounding"
+    far = {(1, tag, 0): 0.51}
+    assert verdict.Comparison(claimed, claimed | far, [], "val/acc", other | far).verdict == "different"
 
 
 def test_results_that_differ_alone(comparison):
@@ -608,3 +655,10 @@ def test_a_project_hands_a_file_over(server, workspace, tmp_path):
     assert done.out == f"--from {source} ostinato reproduce a.run.zip --python {sys.executable} --steps 3 "
     done = server.run(verb, "reproduce", "a.run.zip", PATH=str(tmp_path))
     assert (done.code, done.last) == (2, "uvx is missing, which repeats a packed run. Install uv: pip install uv.")
+    for address, told in {
+        "git@example.org:me/o.git": "--from git+ssh://git@example.org/me/o.git ostinato reproduce a.zip",
+        "ostinato": "_src_path=ostinato in .copier-answers.yml is not the template's address. Write it there.",
+    }.items():
+        answers.write_text("\n".join([*lines, f"_src_path: {address}", ""]))
+        done = server.run(verb, "reproduce", "a.zip", PATH=f"{tmp_path}/bin:{os.environ['PATH']}")
+        assert done.last == told

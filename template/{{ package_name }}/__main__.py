@@ -253,7 +253,11 @@ def _repeat_files(arguments: Sequence[str]) -> None:
 
     source = template_address()
     if source == "SOURCE":  # a folder of this machine
-        source = answer("_src_path") or source
+        source = answer("_src_path") or ""
+        if not os.path.isabs(source):  # uvx would install a package of this name
+            raise UserError(
+                f"_src_path={source} in .copier-answers.yml is not the template's address. Write it there."
+            )
     own = ("--python", sys.executable)  # the environment of uvx is another one
     words = [word for given in arguments for word in (own if given == "--here" else (given,))]
     try:
@@ -308,7 +312,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         distributed.stay_alone()
         words = list(sys.argv[1:] if arguments is None else arguments)
-        if words[:1] == ["reproduce"] and any(word.endswith(".run.zip") for word in words):
+        if words[:1] == ["reproduce"] and any(word.endswith(".zip") for word in words):
             _repeat_files(words)
         options = _parser().parse_args(words)
         os.chdir(ROOT)

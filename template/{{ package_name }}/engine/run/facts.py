@@ -154,6 +154,7 @@ def template_address() -> str:
     """Return the template's address for `uvx --from`; "SOURCE" if the project knows a folder only."""
     address = re.sub("^gh:", "https://github.com/", answer("_src_path") or "")
     address = re.sub("^gl:", "https://gitlab.com/", address)
+    address = re.sub("^([^/:]+@[^/:]+):", r"ssh://\1/", address)
     return f"git+{address}" if re.match(r"(https?|ssh)://\S+$", address) else "SOURCE"
 
 
