@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import os
+import shlex
 import shutil
 from datetime import UTC, datetime, timedelta, timezone
 
@@ -55,6 +56,18 @@ def test_auto_says_what_the_nearest_run_differs_in(train, workspace):
     assert f"{said} lr, max_steps, model." in done.out, done.out
     done = train(*QUICK, "name=other", "resume=auto")
     assert "No run of" not in done.out
+    done = train(*QUICK, "name=other", "resume=runs/default")
+    assert (done.code, "such as runs/default/" in done.last) == (2, True), done.out
+
+
+@pytest.mark.parametrize("name", ["plain", "my run", "größe", "it's", "a,b"])
+def test_the_command_that_resumes_can_be_typed(engine, name):
+    """The shell and Hydra read the path as it is."""
+    folder = engine("paths").RUNS / name / "2026-11-29_09-45-12"
+    hint = engine("run.folder").Run(folder, None).resume_hint
+    *_, word = shlex.split(hint.removeprefix("Go on with: "))
+    assert engine("config.compose").compose(word).resume == f"runs/{name}/{folder.name}"
+    assert ('"' in hint) is (name != "plain")
 
 
 def test_a_shorter_run_is_another_one(train, workspace):

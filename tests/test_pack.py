@@ -56,10 +56,10 @@ def packing(home, tmp_path) -> Path:
 
 @pytest.fixture
 def pack(server, tmp_path):
-    """`pack(project, *options)`: the result of packing its run to out.run.zip, and the path of this file."""
+    """`pack(project, *options)`: the result of packing its run to "my out.run.zip", and the path of this file."""
 
     def pack(project: Path, *options: str, run: Path | None = None):
-        out = tmp_path / "out.run.zip"
+        out = tmp_path / "my out.run.zip"
         run = run or the_run(project)
         done = server.run(project / "digits/__main__.py", "pack", str(run), "--out", str(out), *options, cwd=project)
         assert "Traceback" not in done.out, done.out
@@ -213,7 +213,7 @@ def test_what_a_packed_run_holds(home, pack):
     assert sorted([*(line.partition("==")[0] for line in lines), *told["unavailable"]]) == sorted(packages)
     assert f"torch=={metadata.version('torch')}" in lines
     assert 8 <= len(files["README.txt"].decode().splitlines()) <= 12
-    assert out.name in files["README.txt"].decode()
+    assert f"ostinato reproduce '{out.name}'\n" in files["README.txt"].decode()
     assert out.stat().st_size < 2**20
 
 
@@ -404,6 +404,12 @@ def test_what_is_refused(packing, pack, server, tmp_path):
         assert done.code == 2, done.out
         assert words in done.last
         assert not out.exists()
+    resumed = [{"step": 3, "extended": {"epochs": 2}, "differences": []}]
+    (run / "manifest.json").write_text(json.dumps({**manifest, "resumed": resumed}))
+    done, out = pack(packing)
+    said = "Resumed at step 3 with epochs: a repetition may differ."
+    assert (done.code, said in done.out) == (0, True), done.out
+    out.unlink()
     (run / "manifest.json").write_text(json.dumps(manifest))
     (run / "train.log").unlink()
     (run / "train.log").symlink_to("/etc/hostname")

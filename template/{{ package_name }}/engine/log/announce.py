@@ -1,6 +1,7 @@
 """What a run says at its start and at its end, and its curves."""
 
 from collections.abc import Mapping
+from shlex import quote
 from typing import Any
 
 from ..build.optimizer import group_table
@@ -85,7 +86,7 @@ def announce_end(run: Run, result: dict[str, Any]) -> None:
     best = "" if result["best"] is None else f"best {result['monitor']} {number(result['best'])}, "
     curves = [f"{run.shown}/curves.png"] if (run.folder / "curves.png").exists() else []
     if (run.folder / "tensorboard").exists():
-        curves.append(f"tensorboard --logdir {shown(run.folder.parent)}")
+        curves.append(f"tensorboard --logdir {quote(shown(run.folder.parent))}")
     if reason := result["stopped_early"]:
         logger.info(f"Early stopping: {reason}. {run.resume_hint} early_stopping_patience=null")
     if curves:

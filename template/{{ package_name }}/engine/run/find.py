@@ -24,7 +24,7 @@ def find_run(config: Config) -> Path | None:
         return _newest_equal(config)
     folder = ROOT / os.path.expanduser(config.resume)
     if not is_run(folder):
-        runs = all_runs(config.name)
+        runs = (os.path.isdir(folder) and all_runs(str(folder))) or all_runs(config.name)
         hint = f", such as {shown(max(runs, key=started))}" if runs else ""
         raise UserError(f"resume={config.resume} is not a run. Name a run folder{hint}.")
     return folder

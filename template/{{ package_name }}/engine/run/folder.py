@@ -8,6 +8,7 @@ import itertools
 import json
 import math
 import os
+import re
 import shutil
 import time
 from collections.abc import Mapping
@@ -20,6 +21,7 @@ from ..config.stored import to_yaml
 from ..errors import NO_SPACE, SaveError, UserError
 from ..machine.distributed import is_main
 from ..paths import RUNS, refuse_links, shown, to_json, write_json, write_whole
+from ..text import quoted
 
 
 class Run:
@@ -39,7 +41,9 @@ class Run:
 
     @property
     def resume_hint(self) -> str:
-        return f"Go on with: python train.py resume={self.shown}"
+        is_plain = re.fullmatch(r"[\w./-]+", self.shown, re.ASCII)  # for the shell and for Hydra
+        word = f"resume={self.shown}" if is_plain else f'"resume={quoted(self.shown)}"'
+        return f"Go on with: python train.py {word}"
 
     def manifest(self) -> dict[str, Any]:
         """Read `manifest.json`. Raises `UserError` if it is damaged."""

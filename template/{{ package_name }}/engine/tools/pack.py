@@ -7,6 +7,7 @@ import re
 from collections.abc import Mapping, Sequence
 from hashlib import sha256
 from pathlib import Path
+from shlex import quote
 from tempfile import TemporaryDirectory
 from typing import Any
 from zipfile import ZIP_DEFLATED, ZIP_STORED, ZipFile, ZipInfo
@@ -60,8 +61,9 @@ def pack_run(
         "unavailable": unavailable,
     }
     readme = Path(__file__).with_name("run_file.txt").read_text(encoding="utf-8")
+    readme = readme.format(**told, file=quote(out.name), address=template_address())
     files |= {
-        "README.txt": readme.format(**told, file=out.name, address=template_address()).encode(),
+        "README.txt": readme.encode(),
         "metrics.jsonl": folder / "metrics.jsonl",
         "requirements.txt": requirements.encode(),
     }
@@ -72,6 +74,9 @@ def pack_run(
     )
     for path, why in left_out.items():
         say(f"{path} {why}.")
+    for resumed in manifest.get("resumed", []):
+        for change in (*resumed["extended"], *resumed["differences"]):
+            say(f"Resumed at step {resumed['step']} with {change}: a repetition may differ.")
 
 
 def past_source(manifest: Mapping[str, Any]) -> dict[str, bytes]:

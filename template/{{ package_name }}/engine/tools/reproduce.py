@@ -62,7 +62,7 @@ class Repetition:
         about = {"reproduces": self.old.shown, "data": self.manifest["fingerprint"]["data"]}
         new = create_run(config, {**describe_start([]), **about}, None)
         new.release()  # each child locks it
-        tell(f"{self.old.shown} is trained again in {new.shown}.")
+        tell(f"{self.old.shown} is trained again in {new.shown}, up to step {self.end}.")
         if self.begin:
             self._copy_checkpoint(new, replace(config, name=name))
         for number, step in enumerate(sorted(set(stops))):
