@@ -73,6 +73,8 @@ def test_a_key_of_a_group_has_the_comment_of_its_file(shown, project):
     text = shown("data.val_size", "data=mnist")
     assert "held out from the training pictures" in text
     assert "  type     int\n  example  python train.py data.val_size=10000\n" in text
+    for words in (["optimizer.groups"], ["data.root", "data=image_folder"]):
+        assert len(shown(*words).splitlines()) == 1, "null and ??? are neither a type nor an example"
     assert "seconds until values are on the disk" in shown("logger.tensorboard.flush_secs")
 
 

@@ -191,7 +191,7 @@ def test_a_table_of_numbers_only_or_categories_only_is_exported(point, houses, c
     assert done.code == 0, done.out
     done = point.tool("export", point.run(columns), "--format", "torch")
     assert done.code == 0, done.out
-    assert "model.pt2: differs by 0.0e+00" in done.out
+    assert "model.pt2: differs from the model by 0.0e+00" in done.out
 
 
 def test_every_kind_of_file_gives_the_same_rows(point, houses):

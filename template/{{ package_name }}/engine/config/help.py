@@ -76,11 +76,10 @@ def _about(key: str, values: Mapping[str, Any], rules: Mapping[str, Rule]) -> st
         beside = [k.partition(".")[2] for k in values if k.startswith(f"{group}.")]
         near = hint(key, beside if group in GROUPS else RULES)
         raise UserError(f"The help has no key '{key}'.{near}")
-    if key in values:
+    if key in values and (key in RULES or values[key] not in (None, "???")):
         given = re.search(rf"(?m)^\W?{re.escape(key)}[=.].*$", _read("examples.txt"))
         rows = [["type", rules.get(key, Rule()).kind or type(values[key]).__name__]]
-        if key in RULES:
-            rows.append(["default", typed(operator.attrgetter(key)(Config()))])
+        rows += [["default", typed(operator.attrgetter(key)(Config()))]] if key in RULES else []
         example = given[0] if given else f"{key}={typed(values[key])}"
         rows.append(["example", f"python train.py {example}"])
         lines += ["", *(f"  {line}" for line in align(rows, left=2))]

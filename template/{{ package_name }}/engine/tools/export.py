@@ -62,9 +62,9 @@ def export_run(run: Opened, formats: Sequence[str], out: Path, verbose: bool = F
             differences[file_name] = largest_difference(model, loaded, arguments, name)
         for file_name in differences:
             os.replace(Path(hidden, file_name), out / file_name)
-    sizes = f"1 and {samples_in(arguments)}"
+    sizes = f"on batches of 1 and {samples_in(arguments)}"
     for file_name, difference in differences.items():
-        tell(f"{shown(out / file_name)}: differs by {difference:.1e} on batches of {sizes}")
+        tell(f"{shown(out / file_name)}: differs from the model by {difference:.1e} {sizes}")
 
 
 def example_batch(built: Built) -> tuple[Any, Any]:
