@@ -29,6 +29,9 @@ def reproduce(given: argparse.Namespace) -> int:
     if given.data and not Path(given.data).exists():
         raise Refused(f"--data {given.data} does not exist. Name the place of the data.")
     if given.check:
+        for option in ("steps", "from_checkpoint", "seeds", "device", "here", "python", "out"):
+            if getattr(given, option):
+                raise Refused(f"--check trains nothing. Leave --{option.replace('_', '-')} out.")
         return _check(given.files, given.data, is_table)
     files = [Packed(Path(name)) for name in given.files]
     base = Path(given.out or ("table-repeated" if is_table else f"{files[0].name}-repeated")).absolute()

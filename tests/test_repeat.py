@@ -334,6 +334,7 @@ MISTAKES = {
     "data that the run makes": (["--data", "."], "The run makes its data itself. Leave --data out."),
     "data that are gone": (["--data", "nowhere"], "--data nowhere does not exist."),
     "a Python that is none": (["--python", "nowhere"], "nowhere is not a Python with torch."),
+    "steps of a check": (["--check", "--steps", "4"], "--check trains nothing. Leave --steps out."),
     "a folder that exists": (["--out", ".."], "exists. Name a new folder with --out FOLDER."),
     "a folder below a file": (
         ["--out", "../small.run.zip/x/y"],

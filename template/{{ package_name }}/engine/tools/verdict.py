@@ -161,7 +161,7 @@ def _lines(c: Comparison, facts: Mapping[str, Any], worst: Place | None) -> Iter
     yield f"{c.verdict}: steps {begin + 1} to {end} of {facts['run']}"
     yield f"  trained again in {facts['repetition']}"
     if c.verdict == IDENTICAL:
-        yield f"  {len(c.places)} logged values and {facts['hashes']} hashes of weights are equal"
+        yield f"  logged values: {len(c.places)} equal; hashes of weights: {facts['hashes']} equal"
         return
     yield f"  {len(c.differing)} of {len(c.places)} logged values differ"
     yield f"  {c.first}"
