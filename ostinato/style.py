@@ -10,7 +10,10 @@ from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 
-SETTINGS = ("pyproject.toml", "ruff.toml", ".ruff.toml", ".pre-commit-config.yaml")
+import yaml
+
+HOOKS = ".pre-commit-config.yaml"
+SETTINGS = ("pyproject.toml", "ruff.toml", ".ruff.toml", HOOKS)
 """Files that say how to format, in any folder."""
 BLACK = re.compile(rb"^\[tool\.black|\bid: black", re.MULTILINE)
 Texts = Mapping[str, bytes]
@@ -22,12 +25,24 @@ def formatter(project: Path, settings: Texts) -> list[str] | None:
     The project's own comes first, then the updater's, then that of PATH, then one from uv.
     """
     name = "black" if any(map(BLACK.search, settings.values())) else "ruff"
-    options = ["--quiet", "."] if name == "black" else ["format", "--quiet", "--no-cache", "."]
+    options = ["--quiet"] if name == "black" else ["format", "--quiet", "--no-cache"]
+    options += [*_of_hooks(name, settings.get(HOOKS, b"")), "."]
     for place in (project / ".venv/bin", Path(sys.executable).parent, None):
         if (found := shutil.which(name, path=place and str(place))) is not None:
             return [found, *options]
     uv = os.environ.get("UV") or shutil.which("uv")
     return [uv, "tool", "run", name, *options] if uv else None
+
+
+def _of_hooks(name: str, text: bytes) -> list[str]:
+    """Return the options that hooks of pre-commit give to the formatter."""
+    with contextlib.suppress(yaml.YAMLError, LookupError, TypeError):
+        hooks = [hook for repository in yaml.safe_load(text)["repos"] for hook in repository["hooks"]]
+        of_formatter = (
+            hook for hook in hooks if hook["id"] in ("black", "black-jupyter", "ruff-format") and name in hook["id"]
+        )
+        return [str(argument) for hook in of_formatter for argument in hook.get("args", ())]
+    return []
 
 
 def formatted(command: list[str], texts: Texts, settings: Texts, folder: Path) -> dict[str, bytes]:

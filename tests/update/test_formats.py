@@ -80,5 +80,23 @@ def test_which_formatter_is_the_owners(tmp_path: Path):
         assert style.formatter(tmp_path, {"x": text})[0].endswith("/ruff")
 
 
+@pytest.mark.parametrize(
+    ("hooks", "options"),
+    [
+        ("[{id: black, args: [-l, 79, -S]}]", ["--quiet", "-l", "79", "-S", "."]),
+        ("[{id: ruff, args: [--fix]}, {id: ruff-format, args: [--line-length=79]}]", ["--line-length=79", "."]),
+        ("[{id: ruff-format}]", ["--no-cache", "."]),
+        ("5", ["--no-cache", "."]),
+        ("[", ["--no-cache", "."]),
+    ],
+)
+def test_options_of_the_owners_hooks(tmp_path: Path, hooks: str, options: list[str]):
+    for name in ("black", "ruff"):
+        write(tmp_path, {f".venv/bin/{name}": ""})
+        (tmp_path / ".venv/bin" / name).chmod(0o755)
+    found = style.formatter(tmp_path, {style.HOOKS: f"repos:\n- hooks: {hooks}\n".encode()})
+    assert found[-len(options) :] == options
+
+
 def test_a_formatter_of_an_environment_that_was_moved(tmp_path: Path):
     assert style.formatted(["/gone/ruff"], {"a.py": b"x"}, {}, tmp_path) == {"a.py": b"x"}
