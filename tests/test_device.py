@@ -65,13 +65,14 @@ def test_srun_may_show_each_process_its_own_gpu(engine, monkeypatch):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
     monkeypatch.setattr(torch.cuda, "set_device", lambda device: None)
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda index: SimpleNamespace(uuid="second"))
-    monkeypatch.setattr(device, "from_all", lambda own: [own.replace("second", "first"), own])
+    monkeypatch.setattr(device, "from_all", lambda own: [(own[0], own[1].replace("second", "first")), own])
     assert device.choose_device("auto") == torch.device("cuda", 0)
 
 
-def test_another_host_may_lack_a_gpu(engine, monkeypatch):
+@pytest.mark.parametrize(("other", "told"), [(("cpu", None), "on every host"), (("cuda", "b"), "on some hosts only")])
+def test_another_host_may_lack_a_gpu(engine, monkeypatch, other, told):
     device, errors = engine("machine.device"), engine("errors")
-    monkeypatch.setattr(device, "from_all", lambda own: [own, None])
+    monkeypatch.setattr(device, "from_all", lambda own: [own, other])
     monkeypatch.setattr(device, "WORLD_SIZE", 2)
-    with pytest.raises(errors.DeviceError, match="on every host"):
+    with pytest.raises(errors.DeviceError, match=told):
         device.choose_device("cpu")
