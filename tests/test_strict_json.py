@@ -68,7 +68,7 @@ def test_no_other_file_of_the_engine_writes_json():
     writers = {
         path.name for path in engine.rglob("*.py") if re.search(r"json\.dumps?\(", path.read_text(encoding="utf-8"))
     }
-    assert writers == {"paths.py", "api.py", "find.py"}, "api.py hashes the text, find.py compares it"
+    assert writers == {"paths.py", "api.py"}, "api.py hashes the text"
 
 
 def test_every_file_of_a_run(odd, server, workspace, train, tmp_path):
