@@ -63,7 +63,7 @@ def assert_waits_little(found, saved=0, metrics=0):
 
 @pytest.mark.parametrize(
     "precision",
-    [pytest.param(name, marks=[pytest.mark.thorough] if name in ("tf32", "bf16") else []) for name in PRECISIONS],
+    [pytest.param(name, marks=[pytest.mark.thorough] if name in ("fp32", "tf32") else []) for name in PRECISIONS],
 )
 @pytest.mark.parametrize("point", POINTS)
 def test_a_step_waits_for_nothing(counted, point, precision):
