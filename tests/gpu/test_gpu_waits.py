@@ -61,10 +61,7 @@ def assert_waits_little(found, saved=0, metrics=0):
         assert found[part]["waits"] <= most * calls, (part, found[part])
 
 
-@pytest.mark.parametrize(
-    "precision",
-    [pytest.param(name, marks=[pytest.mark.thorough] if name in ("fp32", "tf32") else []) for name in PRECISIONS],
-)
+@pytest.mark.parametrize("precision", PRECISIONS)
 @pytest.mark.parametrize("point", POINTS)
 def test_a_step_waits_for_nothing(counted, point, precision):
     found = counted(point, f"precision={precision}", *PRECISIONS[precision])

@@ -214,7 +214,7 @@ class Config:
     val_at_start: bool = key(False, "Validate the first weights too, before the first step.")
     save_every_epochs: int = key(1, "Epochs between checkpoints; 0: only at the end.", at_least=0)
     save_every_steps: int | None = key(None, "Save every so many steps, too.", at_least=1)
-    keep_last: int | None = key(3, "Checkpoints to keep, besides `best.pt`; null: all.", at_least=1)
+    keep_last: int | None = key(3, "Newest checkpoints, besides `best.pt`; null: all.", at_least=1)
     early_stopping_patience: int | None = key(
         None, "End when more validations in a row than this do not improve `monitor`.", at_least=0
     )

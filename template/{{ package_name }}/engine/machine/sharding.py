@@ -172,7 +172,7 @@ def divided(
 
 
 def map_places(function: Callable[..., Any], value: Any, *place: str) -> Any:
-    """Apply `function` to each value that is no container, with the keys that lead to it. Return the
+    """Apply `function` to each value that is not a container, with the keys that lead to it. Return the
     results in plain dicts, lists and tuples."""
     if isinstance(value, Mapping):
         return {key: map_places(function, v, *place, str(key)) for key, v in value.items()}
