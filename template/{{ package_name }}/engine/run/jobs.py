@@ -108,7 +108,7 @@ class Jobs:
             number = settings.job.num
             place += [number, f"{os.path.basename(settings.sweep.dir)}_{number}"]
         value = (self.work or self._start)(composed, *place)
-        return value if value is not None and math.isfinite(value) else None  # None: the trial has failed
+        return value if value is not None and math.isfinite(value) else None  # None: it failed
 
     def _start(self, composed: Any, overrides: list[str], number: int, name: str) -> float | None:
         """Do a job in a process of its own."""
