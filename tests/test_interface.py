@@ -21,6 +21,8 @@ import pytest
 from helpers.releases import unpack, versions
 from helpers.template import ROOT
 
+import ostinato.__main__
+
 FROZEN = Path(__file__).parent / "interface.txt"
 Engine = Callable[[str], ModuleType]
 
@@ -51,7 +53,7 @@ def of_api(api: ModuleType) -> Iterator[str]:
 
 
 def of_runs(engine: Engine) -> Iterator[str]:
-    """One line for each config key, checkpoint key and exit code."""
+    """One line for each config key, exit code, and key of a checkpoint and a manifest."""
     config, errors = engine("config.schema"), engine("errors")
     for prefix, section in (("", config.Config), ("log.", config.Log), ("find_lr.", config.FindLr)):
         for field in dataclasses.fields(section):
@@ -59,9 +61,23 @@ def of_runs(engine: Engine) -> Iterator[str]:
             kind = re.sub(r"\b(?:\w+\.)+", "", kind)  # modules
             yield f"config {prefix}{field.name}: {kind}"
     yield "checkpoint format"
-    yield from (f"checkpoint {key}" for key in engine("run.facts").CHECKPOINT if key[-1] != "?")
+    facts = engine("run.facts")
+    yield from (f"checkpoint {key.rstrip('?')}" for key in facts.CHECKPOINT)
+    yield from (f"manifest {key.rstrip('?')}" for key in facts.MANIFEST)
     for name in ("FINISHED", "FAILED", "MISTAKE", "SAVE_FAILED", "STOPPED", "NOT_FINITE"):
         yield f"exit code {name} = {getattr(errors, name)}"
+
+
+def of_commands(engine: Engine) -> Iterator[str]:
+    """One line for each verb of a project and of `ostinato`, and for each of their options."""
+    main = importlib.import_module("..__main__", engine("errors").__package__)
+    for program, parser in (("project", main._parser()), ("ostinato", ostinato.__main__.parser())):
+        (verbs,) = [action.choices for action in parser._actions if isinstance(action.choices, dict)]
+        for verb, options in verbs.items():
+            yield f"command {program} {verb}"
+            yield from (
+                f"command {program} {verb} {word}" for action in options._actions for word in action.option_strings
+            )
 
 
 # ---------------------------------------------------------------- what files import
@@ -152,7 +168,7 @@ def of_files(engine: Engine, used: set[str], targets: set[str]) -> Iterator[str]
 def lines(engine: Engine, folders: Iterable[Path], frozen: Iterable[str]) -> list[str]:
     """All that projects rely on, as it is now."""
     used, targets = named(folders, frozen)
-    return [*of_api(engine("api")), *of_runs(engine), *of_files(engine, used, targets)]
+    return [*of_api(engine("api")), *of_runs(engine), *of_commands(engine), *of_files(engine, used, targets)]
 
 
 # ---------------------------------------------------------------- the tests
@@ -199,6 +215,13 @@ def test_the_page_names_every_method(engine):
         for name in vars(kind):
             if not name.startswith("_"):
                 assert f"`{name}" in page, f"{kind.__name__}.{name}"
+
+
+def test_the_page_names_every_key_of_a_checkpoint(engine):
+    page = (ROOT / "docs/runs.md").read_text(encoding="utf-8")
+    page = page[page.index("| key of a checkpoint |") : page.index("## Exit codes")]
+    keys = {"format", "task", "data", *(key.rstrip("?") for key in engine("run.facts").CHECKPOINT)}
+    assert set(re.findall(r"`(\w+)`", page)) >= keys
 
 
 if __name__ == "__main__":
