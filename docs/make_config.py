@@ -24,8 +24,8 @@ For people who look up a key. Set a key in `configs/train.yaml`, in an experimen
 line. `python train.py --help KEY` says the same about one key.
 
 The config groups `data`, `model`, `loss`, `mix`, `optimizer`, `scheduler` and `logger` have a folder each in
-`configs/`. Each file there explains its own keys. A relative path starts at the project's root, whatever the working directory is.
-This page is made from `engine/config/schema.py`.
+`configs/`. Each file there explains its own keys. A relative path starts at the project's root, whatever the
+working directory is. This page is made from `engine/config/schema.py`.
 """
 RESUMED = """## In a resumed run
 
