@@ -1,5 +1,6 @@
 """`ostinato reproduce`: a run in one file is checked and repeated, and a hostile file does nothing."""
 
+import importlib.metadata
 import json
 import os
 import shutil
@@ -596,6 +597,11 @@ def test_a_changed_line_of_the_source_makes_another_run(ostinato, packed, from_s
         text = files["source/digits/task.py"].decode()
         assert '"loss": ' in text
         files["source/digits/task.py"] = text.replace('"loss": ', '"loss": 1.001 * ').encode()
+        manifest = json.loads(files["manifest.json"])
+        environment = manifest["environment"]
+        environment["cpu"]["capability"], environment["packages"]["tqdm"] = "AVX1024", "0.0.1"
+        environment["variables"] = {"MKL_CBWR": "COMPATIBLE"}
+        files["manifest.json"] = json.dumps(manifest).encode()
 
     path = packing.repacked(packed, tmp_path / "run.run.zip", change)
     code, out = ostinato(path, "--here", "--trust")
@@ -607,6 +613,9 @@ def test_a_changed_line_of_the_source_makes_another_run(ostinato, packed, from_s
     assert told["first_difference"]["times_the_spread"] > 10
     assert "different: first at step 1 in train/" in out
     assert "digits/task.py has changed" in told["reasons"]
+    assert {f"tqdm 0.0.1 → {importlib.metadata.version('tqdm')}", "MKL_CBWR COMPATIBLE → None"} < set(told["reasons"])
+    assert any(reason.startswith("capability AVX1024 → ") for reason in told["reasons"])
+    assert not [reason for reason in told["reasons"] if "CUBLAS" in reason or "OMP_NUM_THREADS" in reason]
 
 
 @pytest.mark.xdist_group("packed")

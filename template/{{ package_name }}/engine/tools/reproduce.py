@@ -11,7 +11,7 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ from ..config.stored import read_config, to_yaml
 from ..errors import FINISHED, MISTAKE, STOPPED, Exit, Failed, UserError
 from ..launch import launch
 from ..paths import ROOT, not_written, write_whole
-from ..run.facts import describe_start, fingerprint_differences
+from ..run.facts import describe_start, environment, fingerprint_differences
 from ..run.folder import Run, create_run
 from ..run.names import is_checkpoint, newest_first
 from ..text import quoted, say, tell
@@ -142,7 +142,7 @@ class Repetition:
             "repeated": new.manifest().get("result"),
             "hashes": len(hashes),
             "rounding": f"{threads} threads, older vector instructions and other last bits of weights",
-            "reasons": list(_reasons(self.manifest, new.manifest())) if is_different else [],
+            "reasons": _reasons(self.manifest, new.manifest()) if is_different else [],
         }
         verdict = write_report(folder, compared, about, [v for v in values if v is not None])
         if verdict == DIFFERENT:
@@ -177,7 +177,7 @@ def reproduce_run(
     if report is not None:
         again.report(report, new, compared, seeds)
     elif compared.verdict != IDENTICAL:
-        reasons = list(_reasons(manifest, new.manifest())) or ["No reason is known."]
+        reasons = _reasons(manifest, new.manifest()) or ["No reason is known."]
         raise Failed("\n  ".join([compared.first, *reasons]))
     elif again.is_whole:
         equal = f"{again.end} steps, every value that both logged, and weights_sha256"
@@ -219,21 +219,36 @@ def _told(run: Run, key: str, look: Callable[[Path], list[dict[str, Any]]]) -> l
     return look(run.folder)
 
 
-def _reasons(old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[str]:
-    yield from fingerprint_differences(old["fingerprint"], new["fingerprint"])
+def _reasons(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
+    """Return what is not as it was, as far as the manifests of two runs tell."""
+    found = fingerprint_differences(old["fingerprint"], new["fingerprint"])
     for resumed in old.get("resumed", []):
-        extended = [f"{key}={value}" for key, value in resumed["extended"].items()]
-        for change in (*extended, *resumed["differences"]):
-            yield f"the first run was resumed at step {resumed['step']} with {change}"
+        changes = [f"{key}={value}" for key, value in resumed["extended"].items()]
+        changes += resumed["differences"]
+        found += [f"the first run was resumed at step {resumed['step']} with {c}" for c in changes]
     if was := old.get("source"):
         now = new["source"]
-        yield from (f"{path} has changed" for path in was if now.get(path, was[path]) != was[path])
-        return
-    before, after = (manifest.get("git") or {} for manifest in (old, new))
-    if before.get("commit") != after.get("commit"):
-        yield f"git commit {before.get('commit')} → {after.get('commit')}"
-    if before.get("diff") != after.get("diff"):
-        yield "the uncommitted changes to the code differ"
+        found += [f"{path} has changed" for path in was if now.get(path, was[path]) != was[path]]
+    else:
+        before, after = (manifest.get("git") or {} for manifest in (old, new))
+        if before.get("commit") != after.get("commit"):
+            found.append(f"git commit {before.get('commit')} → {after.get('commit')}")
+        if before.get("diff") != after.get("diff"):
+            found.append("the uncommitted changes to the code differ")
+    if was := old.get("environment"):
+        now = new["environment"]
+        if was.get("torch") != now["torch"]:
+            found.append("the build of torch differs: see environment.torch in both manifests")
+        variables = dict.fromkeys(now["variables"]) | was.get(
+            "variables", {}
+        )  # new ones count, too
+        variables.pop(
+            "OMP_NUM_THREADS", None
+        )  # set here; the fingerprint has the number of threads
+        found += fingerprint_differences(
+            {**was, "torch": now["torch"], "variables": variables}, now
+        )
+    return list(dict.fromkeys(found))
 
 
 def _train(folder: str, allowed: str, step: str = "", name: str = "") -> int:
@@ -243,6 +258,7 @@ def _train(folder: str, allowed: str, step: str = "", name: str = "") -> int:
     from .. import rng
     from ..build.parts import Parts
     from ..loop import Loop
+    from ..machine.distributed import is_main
     from ..train import train
 
     class Stopping(Loop):
@@ -253,6 +269,8 @@ def _train(folder: str, allowed: str, step: str = "", name: str = "") -> int:
                     "their place: data.root=PATH."
                 )
             super().__init__(parts, run, *rest)
+            if is_main():
+                run.update_manifest(environment=environment())
             if step:
                 self.vote.most = 1  # so several processes stop one step later
 

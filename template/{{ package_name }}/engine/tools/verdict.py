@@ -180,7 +180,9 @@ def _lines(c: Comparison, facts: Mapping[str, Any], worst: Place | None) -> Iter
         else:
             yield "  The deviation over seeds is not known. --seeds 3 trains three more."
     reasons = facts["reasons"] or ["No reason is known."]
-    yield from (f"  {reason}" for reason in reasons[:20])  # report.json has all
+    yield from (f"  {reason}" for reason in reasons[:20])
+    if len(reasons) > 20:
+        yield f"  … and {len(reasons) - 20} more in report.json"
 
 
 def _draw(c: Comparison, path: Path) -> None:
@@ -201,5 +203,7 @@ def _draw(c: Comparison, path: Path) -> None:
         line(below, tag, c.apart.get, tag, "-")
         if c.other is not None:
             line(below, tag, c.moved.get, f"{tag}, rounding", ":")
-    below.set(xlabel="optimizer step", ylabel="distance")
+    below.set(
+        xlabel="optimizer step", ylabel="distance", ylim=(0, max(1e-8, 2 * below.get_ylim()[1]))
+    )
     save_figure(figure, path)
