@@ -600,7 +600,7 @@ def test_a_changed_line_of_the_source_makes_another_run(ostinato, packed, from_s
         manifest = json.loads(files["manifest.json"])
         environment = manifest["environment"]
         environment["cpu"]["capability"], environment["packages"]["tqdm"] = "AVX1024", "0.0.1"
-        environment["variables"] = {"MKL_CBWR": "COMPATIBLE"}
+        environment["variables"]["MKL_CBWR"] = "COMPATIBLE"
         files["manifest.json"] = json.dumps(manifest).encode()
 
     path = packing.repacked(packed, tmp_path / "run.run.zip", change)
