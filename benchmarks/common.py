@@ -212,4 +212,5 @@ def machine() -> str:
         cpu = f"{len(names)} × {names[0]}" if names else cpu
     gpu = f", {torch.cuda.get_device_name()}" if torch.cuda.is_available() else ", no GPU"
     versions = f"Python {platform.python_version()}, torch {importlib.metadata.version('torch')}"
-    return f"{cpu}{gpu}; {versions}, {torch.get_num_threads()} threads; {date.today().isoformat()}"
+    threads = torch.get_num_threads()
+    return f"{cpu}{gpu}; {versions}, {threads} thread{'s' * (threads != 1)}; {date.today().isoformat()}"
