@@ -447,7 +447,8 @@ def comparison(engine):
         ((1.0, 0.5), (1.0, 0.51), (1.0, 0.51), "different"),  # the second repetition says nothing
         ((1.0, 0.5), (1.0, 0.51), (1.0, 0.5111), "the same within rounding"),  # 0.01 is 9.1 times 0.0011
         ((1.0, 0.5), (1.0, 0.511), (1.0, 0.512), "different"),  # 0.011 is 11 times 0.001
-        ((1.0, 0.5, 0.25), (1.0, 0.501, 0.25), (1.0, 0.501, 0.35), "different"),  # rounding moves it later only
+        ((1.0, 0.5, 0.25), (1.001, 0.5, 0.25), (1.001, 0.5, 0.35), "different"),  # rounding moves it much later
+        ((1.0, 0.5, 0.25), (1.0, 0.501, 0.25), (1.0, 0.501, 0.35), "the same within rounding"),  # a little later
         ((1.0, 0.5, 0.25), (1.0, 0.5, 0.26), (1.0, 0.501, 0.26), "the same within rounding"),  # it moved earlier
         ((1.0, 1e-9), (1.0, 2e-9), (1.0, 2.5e-9), "the same within rounding"),  # far below 1 in float32
     ],
@@ -535,6 +536,14 @@ SHORT = ("epochs=2", "limit_train_batches=4", "log.every=1", "logger=none", "log
 @pytest.fixture(scope="module")
 def packed(project, server, tmp_path_factory) -> Path:
     """A run of two epochs with four steps each, packed with its checkpoints."""
+def test_how_far_ahead_rounding_counts(engine):
+    """The second repetition moves at step 108. After a checkpoint of step 100, that is twice step 104."""
+    claimed = {(step, "train/loss", 0): 1.0 for step in range(101, 111)}
+    other = claimed | {(108, "train/loss", 0): 2.0}
+    compared = engine("tools.verdict").Comparison(claimed, claimed, [], "val/acc", other, begin=100)
+    assert [step for (step, *_), spread in compared.spreads.items() if spread == 1.0] == [*range(104, 111)]
+
+
     folder = shutil.copytree(project, tmp_path_factory.mktemp("packed") / "digits")
     assert server.run(folder / "train.py", *SHORT).code == 0
     done = server.run(folder / "digits/__main__.py", "pack", str(the_run(folder)), "--weights")

@@ -107,7 +107,8 @@ class Repetition:
         keys = ("steps", "last", "best", "weights_sha256", "ema_sha256") if other else ()
         pairs = ((f"{key} at the end", one.get(key), other.get(key)) for key in keys)
         results = [pair for pair in pairs if pair[1] != pair[2]]
-        return Comparison(claimed, logged(new.folder), results, self.config.monitor)
+        repeated = logged(new.folder)
+        return Comparison(claimed, repeated, results, self.config.monitor, begin=self.begin)
 
     def hashes(self, new: Run) -> list[tuple[str, Any, Any]]:
         """Return the hashes of the weights in checkpoints after `begin` that both runs have."""

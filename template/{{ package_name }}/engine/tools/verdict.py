@@ -56,6 +56,7 @@ class Comparison:
     results: list[tuple[str, Any, Any]]  # what else differs: name, claimed, repeated
     monitor: str
     other: Values | None = None  # of a second repetition, which rounds differently
+    begin: int = 0  # the step after which they were trained
 
     def __post_init__(self) -> None:
         claimed, repeated, other = self.claimed, self.repeated, self.other or {}
@@ -71,23 +72,22 @@ class Comparison:
 
     @cached_property
     def spreads(self) -> dict[Place, float]:
-        """How far rounding may have moved each value: the largest move up to its step, of this value or
-        of a loss, relative to its size. A loss counts because an accuracy rarely moves, but then far."""
+        """How far rounding may have moved each value: the largest move up to twice its step (chance sets
+        when it grows), of this value, or of a loss, because an accuracy rarely moves, relative to size."""
         sizes: dict[str, float] = defaultdict(float)
         for (_, tag, _), value in self.claimed.items():
             sizes[tag] = max(sizes[tag], abs(value) if math.isfinite(value) else 0.0)
-        of_losses, by_step = LEAST, {}
-        for (step, tag, _), move in self.moved.items():
-            if "loss" in tag and sizes[tag]:
-                of_losses = max(of_losses, move / sizes[tag])
-            by_step[step] = of_losses  # the last place of a step decides
         own: dict[str, float] = defaultdict(float)
-        found = {}
-        for place, move in self.moved.items():
-            step, tag, _ = place
-            own[tag] = max(own[tag], move)
+        of_losses, rest, found = LEAST, self.places[::-1], {}
+        for place in self.places:
+            while rest and rest[-1][0] <= 2 * place[0] - self.begin:
+                tag, move = rest[-1][1], self.moved[rest.pop()]
+                own[tag] = max(own[tag], move)
+                if "loss" in tag and sizes[tag]:
+                    of_losses = max(of_losses, move / sizes[tag])
+            tag = place[1]
             follows = not tag.startswith(("lr/", "epoch"))  # a schedule does not follow the loss
-            found[place] = max(own[tag], (by_step[step] if follows else LEAST) * sizes[tag])
+            found[place] = max(own[tag], (of_losses if follows else LEAST) * sizes[tag])
         return found
 
     def times(self, place: Place) -> float:
@@ -126,9 +126,7 @@ class Comparison:
         return {"step": place[0], "tag": place[1], **values, "times_the_spread": times}
 
 
-def write_report(
-    folder: Path, compared: Comparison, about: Mapping[str, Any], seeds: Sequence[float]
-) -> str:
+def write_report(folder: Path, compared: Comparison, about: Mapping[str, Any], seeds: Sequence[float]) -> str:
     """Write report.txt, report.json and report.png. Return the verdict. Raises `UserError`.
 
     about: more facts for report.json. seeds: last monitored values of runs that differ in their seed.
@@ -166,7 +164,7 @@ def _lines(c: Comparison, facts: Mapping[str, Any], worst: Place | None) -> Iter
     yield f"  {len(c.differing)} of {len(c.places)} logged values differ"
     yield f"  {c.first}"
     if worst and c.is_measured:
-        yield f"  That is {c.times(c.differing[0]):.2g} times the spread of rounding up to this step."
+        yield f"  That is {c.times(c.differing[0]):.2g} times the spread of rounding."
         yield f"  The largest is {c.times(worst):.2g} times, at step {worst[0]} in {worst[1]}: {c.both(worst)}."
         yield f"  Up to {FACTOR} times is rounding. It was measured with {facts['rounding']}."
     elif worst:
