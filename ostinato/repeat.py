@@ -26,9 +26,9 @@ WARNING = "This runs their code with your rights. Nothing keeps it from your fil
 def reproduce(given: argparse.Namespace) -> int:
     """Repeat the files, or check them. Return the exit code. Raises `Refused` before anything of a file runs."""
     is_table = given.table or len(given.files) > 1
-    if given.data and not Path(given.data).exists():
-        raise Refused(f"--data {given.data} does not exist. Name the place of the data.")
     if given.check:
+        if given.data and not Path(given.data).exists():
+            raise Refused(f"--data {given.data} does not exist. Name the place of the data.")
         for option in ("steps", "from_checkpoint", "seeds", "device", "here", "python", "out"):
             if getattr(given, option):
                 raise Refused(f"--check trains nothing. Leave --{option.replace('_', '-')} out.")
@@ -101,6 +101,12 @@ def _refuse_steps(packed: Packed, given: argparse.Namespace) -> None:
         raise Refused(f"{packed.path} has no checkpoint of step {begin}. It has: {names}.")
     if given.steps is not None and not (begin or 0) < given.steps <= last:
         raise Refused(f"--steps {given.steps} is outside the run. Name steps from {(begin or 0) + 1} to {last}.")
+    start = packed.config.get("init_from")
+    if isinstance(start, str) and begin is None and not (os.path.isabs(start) and os.path.exists(start)):
+        raise Refused(
+            f"{packed.path} began with the weights of {_printable(start)}, which it does not hold. If it has "
+            "checkpoints, take --from-checkpoint STEP."
+        )
     first = min((row["step"] for row in packed.rows() if row["step"] > (begin or 0)), default=0)
     if given.steps is not None and given.steps < first:
         raise Refused(f"--steps {given.steps} is before the first logged value. Take {first} or more.")
@@ -141,12 +147,18 @@ def _data(packed: Packed, folder: Path, given: argparse.Namespace) -> list[str]:
             raise Refused("The run makes its data itself. Leave --data out.")
         return []
     was = packed.config["data"].get(needs)
+    if given.data and given.data == was and needs == "path" and not os.path.exists(was):
+        return []  # a name that the project looks up, such as that of a data set on a hub
     if given.data:
         found = os.path.abspath(given.data)
+        if not os.path.exists(found):
+            raise Refused(f"--data {given.data} does not exist. Name the place of the data.")
     elif place:
-        found = str(folder / DATA / place.removeprefix("data").strip("/"))
+        return [f"data.{needs}={folder / DATA / place.removeprefix('data').strip('/')}"]
     elif isinstance(was, str) and os.path.isabs(was) and os.path.exists(was):
         found = was
+    elif isinstance(was, str) and (f"source/{was}" in packed.entries or packed.below(f"source/{was.rstrip('/')}/")):
+        return []  # the source has them
     else:
         question = f"{packed.path} does not hold its data (data.{needs} was {was})."
         answer = _answer(f"{question} Where are they? ") if sys.stdin.isatty() and not given.trust else ""
@@ -154,6 +166,11 @@ def _data(packed: Packed, folder: Path, given: argparse.Namespace) -> list[str]:
             wrong = f"{answer} does not exist." if answer else question
             raise Refused(f"{_printable(wrong)} Name their place: --data PATH.")
         found = os.path.abspath(answer)
+    if needs == "root" and not os.path.isdir(found):
+        raise Refused(f"{found} is a file, but data.root is a folder. Name the folder of the data.")
+    if packed.run["data"]["files"] is not None:
+        for wrong in packed.data_differences(Path(found)):
+            raise Refused(f"{_printable(wrong + '.')} Name their place: --data PATH.")
     return [f"data.{needs}={found}"]
 
 

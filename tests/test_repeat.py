@@ -333,7 +333,7 @@ MISTAKES = {
     "steps without a value": (["--steps", "1"], "--steps 1 is before the first logged value. Take 2 or more."),
     "a checkpoint that is not packed": (["--from-checkpoint", "2"], "has no checkpoint of step 2. It has: none"),
     "data that the run makes": (["--data", "."], "The run makes its data itself. Leave --data out."),
-    "data that are gone": (["--data", "nowhere"], "--data nowhere does not exist."),
+    "data that are gone": (["--check", "--data", "nowhere"], "--data nowhere does not exist."),
     "a Python that is none": (["--python", "nowhere"], "nowhere is not a Python with torch."),
     "steps of a check": (["--check", "--steps", "4"], "--check trains nothing. Leave --steps out."),
     "a folder that exists": (["--out", ".."], "exists. Name a new folder with --out FOLDER."),
@@ -392,6 +392,55 @@ def test_a_failure_before_training_leaves_no_folder(ostinato, file, monkeypatch)
 
 
 def test_the_file_is_unpacked_as_it_was(ostinato, file):
+def places(files, manifest, run):
+    """A run of files whose hashes are known."""
+    files["config.yaml"] += "  root: pictures\n  path: me/pictures\ninit_from: null\n"
+    run["data"] |= {"needs": "root", "files": {"a/b.txt": packing.sha256("one")}}
+
+
+@pytest.mark.parametrize(
+    ("needs", "given", "sentence"),
+    [
+        ("root", "nowhere", "--data nowhere does not exist."),
+        ("root", "good/a/b.txt", "good/a/b.txt is a file, but data.root is a folder."),
+        ("root", "bad", "bad/a/b.txt differs from the file of the run. Name their place"),
+        ("path", "empty", "a/b.txt is missing in"),
+        ("path", "me/other", "--data me/other does not exist."),
+        ("root", "good", None),
+        ("path", "me/pictures", None),
+    ],
+)
+def test_wrong_data_are_refused_before_anything_is_built(ostinato, file, monkeypatch, needs, given, sentence):
+    for name, text in (("good", "one"), ("bad", "two"), ("empty", None)):
+        (Path(name) / "a").mkdir(parents=True)
+        if text:
+            (Path(name) / "a/b.txt").write_text(text)
+    path = file(lambda *parts: (places(*parts), parts[2]["data"].update(needs=needs)))
+    begun = []
+    monkeypatch.setattr(repeat, "_repeat", lambda packed, folder, place, *rest: begun.append(place) or 0)
+    code, out = ostinato(path, "--trust", "--here", "--data", given)
+    if sentence is None:
+        assert (code, begun) == (0, [[f"data.root={Path('good').absolute()}"] if needs == "root" else []]), out
+    else:
+        assert (code, begun, sentence in out) == (2, [], True), out
+
+
+def test_data_and_weights_at_a_relative_path(ostinato, file, monkeypatch):
+    """Data may be in the source. Weights to start from are nowhere."""
+
+    def change(files, manifest, run, start="null"):
+        places(files, manifest, run)
+        files["config.yaml"] = files["config.yaml"].replace("init_from: null", f"init_from: {start}")
+        files["source/pictures/a/b.txt"] = "one"
+
+    begun = []
+    monkeypatch.setattr(repeat, "_repeat", lambda packed, folder, place, *rest: begun.append(place) or 0)
+    assert ostinato(file(change), "--trust", "--here")[0] == 0
+    code, out = ostinato(file(lambda *parts: change(*parts, "runs/a/best.pt")), "--trust", "--here")
+    assert (code, begun) == (2, [[]])
+    assert "began with the weights of runs/a/best.pt, which it does not hold." in out
+
+
     """Its `digits/__main__.py` stands for the engine, and notes how it was called."""
 
     def change(files, manifest, run):
