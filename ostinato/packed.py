@@ -25,10 +25,12 @@ LARGE = ("checkpoints/", "data/")
 """What may take gigabytes."""
 LARGEST, LARGEST_TOGETHER, TIMES = 2**28, 2**30, 200
 """The bytes of one other file and of all of them, and how many times its size a file may unpack to."""
-NOT_SOURCE = {"runs", ".venv", ".git", "data-of-the-run", "report"}
+NOT_SOURCE = {"runs", ".venv", ".git", "data-of-the-run", "report-of-the-run"}
 """Names below source/ that belong to the repetition."""
 REQUIREMENT = re.compile(r"([A-Za-z0-9][\w.-]*)==([A-Za-z0-9][\w.!]*)(\+[\w.]+)?")
-NAME, HASH, PYTHON = re.compile(r"[^\W\d]\w*"), re.compile(r"[0-9a-f]{64}"), re.compile(r"\d+\.\d+\.\d+\w*")
+ODD = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff\\]")
+"""What no name has: control characters, line breaks, half characters, backslashes."""
+NAME, HASH, PYTHON = re.compile(r"[^\W\d]\w*"), re.compile(r"[0-9a-f]{64}"), re.compile(r"\d+\.\d+\.\d+\w*\+?")
 SHAPE = {
     "name": str,
     "package": NAME,
@@ -79,8 +81,7 @@ def plain_yaml(text: str) -> Any:
 
 def is_safe(name: str) -> bool:
     """Return True if a file of this name lies below the folder that it is unpacked into."""
-    parts = name.split("/")
-    return name.isprintable() and "\\" not in name and not {"", ".", ".."} & set(parts)
+    return ODD.search(name) is None and not {"", ".", ".."} & set(name.split("/"))
 
 
 class Packed:

@@ -18,7 +18,7 @@ from .errors import Refused, Stopped
 from .layout import folder_of
 from .packed import Packed, fits
 
-DATA, REPORT = "data-of-the-run", "report"
+DATA, REPORT = "data-of-the-run", "report-of-the-run"
 """Where the data of the file and the report lie in the new folder."""
 WARNING = "This runs their code with your rights. Nothing keeps it from your files or the network."
 

@@ -126,7 +126,11 @@ def test_the_source_without_git(engine, tmp_path, monkeypatch):
     source, outside = engine("run.source"), tmp_path / "outside.py"
     project = tmp_path / "project"
     mine = ["train.py", "digits/data/mine.py", ".copier-answers.yml", "uv.lock", "configs/data/x.yaml", "é.py"]
+    mine.append("report/main.tex")
     others = [
+        "back\\slash.py",
+        "data-of-the-run/x.csv",
+        "report-of-the-run/report.json",
         "runs/a/x.py",
         "data/x.csv",
         ".env",
@@ -146,6 +150,25 @@ def test_the_source_without_git(engine, tmp_path, monkeypatch):
     monkeypatch.setattr(source, "ROOT", project)
     assert source.source_hashes() == {path: digest((project / path).read_bytes()) for path in mine}
     assert source.git_facts() is None
+
+
+def test_the_readers_rules_for_names(engine, tmp_path, monkeypatch):
+    """What the reader refuses, `pack` does not write."""
+    pack, content = engine("tools.pack"), engine("build.content")
+    monkeypatch.setattr(pack, "ROOT", tmp_path)
+    monkeypatch.setattr(engine("run.source"), "ROOT", tmp_path)
+    (tmp_path / "..odd.py").touch()
+    assert pack.past_source({"git": None, "source": {"..odd.py": digest(b"")}}) == {"..odd.py": b""}
+    told = {"packages": {"-a": "1", "b": "1-2", "c": "1+cu12", "d": "1+2+3"}, "sources": {}}
+    assert pack._requirements({"environment": told}) == ("c==1+cu12\n", ["-a", "b", "d"])
+    for name in (b"a\x1b.png", b"a\xff.png", "a\u2028.png".encode(), b"a\\.png"):
+        (place := tmp_path / "data").mkdir()
+        (place / "Bild 9.41\u202fAM.png").touch()
+        assert content.data_files(place)[1] == ["Bild 9.41\u202fAM.png"]
+        (place / os.fsdecode(name)).touch()
+        with pytest.raises(engine("errors").UserError, match="has a control character"):
+            content.data_files(place)
+        shutil.rmtree(place)
 
 
 def test_many_source_files_are_said(engine, tmp_path, monkeypatch, caplog):

@@ -181,6 +181,19 @@ def test_a_table_of_checks(ostinato, file, tmp_path):
     ]
 
 
+def test_usual_names_of_files_are_known(ostinato, file):
+    """A folder of the author's report, spaces as macOS writes them, an emoji of several parts, a Python from git."""
+
+    def change(files, manifest, run):
+        with_data(files, manifest, run)
+        files |= {"source/report/main.tex": "x", "data/Bild 9.41\u202fAM.png": "x", "data/👩\u200d🔬.png": "x"}
+        manifest["source"]["report/main.tex"] = packing.sha256("x")
+        run["python"] = manifest["fingerprint"]["versions"]["python"] = "3.15.0a1+"
+
+    code, out = ostinato(file(change), "--check")
+    assert (code, " agrees: " in out) == (0, True), out
+
+
 # ---------------------------------------------------------------- hostile files
 
 
@@ -202,6 +215,9 @@ HOSTILE = {
     "a name that a terminal obeys": (put("source/\x1b[2Jx"), "it holds 'source/\\x1b[2Jx'"),
     "a file beside": (put("setup.py"), "it holds 'setup.py'"),
     "a run of its own": (put("source/runs/a/b/manifest.json"), "a name that no packed run has"),
+    "a line break": (put("source/a\u2028b"), "a name that no packed run has"),
+    "half a character": (put("data/\x9f"), "a name that no packed run has"),
+    "the report": (put("source/report-of-the-run/report.json"), "a name that no packed run has"),
     "an environment": (put("source/.venv/bin/python"), "a name that no packed run has"),
     "a repository": (put("source/.git/config"), "a name that no packed run has"),
     "a newer format": (told(format=2), "has the format 2, and this version reads 1. Take a newer one"),
@@ -376,22 +392,6 @@ def test_data_that_the_file_lacks_are_asked_for(ostinato, file, tmp_path, monkey
     assert ostinato(file(change), "--here") == (2, "nowhere does not exist. Name their place: --data PATH.\n")
 
 
-def test_a_failure_before_training_leaves_no_folder(ostinato, file, monkeypatch):
-    (fails := Path("../uv")).write_text("#!/bin/sh\nexit 1\n")
-    fails.chmod(0o755)
-    monkeypatch.setenv("UV", str(fails.absolute()))
-    code, out = ostinato(file(), "--trust")
-    assert code == 1
-    assert "The environment of the run cannot be built here" in out
-
-    def change(files, manifest, run):
-        run["files"] = {name: "0" * 64 for name in (*files, "manifest.json")}
-
-    assert "differs from what run.json records" in ostinato(file(change), "--trust", "--here")[1]
-    assert list(Path().iterdir()) == []
-
-
-def test_the_file_is_unpacked_as_it_was(ostinato, file):
 def places(files, manifest, run):
     """A run of files whose hashes are known."""
     files["config.yaml"] += "  root: pictures\n  path: me/pictures\ninit_from: null\n"
@@ -441,6 +441,22 @@ def test_data_and_weights_at_a_relative_path(ostinato, file, monkeypatch):
     assert "began with the weights of runs/a/best.pt, which it does not hold." in out
 
 
+def test_a_failure_before_training_leaves_no_folder(ostinato, file, monkeypatch):
+    (fails := Path("../uv")).write_text("#!/bin/sh\nexit 1\n")
+    fails.chmod(0o755)
+    monkeypatch.setenv("UV", str(fails.absolute()))
+    code, out = ostinato(file(), "--trust")
+    assert code == 1
+    assert "The environment of the run cannot be built here" in out
+
+    def change(files, manifest, run):
+        run["files"] = {name: "0" * 64 for name in (*files, "manifest.json")}
+
+    assert "differs from what run.json records" in ostinato(file(change), "--trust", "--here")[1]
+    assert list(Path().iterdir()) == []
+
+
+def test_the_file_is_unpacked_as_it_was(ostinato, file):
     """Its `digits/__main__.py` stands for the engine, and notes how it was called."""
 
     def change(files, manifest, run):
@@ -459,7 +475,7 @@ def test_data_and_weights_at_a_relative_path(ostinato, file, monkeypatch):
     words, place = json.loads((folder / "called.json").read_text())
     data = folder / "data-of-the-run"
     assert words[1:] == [
-        *("reproduce", str(run), f"data.root={data}", "--report", str(folder / "report"), "--steps", "3"),
+        *("reproduce", str(run), f"data.root={data}", "--report", str(folder / "report-of-the-run"), "--steps", "3"),
         *("--seeds", "2", "--device", "cpu", "--allow", "others"),
     ]
     assert place == str(folder)
@@ -518,6 +534,14 @@ def test_a_count_jumps_when_the_loss_has_moved(engine):
     assert compared(2.0008).spreads[1, "val/acc", 0] == pytest.approx(0.5 * 0.0004)  # 0.0004 of the loss
     assert compared(2.0008).verdict == "the same within rounding"  # 0.0019 is 9.5 times 0.0002
     assert compared(2.0007).verdict == "different"
+
+
+def test_how_far_ahead_rounding_counts(engine):
+    """The second repetition moves at step 108. After a checkpoint of step 100, that is twice step 104."""
+    claimed = {(step, "train/loss", 0): 1.0 for step in range(101, 111)}
+    other = claimed | {(108, "train/loss", 0): 2.0}
+    compared = engine("tools.verdict").Comparison(claimed, claimed, [], "val/acc", other, begin=100)
+    assert [step for (step, *_), spread in compared.spreads.items() if spread == 1.0] == [*range(104, 111)]
 
 
 @pytest.mark.parametrize("tag", ["lr/all", "epoch"])
@@ -585,14 +609,6 @@ SHORT = ("epochs=2", "limit_train_batches=4", "log.every=1", "logger=none", "log
 @pytest.fixture(scope="module")
 def packed(project, server, tmp_path_factory) -> Path:
     """A run of two epochs with four steps each, packed with its checkpoints."""
-def test_how_far_ahead_rounding_counts(engine):
-    """The second repetition moves at step 108. After a checkpoint of step 100, that is twice step 104."""
-    claimed = {(step, "train/loss", 0): 1.0 for step in range(101, 111)}
-    other = claimed | {(108, "train/loss", 0): 2.0}
-    compared = engine("tools.verdict").Comparison(claimed, claimed, [], "val/acc", other, begin=100)
-    assert [step for (step, *_), spread in compared.spreads.items() if spread == 1.0] == [*range(104, 111)]
-
-
     folder = shutil.copytree(project, tmp_path_factory.mktemp("packed") / "digits")
     assert server.run(folder / "train.py", *SHORT).code == 0
     done = server.run(folder / "digits/__main__.py", "pack", str(the_run(folder)), "--weights")
@@ -614,7 +630,7 @@ def from_server(server, monkeypatch):
 
 
 def report(folder="run-repeated") -> dict:
-    return json.loads((Path(folder) / "report/report.json").read_text())
+    return json.loads((Path(folder) / "report-of-the-run/report.json").read_text())
 
 
 @pytest.mark.xdist_group("packed")
@@ -628,9 +644,11 @@ def test_a_run_of_another_person_is_repeated(ostinato, packed):
     assert told["repeated"] == told["claimed"]
     assert told["compared"] > 30
     assert (
-        (Path("run-repeated") / "report/report.txt").read_text().startswith("identical: steps 1 to 8 of runs/default/")
+        (Path("run-repeated") / "report-of-the-run/report.txt")
+        .read_text()
+        .startswith("identical: steps 1 to 8 of runs/default/")
     )
-    assert (Path("run-repeated") / "report/report.png").read_bytes().startswith(b"\x89PNG")
+    assert (Path("run-repeated") / "report-of-the-run/report.png").read_bytes().startswith(b"\x89PNG")
     code, out = ostinato(packed, "--here", "--trust")
     assert (code, "run-repeated exists" in out) == (2, True)
 

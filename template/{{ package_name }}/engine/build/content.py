@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -35,8 +36,9 @@ def data_files(place: Path, cache: str | None = None) -> tuple[Path, list[str]]:
         cached = Path(cache).expanduser().absolute()
         found = [path for path in found if not path.is_relative_to(cached)]
     names = [str(path.relative_to(place)) for path in found]
-    if odd := [name for name in names if {"\n", "\\"} & set(name)]:
-        raise UserError(f"The file name {odd[0]!r} has a line break or a backslash. Rename it.")
+    is_odd = re.compile(r"[\0-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff\\]").search
+    if odd := list(filter(is_odd, names)):
+        raise UserError(f"The file name {odd[0]!r} has a control character. Rename it.")
     return place, names
 
 

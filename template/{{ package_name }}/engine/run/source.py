@@ -16,7 +16,7 @@ from ..text import logger
 LARGEST, MOST = 1 << 20, 2_000  # bytes of a source file, number of files
 _SMALL, _ROOM = 1 << 16, 1 << 18  # bytes of an untracked file in a manifest, and of all of them
 _AT_TOP = {"runs", "data", "outputs", "multirun", "wandb", "mlruns", "build", "dist"}
-_NO_SOURCE = re.compile(r"runs/|\.venv/|.*\.run\.zip$")
+_NO_SOURCE = re.compile(r"(runs|\.venv|(data|report)-of-the-run)/|.*\.run\.zip$|.*\\")
 _SKIPPED = re.compile(
     r"\.(?!copier-answers\.yml|python-version).*|__pycache__|node_modules|.*\.(egg-info|pyc)"
 )
@@ -70,8 +70,8 @@ def source_hashes() -> dict[str, str]:
     environments and hidden ones.
     """
     found = _named_by_git("--cached", "--others") or islice(_walked(), 10 * MOST)
-    known = {*found, "uv.lock"}  # git may ignore it
-    paths = sorted(path for path in known if path.isprintable() and not _NO_SOURCE.match(path))
+    known = sorted({*found, "uv.lock"})
+    paths = [path for path in known if path.isprintable() and not _NO_SOURCE.match(path)]
     if len(paths) > MOST:
         logger.warning(
             f"The project has more than {MOST:,} source files. manifest.json names the first of them. "

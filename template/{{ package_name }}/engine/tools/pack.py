@@ -90,7 +90,7 @@ def past_source(manifest: Mapping[str, Any]) -> dict[str, bytes]:
             raise UserError("This run began without git in an old release. Train it again.")
         return _from_git(facts, None)
     for path in wanted:
-        if not path.isprintable() or path != os.path.normpath(path) or path.startswith(("/", "..")):
+        if not path.isprintable() or path != os.path.normpath(path) or path.startswith(("/", "../")):
             raise UserError(f"manifest.json names the source file {path!r}. Restore manifest.json.")
     now = {path: read_source(path) or b"" for path in wanted}
     found = {path: text for path, text in now.items() if sha256(text).hexdigest() == wanted[path]}
@@ -156,7 +156,7 @@ def _requirements(manifest: Mapping[str, Any]) -> tuple[str, list[str]]:
         line, origin = f"{name}=={version}", told["sources"].get(name)
         if name in ("python", "CUDA", "cuDNN") or version == "not installed":
             continue
-        if origin is None and re.fullmatch(r"[\w.-]+==[\w.!+]+", line):
+        if origin is None and re.fullmatch(r"[A-Za-z0-9][\w.-]*==[A-Za-z0-9][\w.!]*(\+[\w.]+)?", line):
             lines.append(f"{line}\n")
         elif origin != ROOT.as_uri():  # the project itself
             unavailable.append(name)
@@ -179,11 +179,10 @@ def checkpoint_hashes(folder: Path, unusable: dict[str, str] | None = None) -> l
             if unusable is not None:
                 unusable[name] = f"is left out: it {str(error).partition(' ')[2]}"
             continue
-        averaged = state["ema"]
         hashes = {
             "step": state["step"],
             "weights_sha256": weights_sha256(state["model"]),
-            "ema_sha256": None if averaged is None else weights_sha256(averaged),
+            "ema_sha256": state["ema"] and weights_sha256(state["ema"]),
             "values_sha256": values_sha256(rows, state["step"]),
         }
         # best.pt may be a second name of a numbered checkpoint.
