@@ -289,6 +289,18 @@ def test_a_project_below_the_top_of_its_repository(engine, tmp_path, monkeypatch
     assert past.past_source({"git": manifest["git"]}) == wanted, "of a release that recorded no hashes"
 
 
+def test_source_that_changed_before_the_run_went_on(packing, pack, server):
+    """The file has the source of the start, and says that this is not the whole truth."""
+    before = opened(pack(packing)[1])[1][f"source/{TASK}"]
+    with open(packing / TASK, "a") as file:
+        file.write("# changed again\n")
+    assert server.run(packing / "train.py", f"resume={the_run(packing)}", "max_steps=8").code == 0
+    assert manifest_of(packing)["resumed"][0]["differences"] == [f"changed source: {TASK}"]
+    done, out = pack(packing)
+    assert f"Resumed at step 6 with changed source: {TASK}: a repetition may differ." in done.out
+    assert opened(out)[1][f"source/{TASK}"] == before
+
+
 def test_a_changed_file_without_its_old_state_is_refused(packing, pack):
     shutil.rmtree(packing / ".git")
     assert pack(packing)[0].code == 0

@@ -14,6 +14,7 @@ from . import checkpoint, names
 from .facts import fingerprint_differences, timestamp
 from .folder import Run
 from .names import BEST, SHARDED_BEST, Damaged, Unusable, bests, newest_first
+from .source import source_hashes
 
 
 def find_checkpoint(run: Run, stored: Config, mapped: bool = False) -> dict[str, Any] | None:
@@ -145,6 +146,10 @@ def record_resumed(
     differences, is_main = fingerprint_differences(before, fingerprint), distributed.is_main()
     if differences and is_main:
         logger.warning(f"This run is no longer bit-exact: {', '.join(differences)}.")
+    was = run.manifest().get("source") or {}  # before 0.3.0, a manifest had none
+    now = source_hashes() if is_main and was else {}
+    if changed := [path for path in was if now.get(path, was[path]) != was[path]]:
+        differences.append(f"changed source: {', '.join(changed)}")
     extended = sorted(changed_keys(stored, config) & EXTENDING)
     if is_main and (length := ", ".join(key for key in extended if key in LENGTH)):
         logger.warning(f"{length} changed: the schedule becomes that of the longer run.")
