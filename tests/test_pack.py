@@ -301,6 +301,20 @@ def test_source_that_changed_before_the_run_went_on(packing, pack, server):
     assert opened(out)[1][f"source/{TASK}"] == before
 
 
+def test_the_source_of_a_submodule(engine, tmp_path, monkeypatch):
+    source, project, other = engine("run.source"), tmp_path / "project", tmp_path / "other"
+    for folder in (project, other):
+        folder.mkdir()
+        git(folder, "init", "--quiet")
+        (folder / "x.py").write_text(folder.name)
+        commit(folder)
+    git(project, "-c", "protocol.file.allow=always", "submodule", "--quiet", "add", str(other), "a/third")
+    (project / "new.py").touch()
+    monkeypatch.setattr(source, "ROOT", project)
+    told = {path: digest((project / path).read_bytes()) for path in (".gitmodules", "a/third/x.py", "new.py", "x.py")}
+    assert source.source_hashes() == told
+
+
 def test_a_changed_file_without_its_old_state_is_refused(packing, pack):
     shutil.rmtree(packing / ".git")
     assert pack(packing)[0].code == 0

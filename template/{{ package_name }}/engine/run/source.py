@@ -70,7 +70,7 @@ def source_hashes() -> dict[str, str]:
     environments and hidden ones.
     """
     found = _named_by_git("--cached", "--others") or islice(_walked(), 10 * MOST)
-    known = sorted({*found, "uv.lock"})
+    known = sorted({*found, *_named_by_git("--cached", "--recurse-submodules"), "uv.lock"})
     paths = [path for path in known if path.isprintable() and not _NO_SOURCE.match(path)]
     if len(paths) > MOST:
         logger.warning(
