@@ -7,6 +7,7 @@ import contextlib
 import hashlib
 import json
 import math
+import os
 import re
 import stat
 import zipfile
@@ -30,6 +31,8 @@ NOT_SOURCE = {"runs", ".venv", ".git", "data-of-the-run", "report-of-the-run"}
 REQUIREMENT = re.compile(r"([A-Za-z0-9][\w.-]*)==([A-Za-z0-9][\w.!]*)(\+[\w.]+)?")
 ODD = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff\\]")
 """What no name has: control characters, line breaks, half characters, backslashes."""
+OF_TOOLS = re.compile(r"[.@]|(__MACOSX|__pycache__|\$RECYCLE\.BIN|lost\+found|Thumbs\.db|desktop\.ini)$")
+"""What tools leave among data. `data.fingerprint=content` does not count it."""
 NAME, HASH, PYTHON = re.compile(r"[^\W\d]\w*"), re.compile(r"[0-9a-f]{64}"), re.compile(r"\d+\.\d+\.\d+\w*\+?")
 SHAPE = {
     "name": str,
@@ -281,6 +284,13 @@ class Packed:
             with open(path, "rb") as file:
                 if hashlib.file_digest(file, "sha256").hexdigest() != known[name]:
                     yield f"{path} differs from the file of the run"
+        if self.run["data"]["needs"] == "root":  # a whole folder: a file too many is a sample too many
+            cache = Path(str(self.config["data"].get("cache"))).absolute()
+            for place, folders, files in os.walk(folder):
+                folders[:] = [name for name in folders if not OF_TOOLS.match(name) and Path(place, name) != cache]
+                for path in (Path(place, name) for name in files if not OF_TOOLS.match(name)):
+                    if path.relative_to(folder).as_posix() not in known:
+                        yield f"{path} is not among the files of the run"
 
 
 def values_hash(rows: list[dict[str, Any]], step: int) -> str:

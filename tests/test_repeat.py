@@ -153,6 +153,14 @@ def test_the_files_of_the_data(ostinato, file, tmp_path):
     alone = tmp_path / "alone.txt"
     alone.write_text("one")
     assert ostinato(path, "--check", "--data", alone)[0] == 0, "a file alone may have another name here"
+    place.write_text("one")
+    for name in (".hidden", "@eaDir/x", "Thumbs.db"):
+        (tmp_path / "data" / name).parent.mkdir(exist_ok=True)
+        (tmp_path / "data" / name).touch()
+    assert ostinato(path, "--check", "--data", tmp_path / "data")[0] == 0, "files of tools do not count"
+    (more := tmp_path / "data/a/c.txt").touch()
+    code, out = ostinato(path, "--check", "--data", tmp_path / "data")
+    assert (code, out.splitlines()) == (1, [f"{path}: {more} is not among the files of the run"])
     place.unlink()
     assert "a/b.txt is missing in" in ostinato(path, "--check", "--data", tmp_path / "data")[1]
     packed = tmp_path / "small.run.zip"
