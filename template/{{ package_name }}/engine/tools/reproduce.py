@@ -7,6 +7,7 @@ module, this file is a child: `python -m PACKAGE.engine.tools.reproduce FOLDER P
 import contextlib
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -238,17 +239,15 @@ def _reasons(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
             found.append("the uncommitted changes to the code differ")
     if was := old.get("environment"):
         now = new["environment"]
-        if was.get("torch") != now["torch"]:
+        # torch's text names the vector extensions, too, which are a difference of their own.
+        builds = {re.sub("CPU capability.*", "", str(each.get("torch"))) for each in (was, now)}
+        if len(builds) > 1:
             found.append("the build of torch differs: see environment.torch in both manifests")
-        variables = dict.fromkeys(now["variables"]) | was.get(
-            "variables", {}
-        )  # new ones count, too
-        variables.pop(
-            "OMP_NUM_THREADS", None
-        )  # set here; the fingerprint has the number of threads
-        found += fingerprint_differences(
-            {**was, "torch": now["torch"], "variables": variables}, now
-        )
+        # New ones count, too. OMP_NUM_THREADS is set here; the fingerprint has the number of threads.
+        variables = dict.fromkeys(now["variables"]) | was.get("variables", {})
+        variables.pop("OMP_NUM_THREADS", None)
+        was = {**was, "torch": now["torch"], "variables": variables}
+        found += fingerprint_differences(was, now)
     return list(dict.fromkeys(found))
 
 
