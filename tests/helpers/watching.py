@@ -17,19 +17,22 @@ BASE = (*TASK, *SHORT, *DATA, *MODEL, *KEPT)
 STOPS = {"SIGTERM": 75, "SIGINT": 75, "SIGUSR1": 75, "SIGKILL": 137}
 
 
-def batches(workspace: Path, name: str) -> dict[int, list[str]]:
+def batches(workspace: Path, name: str, micro_batches: int = 0) -> dict[int, list[str]]:
     """The digests of the batches of each step. If a step was done twice, those of the last time.
 
-    A new run checks its first batch before the first step. So a digest counts once in a step.
+    A new run checks batches before the first step, as step 0. So a digest counts once in a step, or only the last
+    `micro_batches` of a step count.
     """
     seen: dict[int, tuple[str, list[str]]] = {}
     for line in (workspace / f"{name}.batches").read_text().splitlines():
         process, step, digest = line.split()
         if seen.get(int(step), ("", []))[0] != process:
             seen[int(step)] = (process, [])
-        if digest not in seen[int(step)][1]:
-            seen[int(step)][1].append(digest)
-    return {step: digests for step, (_, digests) in seen.items()}
+        seen[int(step)][1].append(digest)
+    return {
+        step: digests[-micro_batches:] if micro_batches else list(dict.fromkeys(digests))
+        for step, (_, digests) in seen.items()
+    }
 
 
 def checkpoints(folder: Path) -> dict[str, dict]:
