@@ -18,6 +18,8 @@ from .render import as_version
 
 ITEM = re.compile(r"^(?=[-*] |#)", re.MULTILINE)
 """Where an item of a list, or a section, begins."""
+LONG = 80
+"""The lines of a text that nobody reads to its end in a terminal."""
 
 
 @dataclass(frozen=True)
@@ -27,6 +29,15 @@ class Changes:
     checkpoints: bool
     defaults: frozenset[str]
     removed: frozenset[str]
+
+    def brief(self) -> str:
+        """Return the text. Of a long one, only what an owner has to know: bold items, without **Fixed**."""
+        items = re.split(ITEM, self.text)
+        kept = [item for item in items if re.match(r"## |[-*] +\*\*(?!Fixed\*)", item)]
+        others = sum(item[:2] in ("- ", "* ") for item in items) - sum(item[0] != "#" for item in kept)
+        if self.text.count("\n") < LONG or not others:
+            return self.text
+        return f"{''.join(kept)}\n… and {others} other changes: read CHANGELOG.md of the template.\n"
 
 
 def between(changelog: str, old: Version | None, before: str = "") -> Changes:

@@ -4,6 +4,7 @@ import contextlib
 import json
 import os
 import re
+import shlex
 import shutil
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
@@ -202,7 +203,7 @@ def _update(git: Git, state: State, temporary: Path, asked: Asked, check: Check,
         say("Nothing changes.")
         return
     _refuse_in_the_way(project, merged)
-    say(f"{title}, from {source.url}\n\n{changes.text}\nFiles:\n{merged.report()}\n")
+    say(f"{title}, from {source.url}\n\n{changes.brief()}\nFiles:\n{merged.report()}\n")
 
     try:
         if merged.conflicts:
@@ -263,6 +264,13 @@ def _installed_from() -> str | None:
         return None
     url: str = json.loads(text or "{}").get("url", "")
     return unquote(url.removeprefix("file://")) if url.startswith("file://") else url or None
+
+
+def _command() -> str:
+    """Return how to call this program again, for a message."""
+    address = _installed_from()
+    where = address if address is None or os.path.isabs(address) else f"git+{address}"
+    return "ostinato" if where is None else f"uvx --from {shlex.quote(where)} ostinato"
 
 
 def _render(
@@ -466,7 +474,7 @@ def _what_to_do(branch: str) -> str:
     return (
         f"Your project is unchanged. The update lies on the branch {branch}:\n"
         f"  git switch {branch}     then solve what is named above, and commit\n"
-        f"  ostinato check {branch}     tests it as an update does\n"
+        f"  {_command()} check {branch}     tests it as an update does\n"
         f"  git switch -            then git merge {branch}\n"
-        "`ostinato update --abort` deletes this branch. The next `ostinato update` tries again."
+        f"`{_command()} update --abort` deletes this branch. The next update tries again."
     )

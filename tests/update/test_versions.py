@@ -37,3 +37,17 @@ def test_without_tags_the_old_changelog_says_what_is_old():
     found = changelog.between(text, as_version("1234567"), before)
     assert found.text == "## 0.3.0 (2030-03-01)\n\n- **Numbers change**: a better sum.\n"
     assert (found.numbers, found.checkpoints, found.removed) == (True, False, frozenset())
+
+
+def test_a_long_changelog_shows_what_owners_have_to_know():
+    others = "".join(f"- Thing {n} is faster,\n  by far.\n- **Fixed** Thing {n}.\n" for n in range(40))
+    first = "## 0.3.0 (2030-03-01)\n\n- **In short**: much.\n\n"
+    text = f"{first}### Data\n\n- **Changed** All\n  of it.\n{others}- **Removed** `a`: b.\n"
+    found = changelog.between(text, as_version("0.2.0"))
+    assert found.brief() == (
+        f"{first}- **Changed** All\n  of it.\n- **Removed** `a`: b.\n"
+        "\n… and 80 other changes: read CHANGELOG.md of the template.\n"
+    )
+    assert found.removed == {"a"}
+    short = changelog.between(text.replace(others, "- More.\n"), as_version("0.2.0"))
+    assert short.brief() == short.text

@@ -46,7 +46,7 @@ class Steps:
         self.lrs: dict[str, float] = {}
         """The learning rate that the last step used, by parameter group."""
         self.divisor: Tensor | float | None = None
-        """If losses are a `Mean`: the gradients must still be divided by this number."""
+        """What to divide the gradients by before the step, if losses are a `Mean`."""
         self.windows = Statistics(parts.device, parts.config.log.windows, parts.task.derived)
         self.data_seconds = 0.0
         """The time that steps waited for data since the last log point."""
@@ -75,7 +75,7 @@ class Steps:
             with self.gradients_shared(micro == len(counts) - 1):
                 with autocast(p.precision, p.device), recording() as recorded:
                     if p.train.plan.micro_batches > 1:
-                        parts_of_whole[-1] = p.train.plan.total(self.step) / count
+                        parts_of_whole[-1] = p.train.plan.total(self.step) / count  # see means.py
                     values = p.task.training_step(self.forward, batch, self.context())
                 self.backward(values["loss"], count)
             self.windows.add(self.step, {**recorded, **values}, count)
@@ -94,7 +94,7 @@ class Steps:
         self.step += 1
 
     def next_batch(self, batches: Iterator[Any]) -> Any:
-        """Return the next micro-batch on the device. The time it takes counts as `time/data`."""
+        """Return the next micro-batch, which the loader put on the device. Count the wait as `time/data`."""
         began = time.perf_counter()
         batch = next(batches)
         if self.config.channels_last:

@@ -39,13 +39,15 @@ _FLAGS = {"-q": "log.level=warning", "-v": "log.level=debug"}
 
 def read_flags(arguments: list[str]) -> list[str]:
     """Return the command line as Hydra can read it. Raises `UserError` for a wrong flag."""
-    if not {"--help", "-h"} & set(arguments):  # its words are keys without a value
+    is_help = bool({"--help", "-h"} & set(arguments))  # its words are keys without a value
+    if not is_help:
         refuse_other_spellings(arguments)
     levels = {a for a in arguments if a in _FLAGS or a.lstrip("+").startswith("log.level=")}
     if len(levels) > 1 and levels & _FLAGS.keys():
         raise UserError(f"{' and '.join(sorted(levels))} contradict each other. Give one of them.")
     # Hydra takes all overrides in one row only: `lr=0.1 -m epochs=2` would be two rows.
-    in_order = sorted(arguments, key=lambda a: a not in ("-m", "--multirun"))
+    first = [a for a in arguments if a in ("-m", "--multirun") or (is_help and a[:1] == "-")]
+    in_order = first + [a for a in arguments if a not in first]
     rest = [a for a in in_order if a not in _FLAGS]
     place = next((i for i, a in enumerate(rest) if "=" in a and a[0] != "-"), len(rest))
     rest[place:place] = [_FLAGS[a] for a in levels & _FLAGS.keys()]
@@ -54,7 +56,7 @@ def read_flags(arguments: list[str]) -> list[str]:
     values: dict[str, str] = {}
     for override in (accepted := accept(rest)):
         key, _, value = override.lstrip("+").partition("=")
-        if override[:1] not in ("-", "~") and values.setdefault(key, value) != value:
+        if "=" in override and override[0] not in "-~" and values.setdefault(key, value) != value:
             say(f"{key} is given twice. {key}={value} counts, and {key}={values[key]} does not.")
         values[key] = value
     return accepted

@@ -52,8 +52,8 @@ def opened(path: str) -> Iterator[Image.Image]:
         if getattr(error, "errno", None) in (errno.EMFILE, errno.ENFILE):  # not the picture's fault
             raise
         raise UserError(
-            f"The picture {path} cannot be read ({error}). Repair or remove it, then go on with "
-            f"allow_changed_data=true. python -m {_PACKAGE} check-data finds all such files."
+            f"The picture {path} cannot be read ({error}). Repair it or leave it out: python -m {_PACKAGE} "
+            "check-data … --out FILE, then data.leave_out=FILE. A resume also needs allow_changed_data=true."
         ) from error
 
 

@@ -21,6 +21,7 @@ from ..errors import UserError
 from ..machine.device import to_device
 from ..paths import files_below, replacing, shown, to_json
 from ..rng import Domain
+from ..run.find import is_run
 from ..text import printable, tell
 from .folders import writing_to
 from .open_run import Opened
@@ -33,6 +34,8 @@ def predict_files(run: Opened, paths: Sequence[str], size: int | None, out: Path
     """Write one row per file to `out` (.csv or .jsonl), or as CSV to stdout. Raises `UserError`."""
     files, endings = list[str](), run.built.data.endings
     for path in paths:
+        if is_run(Path(path)):
+            raise UserError(f"{path} is a second run. Name one run, then files or folders of them.")
         found = files_below(path, endings) if os.path.isdir(path) else [path]
         if not found:
             raise UserError(f"No file below {path} ends in {', '.join(endings)}. Name other paths.")

@@ -159,7 +159,8 @@ def _lines(c: Comparison, facts: Mapping[str, Any], worst: Place | None) -> Iter
     yield f"{c.verdict}: steps {begin + 1} to {end} of {facts['run']}"
     yield f"  trained again in {facts['repetition']}"
     if c.verdict == IDENTICAL:
-        yield f"  logged values: {len(c.places)} equal; hashes of weights: {facts['hashes']} equal"
+        hashes = f"; hashes of weights: {facts['hashes']} equal" if facts["hashes"] else ""
+        yield f"  logged values: {len(c.places)} equal{hashes}"
         return
     yield f"  {len(c.differing)} of {len(c.places)} logged values differ"
     yield f"  {c.first}"
