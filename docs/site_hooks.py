@@ -1,6 +1,6 @@
 """What MkDocs does besides its plain work: see mkdocs.yml.
 
-Make pages below source/ of files that the docs link to, such as a test, and let the links lead there.
+Make pages below source/ of files that the docs link to, such as a test, and let the links lead there. Mend the search.
 """
 
 import re
@@ -77,3 +77,14 @@ def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
         return match[0] if path is None else f"[{match[1]}](<{'../' * depth}{place(path)}>)"
 
     return LINK.sub(led, markdown)
+
+
+def on_post_build(config: Any) -> None:
+    """Mend the search engine of the theme, lunr 2.
+
+    It takes two nodes of its index for one if their texts are equal: letter and number of each edge, without a sign
+    between number and next letter. A letter may be a digit, so a few words more or less in the docs broke the search.
+    """
+    for path in Path(config["site_dir"]).glob("assets/javascripts/workers/search.*.min.js"):
+        text = path.read_text(encoding="utf-8")
+        path.write_text(re.sub(r"\b(\w=\w\+\w\+\w\.id)\b", r'\1+"_"', text), encoding="utf-8")
