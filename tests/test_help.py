@@ -193,3 +193,11 @@ def test_several_keys(train):
     assert done.code == 0, done.out
     assert done.out.startswith("  lr=")
     assert "\n\n  epochs=" in done.out
+
+
+@pytest.mark.parametrize("words", [("data=synthetic", "--help", "data"), ("--help", "data", "data=synthetic")])
+def test_help_on_another_choice(train, words):
+    done = train(*words)
+    assert done.code == 0, done.out
+    assert "data.shape=" in done.out
+    assert "given twice" not in done.out

@@ -77,7 +77,8 @@ def compare(options: argparse.Namespace) -> None:
     from .engine.tools.chosen import newest_run
     from .engine.tools.compare import compare_runs
 
-    folders = options.run or [newest_run().parent]
+    named = options.run or [newest_run().parent]
+    folders = [path for path in named if path.suffix != ".zip"] or named  # runs/NAME/* has packed runs
     compare_runs(folders, options.out or RUNS / "compare.png", options.key, options.tagged)
 
 

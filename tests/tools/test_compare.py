@@ -37,7 +37,8 @@ def test_compare_of_moved_and_unfinished_runs(tool, digits, run, ema_run, tmp_pa
     (run / "manifest.json").write_text(json.dumps({**manifest, "status": "stopped"}))
     with open(run / "metrics.jsonl", "a") as file:
         file.write('{"step": 9')
-    done = tool("compare", tmp_path / "elsewhere", "--out", tmp_path / "new/curves.png", "--key", "train/loss")
+    packed = tmp_path / "a.run.zip"  # as runs/NAME/* names it
+    done = tool("compare", packed, tmp_path / "elsewhere", "--out", tmp_path / "new/curves.png", "--key", "train/loss")
     assert done.code == 0, done.out
     assert "stopped" in done.out
     assert "±" not in done.out

@@ -50,6 +50,8 @@ def test_predict_as_a_table_for_some_files_and_workers(tool, ema_run, validation
     rows = list(csv.DictReader(done.out.splitlines()))
     assert list(rows[0]) == ["path", "label", "probability", *map(str, range(10))]
     assert [row["path"] for row in rows] == [str(name) for name in names]
+    done = tool("predict", ema_run, ema_run, folder)  # as of runs/NAME/*
+    assert (done.code, f"{ema_run} is a second run." in done.out) == (2, True), done.out
 
 
 def test_predict_with_an_image_folder(tool, train, workspace, pictures, tmp_path):
