@@ -78,7 +78,8 @@ def compare(options: argparse.Namespace) -> None:
     from .engine.tools.compare import compare_runs
 
     named = options.run or [newest_run().parent]
-    folders = [path for path in named if path.suffix != ".zip"] or named  # runs/NAME/* has packed runs
+    # runs/NAME/* names packed runs, too.
+    folders = [path for path in named if path.suffix != ".zip"] or named
     compare_runs(folders, options.out or RUNS / "compare.png", options.key, options.tagged)
 
 

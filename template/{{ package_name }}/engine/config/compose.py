@@ -55,10 +55,11 @@ def read_flags(arguments: list[str]) -> list[str]:
         check_flags(rest)
     values: dict[str, str] = {}
     for override in (accepted := accept(rest)):
-        key, _, value = override.lstrip("+").partition("=")
-        if "=" in override and override[0] not in "-~" and values.setdefault(key, value) != value:
-            say(f"{key} is given twice. {key}={value} counts, and {key}={values[key]} does not.")
-        values[key] = value
+        key, is_set, value = override.lstrip("+").partition("=")
+        if is_set and override[0] not in "-~":
+            if (before := values.setdefault(key, value)) != value:
+                say(f"{key} is given twice. {key}={value} counts, and {key}={before} does not.")
+            values[key] = value
     return accepted
 
 

@@ -90,7 +90,11 @@ def past_source(manifest: Mapping[str, Any]) -> dict[str, bytes]:
             raise UserError("This run began without git in an old release. Train it again.")
         return _from_git(facts, None)
     for path in wanted:
-        if not path.isprintable() or path != os.path.normpath(path) or path.startswith(("/", "../")):
+        if (
+            not path.isprintable()
+            or path != os.path.normpath(path)
+            or path.startswith(("/", "../"))
+        ):
             raise UserError(f"manifest.json names the source file {path!r}. Restore manifest.json.")
     now = {path: read_source(path) or b"" for path in wanted}
     found = {path: text for path, text in now.items() if sha256(text).hexdigest() == wanted[path]}
@@ -156,7 +160,9 @@ def _requirements(manifest: Mapping[str, Any]) -> tuple[str, list[str]]:
         line, origin = f"{name}=={version}", told["sources"].get(name)
         if name in ("python", "CUDA", "cuDNN") or version == "not installed":
             continue
-        if origin is None and re.fullmatch(r"[A-Za-z0-9][\w.-]*==[A-Za-z0-9][\w.!]*(\+[\w.]+)?", line):
+        if origin is None and re.fullmatch(
+            r"[A-Za-z0-9][\w.-]*==[A-Za-z0-9][\w.!]*(\+[\w.]+)?", line
+        ):
             lines.append(f"{line}\n")
         elif origin != ROOT.as_uri():  # the project itself
             unavailable.append(name)

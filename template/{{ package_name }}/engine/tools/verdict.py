@@ -126,7 +126,9 @@ class Comparison:
         return {"step": place[0], "tag": place[1], **values, "times_the_spread": times}
 
 
-def write_report(folder: Path, compared: Comparison, about: Mapping[str, Any], seeds: Sequence[float]) -> str:
+def write_report(
+    folder: Path, compared: Comparison, about: Mapping[str, Any], seeds: Sequence[float]
+) -> str:
     """Write report.txt, report.json and report.png. Return the verdict. Raises `UserError`.
 
     about: more facts for report.json. seeds: last monitored values of runs that differ in their seed.
