@@ -127,7 +127,8 @@ def _commands(quick: bool) -> Table:
         "Large numbers",
         ["what", "how many", "CPU time", "peak memory", "CPU time of them to that of a quarter"],
         note="The last column leaves out the CPU time of a sixteenth, which is mostly that of the start. "
-        "It is 5 if the time grows in proportion, and 17 if it grows with the square.",
+        "It is 5 if the time grows in proportion, and 17 if it grows with the square. –: a quarter takes no longer "
+        "than a sixteenth.",
     )
     for name, (command, largest) in CASES.items():
         if quick and not name.startswith("`compare`"):  # it is the quickest command
@@ -135,8 +136,9 @@ def _commands(quick: bool) -> Table:
         largest = max(64, largest // 100) if quick else largest
         sizes = (largest // 16, largest // 4, largest)
         least, middle, most = (_alone(command(size)) for size in sizes)
-        grown = (most.cpu - least.cpu) / max(middle.cpu - least.cpu, 0.01)
-        cells = (f"{most.cpu:.1f} s", f"{most.peak / 2**20:.0f} MiB", f"{grown:.1f}×")
+        first, second = middle.cpu - least.cpu, most.cpu - least.cpu
+        grown = f"{second / first:.1f}×" if first > 0.05 * least.cpu else "–"
+        cells = (f"{most.cpu:.1f} s", f"{most.peak / 2**20:.0f} MiB", grown)
         table.rows.append((name, f"{largest:,}", *cells))
     return table
 
