@@ -23,7 +23,7 @@ from ostinato.changelog import between
 from ostinato.render import ownership
 
 DEFAULT = "image_classification"
-OF_RELEASES = [point for point in POINTS if point != "tabular"]  # it is new
+OF_RELEASES = [point for point in POINTS if point != "tabular"]  # 0.1.0 lacks it
 SCAFFOLDS = [(v, p) for v in versions() for p in OF_RELEASES if v == versions()[0] or p == DEFAULT]
 SHORT = ("max_steps=6", "limit_val_batches=1", "log.every=2", "logger=none", "device=cpu", "workers=0")
 STOPPING = """
@@ -203,6 +203,7 @@ BESIDE = {
     "model/mlp": MLP,
     "model/resnet18": TINY_PICTURES,
     "model/torchvision": (*TINY_PICTURES, "model.name=mobilenet_v3_small"),
+    "model/timm": (*TINY_PICTURES, "model.name=resnet10t"),
     "scheduler/multistep": ("scheduler.milestones=[1]", "scheduler.interval=epoch"),
     "scheduler/torch": ("scheduler._target_=torch.optim.lr_scheduler.CosineAnnealingLR", "+scheduler.T_max=3"),
     "scheduler/plateau": ("scheduler.patience=0",),
@@ -244,7 +245,7 @@ def test_resume_auto_goes_on_with_a_run_of_every_choice(projects, server, versio
             assert after["weights_sha256"] == result(the_run(old, f"whole-{label}"))["weights_sha256"], chosen
 
 
-@pytest.mark.parametrize("version", versions())
+@pytest.mark.parametrize("version", [version for version in versions() if Version(version) < Version("0.3.0")])
 def test_a_retired_key_of_its_runs_and_files_is_ignored(projects, server, version: str):
     old, new = projects(version, DEFAULT)
     for project in (old, new):

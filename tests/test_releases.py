@@ -18,7 +18,7 @@ ALL = [*versions(), NEWEST]
 
 
 RELEASED = {name: answers for name, answers in PROFILES.items() if name != "tabular"}
-"""Without the starting point that no release has yet."""
+"""Without the starting point that the first releases lack."""
 
 
 @pytest.fixture(scope="module")
@@ -48,14 +48,14 @@ def test_every_release_updates_to_the_newest_without_a_conflict(
     start, rendered: Versions, template: Path, tmp_path: Path, answers: dict[str, object]
 ):
     """In one step, the default answers also in several. The template's files are then those of the newest version."""
-    fresh, _ = rendered.get(NEWEST, answers_of(rendered.get(ALL[0], answers)[0]))
-    owned = ownership(template, answers_of(fresh))
 
     def yours(project: Path) -> dict[str, bytes]:
         return {path: content for path, content in files(project).items() if owned(path)}
 
     for place, version in enumerate(versions()):
         project = start(version, answers)
+        fresh, _ = rendered.get(NEWEST, answers_of(rendered.get(version, answers)[0]))  # as lean as the old project
+        owned = ownership(template, answers_of(fresh))
         began, mine = git(project, "rev-parse", "HEAD").strip(), yours(project)
         steps = ALL[place + 1 :]
         ways = [[NEWEST], steps] if len(steps) > 1 and answers == PROFILES["defaults"] else [[NEWEST]]

@@ -232,7 +232,7 @@ def test_kills_while_saving(together, server, workspace, load, request):
     assert together("whole", *options).code == 0
     place, damaged = workspace / "runs/stopped", set()
     for _ in range(kills):
-        before = set(place.glob("*/checkpoints/.step-*.tmp"))  # of the kill before
+        before = set(place.glob("[!.]*/checkpoints/.step-*.tmp"))  # of the kill before
         rank = draw.choice((0, 1))
         full = (*SHARDED, "name=stopped", "resume=auto", "parallel=fsdp", *options)
         noted = str(workspace / "stopped.batches")
@@ -240,14 +240,14 @@ def test_kills_while_saving(together, server, workspace, load, request):
         deadline, seen = time.monotonic() + 60, draw.randint(1, 4)
         found: set[Path] = set()
         while len(found) < seen and time.monotonic() < deadline:
-            found |= set(place.glob("*/checkpoints/.step-*.tmp")) - before
+            found |= set(place.glob("[!.]*/checkpoints/.step-*.tmp")) - before
         time.sleep(draw.random() * 0.05)
         commands[rank].send(signal.SIGKILL)
         for command in commands:
             assert "Traceback" not in command.result().out
-        for path in place.glob("*/checkpoints/step-*.dcp"):
+        for path in place.glob("[!.]*/checkpoints/step-*.dcp"):
             assert path in damaged or f"step-{load(path)['step']:08d}.dcp" == path.name
-        saved = sorted(place.glob("*/checkpoints/step-*.dcp"))
+        saved = sorted(place.glob("[!.]*/checkpoints/step-*.dcp"))
         if len(saved) > 1 and saved[-1] not in damaged and draw.random() < 0.5:
             flipped(draw.choice(sorted(saved[-1].iterdir())), draw)
             damaged.add(saved[-1])

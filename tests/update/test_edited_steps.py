@@ -13,8 +13,8 @@ from ostinato.merge import merge
 from ostinato.render import ANSWERS
 
 LOOP = "template/{{ package_name }}/engine/loop.py"
-MERGED = 36
-"""Of 44 edits, at least so many merge. The others change a line that the template changed, too."""
+MERGED = 0.8
+"""At least this share of the edits merges. The others change a line that the template changed, too."""
 
 
 def edits(text: str) -> Iterator[str]:
@@ -35,7 +35,7 @@ def test_one_line_edits_of_the_step_merge(tmp_path: Path, version: str):
     old = (unpack(version, tmp_path / "release") / LOOP).read_text(encoding="utf-8")
     new = (ROOT / LOOP).read_text(encoding="utf-8")
     copies = {f"loop_{number}.py": text for number, text in enumerate(edits(old))}
-    assert len(copies) == 44
+    assert len(copies) >= 44
     for folder, texts in (("old", dict.fromkeys(copies, old)), ("new", dict.fromkeys(copies, new)), ("mine", copies)):
         write(tmp_path / folder, {ANSWERS: "", **texts})
     project = tmp_path / "mine"
@@ -47,4 +47,4 @@ def test_one_line_edits_of_the_step_merge(tmp_path: Path, version: str):
     clean = [path for path in copies if path not in merged.conflicts]
     after = contents(merged.scratch, merged.tree)
     assert all(b"mine" in after[path] for path in copies)
-    assert len(clean) >= MERGED, merged.conflicts
+    assert len(clean) >= MERGED * len(copies), merged.conflicts
