@@ -37,8 +37,8 @@ def data_files(place: Path, cache: str | None = None) -> tuple[Path, list[str]]:
         found = [path for path in found if not path.is_relative_to(cached)]
     names = [str(path.relative_to(place)) for path in found]
     is_odd = re.compile(r"[\0-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff\\]").search
-    if odd := list(filter(is_odd, names)):
-        raise UserError(f"The file name {odd[0]!r} has a control character. Rename it.")
+    if odd := next(filter(is_odd, names), None):
+        raise UserError(f"The file name {odd!r} has a control character or backslash. Rename it.")
     return place, names
 
 

@@ -222,7 +222,7 @@ def _told(run: Run, key: str, look: Callable[[Path], list[dict[str, Any]]]) -> l
 
 
 def _reasons(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
-    """Return what is not as it was, as far as the manifests of two runs tell."""
+    """Return what differs between the manifests of two runs."""
     found = fingerprint_differences(old["fingerprint"], new["fingerprint"])
     for resumed in old.get("resumed", []):
         changes = [f"{key}={value}" for key, value in resumed["extended"].items()]
